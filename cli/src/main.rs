@@ -1,0 +1,3 @@
+//! The command line `observe`.
+#![forbid(unsafe_code)]
+fn main() {}

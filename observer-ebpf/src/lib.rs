@@ -1,0 +1,199 @@
+//! What the eBPF programs and the daemon share: the records in the rings, the keys and values of the maps.
+//!
+//! Everything is `repr(C)` without implicit padding (a map key with padding bytes compares equal to nothing), fixed in
+//! size, and read by the daemon with zerocopy. [`ABI_VERSION`] stands in every record: a daemon never reads records of
+//! programs that another version left pinned.
+#![no_std]
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Raised by every change of a record or a map value.
+pub const ABI_VERSION: u8 = 1;
+
+/// What a record is; the first byte of each.
+pub mod kind {
+    /// A [`super::FlowRecord`].
+    pub const FLOW: u8 = 1;
+    /// A [`super::DropRecord`].
+    pub const DROP: u8 = 2;
+}
+
+/// The start of every record.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Header {
+    /// One of [`kind`].
+    pub kind: u8,
+    /// [`ABI_VERSION`] of the program that wrote it.
+    pub version: u8,
+    /// Size of the whole record in bytes.
+    pub size: u16,
+    /// The CPU it was written on.
+    pub cpu: u32,
+    /// `bpf_ktime_get_ns` (`CLOCK_MONOTONIC`, nanoseconds) when the packet was seen.
+    pub time_ns: u64,
+}
+
+/// The two ends of a packet as they stand in its headers.
+///
+/// IPv4 addresses are IPv4-mapped IPv6 (`::ffff:a.b.c.d`). Ports are in host order; for ICMP echo both are the echo
+/// identifier, for other ICMP and other protocols 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Tuple {
+    /// Source address.
+    pub source: [u8; 16],
+    /// Destination address.
+    pub destination: [u8; 16],
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// IANA protocol number of the last header found, 0 where the packet is not IP.
+    pub protocol: u8,
+    /// 4, 6, or 0 where the packet is not IP.
+    pub ip_version: u8,
+    /// ICMP type, else 0.
+    pub icmp_type: u8,
+    /// ICMP code, else 0.
+    pub icmp_code: u8,
+}
+
+/// Which way a packet crosses a link, as tcx names it: seen from the node, not from the pod behind the link.
+pub mod hook {
+    /// Into the node's stack: what a pod sends, or what arrives on an uplink.
+    pub const INGRESS: u8 = 1;
+    /// Out of the node's stack: what is delivered to a pod, or leaves on an uplink.
+    pub const EGRESS: u8 = 2;
+}
+
+/// What stands behind a link.
+pub mod link_kind {
+    /// A pod, or any other network namespace at the far end of a veth.
+    pub const POD: u8 = 1;
+    /// The outside network.
+    pub const UPLINK: u8 = 2;
+    /// Other nodes, through an overlay (VXLAN, Geneve, ...).
+    pub const TUNNEL: u8 = 3;
+}
+
+/// Why a flow record was written.
+pub mod flow_reason {
+    /// The first packet of a connection on this link.
+    pub const NEW: u8 = 1;
+    /// A TCP flag not seen before in this direction (which includes the first reply).
+    pub const FLAGS: u8 = 2;
+    /// The connection is active and the last record is older than the interval.
+    pub const INTERVAL: u8 = 3;
+    /// Aggregation `none`: every packet has a record.
+    pub const PACKET: u8 = 4;
+    /// Written by the daemon's sweep: what was counted since the last record of a connection that fell silent.
+    pub const SWEEP: u8 = 5;
+}
+
+/// Facts about a flow record, as bits.
+pub mod flow_flags {
+    /// The packet goes from the connection's responder to its opener.
+    pub const REPLY: u16 = 1 << 0;
+    /// The connection was met in its middle: who opened it is a guess (see the opener rules in ARCHITECTURE.md).
+    pub const OPENER_GUESSED: u16 = 1 << 1;
+    /// An ICMP error about another connection.
+    pub const RELATED: u16 = 1 << 2;
+    /// A fragment that is not the first: its ports come from its first fragment, or are 0.
+    pub const FRAGMENT: u16 = 1 << 3;
+    /// The frame carried an Ethernet header (it does not on a tunnel of layer 3).
+    pub const ETHERNET: u16 = 1 << 4;
+    /// The packet was forwarded by this node (`ingress_ifindex` is set), not made by one of its processes.
+    pub const FORWARDED: u16 = 1 << 5;
+    /// The destination is an address of a local pod, as the node's own table says.
+    pub const TO_LOCAL_POD: u16 = 1 << 6;
+}
+
+/// One flow event: a packet that was worth telling of, and the connection's totals so far on this link.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct FlowRecord {
+    /// Kind, version, size, time.
+    pub header: Header,
+    /// The packet's ends.
+    pub tuple: Tuple,
+    /// The link's index in the node's namespace.
+    pub ifindex: u32,
+    /// Length of this packet (`skb->len`), bytes.
+    pub packet_len: u32,
+    /// [`flow_flags`].
+    pub flags: u16,
+    /// VLAN id with the priority bits, 0 where there is none.
+    pub vlan_tci: u16,
+    /// One of [`hook`].
+    pub hook: u8,
+    /// One of [`link_kind`].
+    pub link_kind: u8,
+    /// One of [`flow_reason`].
+    pub reason: u8,
+    /// TCP flags of this packet: CWR ECE URG ACK PSH RST SYN FIN from the highest bit down.
+    pub tcp_flags: u8,
+    /// Source MAC, where [`flow_flags::ETHERNET`] is set.
+    pub source_mac: [u8; 6],
+    /// Destination MAC.
+    pub destination_mac: [u8; 6],
+    /// TCP's NS bit in bit 0; the rest is 0.
+    pub tcp_flags_high: u8,
+    /// Always 0.
+    pub pad: [u8; 3],
+    /// Packets (GSO segments) of the connection in this packet's direction on this link, this one included.
+    pub packets: u64,
+    /// Bytes (`skb->len`) likewise.
+    pub bytes: u64,
+    /// When the connection was first seen on this link, as [`Header::time_ns`].
+    pub first_ns: u64,
+}
+
+/// Facts about a drop record, as bits.
+pub mod drop_flags {
+    /// [`super::DropRecord::tuple`] could be read from the packet.
+    pub const PARSED: u16 = 1 << 0;
+    /// A sum of further drops of the same reason and tuple, written by the daemon's sweep.
+    pub const SUM: u16 = 1 << 1;
+    /// The packet belonged to a local socket (`skb->sk` was set).
+    pub const SOCKET: u16 = 1 << 2;
+}
+
+/// One dropped packet, or the sum of further ones like it.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct DropRecord {
+    /// Kind, version, size, time.
+    pub header: Header,
+    /// The packet's ends, where [`drop_flags::PARSED`] is set.
+    pub tuple: Tuple,
+    /// The kernel's `skb_drop_reason`; its name is in this kernel's BTF and nowhere else.
+    pub reason: u32,
+    /// `skb->dev`'s index, 0 where the packet had no device.
+    pub ifindex: u32,
+    /// Inode number of the network namespace that dropped it, 0 where unknown.
+    pub netns: u32,
+    /// `skb->len`, bytes.
+    pub packet_len: u32,
+    /// Address in the kernel of the code that dropped it, 0 where unknown.
+    pub location: u64,
+    /// [`drop_flags`].
+    pub flags: u16,
+    /// `skb->protocol`, the EtherType, in host order.
+    pub ether_type: u16,
+    /// TCP flags as in [`FlowRecord::tcp_flags`].
+    pub tcp_flags: u8,
+    /// Always 0.
+    pub pad: [u8; 3],
+    /// Packets this record stands for.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When the first of them was dropped, as [`Header::time_ns`].
+    pub first_ns: u64,
+}
+
+const _: () = assert!(size_of::<Header>() == 16);
+const _: () = assert!(size_of::<Tuple>() == 40);
+const _: () = assert!(size_of::<FlowRecord>() == 112);
+const _: () = assert!(size_of::<DropRecord>() == 112);

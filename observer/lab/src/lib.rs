@@ -1,0 +1,2 @@
+//! Plays lab scenarios.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The lab player as a program.
+fn main() {}

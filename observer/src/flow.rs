@@ -1,0 +1,168 @@
+//! The compact flow: what every stage after `decode` fills and the store keeps. Fixed in size, never a protobuf tree.
+
+use crate::endpoint::{Endpoint, Service};
+use std::{net::IpAddr, sync::Arc};
+
+/// A value that may be unknown, in one byte: Hubble's `is_reply` is unset, false or true, and clients tell them apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Tristate {
+    /// Not known: no `is_reply` on the wire.
+    #[default]
+    Unset,
+    /// `false`.
+    No,
+    /// `true`.
+    Yes,
+}
+
+impl Tristate {
+    /// The wire's form.
+    pub fn as_option(self) -> Option<bool> {
+        match self {
+            Self::Unset => None,
+            Self::No => Some(false),
+            Self::Yes => Some(true),
+        }
+    }
+}
+
+/// One flow, as stored. What many flows have in common (ends, services, the link, the place of a drop) is shared, and
+/// freed with the last flow that has it.
+///
+/// Numbers are Hubble's own (`proto/flow/flow.proto`) where it has them.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// Unix time in nanoseconds.
+    pub time_ns: i64,
+    /// First 64 bits of the uuid; the second half is the flow's sequence number in this daemon's life.
+    pub uuid_high: u64,
+    /// Source address as the client should see it.
+    pub source_ip: Option<IpAddr>,
+    /// Destination address: the backend's, where a service address was translated.
+    pub destination_ip: Option<IpAddr>,
+    /// The source before masquerading or after it (Hubble's `source_xlated`), where it differs.
+    pub source_xlated: Option<IpAddr>,
+    /// Source port; for TCP, UDP, SCTP only.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// IANA protocol number, 0 = not IP.
+    pub protocol: u8,
+    /// 4, 6, or 0.
+    pub ip_version: u8,
+    /// TCP flags of the packet, FIN in bit 0 up to NS in bit 8.
+    pub tcp_flags: u16,
+    /// ICMP type.
+    pub icmp_type: u8,
+    /// ICMP code.
+    pub icmp_code: u8,
+    /// Hubble's event type: 1 drop, 4 trace, 5 policy verdict, 129 L7.
+    pub event_type: u8,
+    /// Hubble's sub type: the trace point's number, or the drop reason.
+    pub sub_type: u8,
+    /// `flow.Verdict`.
+    pub verdict: u8,
+    /// `flow.TrafficDirection`.
+    pub direction: u8,
+    /// `flow.TraceObservationPoint`.
+    pub observation_point: u8,
+    /// `flow.TraceReason`.
+    pub trace_reason: u8,
+    /// Hubble's `is_reply`.
+    pub is_reply: Tristate,
+    /// Whether the MAC addresses are known.
+    pub ethernet: bool,
+    /// Source MAC.
+    pub source_mac: [u8; 6],
+    /// Destination MAC.
+    pub destination_mac: [u8; 6],
+    /// Who sent it.
+    pub source: Arc<Endpoint>,
+    /// Who it is for.
+    pub destination: Arc<Endpoint>,
+    /// The service that the source address and port belong to.
+    pub source_service: Option<Arc<Service>>,
+    /// The service that the client called.
+    pub destination_service: Option<Arc<Service>>,
+    /// The interface it was seen on.
+    pub link: Option<Arc<Link>>,
+    /// Why and where it was dropped.
+    pub drop: Option<Arc<DropSite>>,
+    /// Packets so far in this direction (flow), or that this record stands for (drop).
+    pub packets: u64,
+    /// Bytes likewise.
+    pub bytes: u64,
+    /// Unix time in nanoseconds when the connection, or the first such drop, was seen.
+    pub first_ns: i64,
+    /// TCP retransmits of the connection so far.
+    pub retransmits: u32,
+    /// Facts shown in `extensions`.
+    pub notes: Notes,
+    /// The service address that the client really called, where it was translated.
+    pub frontend_ip: Option<IpAddr>,
+    /// Its port.
+    pub frontend_port: u16,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Link {
+    /// Its index in the node's namespace.
+    pub index: u32,
+    /// Its name when the flow was seen.
+    pub name: String,
+    /// What stands behind it.
+    pub kind: LinkKind,
+}
+
+/// What stands behind a network interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkKind {
+    /// A pod, or any other network namespace at the far end of a veth.
+    Pod,
+    /// The outside network.
+    Uplink,
+    /// Other nodes, through an overlay.
+    Tunnel,
+    /// Seen by the drop program only: loopback, a bridge, an interface inside a pod.
+    Other,
+}
+
+/// Why and where the kernel dropped a packet; one for each (reason, location), shared.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DropSite {
+    /// The kernel's own name, from its BTF: `NETFILTER_DROP`; `reason 131` where BTF has no name for the number.
+    pub kernel_reason: String,
+    /// The nearest `flow.DropReason`, for clients that know only Hubble's.
+    pub hubble_reason: u16,
+    /// `symbol+0xoffset`, or why there is none.
+    pub location: Result<String, &'static str>,
+}
+
+/// Facts about a flow that Hubble has no field for, as bits; printed by name in `extensions`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notes(pub u16);
+
+impl Notes {
+    /// Who opened the connection is a guess.
+    pub const OPENER_GUESSED: Self = Self(1 << 0);
+    /// A later fragment: no ports of its own.
+    pub const FRAGMENT: Self = Self(1 << 1);
+    /// The connection never got an answer and was given up.
+    pub const CONNECT_FAILED: Self = Self(1 << 2);
+    /// The sum of further drops like an earlier one.
+    pub const SUM: Self = Self(1 << 3);
+    /// The connection is over, or fell silent; these are its last totals.
+    pub const FINAL: Self = Self(1 << 4);
+
+    /// Whether all bits of `other` are set.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Sets the bits of `other`.
+    pub fn set(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}

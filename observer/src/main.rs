@@ -1,0 +1,2 @@
+//! The daemon's binary: flags in, exit code out.
+fn main() {}

@@ -1,0 +1,26 @@
+//! Compiles `proto/**/*.proto` with protox (a protoc in Rust), so that no machine needs a protobuf compiler.
+
+use prost::Message as _;
+use std::{env, fs, path::PathBuf};
+
+const FILES: [&str; 6] = [
+    "flow/flow.proto",
+    "observer/observer.proto",
+    "peer/peer.proto",
+    "relay/relay.proto",
+    "stats/stats.proto",
+    "control/control.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let mut descriptors = protox::compile(FILES, ["proto"])?;
+    // `extensions` holds a Struct by its type name only: no file imports it, but reading and printing need it.
+    let structs = protox::compile(["google/protobuf/struct.proto"], ["proto"])?;
+    descriptors.file.extend(structs.file);
+
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().build_transport(true).compile_fds(descriptors)?;
+    Ok(())
+}

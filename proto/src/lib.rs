@@ -1,0 +1,9 @@
+//! Hubble's API and Observer's own, and everything that is defined by their messages alone.
+#![forbid(unsafe_code)]
+
+mod generated;
+
+pub use generated::{control, flow, observer, peer, relay, stats};
+
+/// The compiled `FileDescriptorSet` of every `.proto` file of this crate, for reflection and for JSON by descriptor.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,192 @@
+//! The daemon's configuration: flags, then environment (`OBSERVER_*`), then the TOML file, then the defaults.
+//!
+//! [`options::Options`] is what was written, every field optional; [`Config`] is checked and ready to run. No other
+//! module sees a clap type.
+
+mod options;
+
+pub use options::Options;
+
+use ipnet::IpNet;
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+
+/// Where the configuration file is looked for when `--config` is not given; a missing file there is no error.
+pub const DEFAULT_FILE: &str = "/etc/observer/observer.toml";
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Name of this node, as it stands in flows behind the cluster's name.
+    pub node_name: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Unix socket of Hubble's API.
+    pub socket: PathBuf,
+    /// Unix socket of the control service, for root only.
+    pub control_socket: PathBuf,
+    /// TCP address of Hubble's API, if it is served there at all.
+    pub listen: Option<SocketAddr>,
+    /// The inventory file, if there is one.
+    pub inventory: Option<PathBuf>,
+    /// Whether local network namespaces are a source of names.
+    pub local_namespaces: bool,
+    /// Globs of further interfaces to watch.
+    pub interfaces: Vec<Glob>,
+    /// How many packets of a connection become flows.
+    pub aggregation: Aggregation,
+    /// New connections told of per second and CPU; more are counted as suppressed.
+    pub new_flow_cap: u32,
+    /// Kernel drop reasons that are not told of, instead of the default list.
+    pub ignored_drop_reasons: Option<Vec<String>>,
+    /// Tell of drops anywhere on the host, not only in the node's namespace and its pods'.
+    pub drops_host_wide: bool,
+    /// Flows kept for readers.
+    pub max_flows: usize,
+    /// Bytes that the kept flows may take.
+    pub max_bytes: usize,
+    /// Nets whose addresses are named by their CIDR identity.
+    pub cidrs: Vec<IpNet>,
+    /// What is logged.
+    pub log_level: LogLevel,
+    /// How it is logged.
+    pub log_format: LogFormat,
+}
+
+/// How many packets of a connection become flows; Cilium's names and meanings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aggregation {
+    /// Every packet.
+    None,
+    /// New connections, each new TCP flag, and every second while active.
+    Low,
+    /// New connections, each new TCP flag, and every 5 seconds while active.
+    #[default]
+    Medium,
+    /// New connections, their first reply and their end.
+    Maximum,
+}
+
+/// The least severe message that is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// Only what stops the daemon or a part of it.
+    Error,
+    /// Also what is worse than it should be.
+    Warn,
+    /// Also what a reader of the log wants to know of a healthy daemon.
+    #[default]
+    Info,
+    /// Also what helps to find a fault.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A pattern of interface names: `*` stands for any run of characters, everything else for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glob(String);
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file that was named can't be read.
+    #[error("cannot read the configuration {file}: {cause}")]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The file is no TOML, or has a key or value that does not exist; `cause` has line and column.
+    #[error("{file}: {cause}")]
+    Invalid {
+        /// The file.
+        file: PathBuf,
+        /// Line, column and what was expected.
+        cause: String,
+    },
+    /// A value that can't be.
+    #[error("{field}: {problem}")]
+    Value {
+        /// The option, as its flag is written.
+        field: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+// === impl Glob ===
+
+impl Glob {
+    /// Whether `name` is of this pattern.
+    pub fn matches(&self, name: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let Some(rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+        let Some(last) = parts.next_back() else { return rest.is_empty() };
+        let mut rest = rest;
+        for part in parts {
+            let Some(at) = rest.find(part) else { return false };
+            rest = &rest[at + part.len()..];
+        }
+        rest.ends_with(last)
+    }
+
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Glob {
+    type Err = String;
+
+    fn from_str(pattern: &str) -> Result<Self, String> {
+        // IFNAMSIZ is 16 with the closing NUL; a longer literal can match nothing.
+        let literal = pattern.chars().filter(|c| *c != '*').count();
+        if pattern.is_empty() || literal > 15 || pattern.contains('/') {
+            return Err(format!(
+                "`{pattern}` matches no interface name: give a name of 1 to 15 characters, `*` for any run"
+            ));
+        }
+        Ok(Self(pattern.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_whole_names() {
+        for (pattern, name, matches) in [
+            ("eth0", "eth0", true),
+            ("eth0", "eth01", false),
+            ("eth*", "eth01", true),
+            ("*", "anything", true),
+            ("cali*x", "cali12x", true),
+            ("cali*x", "calix", true),
+            ("cali*x", "cali12y", false),
+            ("a*b*c", "aXbYc", true),
+            ("a*b*c", "aXc", false),
+            ("ab*bc", "abc", false),
+        ] {
+            let glob: Glob = pattern.parse().unwrap();
+            assert_eq!(glob.matches(name), matches, "{pattern} on {name}");
+        }
+        assert!("".parse::<Glob>().is_err());
+        assert!("0123456789abcdef".parse::<Glob>().is_err());
+    }
+}

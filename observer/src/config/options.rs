@@ -1,0 +1,278 @@
+//! What the user wrote: flags, environment and file in one shape, so that none of the three can lack an option.
+
+use super::{Aggregation, Config, ConfigError, DEFAULT_FILE, Glob, LogFormat, LogLevel};
+use ipnet::IpNet;
+use serde::Deserialize;
+use std::{net::SocketAddr, path::PathBuf};
+
+/// The command line of the daemon. Each option can also be set by the environment variable named in its help, and by
+/// the key of the same name in the configuration file.
+#[derive(Clone, Debug, Default, clap::Parser)]
+#[command(
+    name = "observer",
+    version,
+    about = "Shows who talks to whom on this node, what was dropped, and why"
+)]
+pub struct Options {
+    /// Configuration file (TOML).
+    #[arg(long, env = "OBSERVER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Everything that a file can set too.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// The options that flags, environment and file share.
+#[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Settings {
+    /// Name of this node [default: the host name].
+    #[arg(long, env = "OBSERVER_NODE_NAME", value_name = "NAME")]
+    node_name: Option<String>,
+    /// Name of the cluster [default: default].
+    #[arg(long, env = "OBSERVER_CLUSTER", value_name = "NAME")]
+    cluster: Option<String>,
+    /// Unix socket of Hubble's API [default: /run/observer/hubble.sock].
+    #[arg(long, env = "OBSERVER_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Unix socket of the control service, for root only [default: control.sock beside the other].
+    #[arg(long, env = "OBSERVER_CONTROL_SOCKET", value_name = "PATH")]
+    control_socket: Option<PathBuf>,
+    /// Serve Hubble's API on this TCP address too, such as 0.0.0.0:4244. Needs --insecure.
+    #[arg(long, env = "OBSERVER_LISTEN", value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Serve TCP without encryption: flows tell who talks to whom, so be sure who can connect.
+    #[arg(long, env = "OBSERVER_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    insecure: Option<bool>,
+    /// Inventory of nodes, pods and services (YAML), read again when it changes.
+    #[arg(long, env = "OBSERVER_INVENTORY", value_name = "FILE")]
+    inventory: Option<PathBuf>,
+    /// Name local network namespaces by their name, container, unit or command [default: true].
+    #[arg(long, env = "OBSERVER_LOCAL_NAMESPACES", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    local_namespaces: Option<bool>,
+    /// Watch these interfaces too; `*` stands for any run of characters. Repeatable.
+    #[arg(long = "interface", env = "OBSERVER_INTERFACE", value_delimiter = ',', value_name = "GLOB")]
+    #[serde(default, rename = "interface")]
+    interfaces: Vec<String>,
+    /// How many packets of a connection become flows [default: medium].
+    #[arg(long, env = "OBSERVER_AGGREGATION", value_enum, value_name = "LEVEL")]
+    aggregation: Option<Aggregation>,
+    /// New connections told of per second and CPU; further ones are counted as suppressed [default: 20000].
+    #[arg(long, env = "OBSERVER_NEW_FLOW_CAP", value_name = "N")]
+    new_flow_cap: Option<u32>,
+    /// Kernel drop reasons to leave out, by the kernel's names, instead of the default list of noise.
+    #[arg(long, env = "OBSERVER_IGNORE_DROP_REASONS", value_delimiter = ',', value_name = "NAMES")]
+    ignore_drop_reasons: Option<Vec<String>>,
+    /// Tell of drops anywhere on the host, not only in the node's network namespace and its pods'.
+    #[arg(long, env = "OBSERVER_DROPS_HOST_WIDE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    drops_host_wide: Option<bool>,
+    /// Flows kept for readers [default: 65536].
+    #[arg(long, env = "OBSERVER_MAX_FLOWS", value_name = "N")]
+    max_flows: Option<usize>,
+    /// Mebibytes that the kept flows may take [default: 64].
+    #[arg(long, env = "OBSERVER_MAX_MIB", value_name = "MIB")]
+    max_mib: Option<usize>,
+    /// Nets to be told apart from the rest of the world, each with an identity of its own. Repeatable.
+    #[arg(long = "cidr", env = "OBSERVER_CIDR", value_delimiter = ',', value_name = "CIDR")]
+    #[serde(default, rename = "cidr")]
+    cidrs: Vec<IpNet>,
+    /// The least severe message that is logged [default: info].
+    #[arg(long, env = "OBSERVER_LOG_LEVEL", value_enum, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+    /// The form of a log line [default: text].
+    #[arg(long, env = "OBSERVER_LOG_FORMAT", value_enum, value_name = "FORM")]
+    log_format: Option<LogFormat>,
+}
+
+impl Options {
+    /// Reads the file, if there is one, and checks everything.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let file = match &self.config {
+            Some(path) => Settings::read(path)?,
+            None => match Settings::read(&PathBuf::from(DEFAULT_FILE)) {
+                Err(ConfigError::Unreadable { cause, .. })
+                    if cause.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    Settings::default()
+                }
+                result => result?,
+            },
+        };
+        self.settings.or(file).check()
+    }
+}
+
+impl Settings {
+    fn read(path: &PathBuf) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| ConfigError::Unreadable { file: path.clone(), cause })?;
+        toml::from_str(&text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            let line = text[..at].matches('\n').count() + 1;
+            ConfigError::Invalid { file: path.clone(), cause: format!("line {line}: {}", error.message()) }
+        })
+    }
+
+    fn or(self, file: Self) -> Self {
+        Self {
+            node_name: self.node_name.or(file.node_name),
+            cluster: self.cluster.or(file.cluster),
+            socket: self.socket.or(file.socket),
+            control_socket: self.control_socket.or(file.control_socket),
+            listen: self.listen.or(file.listen),
+            insecure: self.insecure.or(file.insecure),
+            inventory: self.inventory.or(file.inventory),
+            local_namespaces: self.local_namespaces.or(file.local_namespaces),
+            interfaces: if self.interfaces.is_empty() { file.interfaces } else { self.interfaces },
+            aggregation: self.aggregation.or(file.aggregation),
+            new_flow_cap: self.new_flow_cap.or(file.new_flow_cap),
+            ignore_drop_reasons: self.ignore_drop_reasons.or(file.ignore_drop_reasons),
+            drops_host_wide: self.drops_host_wide.or(file.drops_host_wide),
+            max_flows: self.max_flows.or(file.max_flows),
+            max_mib: self.max_mib.or(file.max_mib),
+            cidrs: if self.cidrs.is_empty() { file.cidrs } else { self.cidrs },
+            log_level: self.log_level.or(file.log_level),
+            log_format: self.log_format.or(file.log_format),
+        }
+    }
+
+    fn check(self) -> Result<Config, ConfigError> {
+        let value = |field, problem: String| ConfigError::Value { field, problem };
+        if self.listen.is_some() && !self.insecure.unwrap_or(false) {
+            return Err(value(
+                "--listen",
+                "TCP is served without encryption so far: add --insecure if that is meant".to_owned(),
+            ));
+        }
+        let node_name = match self.node_name {
+            Some(name) => name,
+            None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        };
+        if node_name.is_empty() || node_name.contains('/') {
+            return Err(value(
+                "--node-name",
+                format!("`{node_name}` is no node name: it is empty or has a `/`"),
+            ));
+        }
+        let cluster = self.cluster.unwrap_or_else(|| "default".to_owned());
+        if cluster.is_empty() || cluster.contains('/') {
+            return Err(value(
+                "--cluster",
+                format!("`{cluster}` is no cluster name: it is empty or has a `/`"),
+            ));
+        }
+        let socket = self.socket.unwrap_or_else(|| "/run/observer/hubble.sock".into());
+        let control_socket = self.control_socket.unwrap_or_else(|| socket.with_file_name("control.sock"));
+        if socket == control_socket {
+            return Err(value(
+                "--control-socket",
+                "is the same path as --socket: they must differ".to_owned(),
+            ));
+        }
+        let interfaces = self
+            .interfaces
+            .iter()
+            .map(|glob| glob.parse::<Glob>().map_err(|problem| value("--interface", problem)))
+            .collect::<Result<_, _>>()?;
+        let max_flows = bounded("--max-flows", self.max_flows.unwrap_or(65_536), 1_024, 1 << 26)?;
+        let max_mib = bounded("--max-mib", self.max_mib.unwrap_or(64), 1, 1 << 20)?;
+        let new_flow_cap =
+            bounded("--new-flow-cap", self.new_flow_cap.unwrap_or(20_000) as usize, 1, 10_000_000)?;
+        Ok(Config {
+            node_name,
+            cluster,
+            socket,
+            control_socket,
+            listen: self.listen,
+            inventory: self.inventory,
+            local_namespaces: self.local_namespaces.unwrap_or(true),
+            interfaces,
+            aggregation: self.aggregation.unwrap_or_default(),
+            new_flow_cap: new_flow_cap as u32,
+            ignored_drop_reasons: self.ignore_drop_reasons,
+            drops_host_wide: self.drops_host_wide.unwrap_or(false),
+            max_flows,
+            max_bytes: max_mib << 20,
+            cidrs: self.cidrs,
+            log_level: self.log_level.unwrap_or_default(),
+            log_format: self.log_format.unwrap_or_default(),
+        })
+    }
+}
+
+fn bounded(field: &'static str, value: usize, least: usize, most: usize) -> Result<usize, ConfigError> {
+    if (least..=most).contains(&value) {
+        Ok(value)
+    } else {
+        Err(ConfigError::Value { field, problem: format!("{value} is out of range: {least} to {most}") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory as _, Parser as _};
+    use std::io::Write as _;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    fn resolve(args: &[&str]) -> Result<Config, ConfigError> {
+        Options::try_parse_from(std::iter::once(&"observer").chain(args)).unwrap().resolve()
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file =
+            file("cluster = \"blue\"\nmax-flows = 4096\naggregation = \"low\"\ninterface = [\"eth*\"]\n");
+        let path = file.path().to_str().unwrap();
+        let config = resolve(&["--config", path, "--aggregation", "none"]).unwrap();
+        assert_eq!(config.cluster, "blue");
+        assert_eq!(config.max_flows, 4096);
+        assert_eq!(config.aggregation, Aggregation::None);
+        assert!(config.interfaces[0].matches("eth7"));
+        assert_eq!(config.max_bytes, 64 << 20);
+        assert_eq!(config.control_socket, PathBuf::from("/run/observer/control.sock"));
+    }
+
+    #[test]
+    fn every_setting_is_a_key_of_the_file() {
+        let switches = ["config", "help", "version"];
+        for arg in Options::command().get_arguments().filter_map(clap::Arg::get_long) {
+            if switches.contains(&arg) {
+                continue;
+            }
+            // A value of no setting's type: the error must be about the value, never about the key.
+            let error = toml::from_str::<Settings>(&format!("{arg} = {{}}")).unwrap_err();
+            assert!(!error.message().contains("unknown field"), "{arg}: {}", error.message());
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_named_with_what_would_be_right() {
+        let unknown = file("cluster = \"a\"\n\nagregation = \"low\"\n");
+        let path = unknown.path().to_str().unwrap().to_owned();
+        for (args, wanted) in [
+            (vec!["--config", path.as_str()], "line 3: unknown field `agregation`, expected one of"),
+            (vec!["--config", "/nonexistent.toml"], "cannot read the configuration /nonexistent.toml"),
+            (
+                vec!["--listen", "0.0.0.0:4244"],
+                "--listen: TCP is served without encryption so far: add --insecure",
+            ),
+            (vec!["--max-flows", "3"], "--max-flows: 3 is out of range: 1024 to 67108864"),
+            (vec!["--node-name", "a/b"], "--node-name: `a/b` is no node name"),
+            (
+                vec!["--interface", "a-name-that-is-too-long"],
+                "--interface: `a-name-that-is-too-long` matches no",
+            ),
+            (vec!["--socket", "/a", "--control-socket", "/a"], "--control-socket: is the same path"),
+        ] {
+            let error = resolve(&args).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{args:?}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+}

@@ -53,4 +53,4 @@ ci: ## lint and test, with the seconds of each part; a skipped test is a failure
 
 clean-lab: ## remove what a killed demo or test run left behind
 	$(need_root)
-	@scripts/clean-lab
+	cargo run --quiet --release --locked -p observer-lab -- clean

@@ -1,0 +1,56 @@
+# GNU make. `make` alone lists the targets.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint bench soak ci clean-lab
+
+# A Debian with Rust may have it in the user's folder only; setup puts its own programs there and in .tools.
+CARGO_HOME ?= $(HOME)/.cargo
+export PATH := $(CURDIR)/.tools/go/bin:$(CARGO_HOME)/bin:$(PATH)
+
+# Network namespaces and eBPF need root, so these targets say so before they spend minutes on a build.
+need_root = $(if $(filter-out 0,$(shell id -u)),$(error make $@ needs root (it makes network namespaces and \
+loads eBPF programs): run it with sudo -E env "PATH=$$PATH" make $@))
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what builds and tests need (Debian packages, bpf-linker, lint tools, Go); safe to repeat
+	@scripts/setup build lab lint go
+
+build: ## release build of observer, observe and the lab player
+	@scripts/setup build
+	cargo build --release --locked -p observer -p observe -p observer-lab
+
+demo: ## live flows and drops between lab pods, until Ctrl-C or for DEMO_SECONDS=N
+	$(need_root)
+	@# The demo's own first line says LIVE: what comes before it goes to standard error.
+	@scripts/setup build lab >&2
+	@cargo build --release --locked -p observer -p observe -p observer-lab
+	@scripts/demo
+
+test: ## all tests, those on the real kernel included; skips are listed with their reasons
+	$(need_root)
+	@scripts/setup build lab
+	@scripts/test
+
+lint: ## formatting, clippy (host and eBPF), docs, licences, shell scripts
+	@scripts/setup build lint
+	@scripts/lint
+
+bench: ## the benchmarks
+	@scripts/setup build lab
+	cargo bench --workspace --locked
+
+soak: ## the daemon's and the lab's tests again and again for SOAK_SECONDS (default 1800)
+	$(need_root)
+	@scripts/setup build lab
+	@scripts/soak
+
+ci: ## lint and test, with the seconds of each part; a skipped test is a failure
+	$(need_root)
+	@scripts/ci
+
+clean-lab: ## remove what a killed demo or test run left behind
+	$(need_root)
+	cargo run --quiet --release --locked -p observer-lab -- clean

@@ -59,9 +59,11 @@ impl Outcome {
             Cause::None => *self == Self::Ok,
             Cause::NftDrop | Cause::Blackhole => *self == Self::TimedOut,
             Cause::NftReject | Cause::ClosedPort => *self == Self::Refused,
-            Cause::NoRoute | Cause::Neighbour => *self == Self::Unreachable,
-            // A connected UDP socket is not told of a TTL that ran out; TCP is.
-            Cause::Ttl => matches!(self, Self::Unreachable | Self::TimedOut),
+            // The node's ICMP error is no "hard" one for a UDP or ping socket (RFC 1122, 4.1.3.3), and TCP overlooks it
+            // when it comes while connect() still holds the socket, as it does on a veth.
+            Cause::NoRoute | Cause::Neighbour | Cause::Ttl => {
+                matches!(self, Self::Unreachable | Self::TimedOut)
+            }
             Cause::TooBig => matches!(self, Self::TooBig | Self::TimedOut),
         }
     }

@@ -1,6 +1,7 @@
 //! `observer-lab`: plays a scenario until told to stop.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -159,13 +160,15 @@ fn describe(lab: &Lab) -> String {
     for external in &scenario.externals {
         lines.push(format!("  outside    {} {}", external.name, addresses(&external.addresses)));
     }
+    let mut drops = BTreeSet::new();
     for traffic in scenario.traffic.iter().filter(|traffic| traffic.expect != Cause::None) {
         let reasons = traffic.expect.reasons().join("|");
         let to = match &traffic.to {
             Party::Drop(name) => name.clone(),
             other => other.to_string(),
         };
-        lines.push(format!("  drop       {} -> {to}: {reasons}", traffic.from));
+        drops.insert(format!("  drop       {} -> {to}: {reasons}", traffic.from));
     }
+    lines.extend(drops);
     lines.join("\n") + "\n"
 }

@@ -152,7 +152,8 @@ impl Plan<'_> {
         push(script, format_args!("link set {link} up"));
         match node.wiring {
             Wiring::Bridged => {
-                push(script, format_args!("link set {link} master br0 type bridge_slave hairpin on"));
+                push(script, format_args!("link set {link} master br0"));
+                push(script, format_args!("link set {link} type bridge_slave hairpin on"));
                 for address in &pod.ips {
                     push(
                         script,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::plan::UPLINK;
-use crate::scenario::{Cause, DropRule, Node, Scenario};
+use crate::scenario::{Cause, DropRule, Node, Protocol, Scenario};
 
 /// Both families' tables of one node, as `nft -f` reads them.
 pub(crate) fn ruleset(scenario: &Scenario, node: &Node) -> String {
@@ -101,6 +101,10 @@ fn drops(drops: &[DropRule], ipv4: bool, addr: &str, icmp: &str) -> String {
     for rule in drops {
         let verdict = match rule.cause {
             Cause::NftDrop => "drop".to_owned(),
+            // TCP overlooks an ICMP error that comes while connect() still holds the socket; a RST it never does.
+            Cause::NftReject if rule.port.is_some() && rule.protocol == Protocol::Tcp => {
+                "reject with tcp reset".to_owned()
+            }
             Cause::NftReject => format!("reject with {icmp} type port-unreachable"),
             _ => continue,
         };

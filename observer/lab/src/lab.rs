@@ -139,10 +139,11 @@ impl Lab {
         }
     }
 
-    /// Ends all traffic, each stream after the connection it is in. The lab starts no traffic afterwards.
+    /// Ends all traffic, each stream after the connection it is in. It can be started again.
     pub fn stop_traffic(&mut self) {
         self.stop.stop();
         self.wait_traffic();
+        self.stop = Arc::default();
     }
 
     /// Takes the lab down and tells whether all is gone.

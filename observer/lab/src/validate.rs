@@ -212,7 +212,7 @@ ips = ["10.1.0.1"]
     #[test]
     fn errors_name_the_place_and_the_remedy() {
         let cases = [
-            ("[[pods]]\nnam = \"b\"", "t.toml:16: unknown field `nam`"),
+            ("[[pods]]\nnam = \"b\"", "t.toml:15: unknown field `nam`"),
             (
                 "[[pods]]\nname=\"b\"\nnamespace=\"x\"\nnode=\"n9\"\nips=[\"10.1.0.2\"]",
                 "node 'n9' is not declared",
@@ -227,7 +227,7 @@ ips = ["10.1.0.1"]
             ),
             (
                 "[[traffic]]\nname=\"t\"\nfrom=\"pod/x/a\"\nkind=\"tcp\"\nto=\"pod/x\"",
-                "t.toml:19: 'pod/x' is no end of traffic",
+                "t.toml:18: 'pod/x' is no end of traffic",
             ),
             (
                 "[[traffic]]\nname=\"t\"\nfrom=\"pod/x/a\"\nkind=\"tcp\"\nto=\"ip/1.2.3.4\"\nport=1",

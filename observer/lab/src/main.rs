@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -65,7 +66,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         }
         Action::Clean { prefix } => {
             for removed in state::clean(prefix.as_deref())? {
-                println!("removed lab {removed}");
+                say(&format!("removed lab {removed}\n"));
             }
             Ok(())
         }
@@ -88,10 +89,10 @@ fn up(
         let mut terminated = signal(SignalKind::terminate()).context("handling SIGTERM")?;
         let mut interrupted = signal(SignalKind::interrupt()).context("handling SIGINT")?;
         let mut lab = Lab::up(scenario, prefix)?;
-        print!("{}", describe(&lab));
+        say(&describe(&lab));
         if let Some(path) = inventory {
             lab.write_inventory(path)?;
-            println!("  inventory  {}", path.display());
+            say(&format!("  inventory  {}\n", path.display()));
         }
         lab.start_traffic()?;
         let end = async {
@@ -108,9 +109,12 @@ fn up(
         lab.stop_traffic();
         let entries = lab.ledger();
         let expected = entries.iter().filter(|entry| entry.as_expected()).count();
-        println!("lab {prefix}: {} connections, {expected} as expected", entries.len());
+        say(&format!("lab {prefix}: {} connections, {expected} as expected\n", entries.len()));
         for odd in entries.iter().filter(|entry| !entry.as_expected()).take(10) {
-            println!("  not as expected: {} {} -> {}: {:?}", odd.traffic, odd.from, odd.to, odd.outcome);
+            say(&format!(
+                "  not as expected: {} {} -> {}: {:?}\n",
+                odd.traffic, odd.from, odd.to, odd.outcome
+            ));
         }
         if let Some(path) = ledger {
             lab.write_ledger(path)?;
@@ -118,6 +122,12 @@ fn up(
         lab.down()?;
         Ok(())
     })
+}
+
+/// Prints; a reader that has gone away doesn't keep the lab from being taken down.
+fn say(text: &str) {
+    let mut output = std::io::stdout();
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
 /// What was made, in a block to read.

@@ -1,0 +1,173 @@
+//! A daemon in a lab's node, and what a client sees of it.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
+use observer_lab::{Lab, Scenario};
+use observer_proto::{
+    control::{CaptureStatusRequest, CaptureStatusResponse, control_client::ControlClient},
+    flow::Flow,
+    observer::{
+        GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes, observer_client::ObserverClient,
+    },
+};
+use std::{
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+use tokio_stream::StreamExt as _;
+use tonic::transport::{Channel, Endpoint};
+
+/// The program under test.
+pub const OBSERVER: &str = env!("CARGO_BIN_EXE_observer");
+
+/// Whether kernel tests can run here; says why not. `CI_NO_SKIP` makes a skip a failure.
+pub fn can_run(test: &str) -> bool {
+    let problem = if !rustix::process::geteuid().is_root() {
+        "needs root"
+    } else if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        "this kernel has no BTF"
+    } else {
+        return true;
+    };
+    assert!(std::env::var_os("CI_NO_SKIP").is_none(), "SKIP: {test}: {problem}");
+    eprintln!("SKIP: {test}: {problem}");
+    false
+}
+
+/// A scenario of `testdata/lab`.
+pub fn scenario(name: &str) -> Scenario {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/lab").join(name);
+    Scenario::load(&file).unwrap()
+}
+
+/// A daemon in a node of a lab; ends with this value.
+pub struct Daemon {
+    child: Child,
+    pub dir: TempDir,
+    log: Arc<Mutex<Vec<String>>>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Daemon {
+    /// Starts it in `node` with the lab's inventory and waits until it says that it is ready.
+    pub fn start(lab: &Lab, node: &str, args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let inventory = dir.path().join("inventory.yaml");
+        lab.write_inventory(&inventory).unwrap();
+        let mut command = lab.command_in(node, OBSERVER);
+        command.arg("--node-name").arg(node).arg("--inventory").arg(inventory).args(args);
+        Self::spawn(command, dir)
+    }
+
+    /// Starts this command with sockets in `dir` and waits until it is ready.
+    pub fn spawn(mut command: Command, dir: TempDir) -> Self {
+        command.arg("--socket").arg(dir.path().join("hubble.sock")).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (ready, wait) = mpsc::channel();
+        let lines = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if line.contains("ready") {
+                    let _ = ready.send(());
+                }
+                lines.lock().unwrap().push(line);
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let daemon = Self { child, dir, log, runtime };
+        if wait.recv_timeout(Duration::from_secs(30)).is_err() {
+            panic!("the daemon is not ready:\n{}", daemon.log());
+        }
+        daemon
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    fn channel(&self, socket: &str) -> Channel {
+        let path: PathBuf = self.dir.path().join(socket);
+        let _guard = self.runtime.enter();
+        Endpoint::from_shared(format!("unix://{}", path.display())).unwrap().connect_lazy()
+    }
+
+    /// All flows of a request that ends by itself.
+    pub fn responses(&self, request: GetFlowsRequest) -> Vec<GetFlowsResponse> {
+        let mut client = ObserverClient::new(self.channel("hubble.sock"));
+        self.runtime.block_on(async {
+            let mut stream = client.get_flows(request).await.unwrap().into_inner();
+            let mut all = Vec::new();
+            while let Some(response) = stream.next().await {
+                all.push(response.unwrap());
+            }
+            all
+        })
+    }
+
+    /// Everything the store holds. Panics if a part of it was lost.
+    pub fn flows(&self) -> Vec<Flow> {
+        let request = GetFlowsRequest { number: u64::MAX, ..GetFlowsRequest::default() };
+        let flow = |response: GetFlowsResponse| match response.response_types {
+            Some(ResponseTypes::Flow(flow)) => flow,
+            other => panic!("no flow but {other:?}"),
+        };
+        self.responses(request).into_iter().map(flow).collect()
+    }
+
+    /// Flows, once `enough` holds for them; panics with `what` after 15 seconds.
+    pub fn flows_until(&self, what: &str, enough: impl Fn(&[Flow]) -> bool) -> Vec<Flow> {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            let flows = self.flows();
+            if enough(&flows) {
+                return flows;
+            }
+            assert!(Instant::now() < deadline, "{what}: not in these {} flows; log:\n{}", flows.len(), self.log());
+            // The API has no event for "no more flows"; what is waited for may also be the absence of one.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The state of the capture.
+    pub fn capture_status(&self) -> CaptureStatusResponse {
+        let mut client = ControlClient::new(self.channel("control.sock"));
+        self.runtime.block_on(client.capture_status(CaptureStatusRequest {})).unwrap().into_inner()
+    }
+
+    /// SIGTERM, then its exit status and how long it took.
+    pub fn stop(mut self) -> (std::process::ExitStatus, Duration) {
+        let started = Instant::now();
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
+        let status = self.child.wait().unwrap();
+        (status, started.elapsed())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// `namespace/name` of an end, or its address.
+pub fn name(endpoint: Option<&observer_proto::flow::Endpoint>, ip: &str) -> String {
+    match endpoint {
+        Some(endpoint) if !endpoint.pod_name.is_empty() => {
+            format!("{}/{}", endpoint.namespace, endpoint.pod_name)
+        }
+        _ => ip.to_owned(),
+    }
+}

@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod generated;
+pub mod json;
+pub mod names;
+pub mod summary;
 
 pub use generated::{control, flow, observer, peer, relay, stats};
 

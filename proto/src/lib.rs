@@ -5,6 +5,8 @@ mod generated;
 pub mod json;
 pub mod names;
 pub mod summary;
+pub mod text;
+pub mod time;
 
 pub use generated::{control, flow, observer, peer, relay, stats};
 

@@ -53,7 +53,13 @@ mod protocol {
 impl Packet {
     /// From the numbers of a packet: IP version (4, 6, else no IP), IP protocol, TCP flags, ICMP type and code
     /// (IGMP's type stands in `icmp_type`). What a protocol does not have is ignored.
-    pub fn from_numbers(ip_version: u8, ip_protocol: u8, tcp_flags: u16, icmp_type: u8, icmp_code: u8) -> Self {
+    pub fn from_numbers(
+        ip_version: u8,
+        ip_protocol: u8,
+        tcp_flags: u16,
+        icmp_type: u8,
+        icmp_code: u8,
+    ) -> Self {
         match (ip_version, ip_protocol) {
             (4 | 6, protocol::TCP) => Self::Tcp(tcp_flags),
             (4 | 6, protocol::UDP) => Self::Udp,

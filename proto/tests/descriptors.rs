@@ -64,7 +64,8 @@ fn each_message<'a>(
     visit: &mut impl FnMut(&str, &'a DescriptorProto),
 ) {
     for message in messages {
-        let name = if scope.is_empty() { message.name().into() } else { format!("{scope}.{}", message.name()) };
+        let name =
+            if scope.is_empty() { message.name().into() } else { format!("{scope}.{}", message.name()) };
         visit(&name, message);
         each_message(&name, &message.nested_type, visit);
     }
@@ -83,7 +84,7 @@ fn messages() {
     for file in files().file {
         each_message("", &file.message_type, &mut |name, message| {
             if message.field.is_empty() {
-                rows.push(format!("{}\t{name}\t-\t-\t-\tempty\t-\t-", file.package()));
+                rows.push(format!("{}\t{name}\t-\t-\t-\tempty\tno\t-", file.package()));
             }
             for field in &message.field {
                 let label = match field.oneof_index {
@@ -173,10 +174,7 @@ fn reserved_numbers() {
         let package = file.package();
         each_message("", &file.message_type, &mut |name, message| {
             for range in &message.reserved_range {
-                rows.push(format!(
-                    "{package}\t{name}\tmessage\t{}",
-                    text(range.start(), range.end() - 1)
-                ));
+                rows.push(format!("{package}\t{name}\tmessage\t{}", text(range.start(), range.end() - 1)));
             }
             assert!(message.reserved_name.is_empty(), "{name}");
         });

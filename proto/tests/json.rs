@@ -165,7 +165,8 @@ fn times_have_no_three_six_or_nine_digits() {
 
 #[test]
 fn durations_and_masks() {
-    for (seconds, nanos, expected) in [(0, 0, "0s"), (-1, -500_000_000, "-1.500s"), (60, 1, "60.000000001s")] {
+    for (seconds, nanos, expected) in [(0, 0, "0s"), (-1, -500_000_000, "-1.500s"), (60, 1, "60.000000001s")]
+    {
         let duration = prost_types::Duration { seconds, nanos };
         assert_eq!(json::line(&duration).unwrap(), format!("\"{expected}\""));
     }

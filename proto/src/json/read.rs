@@ -39,7 +39,8 @@ mod tests {
 
     #[test]
     fn takes_both_spellings() {
-        for json in [r#"{"node_name":"n1","IP":{"source":"::1"}}"#, r#"{"nodeName":"n1","IP":{"source":"::1"}}"#]
+        for json in
+            [r#"{"node_name":"n1","IP":{"source":"::1"}}"#, r#"{"nodeName":"n1","IP":{"source":"::1"}}"#]
         {
             let flow: Flow = read(json).unwrap();
             assert_eq!(flow.node_name, "n1");
@@ -52,7 +53,7 @@ mod tests {
         for (json, expected) in [
             (r#"{"pod":"x"}"#, "'pod'"),
             (r#"{"verdict":"MAYBE"}"#, "MAYBE"),
-            (r#"{"time":"yesterday"}"#, "yesterday"),
+            (r#"{"time":"yesterday"}"#, "timestamp"),
             (r#"{"uuid":"a"} x"#, "trailing"),
             ("", "EOF"),
         ] {

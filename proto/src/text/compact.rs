@@ -1,0 +1,143 @@
+//! The default layout: one line for each flow or event, with its newline.
+
+use super::{
+    Options, details,
+    parts::{self, End},
+    sanitize::clean,
+};
+use crate::{
+    flow::{DebugEventType, Flow, LostEvent, LostEventSource},
+    observer::{
+        GetAgentEventsResponse, GetDebugEventsResponse, GetFlowsResponse, get_flows_response::ResponseTypes,
+    },
+    relay::NodeStatusEvent,
+};
+use std::fmt::{Result, Write};
+
+/// Any response of GetFlows. Which of them are shown, and where, says [`super::stream`].
+pub fn flows_response(options: &Options, response: &GetFlowsResponse, out: &mut impl Write) -> Result {
+    match &response.response_types {
+        Some(ResponseTypes::Flow(one)) => flow(options, one, out),
+        Some(ResponseTypes::LostEvents(lost)) => lost_events(options, response.time.as_ref(), lost, out),
+        Some(ResponseTypes::NodeStatus(status)) => {
+            node_status(options, response.time.as_ref(), &response.node_name, status, out)
+        }
+        None => Ok(()),
+    }
+}
+
+/// The time, and the node's name in brackets if wanted.
+fn head(
+    options: &Options,
+    time: Option<&prost_types::Timestamp>,
+    node: &str,
+    out: &mut impl Write,
+) -> Result {
+    options.time.write(time, out)?;
+    if options.node_names {
+        out.write_str(" [")?;
+        clean(node, out)?;
+        out.write_char(']')?;
+    }
+    out.write_str(": ")
+}
+
+/// `<time>: <source> <identity> -> <destination> <identity> <type> <verdict> (<summary>)`. A reply is turned round, so
+/// that the client always stands left; `<>` where it is not known which side that is.
+pub fn flow(options: &Options, flow: &Flow, out: &mut impl Write) -> Result {
+    head(options, flow.time.as_ref(), &flow.node_name, out)?;
+    let (left, arrow, right) = match flow.is_reply {
+        None => (End::Source, " <> ", End::Destination),
+        Some(false) => (End::Source, " -> ", End::Destination),
+        Some(true) => (End::Destination, " <- ", End::Source),
+    };
+    parts::host(options, flow, left, out)?;
+    out.write_char(' ')?;
+    parts::identity(options, flow, left, out)?;
+    out.write_str(arrow)?;
+    parts::host(options, flow, right, out)?;
+    out.write_char(' ')?;
+    parts::identity(options, flow, right, out)?;
+    out.write_char(' ')?;
+    parts::event_type(flow, out)?;
+    out.write_char(' ')?;
+    parts::verdict(options, flow, out)?;
+    out.write_str(" (")?;
+    parts::summary(options, flow, out)?;
+    out.write_str(")\n")
+}
+
+/// `<time> EVENTS LOST: <source> CPU(<n>) <count>`, with the first and last time where they are known.
+pub fn lost_events(
+    options: &Options,
+    time: Option<&prost_types::Timestamp>,
+    lost: &LostEvent,
+    out: &mut impl Write,
+) -> Result {
+    options.time.write(time, out)?;
+    out.write_str(" EVENTS LOST: ")?;
+    match LostEventSource::try_from(lost.source) {
+        Ok(source) => out.write_str(source.as_str_name())?,
+        Err(_) => write!(out, "{}", lost.source)?,
+    }
+    write!(out, " CPU({}) {}", lost.cpu.unwrap_or_default(), lost.num_events_lost)?;
+    if lost.first.is_some() || lost.last.is_some() {
+        out.write_str(" (first: ")?;
+        options.time.write(lost.first.as_ref(), out)?;
+        out.write_str(", last: ")?;
+        options.time.write(lost.last.as_ref(), out)?;
+        out.write_char(')')?;
+    }
+    out.write_char('\n')
+}
+
+/// What became of nodes behind a relay, as told by the node `from`.
+pub fn node_status(
+    options: &Options,
+    time: Option<&prost_types::Timestamp>,
+    from: &str,
+    status: &NodeStatusEvent,
+    out: &mut impl Write,
+) -> Result {
+    options.time.write(time, out)?;
+    out.write_str(" [")?;
+    clean(from, out)?;
+    out.write_str("]: ")?;
+    details::node_status(status, out)?;
+    out.write_char('\n')
+}
+
+/// `<time>: <TYPE> (<details>)`.
+pub fn agent_event(options: &Options, response: &GetAgentEventsResponse, out: &mut impl Write) -> Result {
+    let event = response.agent_event.clone().unwrap_or_default();
+    head(options, response.time.as_ref(), &response.node_name, out)?;
+    details::agent_type(&event, out)?;
+    out.write_str(" (")?;
+    details::agent(options, &event, out)?;
+    out.write_str(")\n")
+}
+
+/// `<time>: <from> <TYPE> MARK: <hash> CPU: <n> (<message>)`.
+pub fn debug_event(options: &Options, response: &GetDebugEventsResponse, out: &mut impl Write) -> Result {
+    let event = response.debug_event.clone().unwrap_or_default();
+    head(options, response.time.as_ref(), &response.node_name, out)?;
+    details::debug_source(event.source.as_ref(), out)?;
+    out.write_char(' ')?;
+    match DebugEventType::try_from(event.r#type) {
+        Ok(kind) => out.write_str(kind.as_str_name())?,
+        Err(_) => write!(out, "{}", event.r#type)?,
+    }
+    out.write_str(" MARK: ")?;
+    match event.hash {
+        Some(hash) => write!(out, "{hash:#x}")?,
+        None => out.write_str("N/A")?,
+    }
+    out.write_str(" CPU: ")?;
+    match event.cpu {
+        Some(cpu) => write!(out, "{cpu:02}")?,
+        None => out.write_str("N/A")?,
+    }
+    out.write_str(" (")?;
+    clean(&event.message, out)?;
+    out.write_str(")\n")
+}

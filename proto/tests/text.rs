@@ -44,9 +44,13 @@ fn flows_compact() {
     same(&err, golden!("flows.compact.err"));
 }
 
+/// The one difference: Hubble lets a colour sequence that it uses itself pass from the data, here it never does.
 #[test]
 fn flows_compact_in_colour() {
-    same(&flows(Options { colors: true, ..Options::default() }).0, golden!("flows.compact-color.out"));
+    let golden = golden!("flows.compact-color.out");
+    let escaped = golden.replace("<c> \u{1b}[31mred", "<c> ^[[31mred");
+    assert_eq!(escaped.len(), golden.len() + 1);
+    same(&flows(Options { colors: true, ..Options::default() }).0, &escaped);
 }
 
 #[test]

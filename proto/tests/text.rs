@@ -22,8 +22,8 @@ fn flows(options: Options) -> (String, String) {
     let (mut out, mut err) = (String::new(), String::new());
     for response in lines::<GetFlowsResponse>(golden!("flows.in.jsonl")) {
         match text::stream(&response, options.debug) {
-            Some(Stream::Out) => text::flows_response(&options, &response, &mut out).unwrap(),
-            Some(Stream::Err) => text::flows_response(&options, &response, &mut err).unwrap(),
+            Some(Stream::Out) => text::flows_response(options, &response, &mut out).unwrap(),
+            Some(Stream::Err) => text::flows_response(options, &response, &mut err).unwrap(),
             None => {}
         }
     }
@@ -70,7 +70,7 @@ fn flows_compact_with_nodes_policies_and_debug() {
 fn agent_events() {
     let mut out = String::new();
     for response in lines(golden!("agent.in.jsonl")) {
-        text::agent_event(&Options::default(), &response, &mut out).unwrap();
+        text::agent_event(Options::default(), &response, &mut out).unwrap();
     }
     same(&out, golden!("agent.compact.out"));
 }
@@ -79,7 +79,7 @@ fn agent_events() {
 fn debug_events() {
     let mut out = String::new();
     for response in lines(golden!("debug.in.jsonl")) {
-        text::debug_event(&Options::default(), &response, &mut out).unwrap();
+        text::debug_event(Options::default(), &response, &mut out).unwrap();
     }
     same(&out, golden!("debug.compact.out"));
 }
@@ -93,7 +93,7 @@ fn status() {
     same(&out, golden!("status.compact.out"));
 }
 
-fn one(options: &Options, json: &str) -> String {
+fn one(options: Options, json: &str) -> String {
     let mut out = String::new();
     text::flow(options, &json::read::<Flow>(json).unwrap(), &mut out).unwrap();
     out
@@ -142,14 +142,14 @@ fn odd_flows() {
             "N/A: x\\nJan  5 (unknown) <> a^[[2Jb,\\u{202e}c (unknown) UNKNOWN VERDICT_UNKNOWN (\\tq)\n",
         ),
     ] {
-        assert_eq!(one(&options, json), expected, "{json}");
+        assert_eq!(one(options, json), expected, "{json}");
     }
 }
 
 #[test]
 fn a_colour_sequence_in_the_data_never_passes() {
     let json = r#"{"IP":{"source":"\u001b[36mfake\u001b[0m"}}"#;
-    let text = one(&Options { colors: true, ..Options::default() }, json);
+    let text = one(Options { colors: true, ..Options::default() }, json);
     assert!(text.contains("\u{1b}[36m^[[36mfake^[[0m\u{1b}[0m"), "{text}");
 }
 
@@ -159,6 +159,6 @@ fn lost_events_with_numbers_nobody_knows() {
     let options = Options { time: TimeFormat::Rfc3339, ..Options::default() };
     let time = prost_types::Timestamp { seconds: 0, nanos: 0 };
     let mut out = String::new();
-    text::lost_events(&options, Some(&time), &lost, &mut out).unwrap();
+    text::lost_events(options, Some(&time), &lost, &mut out).unwrap();
     assert_eq!(out, "1970-01-01T00:00:00Z EVENTS LOST: 9 CPU(0) 4\n");
 }

@@ -15,7 +15,7 @@ use crate::{
 use std::fmt::{Result, Write};
 
 /// Any response of GetFlows. Which of them are shown, and where, says [`super::stream`].
-pub fn flows_response(options: &Options, response: &GetFlowsResponse, out: &mut impl Write) -> Result {
+pub fn flows_response(options: Options, response: &GetFlowsResponse, out: &mut impl Write) -> Result {
     match &response.response_types {
         Some(ResponseTypes::Flow(one)) => flow(options, one, out),
         Some(ResponseTypes::LostEvents(lost)) => lost_events(options, response.time.as_ref(), lost, out),
@@ -28,7 +28,7 @@ pub fn flows_response(options: &Options, response: &GetFlowsResponse, out: &mut 
 
 /// The time, and the node's name in brackets if wanted.
 fn head(
-    options: &Options,
+    options: Options,
     time: Option<&prost_types::Timestamp>,
     node: &str,
     out: &mut impl Write,
@@ -44,7 +44,7 @@ fn head(
 
 /// `<time>: <source> <identity> -> <destination> <identity> <type> <verdict> (<summary>)`. A reply is turned round, so
 /// that the client always stands left; `<>` where it is not known which side that is.
-pub fn flow(options: &Options, flow: &Flow, out: &mut impl Write) -> Result {
+pub fn flow(options: Options, flow: &Flow, out: &mut impl Write) -> Result {
     head(options, flow.time.as_ref(), &flow.node_name, out)?;
     let (left, arrow, right) = match flow.is_reply {
         None => (End::Source, " <> ", End::Destination),
@@ -69,7 +69,7 @@ pub fn flow(options: &Options, flow: &Flow, out: &mut impl Write) -> Result {
 
 /// `<time> EVENTS LOST: <source> CPU(<n>) <count>`, with the first and last time where they are known.
 pub fn lost_events(
-    options: &Options,
+    options: Options,
     time: Option<&prost_types::Timestamp>,
     lost: &LostEvent,
     out: &mut impl Write,
@@ -93,7 +93,7 @@ pub fn lost_events(
 
 /// What became of nodes behind a relay, as told by the node `from`.
 pub fn node_status(
-    options: &Options,
+    options: Options,
     time: Option<&prost_types::Timestamp>,
     from: &str,
     status: &NodeStatusEvent,
@@ -108,7 +108,7 @@ pub fn node_status(
 }
 
 /// `<time>: <TYPE> (<details>)`.
-pub fn agent_event(options: &Options, response: &GetAgentEventsResponse, out: &mut impl Write) -> Result {
+pub fn agent_event(options: Options, response: &GetAgentEventsResponse, out: &mut impl Write) -> Result {
     let event = response.agent_event.clone().unwrap_or_default();
     head(options, response.time.as_ref(), &response.node_name, out)?;
     details::agent_type(&event, out)?;
@@ -118,7 +118,7 @@ pub fn agent_event(options: &Options, response: &GetAgentEventsResponse, out: &m
 }
 
 /// `<time>: <from> <TYPE> MARK: <hash> CPU: <n> (<message>)`.
-pub fn debug_event(options: &Options, response: &GetDebugEventsResponse, out: &mut impl Write) -> Result {
+pub fn debug_event(options: Options, response: &GetDebugEventsResponse, out: &mut impl Write) -> Result {
     let event = response.debug_event.clone().unwrap_or_default();
     head(options, response.time.as_ref(), &response.node_name, out)?;
     details::debug_source(event.source.as_ref(), out)?;

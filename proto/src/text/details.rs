@@ -84,7 +84,7 @@ pub(super) fn agent_type(event: &AgentEvent, out: &mut impl Write) -> Result {
 
 /// What an agent event says; `UNKNOWN` if it holds something else than its type promises.
 #[expect(deprecated, reason = "older servers send service events")]
-pub(super) fn agent(options: &Options, event: &AgentEvent, out: &mut impl Write) -> Result {
+pub(super) fn agent(options: Options, event: &AgentEvent, out: &mut impl Write) -> Result {
     use AgentEventType as Type;
     let Some(notification) = &event.notification else { return out.write_str("UNKNOWN") };
     match (Type::try_from(event.r#type), notification) {

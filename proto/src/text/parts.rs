@@ -18,7 +18,7 @@ const CYAN: &str = "36";
 
 /// Writes something in a colour, if colours are wanted.
 fn colored<W: Write>(
-    options: &Options,
+    options: Options,
     color: &str,
     out: &mut W,
     write: impl FnOnce(&mut W) -> Result,
@@ -76,7 +76,7 @@ impl End {
 }
 
 /// The name or address of one end, with its port. A service's namespace wins, but a pod's name does.
-pub(super) fn host(options: &Options, flow: &Flow, end: End, out: &mut impl Write) -> Result {
+pub(super) fn host(options: Options, flow: &Flow, end: End, out: &mut impl Write) -> Result {
     let Some(ip) = &flow.ip else {
         let Some(ethernet) = &flow.ethernet else { return Ok(()) };
         let address = match end {
@@ -129,7 +129,7 @@ pub(super) fn host(options: &Options, flow: &Flow, end: End, out: &mut impl Writ
 }
 
 /// `(ID:4001)`, or the name of a reserved identity; none is `(unknown)`.
-pub(super) fn identity(options: &Options, flow: &Flow, end: End, out: &mut impl Write) -> Result {
+pub(super) fn identity(options: Options, flow: &Flow, end: End, out: &mut impl Write) -> Result {
     let identity = end.endpoint(flow).map_or(0, |endpoint| endpoint.identity);
     colored(options, MAGENTA, out, |out| match names::reserved_identity_name(identity) {
         Some(name) => write!(out, "({name})"),
@@ -191,7 +191,7 @@ pub(super) fn event_type(flow: &Flow, out: &mut impl Write) -> Result {
 }
 
 /// The verdict, in the words of a policy verdict where it is one, and the policies behind it if wanted.
-pub(super) fn verdict(options: &Options, flow: &Flow, out: &mut impl Write) -> Result {
+pub(super) fn verdict(options: Options, flow: &Flow, out: &mut impl Write) -> Result {
     let is_policy = flow.event_type.is_some_and(|event| event.r#type == names::EVENT_POLICY_VERDICT);
     let Ok(verdict) = Verdict::try_from(flow.verdict) else {
         return write!(out, "{}", flow.verdict);
@@ -237,7 +237,7 @@ fn policies(flow: &Flow, verdict: Verdict, out: &mut impl Write) -> Result {
 }
 
 /// The Summary, with the IP trace id before and the authentication after it.
-pub(super) fn summary(options: &Options, flow: &Flow, out: &mut impl Write) -> Result {
+pub(super) fn summary(options: Options, flow: &Flow, out: &mut impl Write) -> Result {
     if let Some(trace) = flow.ip_trace_id.filter(|trace| trace.trace_id != 0) {
         write!(out, "IP Trace ID: {}; ", trace.trace_id)?;
     }

@@ -10,7 +10,7 @@ const PACKAGES: [&str; 4] = ["flow", "observer", "peer", "relay"];
 const ADDITIONS: &str = include_str!("../../testdata/hubble-api/additions-v1.20.2.tsv");
 
 fn files() -> FileDescriptorSet {
-    let mut set = FileDescriptorSet::decode(observer_proto::DESCRIPTORS).unwrap();
+    let mut set = FileDescriptorSet::decode(observer_proto::DESCRIPTORS).expect("the API's own data");
     set.file.retain(|file| PACKAGES.contains(&file.package()));
     assert_eq!(set.file.len(), PACKAGES.len());
     set
@@ -89,7 +89,10 @@ fn messages() {
             for field in &message.field {
                 let label = match field.oneof_index {
                     Some(at) => {
-                        format!("oneof:{}", message.oneof_decl[usize::try_from(at).unwrap()].name())
+                        format!(
+                            "oneof:{}",
+                            message.oneof_decl[usize::try_from(at).expect("the API's own data")].name()
+                        )
                     }
                     None if field.label() == Label::Repeated => "repeated".to_owned(),
                     None => "singular".to_owned(),
@@ -194,7 +197,7 @@ fn files_say_proto3_and_import_as_hubbles_do() {
         let public: Vec<&str> = file
             .public_dependency
             .iter()
-            .map(|at| file.dependency[usize::try_from(*at).unwrap()].as_str())
+            .map(|at| file.dependency[usize::try_from(*at).expect("the API's own data")].as_str())
             .collect();
         let expected: &[&str] = if file.package() == "observer" { &["flow/flow.proto"] } else { &[] };
         assert_eq!(public, expected, "{}", file.name());

@@ -26,10 +26,10 @@ fn written<M: prost::Message + prost::Name>(messages: &[M]) -> String {
     let mut writer = Writer::new();
     let mut out = Vec::new();
     for message in messages {
-        writer.message(message, &mut out).unwrap();
+        writer.message(message, &mut out).expect("golden");
         out.push(b'\n');
     }
-    String::from_utf8(out).unwrap()
+    String::from_utf8(out).expect("golden")
 }
 
 fn same(actual: &str, expected: &str) {
@@ -61,11 +61,11 @@ fn legacy_flows() {
     let mut writer = Writer::new();
     let mut out = Vec::new();
     for response in lines::<GetFlowsResponse>(golden!("flows.in.jsonl")) {
-        if json::legacy(&mut writer, &response, &mut out).unwrap() {
+        if json::legacy(&mut writer, &response, &mut out).expect("golden") {
             out.push(b'\n');
         }
     }
-    same(std::str::from_utf8(&out).unwrap(), golden!("flows.legacy.out"));
+    same(std::str::from_utf8(&out).expect("golden"), golden!("flows.legacy.out"));
 }
 
 #[test]
@@ -89,8 +89,8 @@ fn extensions_hold_a_struct() {
         r#"{"extensions":{"@type":"type.googleapis.com/google.protobuf.Struct","value":"#,
         r#"{"\u003c":true,"Z":null,"a":[1,"x",{"b":-0}],"n":1e+21,"s":"\u0026"}}}"#
     );
-    let flow: Flow = json::read(json).unwrap();
-    assert_eq!(json::line(&flow).unwrap(), json);
+    let flow: Flow = json::read(json).expect("golden");
+    assert_eq!(json::line(&flow).expect("golden"), json);
 }
 
 #[test]
@@ -113,34 +113,34 @@ fn unknown_enum_numbers_print_as_numbers_and_unknown_fields_not_at_all() {
     // Field 5000, a varint; then a group 5001 with a field in it.
     bytes.extend([0xc0, 0xb8, 0x02, 0x01, 0xcb, 0xb8, 0x02, 0x08, 0x01, 0xcc, 0xb8, 0x02]);
     let mut out = Vec::new();
-    Writer::new().write(MessageType::named("flow.Flow").unwrap(), &bytes, &mut out).unwrap();
+    Writer::new().write(MessageType::named("flow.Flow").expect("golden"), &bytes, &mut out).expect("golden");
     assert_eq!(out, br#"{"verdict":99,"drop_reason_desc":-1}"#);
 }
 
 #[test]
 fn messages_in_pieces_are_merged_and_the_last_of_a_oneof_wins() {
-    let kind = MessageType::named("flow.Flow").unwrap();
-    let piece = |json: &str| json::read::<Flow>(json).unwrap().encode_to_vec();
+    let kind = MessageType::named("flow.Flow").expect("golden");
+    let piece = |json: &str| json::read::<Flow>(json).expect("golden").encode_to_vec();
     let mut out = Vec::new();
     let bytes = [
         piece(r#"{"IP":{"source":"a"},"l4":{"TCP":{"source_port":1}},"node_labels":["x"]}"#),
         piece(r#"{"IP":{"source":"b","destination":"c"},"l4":{"UDP":{}},"node_labels":["y"]}"#),
     ]
     .concat();
-    Writer::new().write(kind, &bytes, &mut out).unwrap();
+    Writer::new().write(kind, &bytes, &mut out).expect("golden");
     assert_eq!(
-        std::str::from_utf8(&out).unwrap(),
+        std::str::from_utf8(&out).expect("golden"),
         r#"{"IP":{"source":"b","destination":"c"},"l4":{"UDP":{}},"node_labels":["x","y"]}"#
     );
 }
 
 #[test]
 fn repeated_numbers_are_read_packed_and_apart() {
-    let kind = MessageType::named("flow.FlowFilter").unwrap();
+    let kind = MessageType::named("flow.FlowFilter").expect("golden");
     // verdict = 5: packed [1, 2], then a single 7; reply = 15: an empty packed list.
     let bytes = [0x2a, 0x02, 0x01, 0x02, 0x28, 0x07, 0x7a, 0x00];
     let mut out = Vec::new();
-    Writer::new().write(kind, &bytes, &mut out).unwrap();
+    Writer::new().write(kind, &bytes, &mut out).expect("golden");
     assert_eq!(out, br#"{"verdict":["FORWARDED","DROPPED","TRANSLATED"]}"#);
 }
 
@@ -155,7 +155,7 @@ fn times_have_no_three_six_or_nine_digits() {
         (253_402_300_799, 999_999_999, "9999-12-31T23:59:59.999999999Z"),
     ] {
         let time = prost_types::Timestamp { seconds, nanos };
-        assert_eq!(json::line(&time).unwrap(), format!("\"{expected}\""));
+        assert_eq!(json::line(&time).expect("golden"), format!("\"{expected}\""));
     }
     for (seconds, nanos) in [(253_402_300_800, 0), (-62_135_596_801, 0), (0, -1), (0, 1_000_000_000)] {
         let time = prost_types::Timestamp { seconds, nanos };
@@ -168,7 +168,7 @@ fn durations_and_masks() {
     for (seconds, nanos, expected) in [(0, 0, "0s"), (-1, -500_000_000, "-1.500s"), (60, 1, "60.000000001s")]
     {
         let duration = prost_types::Duration { seconds, nanos };
-        assert_eq!(json::line(&duration).unwrap(), format!("\"{expected}\""));
+        assert_eq!(json::line(&duration).expect("golden"), format!("\"{expected}\""));
     }
     let mixed = prost_types::Duration { seconds: 1, nanos: -1 };
     assert!(matches!(json::line(&mixed), Err(WriteError::NoJson(_))));
@@ -176,7 +176,10 @@ fn durations_and_masks() {
         field_mask: Some(prost_types::FieldMask { paths: vec!["uuid".into(), path.into()] }),
         ..GetFlowsRequest::default()
     };
-    assert_eq!(json::line(&mask("source.pod_name")).unwrap(), r#"{"field_mask":"uuid,source.podName"}"#);
+    assert_eq!(
+        json::line(&mask("source.pod_name")).expect("golden"),
+        r#"{"field_mask":"uuid,source.podName"}"#
+    );
     for path in ["IP", "a__b", "a_"] {
         assert!(matches!(json::line(&mask(path)), Err(WriteError::NoJson(_))), "{path}");
     }
@@ -186,7 +189,7 @@ fn durations_and_masks() {
 fn nesting_has_a_bound() {
     // google.protobuf.Value { list_value: ListValue { values: [ ... ] } }, deeper and deeper.
     let mut bytes = vec![0x20, 0x01];
-    let kind = MessageType::named("google.protobuf.Value").unwrap();
+    let kind = MessageType::named("google.protobuf.Value").expect("golden");
     let mut deepest = 0;
     for depth in 1..2_000 {
         for tag in [0x0a, 0x32] {

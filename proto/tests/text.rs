@@ -4,7 +4,7 @@ use observer_proto::{
     flow::{Flow, LostEvent},
     json,
     observer::{GetFlowsResponse, ServerStatusResponse},
-    text::{self, Options, Stream},
+    text::{self, Dict, Options, Stream, Table},
     time::TimeFormat,
 };
 
@@ -22,8 +22,8 @@ fn flows(options: Options) -> (String, String) {
     let (mut out, mut err) = (String::new(), String::new());
     for response in lines::<GetFlowsResponse>(golden!("flows.in.jsonl")) {
         match text::stream(&response, options.debug) {
-            Some(Stream::Out) => text::flows_response(options, &response, &mut out).unwrap(),
-            Some(Stream::Err) => text::flows_response(options, &response, &mut err).unwrap(),
+            Some(Stream::Out) => text::flows_response(options, &response, &mut out).expect("golden"),
+            Some(Stream::Err) => text::flows_response(options, &response, &mut err).expect("golden"),
             None => {}
         }
     }
@@ -70,7 +70,7 @@ fn flows_compact_with_nodes_policies_and_debug() {
 fn agent_events() {
     let mut out = String::new();
     for response in lines(golden!("agent.in.jsonl")) {
-        text::agent_event(Options::default(), &response, &mut out).unwrap();
+        text::agent_event(Options::default(), &response, &mut out).expect("golden");
     }
     same(&out, golden!("agent.compact.out"));
 }
@@ -79,7 +79,7 @@ fn agent_events() {
 fn debug_events() {
     let mut out = String::new();
     for response in lines(golden!("debug.in.jsonl")) {
-        text::debug_event(Options::default(), &response, &mut out).unwrap();
+        text::debug_event(Options::default(), &response, &mut out).expect("golden");
     }
     same(&out, golden!("debug.compact.out"));
 }
@@ -88,14 +88,80 @@ fn debug_events() {
 fn status() {
     let mut out = String::new();
     for status in lines::<ServerStatusResponse>(golden!("status.in.jsonl")) {
-        text::status::compact(&status, &mut out).unwrap();
+        text::status::compact(&status, &mut out).expect("golden");
     }
     same(&out, golden!("status.compact.out"));
 }
 
+#[test]
+fn flows_dict() {
+    let (mut out, mut err) = (String::new(), String::new());
+    let mut dict = Dict::new(Options::default());
+    for response in lines::<GetFlowsResponse>(golden!("flows.in.jsonl")) {
+        match text::stream(&response, false) {
+            Some(Stream::Out) => dict.flows_response(&response, &mut out).expect("golden"),
+            Some(Stream::Err) => dict.flows_response(&response, &mut err).expect("golden"),
+            None => {}
+        }
+    }
+    same(&out, golden!("flows.dict.out"));
+    same(&err, golden!("flows.dict.err"));
+}
+
+#[test]
+fn flows_table() {
+    for (node_names, golden) in [(false, golden!("flows.tab.out")), (true, golden!("flows.tab-node.out"))] {
+        let mut table = Table::flows(Options { node_names, ..Options::default() });
+        for response in lines(golden!("flows.in.jsonl")) {
+            table.flows_response(&response);
+        }
+        let mut out = String::new();
+        table.write(&mut out).expect("golden");
+        same(&out, golden);
+    }
+    // Node states of a table are lines of the compact layout.
+    same(&flows(Options::default()).1, golden!("flows.tab.err"));
+}
+
+#[test]
+fn events_dict_and_table() {
+    let mut out = String::new();
+    let (mut dict, mut table) = (Dict::new(Options::default()), Table::agent_events(Options::default()));
+    for response in lines(golden!("agent.in.jsonl")) {
+        dict.agent_event(&response, &mut out).expect("golden");
+        table.agent_event(&response);
+    }
+    same(&out, golden!("agent.dict.out"));
+    out.clear();
+    table.write(&mut out).expect("golden");
+    same(&out, golden!("agent.tab.out"));
+
+    out.clear();
+    let (mut dict, mut table) = (Dict::new(Options::default()), Table::debug_events(Options::default()));
+    for response in lines(golden!("debug.in.jsonl")) {
+        dict.debug_event(&response, &mut out).expect("golden");
+        table.debug_event(&response);
+    }
+    same(&out, golden!("debug.dict.out"));
+    out.clear();
+    table.write(&mut out).expect("golden");
+    same(&out, golden!("debug.tab.out"));
+}
+
+#[test]
+fn status_dict_and_table() {
+    let (mut dict, mut table) = (String::new(), String::new());
+    for status in lines::<ServerStatusResponse>(golden!("status.in.jsonl")) {
+        text::status::dict(&status, &mut dict).expect("golden");
+        text::status::table(&status, &mut table).expect("golden");
+    }
+    same(&dict, golden!("status.dict.out"));
+    same(&table, golden!("status.tab.out"));
+}
+
 fn one(options: Options, json: &str) -> String {
     let mut out = String::new();
-    text::flow(options, &json::read::<Flow>(json).unwrap(), &mut out).unwrap();
+    text::flow(options, &json::read::<Flow>(json).expect("golden"), &mut out).expect("golden");
     out
 }
 
@@ -159,6 +225,6 @@ fn lost_events_with_numbers_nobody_knows() {
     let options = Options { time: TimeFormat::Rfc3339, ..Options::default() };
     let time = prost_types::Timestamp { seconds: 0, nanos: 0 };
     let mut out = String::new();
-    text::lost_events(options, Some(&time), &lost, &mut out).unwrap();
+    text::lost_events(options, Some(&time), &lost, &mut out).expect("golden");
     assert_eq!(out, "1970-01-01T00:00:00Z EVENTS LOST: 9 CPU(0) 4\n");
 }

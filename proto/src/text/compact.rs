@@ -6,7 +6,7 @@ use super::{
     sanitize::clean,
 };
 use crate::{
-    flow::{DebugEventType, Flow, LostEvent, LostEventSource},
+    flow::{Flow, LostEvent},
     observer::{
         GetAgentEventsResponse, GetDebugEventsResponse, GetFlowsResponse, get_flows_response::ResponseTypes,
     },
@@ -27,12 +27,7 @@ pub fn flows_response(options: Options, response: &GetFlowsResponse, out: &mut i
 }
 
 /// The time, and the node's name in brackets if wanted.
-fn head(
-    options: Options,
-    time: Option<&prost_types::Timestamp>,
-    node: &str,
-    out: &mut impl Write,
-) -> Result {
+fn head(options: Options, time: Option<&prost_types::Timestamp>, node: &str, out: &mut impl Write) -> Result {
     options.time.write(time, out)?;
     if options.node_names {
         out.write_str(" [")?;
@@ -76,18 +71,9 @@ pub fn lost_events(
 ) -> Result {
     options.time.write(time, out)?;
     out.write_str(" EVENTS LOST: ")?;
-    match LostEventSource::try_from(lost.source) {
-        Ok(source) => out.write_str(source.as_str_name())?,
-        Err(_) => write!(out, "{}", lost.source)?,
-    }
-    write!(out, " CPU({}) {}", lost.cpu.unwrap_or_default(), lost.num_events_lost)?;
-    if lost.first.is_some() || lost.last.is_some() {
-        out.write_str(" (first: ")?;
-        options.time.write(lost.first.as_ref(), out)?;
-        out.write_str(", last: ")?;
-        options.time.write(lost.last.as_ref(), out)?;
-        out.write_char(')')?;
-    }
+    details::lost_source(lost, out)?;
+    out.write_char(' ')?;
+    details::lost_count(options, lost, " ", out)?;
     out.write_char('\n')
 }
 
@@ -123,20 +109,11 @@ pub fn debug_event(options: Options, response: &GetDebugEventsResponse, out: &mu
     head(options, response.time.as_ref(), &response.node_name, out)?;
     details::debug_source(event.source.as_ref(), out)?;
     out.write_char(' ')?;
-    match DebugEventType::try_from(event.r#type) {
-        Ok(kind) => out.write_str(kind.as_str_name())?,
-        Err(_) => write!(out, "{}", event.r#type)?,
-    }
+    details::debug_type(&event, out)?;
     out.write_str(" MARK: ")?;
-    match event.hash {
-        Some(hash) => write!(out, "{hash:#x}")?,
-        None => out.write_str("N/A")?,
-    }
+    details::debug_mark(&event, out)?;
     out.write_str(" CPU: ")?;
-    match event.cpu {
-        Some(cpu) => write!(out, "{cpu:02}")?,
-        None => out.write_str("N/A")?,
-    }
+    details::debug_cpu(&event, out)?;
     out.write_str(" (")?;
     clean(&event.message, out)?;
     out.write_str(")\n")

@@ -6,9 +6,9 @@ use super::{
 };
 use crate::{
     flow::{
-        AgentEvent, AgentEventType, Endpoint, EndpointRegenNotification, EndpointUpdateNotification,
-        IpCacheNotification, ServiceUpsertNotification, ServiceUpsertNotificationAddr,
-        agent_event::Notification,
+        AgentEvent, AgentEventType, DebugEvent, DebugEventType, Endpoint, EndpointRegenNotification,
+        EndpointUpdateNotification, IpCacheNotification, LostEvent, LostEventSource,
+        ServiceUpsertNotification, ServiceUpsertNotificationAddr, agent_event::Notification,
     },
     relay::{NodeState, NodeStatusEvent},
 };
@@ -36,7 +36,7 @@ pub(super) fn node_status(status: &NodeStatusEvent, out: &mut impl Write) -> Res
     node_names(&status.node_names, out)
 }
 
-fn node_names(names: &[String], out: &mut impl Write) -> Result {
+pub(super) fn node_names(names: &[String], out: &mut impl Write) -> Result {
     let mut length = 0;
     for (at, name) in names.iter().enumerate() {
         length += name.len() + ", ".len();
@@ -52,7 +52,7 @@ fn node_names(names: &[String], out: &mut impl Write) -> Result {
 }
 
 /// As Go's `%q` prints a string.
-fn quoted(text: &str, out: &mut impl Write) -> Result {
+pub(super) fn quoted(text: &str, out: &mut impl Write) -> Result {
     out.write_char('"')?;
     for found in text.chars() {
         match found {
@@ -210,6 +210,59 @@ pub(super) fn debug_source(source: Option<&Endpoint>, out: &mut impl Write) -> R
         return write!(out, "ID: {}", source.id);
     }
     write!(out, " (ID: {})", source.id)
+}
+
+/// The name of a debug event's type.
+pub(super) fn debug_type(event: &DebugEvent, out: &mut impl Write) -> Result {
+    match DebugEventType::try_from(event.r#type) {
+        Ok(kind) => out.write_str(kind.as_str_name()),
+        Err(_) => write!(out, "{}", event.r#type),
+    }
+}
+
+/// The packet's mark, in hexadecimal.
+pub(super) fn debug_mark(event: &DebugEvent, out: &mut impl Write) -> Result {
+    match event.hash {
+        Some(hash) => write!(out, "{hash:#x}"),
+        None => out.write_str("N/A"),
+    }
+}
+
+/// The processor's number, with two digits at least.
+pub(super) fn debug_cpu(event: &DebugEvent, out: &mut impl Write) -> Result {
+    match event.cpu {
+        Some(cpu) => write!(out, "{cpu:02}"),
+        None => out.write_str("N/A"),
+    }
+}
+
+/// Where events were lost.
+pub(super) fn lost_source(lost: &LostEvent, out: &mut impl Write) -> Result {
+    match LostEventSource::try_from(lost.source) {
+        Ok(source) => out.write_str(source.as_str_name()),
+        Err(_) => write!(out, "{}", lost.source),
+    }
+}
+
+/// `CPU(0) 12`, with the first and last time where one of them is known.
+pub(super) fn lost_count(options: Options, lost: &LostEvent, dash: &str, out: &mut impl Write) -> Result {
+    write!(out, "CPU({}){dash}{}", lost.cpu.unwrap_or_default(), lost.num_events_lost)?;
+    if lost.first.is_some() || lost.last.is_some() {
+        out.write_str(" (first: ")?;
+        options.time.write(lost.first.as_ref(), out)?;
+        out.write_str(", last: ")?;
+        options.time.write(lost.last.as_ref(), out)?;
+        out.write_char(')')?;
+    }
+    Ok(())
+}
+
+/// The name of a node's new state.
+pub(super) fn node_state(status: &NodeStatusEvent, out: &mut impl Write) -> Result {
+    match NodeState::try_from(status.state_change) {
+        Ok(state) => out.write_str(state.as_str_name()),
+        Err(_) => write!(out, "{}", status.state_change),
+    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,14 @@
 
 mod compact;
 mod details;
+mod dict;
 mod parts;
 pub mod sanitize;
 pub mod status;
+mod table;
+
+pub use dict::Dict;
+pub use table::Table;
 
 pub use compact::{agent_event, debug_event, flow, flows_response, lost_events, node_status};
 

@@ -1,6 +1,6 @@
 //! The state of a server for people.
 
-use super::sanitize::clean;
+use super::{sanitize::clean, table::columns};
 use crate::observer::ServerStatusResponse;
 use std::fmt::{Result, Write};
 
@@ -58,6 +58,65 @@ pub fn compact(status: &ServerStatusResponse, out: &mut impl Write) -> Result {
         }
     }
     Ok(())
+}
+
+/// One line for each property.
+pub fn dict(status: &ServerStatusResponse, out: &mut impl Write) -> Result {
+    for ((_, key), value) in KEYS.iter().zip(values(status)) {
+        writeln!(out, "{key:>19}: {value}")?;
+    }
+    Ok(())
+}
+
+/// A header and one row.
+pub fn table(status: &ServerStatusResponse, out: &mut impl Write) -> Result {
+    let header = KEYS.iter().map(|(column, _)| (*column).to_owned()).collect();
+    columns(&[header, values(status).into()], out)
+}
+
+/// The names of the properties in the table and in the dict.
+const KEYS: [(&str, &str); 8] = [
+    ("NUM FLOWS", "NUM FLOWS"),
+    ("MAX FLOWS", "MAX FLOWS"),
+    ("SEEN FLOWS", "SEEN FLOWS"),
+    ("FLOWS PER SECOND", "FLOWS PER SECOND"),
+    ("UPTIME", "UPTIME"),
+    ("NUM CONNECTED NODES", "NUM CONNECTED NODES"),
+    ("NUM UNAVAILABLE NODES", "NUM UNAVAIL. NODES"),
+    ("VERSION", "VERSION"),
+];
+
+fn values(status: &ServerStatusResponse) -> [String; 8] {
+    let text = |number: u64| {
+        let mut text = String::new();
+        // Writing to a string can't fail.
+        let _ = grouped(number, &mut text);
+        text
+    };
+    let or_none = |number: Option<u32>| number.map_or_else(|| "N/A".to_owned(), |one| text(one.into()));
+    let mut version = String::new();
+    let _ = clean(&status.version, &mut version);
+    [
+        text(status.num_flows),
+        text(status.max_flows),
+        text(status.seen_flows),
+        if status.flows_rate > 0.0 { format!("{:.2}", status.flows_rate) } else { "N/A".to_owned() },
+        uptime(status.uptime_ns),
+        or_none(status.num_connected_nodes),
+        or_none(status.num_unavailable_nodes),
+        version,
+    ]
+}
+
+/// `1h2m5s`, in whole seconds, as Go prints a duration.
+fn uptime(nanos: u64) -> String {
+    let seconds = nanos / 1_000_000_000;
+    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{seconds}s"),
+        _ => format!("{hours}h{minutes}m{seconds}s"),
+    }
 }
 
 /// A number with its thousands apart: `1,234,567`.

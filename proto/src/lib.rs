@@ -2,6 +2,11 @@
 #![forbid(unsafe_code)]
 
 mod generated;
+pub mod json;
+pub mod names;
+pub mod summary;
+pub mod text;
+pub mod time;
 
 pub use generated::{control, flow, observer, peer, relay, stats};
 

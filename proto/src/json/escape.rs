@@ -1,0 +1,204 @@
+//! JSON text of strings, bytes and numbers, as Go's encoders print it.
+
+use super::WriteError;
+use std::io::Write as _;
+
+/// Bytes that can't stand in a JSON string as they are: controls, quote, backslash, and `<`, `>`, `&`, which Go
+/// escapes for HTML. 0xe2 starts U+2028 and U+2029, which it escapes for JavaScript.
+const SPECIAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        table[byte] = true;
+        byte += 1;
+    }
+    table[b'"' as usize] = true;
+    table[b'\\' as usize] = true;
+    table[b'<' as usize] = true;
+    table[b'>' as usize] = true;
+    table[b'&' as usize] = true;
+    table[0xe2] = true;
+    table
+};
+
+/// A string with its quotes. Not UTF-8 is an error, as it is for Go's protobuf.
+pub(super) fn string(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), WriteError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| WriteError::Utf8)?.as_bytes();
+    out.push(b'"');
+    let mut clean = 0;
+    for (at, &byte) in text.iter().enumerate() {
+        if !SPECIAL[usize::from(byte)] {
+            continue;
+        }
+        let (width, escaped): (usize, &[u8]) = match byte {
+            b'"' => (1, b"\\\""),
+            b'\\' => (1, b"\\\\"),
+            b'\n' => (1, b"\\n"),
+            b'\r' => (1, b"\\r"),
+            b'\t' => (1, b"\\t"),
+            0x08 => (1, b"\\b"),
+            0x0c => (1, b"\\f"),
+            0xe2 => match text.get(at + 1..at + 3) {
+                Some([0x80, 0xa8]) => (3, b"\\u2028"),
+                Some([0x80, 0xa9]) => (3, b"\\u2029"),
+                _ => continue,
+            },
+            _ => (1, b""),
+        };
+        out.extend_from_slice(&text[clean..at]);
+        if escaped.is_empty() {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            out.extend_from_slice(b"\\u00");
+            out.push(HEX[usize::from(byte >> 4)]);
+            out.push(HEX[usize::from(byte & 15)]);
+        } else {
+            out.extend_from_slice(escaped);
+        }
+        clean = at + width;
+    }
+    out.extend_from_slice(&text[clean..]);
+    out.push(b'"');
+    Ok(())
+}
+
+/// Bytes as a base64 string (RFC 4648 4, with padding).
+pub(super) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    out.push(b'"');
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..4 {
+            let letter = ALPHABET[(bits >> (18 - 6 * place) & 63) as usize];
+            out.push(if place > chunk.len() { b'=' } else { letter });
+        }
+    }
+    out.push(b'"');
+}
+
+/// A decimal number.
+pub(super) fn unsigned(mut value: u64, out: &mut Vec<u8>) {
+    // 2^64 has 20 digits.
+    let mut digits = [0_u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// A decimal number.
+pub(super) fn signed(value: i64, out: &mut Vec<u8>) {
+    if value < 0 {
+        out.push(b'-');
+    }
+    unsigned(value.unsigned_abs(), out);
+}
+
+/// A double as ECMAScript 6 prints it, but with Go's `-0`; what is no number as a string.
+pub(super) fn double(value: f64, out: &mut Vec<u8>) {
+    let size = value.abs();
+    if value.is_finite() && size != 0.0 && !(1e-6..1e21).contains(&size) {
+        exponent(&format!("{value:e}"), out);
+    } else {
+        plain(value, &value, out);
+    }
+}
+
+/// As [`double`], with the digits that a float needs.
+pub(super) fn float(value: f32, out: &mut Vec<u8>) {
+    let size = value.abs();
+    if value.is_finite() && size != 0.0 && !(1e-6..1e21).contains(&size) {
+        exponent(&format!("{value:e}"), out);
+    } else {
+        plain(f64::from(value), &value, out);
+    }
+}
+
+fn exponent(text: &str, out: &mut Vec<u8>) {
+    let (digits, exponent) = text.split_once('e').unwrap_or((text, "0"));
+    out.extend_from_slice(digits.as_bytes());
+    out.push(b'e');
+    if !exponent.starts_with('-') {
+        out.push(b'+');
+    }
+    out.extend_from_slice(exponent.as_bytes());
+}
+
+fn plain(value: f64, text: &dyn std::fmt::Display, out: &mut Vec<u8>) {
+    if value.is_nan() {
+        out.extend_from_slice(b"\"NaN\"");
+    } else if value.is_infinite() {
+        out.extend_from_slice(if value > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
+    } else {
+        // Writing to a vector can't fail.
+        let _ = write!(out, "{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn strings_are_escaped_as_go_does_it() {
+        for (text, expected) in [
+            ("a", r#""a""#),
+            ("a & b <c>", r#""a \u0026 b \u003cc\u003e""#),
+            ("\"\\\n\r\t\u{8}\u{c}\u{1b}\u{0}\u{7f}", "\"\\\"\\\\\\n\\r\\t\\b\\f\\u001b\\u0000\u{7f}\""),
+            ("\u{2028}x\u{2029}\u{2027}é€", "\"\\u2028x\\u2029\u{2027}é€\""),
+        ] {
+            assert_eq!(made(|out| string(text.as_bytes(), out).unwrap()), expected);
+        }
+        assert!(string(b"\xff", &mut Vec::new()).is_err());
+        assert!(string(b"\xe2\x80", &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn doubles() {
+        for (value, expected) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (37.126, "37.126"),
+            (1e20, "100000000000000000000"),
+            (1e21, "1e+21"),
+            (-1.5e300, "-1.5e+300"),
+            (1e-6, "0.000001"),
+            (1e-7, "1e-7"),
+            (f64::NAN, "\"NaN\""),
+            (f64::NEG_INFINITY, "\"-Infinity\""),
+        ] {
+            assert_eq!(made(|out| double(value, out)), expected);
+        }
+        assert_eq!(made(|out| float(0.1, out)), "0.1");
+        assert_eq!(made(|out| float(1e-7, out)), "1e-7");
+    }
+
+    #[test]
+    fn numbers_and_bytes() {
+        assert_eq!(made(|out| unsigned(u64::MAX, out)), u64::MAX.to_string());
+        assert_eq!(made(|out| signed(i64::MIN, out)), i64::MIN.to_string());
+        assert_eq!(made(|out| unsigned(0, out)), "0");
+        for (bytes, expected) in [
+            (&b""[..], "\"\""),
+            (b"f", "\"Zg==\""),
+            (b"fo", "\"Zm8=\""),
+            (b"foo", "\"Zm9v\""),
+            (b"\xff\xfe\xfd\xfc", "\"//79/A==\""),
+        ] {
+            assert_eq!(made(|out| base64(bytes, out)), expected);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Hubble's JSON: one message per line, as its CLI and its exporter print it, byte for byte.
+//!
+//! Writing goes from encoded protobuf to JSON by tables made once from the descriptors, without building messages:
+//! fields in the order of their declaration under their proto names, unset ones left out, enums by name, 64-bit
+//! numbers as strings, `<`, `>` and `&` escaped as Go does it. Reading takes proto names and camelCase.
+
+mod escape;
+mod read;
+mod schema;
+mod well_known;
+mod wire;
+mod write;
+
+pub use read::{ReadError, read};
+pub use schema::MessageType;
+pub use write::{WriteError, Writer};
+
+use crate::observer::{GetFlowsResponse, get_flows_response::ResponseTypes};
+
+/// Writes one message as a line without its newline. For many messages keep a [`Writer`].
+pub fn line<M: prost::Message + prost::Name>(message: &M) -> Result<String, WriteError> {
+    let mut out = Vec::new();
+    Writer::new().message(message, &mut out)?;
+    // The writer copies UTF-8 text only; a byte that is not would be an error above.
+    String::from_utf8(out).map_err(|_| WriteError::Utf8)
+}
+
+/// Writes what stands inside a response, without the response around it: the flow or the lost events. This is the
+/// form that the oldest Hubble had (`HUBBLE_COMPAT=legacy-json-output`); a node status has none, then nothing is
+/// written and the answer is `false`.
+pub fn legacy(
+    writer: &mut Writer,
+    response: &GetFlowsResponse,
+    out: &mut Vec<u8>,
+) -> Result<bool, WriteError> {
+    match &response.response_types {
+        Some(ResponseTypes::Flow(flow)) => writer.message(flow, out).map(|()| true),
+        Some(ResponseTypes::LostEvents(lost)) => writer.message(lost, out).map(|()| true),
+        Some(ResponseTypes::NodeStatus(_)) | None => Ok(false),
+    }
+}

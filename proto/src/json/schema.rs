@@ -1,0 +1,264 @@
+//! Tables for the writer, made once from the compiled descriptors.
+
+use prost::Message as _;
+use prost_types::{
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet,
+    field_descriptor_proto::{Label, Type},
+};
+use std::{collections::HashMap, sync::LazyLock};
+
+/// A message type of this crate's API, or a well-known one; the place of its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageType(pub(super) usize);
+
+impl MessageType {
+    /// By full name, such as `flow.Flow`.
+    pub fn named(full_name: &str) -> Option<Self> {
+        SCHEMA.by_name.get(full_name).map(|at| Self(*at))
+    }
+}
+
+pub(super) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+    // The descriptors are made by the build of this crate; a test holds that they decode.
+    Schema::new(&FileDescriptorSet::decode(crate::DESCRIPTORS).unwrap_or_default())
+});
+
+#[derive(Default)]
+pub(super) struct Schema {
+    pub(super) messages: Vec<Message>,
+    pub(super) enums: Vec<Enum>,
+    by_name: HashMap<String, usize>,
+}
+
+pub(super) struct Message {
+    pub(super) form: Form,
+    /// In the order of declaration, which is the order of the JSON.
+    pub(super) fields: Vec<Field>,
+    /// Field number and place in `fields`, by number.
+    by_number: Vec<(u32, u16)>,
+    /// For each oneof the places of its members.
+    pub(super) oneofs: Vec<Vec<u16>>,
+}
+
+impl Message {
+    pub(super) fn place_of(&self, number: u32) -> Option<usize> {
+        let at = self.by_number.binary_search_by_key(&number, |row| row.0).ok()?;
+        Some(usize::from(self.by_number[at].1))
+    }
+}
+
+/// How a message looks in JSON.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Object,
+    Timestamp,
+    Duration,
+    Wrapper,
+    FieldMask,
+    Any,
+    Struct,
+    Value,
+    ListValue,
+}
+
+pub(super) struct Field {
+    pub(super) number: u32,
+    /// `"name":`, ready to copy. Names are identifiers, nothing in them needs escaping.
+    pub(super) key: Vec<u8>,
+    pub(super) kind: Kind,
+    pub(super) repeated: bool,
+    /// The oneof it belongs to; its members are written even when they hold the default.
+    pub(super) oneof: Option<u16>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Double,
+    Float,
+    Int32,
+    Int64,
+    Uint32,
+    Uint64,
+    Sint32,
+    Sint64,
+    Fixed32,
+    Fixed64,
+    Sfixed32,
+    Sfixed64,
+    Bool,
+    String,
+    Bytes,
+    Enum(usize),
+    Message(usize),
+}
+
+pub(super) struct Enum {
+    /// Number and name, by number; of two names the first declared.
+    values: Vec<(i32, String)>,
+    /// `google.protobuf.NullValue` is JSON's null.
+    pub(super) is_null: bool,
+}
+
+impl Enum {
+    pub(super) fn name(&self, number: i32) -> Option<&str> {
+        let at = self.values.binary_search_by_key(&number, |row| row.0).ok()?;
+        Some(&self.values[at].1)
+    }
+}
+
+impl Schema {
+    fn new(files: &FileDescriptorSet) -> Self {
+        let mut messages = Vec::new();
+        let mut enums = Vec::new();
+        for file in &files.file {
+            for message in &file.message_type {
+                collect(file.package(), message, &mut messages, &mut enums);
+            }
+            enums.extend(file.enum_type.iter().map(|one| (join(file.package(), one.name()), one)));
+        }
+        let by_name: HashMap<String, usize> =
+            messages.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
+        let enum_places: HashMap<&str, usize> =
+            enums.iter().enumerate().map(|(at, (name, _))| (name.as_str(), at)).collect();
+        Self {
+            messages: messages
+                .iter()
+                .map(|(name, message)| Message::new(name, message, &by_name, &enum_places))
+                .collect(),
+            enums: enums.iter().map(|(name, one)| Enum::new(name, one)).collect(),
+            by_name,
+        }
+    }
+}
+
+fn collect<'a>(
+    scope: &str,
+    message: &'a DescriptorProto,
+    messages: &mut Vec<(String, &'a DescriptorProto)>,
+    enums: &mut Vec<(String, &'a EnumDescriptorProto)>,
+) {
+    let name = join(scope, message.name());
+    for nested in &message.nested_type {
+        collect(&name, nested, messages, enums);
+    }
+    enums.extend(message.enum_type.iter().map(|one| (join(&name, one.name()), one)));
+    messages.push((name, message));
+}
+
+fn join(scope: &str, name: &str) -> String {
+    if scope.is_empty() { name.to_owned() } else { format!("{scope}.{name}") }
+}
+
+impl Enum {
+    fn new(name: &str, descriptor: &EnumDescriptorProto) -> Self {
+        let mut values: Vec<(i32, String)> =
+            descriptor.value.iter().map(|value| (value.number(), value.name().to_owned())).collect();
+        values.sort_by_key(|row| row.0);
+        values.dedup_by_key(|row| row.0);
+        Self { values, is_null: name == "google.protobuf.NullValue" }
+    }
+}
+
+impl Message {
+    fn new(
+        name: &str,
+        descriptor: &DescriptorProto,
+        messages: &HashMap<String, usize>,
+        enums: &HashMap<&str, usize>,
+    ) -> Self {
+        let mut fields = Vec::new();
+        let mut by_number = Vec::new();
+        let mut oneofs = vec![Vec::new(); descriptor.oneof_decl.len()];
+        for descriptor in &descriptor.field {
+            let Some(kind) = Kind::of(descriptor, messages, enums) else { continue };
+            let (Ok(number), Ok(place)) = (u32::try_from(descriptor.number()), u16::try_from(fields.len()))
+            else {
+                continue;
+            };
+            let oneof = descriptor.oneof_index.and_then(|at| u16::try_from(at).ok());
+            if let Some(members) = oneof.and_then(|at| oneofs.get_mut(usize::from(at))) {
+                members.push(place);
+            }
+            by_number.push((number, place));
+            fields.push(Field {
+                number,
+                key: format!("\"{}\":", descriptor.name()).into_bytes(),
+                kind,
+                repeated: descriptor.label() == Label::Repeated,
+                oneof,
+            });
+        }
+        by_number.sort_unstable();
+        Self { form: Form::of(name), fields, by_number, oneofs }
+    }
+}
+
+impl Form {
+    fn of(name: &str) -> Self {
+        match name.strip_prefix("google.protobuf.") {
+            Some("Timestamp") => Self::Timestamp,
+            Some("Duration") => Self::Duration,
+            Some("FieldMask") => Self::FieldMask,
+            Some("Any") => Self::Any,
+            Some("Struct") => Self::Struct,
+            Some("Value") => Self::Value,
+            Some("ListValue") => Self::ListValue,
+            Some(wrapper) if wrapper.ends_with("Value") => Self::Wrapper,
+            _ => Self::Object,
+        }
+    }
+}
+
+impl Kind {
+    fn of(
+        descriptor: &FieldDescriptorProto,
+        messages: &HashMap<String, usize>,
+        enums: &HashMap<&str, usize>,
+    ) -> Option<Self> {
+        let target = descriptor.type_name().trim_start_matches('.');
+        Some(match descriptor.r#type() {
+            Type::Double => Self::Double,
+            Type::Float => Self::Float,
+            Type::Int32 => Self::Int32,
+            Type::Int64 => Self::Int64,
+            Type::Uint32 => Self::Uint32,
+            Type::Uint64 => Self::Uint64,
+            Type::Sint32 => Self::Sint32,
+            Type::Sint64 => Self::Sint64,
+            Type::Fixed32 => Self::Fixed32,
+            Type::Fixed64 => Self::Fixed64,
+            Type::Sfixed32 => Self::Sfixed32,
+            Type::Sfixed64 => Self::Sfixed64,
+            Type::Bool => Self::Bool,
+            Type::String => Self::String,
+            Type::Bytes => Self::Bytes,
+            Type::Enum => Self::Enum(*enums.get(target)?),
+            Type::Message => Self::Message(*messages.get(target)?),
+            // proto3 has no groups.
+            Type::Group => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_of_every_message_has_a_row_and_no_map_but_a_struct_exists() {
+        let files = FileDescriptorSet::decode(crate::DESCRIPTORS).unwrap();
+        let mut messages = Vec::new();
+        for file in &files.file {
+            for message in &file.message_type {
+                collect(file.package(), message, &mut messages, &mut Vec::new());
+            }
+        }
+        assert!(messages.len() > 70);
+        for (name, message) in messages {
+            let table = &SCHEMA.messages[MessageType::named(&name).unwrap().0];
+            assert_eq!(table.fields.len(), message.field.len(), "{name}");
+            let is_map = message.options.as_ref().is_some_and(prost_types::MessageOptions::map_entry);
+            assert_eq!(is_map, name == "google.protobuf.Struct.FieldsEntry", "{name}");
+        }
+    }
+}

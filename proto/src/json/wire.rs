@@ -1,0 +1,136 @@
+//! Protobuf's wire format, read without building anything.
+
+use super::WriteError;
+
+/// How deep messages may nest; the same bound as prost's.
+pub(super) const MAX_DEPTH: u32 = 100;
+
+/// The value of one field as it stands on the wire.
+#[derive(Clone, Copy)]
+pub(super) enum Value<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Bytes(&'a [u8]),
+    Fixed32(u32),
+    /// A group: proto3 has none, so it is always an unknown field.
+    Group,
+}
+
+/// Reads fields one after the other.
+#[derive(Clone)]
+pub(super) struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    pub(super) fn starting_at(bytes: &'a [u8], at: usize) -> Self {
+        Self { bytes, at }
+    }
+
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
+    /// The next field's number and value; `None` at the end.
+    pub(super) fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, WriteError> {
+        if self.at >= self.bytes.len() {
+            return Ok(None);
+        }
+        let (number, wire_type) = self.key()?;
+        Ok(Some((number, self.value(number, wire_type)?)))
+    }
+
+    fn key(&mut self) -> Result<(u32, u8), WriteError> {
+        let key = u32::try_from(self.varint()?).map_err(|_| WriteError::Wire)?;
+        if key >> 3 == 0 {
+            return Err(WriteError::Wire);
+        }
+        Ok((key >> 3, (key & 7) as u8))
+    }
+
+    fn value(&mut self, number: u32, wire_type: u8) -> Result<Value<'a>, WriteError> {
+        Ok(match wire_type {
+            0 => Value::Varint(self.varint()?),
+            1 => Value::Fixed64(self.fixed64()?),
+            2 => {
+                let length = usize::try_from(self.varint()?).map_err(|_| WriteError::Wire)?;
+                Value::Bytes(self.take(length)?)
+            }
+            3 => {
+                self.skip_group(number)?;
+                Value::Group
+            }
+            5 => Value::Fixed32(self.fixed32()?),
+            _ => return Err(WriteError::Wire),
+        })
+    }
+
+    /// Groups are skipped without recursion: the open ones are kept, up to the depth bound.
+    fn skip_group(&mut self, number: u32) -> Result<(), WriteError> {
+        let mut open = [0_u32; MAX_DEPTH as usize];
+        let mut depth = 1;
+        open[0] = number;
+        while depth > 0 {
+            let (number, wire_type) = self.key()?;
+            match wire_type {
+                3 => {
+                    *open.get_mut(depth).ok_or(WriteError::Depth)? = number;
+                    depth += 1;
+                }
+                4 => {
+                    depth -= 1;
+                    if open[depth] != number {
+                        return Err(WriteError::Wire);
+                    }
+                }
+                other => {
+                    self.value(number, other)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
+    pub(super) fn varint(&mut self) -> Result<u64, WriteError> {
+        let mut value = 0_u64;
+        for shift in 0..10 {
+            let byte = *self.bytes.get(self.at).ok_or(WriteError::Wire)?;
+            self.at += 1;
+            // The tenth byte holds the highest bit alone.
+            if shift == 9 && byte > 1 {
+                return Err(WriteError::Wire);
+            }
+            value |= u64::from(byte & 0x7f) << (7 * shift);
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(WriteError::Wire)
+    }
+
+    pub(super) fn fixed32(&mut self) -> Result<u32, WriteError> {
+        let bytes = self.take(4)?.try_into().map_err(|_| WriteError::Wire)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    pub(super) fn fixed64(&mut self) -> Result<u64, WriteError> {
+        let bytes = self.take(8)?.try_into().map_err(|_| WriteError::Wire)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], WriteError> {
+        let end = self.at.checked_add(length).ok_or(WriteError::Wire)?;
+        let taken = self.bytes.get(self.at..end).ok_or(WriteError::Wire)?;
+        self.at = end;
+        Ok(taken)
+    }
+}

@@ -1,0 +1,74 @@
+//! Flows and events as lines for people, in Hubble's layouts. Nothing here knows of terminals: whether colours are
+//! wanted is an option.
+
+mod compact;
+mod details;
+mod dict;
+mod parts;
+pub mod sanitize;
+pub mod status;
+mod table;
+
+pub use dict::Dict;
+pub use table::Table;
+
+pub use compact::{agent_event, debug_event, flow, flows_response, lost_events, node_status};
+
+use crate::{
+    observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
+    relay::NodeState,
+    time::TimeFormat,
+};
+
+/// How lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one flag of the command line")]
+pub struct Options {
+    /// ANSI colours.
+    pub colors: bool,
+    /// Names of pods, services and DNS in place of addresses.
+    pub translate: bool,
+    /// The node that saw the flow, in brackets after the time.
+    pub node_names: bool,
+    /// The policies behind a verdict.
+    pub policy_names: bool,
+    /// Node events that only inform, too.
+    pub debug: bool,
+    /// How times are printed.
+    pub time: TimeFormat,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            colors: false,
+            translate: true,
+            node_names: false,
+            policy_names: false,
+            debug: false,
+            time: TimeFormat::StampMilli,
+        }
+    }
+}
+
+/// Where a line belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output: flows and losses.
+    Out,
+    /// Standard error: the state of the nodes behind a relay.
+    Err,
+}
+
+/// Where a response is printed, in every output format; `None` for one that is not shown: an empty response, and
+/// without `debug` a node event that only informs.
+pub fn stream(response: &GetFlowsResponse, debug: bool) -> Option<Stream> {
+    match response.response_types.as_ref()? {
+        ResponseTypes::Flow(_) | ResponseTypes::LostEvents(_) => Some(Stream::Out),
+        ResponseTypes::NodeStatus(status) => {
+            let is_trouble =
+                matches!(status.state_change(), NodeState::NodeUnavailable | NodeState::NodeError);
+            (debug || is_trouble).then_some(Stream::Err)
+        }
+    }
+}

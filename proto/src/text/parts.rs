@@ -1,0 +1,257 @@
+//! The pieces of a flow's line. What was sent by others is escaped where it is written.
+
+use super::{Options, sanitize::clean};
+use crate::{
+    flow::{
+        AuthType, DebugCapturePoint, Endpoint, Flow, L7FlowType, Policy, Service, TrafficDirection, Verdict,
+        layer4::Protocol, layer7::Record,
+    },
+    names,
+};
+use std::fmt::{Result, Write};
+
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+const MAGENTA: &str = "35";
+const CYAN: &str = "36";
+
+/// Writes something in a colour, if colours are wanted.
+fn colored<W: Write>(
+    options: Options,
+    color: &str,
+    out: &mut W,
+    write: impl FnOnce(&mut W) -> Result,
+) -> Result {
+    if options.colors {
+        write!(out, "\x1b[{color}m")?;
+        write(out)?;
+        out.write_str("\x1b[0m")
+    } else {
+        write(out)
+    }
+}
+
+/// One end of a flow.
+#[derive(Clone, Copy)]
+pub(super) enum End {
+    Source,
+    Destination,
+}
+
+impl End {
+    fn endpoint(self, flow: &Flow) -> Option<&Endpoint> {
+        match self {
+            Self::Source => flow.source.as_ref(),
+            Self::Destination => flow.destination.as_ref(),
+        }
+    }
+
+    fn service(self, flow: &Flow) -> Option<&Service> {
+        match self {
+            Self::Source => flow.source_service.as_ref(),
+            Self::Destination => flow.destination_service.as_ref(),
+        }
+    }
+
+    fn dns_names(self, flow: &Flow) -> &[String] {
+        match self {
+            Self::Source => &flow.source_names,
+            Self::Destination => &flow.destination_names,
+        }
+    }
+
+    fn port(self, flow: &Flow) -> u32 {
+        let ports = match flow.l4.as_ref().and_then(|l4| l4.protocol.as_ref()) {
+            Some(Protocol::Tcp(tcp)) => (tcp.source_port, tcp.destination_port),
+            Some(Protocol::Udp(udp)) => (udp.source_port, udp.destination_port),
+            Some(Protocol::Sctp(sctp)) => (sctp.source_port, sctp.destination_port),
+            _ => (0, 0),
+        };
+        match self {
+            Self::Source => ports.0,
+            Self::Destination => ports.1,
+        }
+    }
+}
+
+/// The name or address of one end, with its port. A service's namespace wins, but a pod's name does.
+pub(super) fn host(options: Options, flow: &Flow, end: End, out: &mut impl Write) -> Result {
+    let Some(ip) = &flow.ip else {
+        let Some(ethernet) = &flow.ethernet else { return Ok(()) };
+        let address = match end {
+            End::Source => &ethernet.source,
+            End::Destination => &ethernet.destination,
+        };
+        return colored(options, CYAN, out, |out| clean(address, out));
+    };
+    let address = match end {
+        End::Source => &ip.source,
+        End::Destination => &ip.destination,
+    };
+    let (endpoint, service) = (end.endpoint(flow), end.service(flow));
+    let namespace = service
+        .map(|service| service.namespace.as_str())
+        .or(endpoint.map(|endpoint| endpoint.namespace.as_str()))
+        .unwrap_or_default();
+    let pod = endpoint.map(|endpoint| endpoint.pod_name.as_str()).filter(|name| !name.is_empty());
+    let service = service.map(|service| service.name.as_str()).filter(|name| !name.is_empty());
+    let dns = end.dns_names(flow);
+
+    let joined: String;
+    let name = match pod.or(service).filter(|_| options.translate) {
+        Some(name) if namespace.is_empty() => name,
+        Some(name) => {
+            joined = format!("{namespace}/{name}");
+            &joined
+        }
+        None if options.translate && !dns.is_empty() => {
+            joined = dns.join(",");
+            &joined
+        }
+        None => address,
+    };
+    let port = end.port(flow);
+    colored(options, CYAN, out, |out| {
+        if port == 0 {
+            return clean(name, out);
+        }
+        if name.contains(':') {
+            out.write_char('[')?;
+            clean(name, out)?;
+            out.write_str("]:")?;
+        } else {
+            clean(name, out)?;
+            out.write_char(':')?;
+        }
+        colored(options, YELLOW, out, |out| write!(out, "{port}"))
+    })
+}
+
+/// `(ID:4001)`, or the name of a reserved identity; none is `(unknown)`.
+pub(super) fn identity(options: Options, flow: &Flow, end: End, out: &mut impl Write) -> Result {
+    let identity = end.endpoint(flow).map_or(0, |endpoint| endpoint.identity);
+    colored(options, MAGENTA, out, |out| match names::reserved_identity_name(identity) {
+        Some(name) => write!(out, "({name})"),
+        None => write!(out, "(ID:{identity})"),
+    })
+}
+
+/// What kind of event it was.
+pub(super) fn event_type(flow: &Flow, out: &mut impl Write) -> Result {
+    if let Some(l7) = &flow.l7 {
+        let protocol = match &l7.record {
+            Some(Record::Dns(_)) => "dns",
+            Some(Record::Http(_)) => "http",
+            #[expect(deprecated, reason = "servers before v1.20 send it")]
+            Some(Record::Kafka(_)) => "kafka",
+            None => "l7",
+        };
+        write!(out, "{protocol}-")?;
+        match L7FlowType::try_from(l7.r#type) {
+            Ok(kind) => out.write_str(&kind.as_str_name().to_lowercase())?,
+            Err(_) => write!(out, "{}", l7.r#type)?,
+        }
+        if let Some(Record::Dns(dns)) = &l7.record {
+            out.write_char(' ')?;
+            clean(&dns.observation_source, out)?;
+        }
+        return Ok(());
+    }
+    let event = flow.event_type.unwrap_or_default();
+    match event.r#type {
+        names::EVENT_TRACE => match names::trace_point_name(event.sub_type) {
+            Some(name) => out.write_str(name),
+            None => write!(out, "{}", event.sub_type),
+        },
+        names::EVENT_DROP => match names::drop_reason_text(event.sub_type) {
+            Some(text) => out.write_str(text),
+            // Hubble prints the number and an extended reason, which is always 0 here.
+            None => write!(out, "{}, 0", event.sub_type as u8),
+        },
+        names::EVENT_POLICY_VERDICT => {
+            write!(out, "policy-verdict:{} ", names::policy_match_name(flow.policy_match_type))?;
+            match TrafficDirection::try_from(flow.traffic_direction) {
+                Ok(direction) => out.write_str(direction.as_str_name()),
+                Err(_) => write!(out, "{}", flow.traffic_direction),
+            }
+        }
+        names::EVENT_CAPTURE => match DebugCapturePoint::try_from(flow.debug_capture_point) {
+            Ok(point) => out.write_str(point.as_str_name()),
+            Err(_) => write!(out, "{}", flow.debug_capture_point),
+        },
+        names::EVENT_TRACE_SOCK => {
+            // v1.20 moves the point into the event's subtype.
+            let name = names::socket_point_name(flow.sock_xlate_point)
+                .or_else(|| names::socket_point_name(event.sub_type));
+            out.write_str(name.unwrap_or("UNKNOWN"))
+        }
+        _ => out.write_str("UNKNOWN"),
+    }
+}
+
+/// The verdict, in the words of a policy verdict where it is one, and the policies behind it if wanted.
+pub(super) fn verdict(options: Options, flow: &Flow, out: &mut impl Write) -> Result {
+    let is_policy = flow.event_type.is_some_and(|event| event.r#type == names::EVENT_POLICY_VERDICT);
+    let Ok(verdict) = Verdict::try_from(flow.verdict) else {
+        return write!(out, "{}", flow.verdict);
+    };
+    let (color, policy_word) = match verdict {
+        Verdict::Forwarded | Verdict::Redirected => (GREEN, Some("ALLOWED")),
+        Verdict::Dropped | Verdict::Error => (RED, Some("DENIED")),
+        Verdict::Audit => (YELLOW, Some("AUDITED")),
+        Verdict::Traced | Verdict::Translated => (YELLOW, None),
+        Verdict::Unknown => return out.write_str(verdict.as_str_name()),
+    };
+    let word = policy_word.filter(|_| is_policy).unwrap_or(verdict.as_str_name());
+    colored(options, color, out, |out| out.write_str(word))?;
+    if options.policy_names {
+        policies(flow, verdict, out)?;
+    }
+    Ok(())
+}
+
+/// ` BY name (Kind), name (Kind)`.
+fn policies(flow: &Flow, verdict: Verdict, out: &mut impl Write) -> Result {
+    let (allowed, denied) = match flow.traffic_direction() {
+        TrafficDirection::Ingress => (&flow.ingress_allowed_by, &flow.ingress_denied_by),
+        TrafficDirection::Egress => (&flow.egress_allowed_by, &flow.egress_denied_by),
+        TrafficDirection::Unknown => return Ok(()),
+    };
+    let list: &[Policy] = match verdict {
+        // v1.19 looks at the allowing policies of an audited flow, v1.20 at the denying ones.
+        Verdict::Audit if denied.is_empty() => allowed,
+        Verdict::Dropped | Verdict::Error | Verdict::Audit => denied,
+        _ => allowed,
+    };
+    let mut separator = " BY ";
+    for policy in list.iter().filter(|policy| !policy.name.is_empty() && !policy.kind.is_empty()) {
+        out.write_str(separator)?;
+        clean(&policy.name, out)?;
+        out.write_str(" (")?;
+        clean(&policy.kind, out)?;
+        out.write_char(')')?;
+        separator = ", ";
+    }
+    Ok(())
+}
+
+/// The Summary, with the IP trace id before and the authentication after it.
+pub(super) fn summary(options: Options, flow: &Flow, out: &mut impl Write) -> Result {
+    if let Some(trace) = flow.ip_trace_id.filter(|trace| trace.trace_id != 0) {
+        write!(out, "IP Trace ID: {}; ", trace.trace_id)?;
+    }
+    #[expect(deprecated, reason = "it is the field that every Hubble fills and prints")]
+    clean(&flow.summary, out)?;
+    if flow.auth_type == AuthType::Disabled as i32 {
+        return Ok(());
+    }
+    out.write_str("; Auth: ")?;
+    match AuthType::try_from(flow.auth_type) {
+        Ok(kind) => {
+            let color = if kind == AuthType::TestAlwaysFail { RED } else { GREEN };
+            colored(options, color, out, |out| out.write_str(kind.as_str_name()))
+        }
+        Err(_) => write!(out, "{}", flow.auth_type),
+    }
+}

@@ -1,0 +1,5 @@
+//! stub
+#[derive(Debug, thiserror::Error)]
+#[error("x")]
+/// x
+pub struct LocalError;

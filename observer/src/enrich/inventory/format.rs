@@ -149,7 +149,23 @@ pub(super) fn parse(text: &str) -> Result<File, Problem> {
         let place = error.location().unwrap_or(Location::UNKNOWN);
         // `Spanned` reads its value through a field of its own.
         let path = path.strip_suffix(".value").unwrap_or(&path).to_owned();
-        let problem = error.without_snippet().to_string().replace('\n', " ");
+        let problem = say(&error);
         Problem { line: place.line(), column: place.column(), path, problem }
     })
+}
+
+/// The parser's words for what users get wrong most, and ours, which say what would be right.
+const WORDS: &[(&str, &str)] = &[
+    ("expected mapping start", "a mapping such as {name: x} belongs here"),
+    ("expected sequence start", "a list such as [x, y] belongs here"),
+    ("invalid boolean", "write true or false"),
+    ("invalid u16", "write a number from 1 to 65535"),
+    (", set DuplicateKeyPolicy in Options if acceptable", "; write it once"),
+];
+
+/// The parser's message on one line, without the place, which stands before it.
+fn say(error: &Error) -> String {
+    let text = error.without_snippet().to_string().replace('\n', " ");
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text).to_owned();
+    WORDS.iter().fold(text, |text, (theirs, ours)| text.replace(theirs, ours))
 }

@@ -1,5 +1,4 @@
 //! The IP cache at 100,000 pods: time of a look-up, and memory per pod.
-#![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use observer::enrich::{

@@ -220,7 +220,9 @@ impl Writer {
         if finished || pod.host_network {
             ips.clear();
         }
-        ips.iter_mut().for_each(|ip| *ip = ip.to_canonical());
+        for ip in &mut ips {
+            *ip = ip.to_canonical();
+        }
         ips.sort_unstable();
         ips.dedup();
         ips.shrink_to_fit();

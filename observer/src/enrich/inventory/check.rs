@@ -1,7 +1,7 @@
 //! From the file's form to a snapshot that can't be wrong.
 
 use super::{
-    Problem,
+    Fault,
     format::{File, Labels, Phase, Text},
 };
 use crate::enrich::{
@@ -18,7 +18,7 @@ use std::{
     net::IpAddr,
 };
 
-type Checked<T> = Result<T, Problem>;
+type Checked<T> = Result<T, Fault>;
 
 const DEFAULT: &str = "default";
 /// Kubernetes allows 253 characters in a name, and labels 253 + 1 + 63.
@@ -206,13 +206,8 @@ impl<K: Hash + Eq> Unique<K> {
     }
 }
 
-fn fault(place: &Location, path: &str, problem: impl Display) -> Problem {
-    Problem {
-        line: place.line(),
-        column: place.column(),
-        path: path.to_owned(),
-        problem: problem.to_string(),
-    }
+fn fault(place: &Location, path: &str, problem: impl Display) -> Fault {
+    Fault { line: place.line(), column: place.column(), path: path.to_owned(), problem: problem.to_string() }
 }
 
 fn name(text: &Text, path: &str) -> Checked<String> {

@@ -1,6 +1,6 @@
 //! The file's form, as it is written; every checked value keeps its place in the file.
 
-use super::Problem;
+use super::Fault;
 use serde::Deserialize;
 use serde_saphyr::{Error, Location, Spanned};
 use std::collections::BTreeMap;
@@ -88,14 +88,14 @@ pub(super) struct Service {
     #[serde(default)]
     pub(super) cluster_ips: Vec<Text>,
     #[serde(default)]
-    pub(super) ports: Vec<Port>,
+    pub(super) ports: Vec<ServicePort>,
     #[serde(default)]
     pub(super) selector: Labels,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Port {
+pub(super) struct ServicePort {
     pub(super) port: Spanned<u16>,
     #[serde(default)]
     pub(super) protocol: Protocol,
@@ -123,7 +123,7 @@ pub(super) struct CidrGroup {
 }
 
 /// Reads the form; an empty file is an empty inventory.
-pub(super) fn parse(text: &str) -> Result<File, Problem> {
+pub(super) fn parse(text: &str) -> Result<File, Fault> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_aliases: MAX_ALIASES,
@@ -150,7 +150,7 @@ pub(super) fn parse(text: &str) -> Result<File, Problem> {
         // `Spanned` reads its value through a field of its own.
         let path = path.strip_suffix(".value").unwrap_or(&path).to_owned();
         let problem = say(&error);
-        Problem { line: place.line(), column: place.column(), path, problem }
+        Fault { line: place.line(), column: place.column(), path, problem }
     })
 }
 

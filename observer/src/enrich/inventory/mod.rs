@@ -48,7 +48,7 @@ pub enum InventoryError {
 /// Reads an inventory's text; `node` is the name of this node, which decides what is local.
 pub fn parse(file: &Path, text: &str, node: &str) -> Result<Snapshot, InventoryError> {
     let raw = format::parse(text).and_then(|raw| check::check(&raw, node));
-    raw.map_err(|Problem { line, column, path, problem }| InventoryError::Content {
+    raw.map_err(|Fault { line, column, path, problem }| InventoryError::Content {
         file: file.to_owned(),
         line,
         column,
@@ -59,7 +59,7 @@ pub fn parse(file: &Path, text: &str, node: &str) -> Result<Snapshot, InventoryE
 
 /// A fault in the content, before the file's name is known.
 #[derive(Debug)]
-struct Problem {
+struct Fault {
     line: u64,
     column: u64,
     path: String,

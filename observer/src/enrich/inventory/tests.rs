@@ -101,10 +101,10 @@ fn faults_name_line_field_and_what_is_right() {
 
 #[test]
 fn bombs_are_refused_at_once() {
-    let mut bomb = String::from("a: &a [x,x,x,x,x,x,x,x,x]\n");
-    for (from, to) in "abcdefghij".chars().zip("bcdefghijk".chars()) {
-        bomb += &format!("{to}: &{to} [{}]\n", vec![format!("*{from}"); 9].join(","));
-    }
+    let levels = "abcdefghij".chars().zip("bcdefghijk".chars());
+    let level =
+        |(from, to): (char, char)| format!("{to}: &{to} [{}]\n", vec![format!("*{from}"); 9].join(","));
+    let bomb = format!("a: &a [x,x,x,x,x,x,x,x,x]\n{}", levels.map(level).collect::<String>());
     let nested = "[".repeat(10_000);
     let merged = format!("pods: {}", "[&a {name: x}, *a".to_owned() + &", *a".repeat(5000) + "]");
     for text in [bomb, nested.clone(), format!("pods: {nested}"), merged, "\0".into(), "pods: \"\\".into()] {

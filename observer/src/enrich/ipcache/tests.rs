@@ -53,10 +53,12 @@ fn play(events: Vec<(i64, Event)>) -> IpCache {
     cache
 }
 
+/// Name, events, and whose the address is when.
+type Case = (&'static str, Vec<(i64, Event)>, &'static [(i64, &'static str)]);
+
 #[test]
 fn an_address_is_its_pods_from_the_first_event_to_the_end() {
     let a = "10.0.0.1";
-    type Case = (&'static str, Vec<(i64, Event)>, &'static [(i64, &'static str)]);
     let table: Vec<Case> = vec![
         (
             "never before the first event, never after the delete",

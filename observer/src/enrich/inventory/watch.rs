@@ -6,7 +6,7 @@ use crate::enrich::{
     source::{Rank, Source, SourceError, Stop, Window, now_ns},
 };
 use std::{
-    fs::{File, Metadata},
+    fs::{self, File, Metadata},
     io::Read as _,
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
@@ -15,6 +15,9 @@ use std::{
 
 /// How often the file is looked at: it may be replaced by a rename, over a symlink or in place, and a look costs 2 us.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A file written in place may be read half, and half a YAML list is a valid one: younger files wait for the next look.
+const SETTLED: Duration = Duration::from_millis(200);
 
 /// What tells one content of the file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,10 +79,21 @@ impl InventoryFile {
         if read.map_err(|e| self.unreadable(e))? as u64 > MAX_FILE_BYTES {
             return Err(InventoryError::TooLarge { file: self.file.clone() });
         }
+        if file.metadata().map_err(|e| self.unreadable(e)).map(|meta| Stamp::from(&meta))? != stamp {
+            // Written while it was read; the next look has it whole.
+            self.stamp = None;
+            return Ok(false);
+        }
         let snapshot = parse(&self.file, &text, cache.node())?;
         cache.replace(Rank::Inventory, snapshot, window);
         self.last_look = at;
         Ok(true)
+    }
+
+    fn is_being_written(&self) -> bool {
+        let modified = fs::metadata(&self.file).and_then(|meta| meta.modified());
+        // A time in the future is no reason to wait for it.
+        modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < SETTLED))
     }
 
     /// A look whose result is told in the log, each trouble once.
@@ -118,7 +132,9 @@ impl Source for InventoryFile {
 
     fn follow(&mut self, cache: &IpCache, stop: &Stop) {
         while !stop.wait(None, INTERVAL) {
-            self.look_again(cache);
+            if !self.is_being_written() {
+                self.look_again(cache);
+            }
         }
     }
 }
@@ -126,7 +142,7 @@ impl Source for InventoryFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{fs, net::IpAddr};
+    use std::net::IpAddr;
 
     const ONE: &str = "pods: [{name: one, ips: [10.0.0.1]}]\n";
 

@@ -18,12 +18,18 @@ use super::{
 };
 use netlink::{Events, Netlink};
 use rustix::fd::AsFd as _;
-use std::{collections::BTreeSet, io, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    time::{Duration, Instant},
+};
 
 /// How often processes and names are looked at; netlink tells of links, addresses and ids at once.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Events come in bursts: one look for each.
 const SETTLE: Duration = Duration::from_millis(20);
+/// While events never end, a look's rest is this many times its own length: no more than a fifth of one CPU.
+const REST: u32 = 4;
 
 /// Why local namespaces can't be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -87,10 +93,12 @@ impl Source for LocalNamespaces {
     }
 
     fn follow(&mut self, cache: &IpCache, stop: &Stop) {
+        let mut took = Duration::ZERO;
         while !stop.wait(Some(self.events.as_fd()), INTERVAL) {
-            if self.events.drain() && stop.wait(None, SETTLE) {
+            if self.events.drain() && stop.wait(None, SETTLE.max(took * REST)) {
                 return;
             }
+            let start = Instant::now();
             // Those that came while settling belong to this look.
             self.events.drain();
             if let Err(error) = self.look(cache) {
@@ -99,6 +107,7 @@ impl Source for LocalNamespaces {
                     tracing::warn!("cannot look into local network namespaces: {text}; the last names stay");
                 }
             }
+            took = start.elapsed();
         }
     }
 }

@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod endpoint;
+pub mod enrich;
 pub mod flow;
 pub mod instance;

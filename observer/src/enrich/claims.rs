@@ -1,0 +1,201 @@
+//! Which pod an address belonged to, and when.
+//!
+//! The rules, for each source by itself: a pod claims an address with its first event that has it; the claim ends when
+//! the pod has Succeeded or Failed, drops the address or is gone, or when another pod claims it. Then it never comes
+//! back. Two claims in one batch, whose order nobody knows: nobody's.
+
+use super::source::{Rank, Window};
+use crate::endpoint::Endpoint;
+use hashbrown::HashMap;
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher, Hash},
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+/// A writer locks one of these many parts for some 100 ns; a reader waits for nothing else.
+const SHARDS: usize = 64;
+/// How many ended claims are remembered for late events, in all.
+const MAX_PAST: usize = 4096;
+/// And of one address.
+const MAX_PAST_OF_ADDRESS: usize = 8;
+
+#[derive(Debug)]
+struct Claim {
+    uid: Arc<str>,
+    endpoint: Arc<Endpoint>,
+    from: i64,
+    /// `i64::MAX` while it lives.
+    until: i64,
+    batch: u64,
+    rank: Rank,
+}
+
+impl Claim {
+    fn lives(&self) -> bool {
+        self.until == i64::MAX
+    }
+}
+
+/// What is known of an address at a time.
+pub(super) enum Owner {
+    /// It was this one's.
+    Pod(Arc<Endpoint>),
+    /// It is a pod's at other times, or it can't be said whose.
+    Uncertain,
+    /// No pod is known to have had it.
+    Never,
+}
+
+type Shard = HashMap<IpAddr, Vec<Claim>>;
+
+/// The sharded table.
+#[derive(Debug)]
+pub(super) struct Claims {
+    shards: Box<[RwLock<Shard>]>,
+    hasher: hashbrown::DefaultHashBuilder,
+    past: Mutex<VecDeque<(IpAddr, Arc<str>, i64)>>,
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            hasher: hashbrown::DefaultHashBuilder::default(),
+            past: Mutex::default(),
+        }
+    }
+}
+
+/// Who changes something, and when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change<'a> {
+    pub(super) rank: Rank,
+    pub(super) uid: &'a Arc<str>,
+    pub(super) window: Window,
+    pub(super) batch: u64,
+}
+
+impl Claims {
+    fn shard<K: Hash>(&self, key: K) -> &RwLock<Shard> {
+        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    }
+
+    fn with<R>(&self, ip: IpAddr, change: impl FnOnce(&mut Vec<Claim>) -> R) -> R {
+        let mut shard = self.shard(ip).write().unwrap_or_else(PoisonError::into_inner);
+        let claims = shard.entry(ip).or_default();
+        let result = change(claims);
+        if claims.is_empty() {
+            shard.remove(&ip);
+        }
+        result
+    }
+
+    /// Whose the address was at a time (Unix nanoseconds).
+    pub(super) fn owner(&self, ip: IpAddr, at: i64) -> Owner {
+        let shard = self.shard(ip).read().unwrap_or_else(PoisonError::into_inner);
+        let Some(claims) = shard.get(&ip) else { return Owner::Never };
+        let then = claims.iter().filter(|claim| claim.from <= at && at < claim.until);
+        match then.max_by_key(|claim| (claim.rank, claim.from)) {
+            Some(claim) => Owner::Pod(Arc::clone(&claim.endpoint)),
+            None => Owner::Uncertain,
+        }
+    }
+
+    /// A pod's first event with this address.
+    pub(super) fn open(&self, ip: IpAddr, change: Change<'_>, endpoint: &Arc<Endpoint>) {
+        let Window { since, at } = change.window;
+        let ended = self.with(ip, |claims| {
+            let mut claim = Claim {
+                uid: Arc::clone(change.uid),
+                endpoint: Arc::clone(endpoint),
+                from: since,
+                until: i64::MAX,
+                batch: change.batch,
+                rank: change.rank,
+            };
+            let mut ended = Vec::new();
+            let last = claims.iter_mut().rev().find(|last| last.rank == change.rank);
+            if let Some(last) = last {
+                if last.lives() && last.batch == change.batch {
+                    claim.until = claim.from;
+                    ended.push((Arc::clone(&claim.uid), claim.until));
+                } else if last.lives() || last.until > since {
+                    // Between the two looks the address changed hands, nobody saw when.
+                    claim.from = at;
+                }
+                if last.lives() {
+                    last.until = since.max(last.from);
+                    if last.batch == change.batch {
+                        last.until = last.from;
+                    }
+                    ended.push((Arc::clone(&last.uid), last.until));
+                } else {
+                    // Ended in this same window: until the last look it was its own.
+                    last.until = last.until.min(since.max(last.from));
+                }
+            }
+            add(claims, claim);
+            ended
+        });
+        self.remember(ip, ended);
+    }
+
+    /// A pod that goes on having this address has another endpoint now (its labels changed).
+    pub(super) fn renew(&self, ip: IpAddr, change: Change<'_>, endpoint: &Arc<Endpoint>) {
+        let ended = self.with(ip, |claims| {
+            let live = claims.iter_mut().find(|claim| claim.rank == change.rank && claim.lives())?;
+            if live.uid != *change.uid {
+                return None;
+            }
+            let from = change.window.at.max(live.from);
+            live.until = from;
+            let claim = Claim {
+                uid: Arc::clone(change.uid),
+                endpoint: Arc::clone(endpoint),
+                from,
+                until: i64::MAX,
+                batch: live.batch,
+                rank: change.rank,
+            };
+            add(claims, claim);
+            Some((Arc::clone(change.uid), from))
+        });
+        self.remember(ip, ended);
+    }
+
+    /// The pod has this address no more. Another pod's claim is left alone.
+    pub(super) fn close(&self, ip: IpAddr, change: Change<'_>) {
+        let ended = self.with(ip, |claims| {
+            let own =
+                |claim: &&mut Claim| claim.rank == change.rank && claim.lives() && claim.uid == *change.uid;
+            let claim = claims.iter_mut().find(own)?;
+            claim.until = change.window.at.max(claim.from);
+            Some((Arc::clone(&claim.uid), claim.until))
+        });
+        self.remember(ip, ended);
+    }
+
+    fn remember(&self, ip: IpAddr, ended: impl IntoIterator<Item = (Arc<str>, i64)>) {
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        for (uid, until) in ended {
+            past.push_back((ip, uid, until));
+        }
+        while past.len() > MAX_PAST {
+            let Some((ip, uid, until)) = past.pop_front() else { return };
+            self.with(ip, |claims| claims.retain(|claim| claim.uid != uid || claim.until > until));
+        }
+    }
+}
+
+fn add(claims: &mut Vec<Claim>, claim: Claim) {
+    // Nearly all addresses have one claim for ever; a vector's usual first four would be 160 bytes a pod for nothing.
+    claims.reserve_exact(1);
+    claims.push(claim);
+    if claims.iter().filter(|claim| !claim.lives()).count() > MAX_PAST_OF_ADDRESS
+        && let Some(oldest) = claims.iter().position(|claim| !claim.lives())
+    {
+        claims.remove(oldest);
+    }
+}

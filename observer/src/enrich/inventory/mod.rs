@@ -1,0 +1,70 @@
+//! The inventory file: nodes, namespaces, pods, services and CIDR groups in YAML, reloaded when it changes.
+
+mod check;
+mod format;
+mod watch;
+
+pub use watch::InventoryFile;
+
+use super::source::Snapshot;
+use std::path::{Path, PathBuf};
+
+/// The largest file that is read; 100,000 pods are about 40 MB.
+pub const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// What is wrong with an inventory, where, and what would be right; one line.
+#[derive(Debug, thiserror::Error)]
+pub enum InventoryError {
+    /// It can't be read.
+    #[error("{}: cannot read the inventory: {source}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is larger than [`MAX_FILE_BYTES`].
+    #[error("{}: the inventory has more than {} MiB", file.display(), MAX_FILE_BYTES >> 20)]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Its content is wrong.
+    #[error("{}:{line}:{column}: {path}: {problem}", file.display())]
+    Content {
+        /// The file.
+        file: PathBuf,
+        /// Line, from 1.
+        line: u64,
+        /// Column in characters, from 1.
+        column: u64,
+        /// The field, such as `pods[2].ips[0]`; `.` is the whole file.
+        path: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+/// Reads an inventory's text; `node` is the name of this node, which decides what is local.
+pub fn parse(file: &Path, text: &str, node: &str) -> Result<Snapshot, InventoryError> {
+    let raw = format::parse(text).and_then(|raw| check::check(&raw, node));
+    raw.map_err(|Fault { line, column, path, problem }| InventoryError::Content {
+        file: file.to_owned(),
+        line,
+        column,
+        path,
+        problem,
+    })
+}
+
+/// A fault in the content, before the file's name is known.
+#[derive(Debug)]
+struct Fault {
+    line: u64,
+    column: u64,
+    path: String,
+    problem: String,
+}
+
+#[cfg(test)]
+mod tests;

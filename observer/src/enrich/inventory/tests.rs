@@ -1,0 +1,116 @@
+use super::*;
+use crate::enrich::source::{CidrGroup, Pod, TargetPort};
+use std::time::Instant;
+
+const FULL: &str = "
+cluster: lab
+nodes:
+  - {name: n1, addresses: [192.168.0.1, fd00:a::1], labels: {zone: a}}
+  - {name: n2, addresses: [192.168.0.2]}
+namespaces:
+  - {name: web, labels: {team: red}}
+pods:
+  - name: frontend-7d9f8-x2x4b
+    namespace: web
+    uid: 8e0f
+    node: n1
+    ips: [10.0.0.1, fd00::1]
+    labels: {app: frontend, pod-template-hash: 7d9f8}
+    owner: {kind: ReplicaSet, name: frontend-7d9f8}
+    service_account: front
+  - {name: agent, node: n2, ips: [192.168.0.2], host_network: true}
+  - {name: job, namespace: web, ips: [10.0.0.1], phase: Succeeded}
+services:
+  - name: frontend
+    namespace: web
+    cluster_ips: [10.96.0.1]
+    ports: [{port: 80, target_port: 8080, name: http}, {port: 53, protocol: UDP, target_port: dns}, {port: 9}]
+    selector: {app: frontend}
+cidr_groups:
+  - {name: office, cidrs: [10.1.2.3/16, 1.1.1.1]}
+";
+
+fn read(text: &str) -> Result<Snapshot, String> {
+    parse(Path::new("inventory.yaml"), text, "n1").map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_full_inventory_is_read() {
+    let got = read(FULL).unwrap();
+    let frontend = Pod {
+        uid: "8e0f".into(),
+        cluster: "lab".into(),
+        namespace: "web".into(),
+        name: "frontend-7d9f8-x2x4b".into(),
+        ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        local: true,
+        labels: [
+            "k8s:app=frontend",
+            "k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name=web",
+            "k8s:io.cilium.k8s.namespace.labels.team=red",
+            "k8s:io.cilium.k8s.policy.cluster=lab",
+            "k8s:io.cilium.k8s.policy.serviceaccount=front",
+            "k8s:io.kubernetes.pod.namespace=web",
+        ]
+        .map(String::from)
+        .to_vec(),
+        workloads: vec![crate::endpoint::Workload { kind: "Deployment".into(), name: "frontend".into() }],
+        ..Pod::default()
+    };
+    assert_eq!(got.pods[0], frontend);
+    let agent = &got.pods[1];
+    assert_eq!((agent.uid.as_str(), agent.local, agent.host_network), ("default/agent", false, true));
+    assert!(got.pods[2].finished && got.pods[2].local);
+    let ports = &got.surroundings.services[0].ports;
+    let targets: Vec<_> = ports.iter().map(|p| (p.port, p.protocol, &p.target)).collect();
+    let (eighty, dns, nine) =
+        (TargetPort::Number(8080), TargetPort::Name("dns".into()), TargetPort::Number(9));
+    assert_eq!(targets, [(80, 6, &eighty), (53, 17, &dns), (9, 6, &nine)]);
+    let office = CidrGroup {
+        name: "office".into(),
+        cidrs: vec!["10.1.0.0/16".parse().unwrap(), "1.1.1.1/32".parse().unwrap()],
+    };
+    assert_eq!(got.surroundings.cidr_groups, [office]);
+}
+
+#[test]
+fn nothing_is_an_inventory_too() {
+    for text in ["", "\n", "# none yet\n", "{}", "pods: []"] {
+        assert_eq!(read(text), Ok(Snapshot::default()), "{text:?}");
+    }
+}
+
+#[test]
+fn faults_name_line_field_and_what_is_right() {
+    let table = include_str!("../../../../testdata/inventory/faults.txt");
+    let cases: Vec<_> = table.split("\n---\n").filter(|case| !case.trim().is_empty()).collect();
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let (yaml, expected) = case.split_once("\n=> ").unwrap_or((case, ""));
+        let got = match read(yaml) {
+            Ok(_) => "accepted".to_owned(),
+            Err(error) => error,
+        };
+        if got != expected.trim_end() {
+            wrong.push(format!("{yaml}\n=> {got}"));
+        }
+    }
+    assert!(wrong.is_empty(), "these differ:\n{}", wrong.join("\n---\n"));
+    assert!(cases.len() >= 25, "{}", cases.len());
+}
+
+#[test]
+fn bombs_are_refused_at_once() {
+    let levels = "abcdefghij".chars().zip("bcdefghijk".chars());
+    let level =
+        |(from, to): (char, char)| format!("{to}: &{to} [{}]\n", vec![format!("*{from}"); 9].join(","));
+    let bomb = format!("a: &a [x,x,x,x,x,x,x,x,x]\n{}", levels.map(level).collect::<String>());
+    let nested = "[".repeat(10_000);
+    let merged = format!("pods: {}", "[&a {name: x}, *a".to_owned() + &", *a".repeat(5000) + "]");
+    for text in [bomb, nested.clone(), format!("pods: {nested}"), merged, "\0".into(), "pods: \"\\".into()] {
+        let start = Instant::now();
+        let error = read(&text).unwrap_err();
+        assert!(start.elapsed().as_millis() < 500, "{:?}", start.elapsed());
+        assert!(error.lines().count() == 1 && error.len() < 500, "{error}");
+    }
+}

@@ -1,0 +1,311 @@
+//! The IP cache: who an address belonged to at a time, for readers that never wait and never fail.
+
+use super::{
+    claims::{Change, Claims, Owner},
+    identity::Identities,
+    reserved::Reserved,
+    source::{Pod, Rank, Snapshot, Surroundings, Window},
+    tables::Tables,
+};
+use crate::endpoint::{Endpoint, Service};
+use arc_swap::ArcSwap;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Addresses, identities and names, from all sources.
+///
+/// Readers see a change at once. Who keeps copies (the kernel's maps) compares [`IpCache::generation`] as often as it
+/// wants to be up to date, and takes the lists anew when it differs.
+#[derive(Debug)]
+pub struct IpCache {
+    node: String,
+    claims: Claims,
+    tables: ArcSwap<Tables>,
+    reserved: Reserved,
+    writer: Mutex<Writer>,
+    generation: AtomicU64,
+}
+
+/// The state that only changes need.
+#[derive(Debug, Default)]
+struct Writer {
+    identities: Identities,
+    pods: HashMap<(Rank, Arc<str>), Known>,
+    endpoint_ids: HashSet<u16>,
+    surroundings: BTreeMap<Rank, Surroundings>,
+    batch: u64,
+}
+
+/// A pod as it stands.
+#[derive(Debug)]
+struct Known {
+    endpoint: Arc<Endpoint>,
+    /// What it claimed and still has in its status, even if another pod claimed it since.
+    ips: Vec<IpAddr>,
+    finished: bool,
+}
+
+impl IpCache {
+    /// An empty cache for the node of this name.
+    pub fn new(node: impl Into<String>) -> Self {
+        Self {
+            node: node.into(),
+            claims: Claims::default(),
+            tables: ArcSwap::default(),
+            reserved: Reserved::default(),
+            writer: Mutex::default(),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    // === for readers ===
+
+    /// Who had this address at this time (Unix nanoseconds); never the wrong one, at worst `reserved:unknown`.
+    pub fn lookup(&self, ip: IpAddr, at_unix_ns: i64) -> Arc<Endpoint> {
+        let ip = ip.to_canonical();
+        let tables = self.tables.load();
+        // A node's address is no pod's: host-network pods and the node's own end of pod links.
+        if let Some(node) = tables.node(ip) {
+            return Arc::clone(node);
+        }
+        match self.claims.owner(ip, at_unix_ns) {
+            Owner::Pod(endpoint) => endpoint,
+            Owner::Uncertain => Arc::clone(&self.reserved.unknown),
+            Owner::Never if ip.is_loopback() => Arc::clone(&self.reserved.host),
+            // Neither is outside the cluster, and without the link nobody can say whose it is.
+            Owner::Never if ip.is_unspecified() || is_link_local(ip) => Arc::clone(&self.reserved.unknown),
+            Owner::Never => Arc::clone(tables.cidr(ip).unwrap_or(&self.reserved.world)),
+        }
+    }
+
+    /// The service with this address and port. Protocol 0: TCP, then UDP, then SCTP.
+    pub fn service(&self, ip: IpAddr, port: u16, protocol: u8) -> Option<Arc<Service>> {
+        self.tables.load().service(ip.to_canonical(), port, protocol).cloned()
+    }
+
+    /// The endpoints that are no pods.
+    pub fn reserved(&self) -> &Reserved {
+        &self.reserved
+    }
+
+    /// Whether a pod of this name is known now, finished ones too.
+    pub fn known_pod(&self, namespace: &str, name: &str) -> bool {
+        let writer = self.writer();
+        writer.pods.values().any(|pod| pod.endpoint.pod_name == name && pod.endpoint.namespace == namespace)
+    }
+
+    /// Raised after every batch that changed something.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Addresses of the pods on this node, sorted: for the kernel's table.
+    pub fn local_pod_addresses(&self) -> Vec<IpAddr> {
+        let writer = self.writer();
+        let local = writer.pods.values().filter(|pod| pod.endpoint.local);
+        let mut ips: Vec<_> = local.flat_map(|pod| pod.ips.iter().copied()).collect();
+        ips.sort_unstable();
+        ips.dedup();
+        ips
+    }
+
+    /// This node's own addresses, sorted.
+    pub fn node_addresses(&self) -> Vec<IpAddr> {
+        self.tables.load().own.clone()
+    }
+
+    /// All service addresses with port and IANA protocol number, sorted.
+    pub fn service_ports(&self) -> Vec<(IpAddr, u16, u8)> {
+        self.tables.load().service_ports()
+    }
+
+    /// The labels that a pod identity stands for now.
+    pub fn identity_labels(&self, identity: u32) -> Option<Arc<[String]>> {
+        self.writer().identities.labels(identity)
+    }
+
+    /// How often a label set had to take another number than its first.
+    pub fn identity_collisions(&self) -> u64 {
+        self.writer().identities.collisions()
+    }
+
+    // === for sources ===
+
+    /// The name of this node.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Everything that a source knows now; what it knew before and isn't in it is gone.
+    pub fn replace(&self, rank: Rank, snapshot: Snapshot, window: Window) {
+        let mut writer = self.begin();
+        let mut changed = false;
+        let mut gone: HashSet<Arc<str>> =
+            writer.pods.keys().filter(|(of, _)| *of == rank).map(|(_, uid)| Arc::clone(uid)).collect();
+        // The new before the old is removed, so that a successor's claim is seen as such.
+        for pod in snapshot.pods {
+            gone.remove(pod.uid.as_str());
+            changed |= writer.upsert(&self.claims, rank, pod, window);
+        }
+        for uid in gone {
+            changed |= writer.remove(&self.claims, rank, &uid, window);
+        }
+        changed |= self.surround(&mut writer, rank, snapshot.surroundings);
+        self.end(changed);
+    }
+
+    /// A pod is new, or changed.
+    pub fn upsert_pod(&self, rank: Rank, pod: Pod, window: Window) {
+        let changed = self.begin().upsert(&self.claims, rank, pod, window);
+        self.end(changed);
+    }
+
+    /// A pod is gone. Pods of the same name or address with another UID are left alone.
+    pub fn remove_pod(&self, rank: Rank, uid: &str, window: Window) {
+        let changed = self.begin().remove(&self.claims, rank, uid, window);
+        self.end(changed);
+    }
+
+    /// All that a source knows besides pods. Builds the tables anew: batch the changes.
+    pub fn set_surroundings(&self, rank: Rank, surroundings: Surroundings) {
+        let mut writer = self.begin();
+        let changed = self.surround(&mut writer, rank, surroundings);
+        drop(writer);
+        self.end(changed);
+    }
+
+    fn surround(&self, writer: &mut Writer, rank: Rank, surroundings: Surroundings) -> bool {
+        if writer.surroundings.get(&rank) == Some(&surroundings) {
+            return false;
+        }
+        writer.surroundings.insert(rank, surroundings);
+        let Writer { surroundings, identities, .. } = writer;
+        let tables = Tables::build(surroundings.values(), &self.node, identities, &self.reserved);
+        self.tables.store(Arc::new(tables));
+        true
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self) -> MutexGuard<'_, Writer> {
+        let mut writer = self.writer();
+        writer.batch += 1;
+        writer
+    }
+
+    fn end(&self, changed: bool) {
+        self.generation.fetch_add(u64::from(changed), Ordering::Release);
+    }
+}
+
+impl Writer {
+    fn upsert(&mut self, claims: &Claims, rank: Rank, mut pod: Pod, window: Window) -> bool {
+        let known = self.pods.remove_entry(&(rank, Arc::from(pod.uid.as_str())));
+        let (key, old) = match known {
+            Some((key, old)) => (key, Some(old)),
+            None => ((rank, Arc::from(pod.uid.as_str())), None),
+        };
+        let change = Change { rank, uid: &key.1, window, batch: self.batch };
+        // A phase never goes back: a late event of a finished pod claims nothing.
+        let finished = pod.finished || old.as_ref().is_some_and(|old| old.finished);
+        let mut ips = std::mem::take(&mut pod.ips);
+        if finished || pod.host_network {
+            ips.clear();
+        }
+        for ip in &mut ips {
+            *ip = ip.to_canonical();
+        }
+        ips.sort_unstable();
+        ips.dedup();
+        ips.shrink_to_fit();
+
+        let endpoint = self.endpoint(old.as_ref().map(|old| &*old.endpoint), pod);
+        let same = old.as_ref().is_some_and(|old| old.endpoint == endpoint);
+        let old_ips = old.as_ref().map_or(&[][..], |old| &old.ips);
+        for &ip in &ips {
+            if !old_ips.contains(&ip) {
+                claims.open(ip, change, &endpoint);
+            } else if !same {
+                claims.renew(ip, change, &endpoint);
+            }
+        }
+        for &ip in old_ips.iter().filter(|ip| !ips.contains(ip)) {
+            claims.close(ip, change);
+        }
+        let changed = !same || *old_ips != *ips;
+        // The claims hold the old one: no second copy.
+        let endpoint = old.filter(|_| same).map_or(endpoint, |old| old.endpoint);
+        self.pods.insert(key, Known { endpoint, ips, finished });
+        changed
+    }
+
+    fn remove(&mut self, claims: &Claims, rank: Rank, uid: &str, window: Window) -> bool {
+        let Some((key, known)) = self.pods.remove_entry(&(rank, Arc::from(uid))) else { return false };
+        let change = Change { rank, uid: &key.1, window, batch: self.batch };
+        for &ip in &known.ips {
+            claims.close(ip, change);
+        }
+        self.identities.release(known.endpoint.identity);
+        self.endpoint_ids.remove(&(known.endpoint.id as u16));
+        true
+    }
+
+    /// The endpoint of a pod; the old one where nothing of it changed.
+    fn endpoint(&mut self, old: Option<&Endpoint>, pod: Pod) -> Arc<Endpoint> {
+        // Acquired before the old set is released, so that an unchanged set keeps its number.
+        let identity = self.identities.acquire(&pod.labels).unwrap_or(0);
+        if let Some(old) = old {
+            self.identities.release(old.identity);
+        }
+        let id = match old.map(|old| old.id) {
+            Some(id) if id != 0 => id,
+            _ if pod.local => self.endpoint_id(&pod.uid),
+            _ => 0,
+        };
+        let Pod { cluster, namespace, name, local, mut labels, workloads, .. } = pod;
+        labels.iter_mut().for_each(String::shrink_to_fit);
+        labels.shrink_to_fit();
+        let endpoint = Endpoint {
+            id,
+            identity,
+            cluster,
+            namespace,
+            labels,
+            pod_name: name,
+            workloads,
+            local,
+            encoded: Vec::new(),
+        };
+        Arc::new(endpoint.encode())
+    }
+
+    /// A free number in 1..=65535, by the UID, so that it mostly outlives a restart of the daemon. 0 when all are taken.
+    fn endpoint_id(&mut self, uid: &str) -> u32 {
+        let first = super::identity::candidate(&[uid.to_owned()], 0) as u16;
+        let free = (0..=u16::MAX)
+            .map(|n| first.wrapping_add(n))
+            .find(|&id| id != 0 && !self.endpoint_ids.contains(&id));
+        free.map_or(0, |id| {
+            self.endpoint_ids.insert(id);
+            u32::from(id)
+        })
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! Who stands behind an address: identities, the IP cache, and the sources that fill it.
+//!
+//! ```text
+//! inventory file ─┐
+//! Kubernetes API ─┼─> Source threads ─> IpCache (writer) ─> lookups by address and time ─> Enricher
+//! local netns    ─┘
+//! ```
+
+mod claims;
+pub mod identity;
+pub mod inventory;
+pub mod ipcache;
+pub mod labels;
+pub mod local;
+pub mod reserved;
+pub mod source;
+mod tables;
+pub mod workload;
+
+use crate::endpoint::{Endpoint, Service};
+use ipcache::IpCache;
+use std::{net::IpAddr, sync::Arc};
+
+/// Names the ends of packets. Cheap to clone; changes nothing.
+#[derive(Clone, Debug)]
+pub struct Enricher {
+    cache: Arc<IpCache>,
+}
+
+/// What must be known of a packet to name its ends. Addresses are those that the client should see: the backend's, where
+/// a service address was translated.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet {
+    /// The packet's own time, Unix nanoseconds.
+    pub time_ns: i64,
+    /// Source address and port.
+    pub source: (Option<IpAddr>, u16),
+    /// Destination address and port.
+    pub destination: (Option<IpAddr>, u16),
+    /// IANA protocol number, 0 where unknown.
+    pub protocol: u8,
+    /// The service address and port that the client called, where it was translated.
+    pub frontend: Option<(IpAddr, u16)>,
+    /// Whether it goes back to the opener: then the frontend stands for the source.
+    pub is_reply: bool,
+}
+
+/// The names of a packet's ends.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    /// Who sent it.
+    pub source: Arc<Endpoint>,
+    /// Who it is for.
+    pub destination: Arc<Endpoint>,
+    /// The service at the source.
+    pub source_service: Option<Arc<Service>>,
+    /// The service at the destination.
+    pub destination_service: Option<Arc<Service>>,
+}
+
+impl Enricher {
+    /// An enricher that looks up in this cache.
+    pub fn new(cache: Arc<IpCache>) -> Self {
+        Self { cache }
+    }
+
+    /// Names both ends; never fails, at worst with `reserved:unknown`.
+    pub fn ends(&self, packet: &Packet) -> Ends {
+        let endpoint = |ip: Option<IpAddr>| match ip {
+            Some(ip) => self.cache.lookup(ip, packet.time_ns),
+            None => Arc::clone(&self.cache.reserved().unknown),
+        };
+        let service = |(ip, port): (Option<IpAddr>, u16), frontend: Option<(IpAddr, u16)>| {
+            let (ip, port) = frontend.or(ip.map(|ip| (ip, port)))?;
+            self.cache.service(ip, port, packet.protocol)
+        };
+        let (at_source, at_destination) =
+            if packet.is_reply { (packet.frontend, None) } else { (None, packet.frontend) };
+        Ends {
+            source: endpoint(packet.source.0),
+            destination: endpoint(packet.destination.0),
+            source_service: service(packet.source, at_source),
+            destination_service: service(packet.destination, at_destination),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What is looked up by address besides pods: nodes, services, CIDRs. Built whole, swapped whole.
+
+use super::{identity, identity::Identities, reserved::Reserved, source::Surroundings};
+use crate::endpoint::{Endpoint, Service};
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use prefix_trie::joint::map::JointPrefixMap;
+use std::{net::IpAddr, sync::Arc};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
+
+/// An immutable state of the tables.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    nodes: HashMap<IpAddr, Arc<Endpoint>>,
+    services: HashMap<(IpAddr, u16, u8), Arc<Service>>,
+    cidrs: JointPrefixMap<IpNet, Arc<Endpoint>>,
+    /// This node's addresses.
+    pub(super) own: Vec<IpAddr>,
+}
+
+impl Tables {
+    /// From all sources, those of greater precedence last.
+    pub(super) fn build<'a>(
+        all: impl Iterator<Item = &'a Surroundings> + Clone,
+        own_node: &str,
+        identities: &mut Identities,
+        reserved: &Reserved,
+    ) -> Self {
+        let mut tables = Self::default();
+        let nodes = all.clone().flat_map(|from| &from.nodes);
+        let addresses = |own: bool| {
+            let nodes = nodes.clone().filter(move |node| (node.name == own_node) == own);
+            nodes.flat_map(|node| node.addresses.iter().map(IpAddr::to_canonical))
+        };
+        tables.nodes.extend(addresses(false).map(|ip| (ip, Arc::clone(&reserved.remote_node))));
+        let apiservers = all.clone().flat_map(|from| &from.kube_apiservers);
+        tables.nodes.extend(apiservers.map(|ip| (ip.to_canonical(), Arc::clone(&reserved.kube_apiserver))));
+        // Last, because the node itself knows best what is its own.
+        tables.nodes.extend(addresses(true).map(|ip| (ip, Arc::clone(&reserved.host))));
+        tables.own = addresses(true).collect();
+        tables.own.sort_unstable();
+        tables.own.dedup();
+
+        for entry in all.clone().flat_map(|from| &from.services) {
+            let service = Arc::new(Service { namespace: entry.namespace.clone(), name: entry.name.clone() });
+            for (ip, port) in entry.addresses.iter().flat_map(|ip| entry.ports.iter().map(move |p| (ip, p))) {
+                let key = (ip.to_canonical(), port.port, port.protocol);
+                tables.services.insert(key, Arc::clone(&service));
+            }
+        }
+
+        let groups: Vec<_> = all.flat_map(|from| from.cidr_groups.iter().cloned()).collect();
+        let cidrs = groups.iter().flat_map(|group| group.cidrs.iter().copied());
+        for (cidr, identity) in identities.set_cidrs(cidrs) {
+            let labels = identity::cidr_labels(cidr, &groups);
+            let endpoint = Endpoint { identity, labels, ..Endpoint::default() }.encode();
+            tables.cidrs.insert(cidr, Arc::new(endpoint));
+        }
+        tables
+    }
+
+    pub(super) fn node(&self, ip: IpAddr) -> Option<&Arc<Endpoint>> {
+        self.nodes.get(&ip)
+    }
+
+    pub(super) fn cidr(&self, ip: IpAddr) -> Option<&Arc<Endpoint>> {
+        self.cidrs.get_lpm(&IpNet::from(ip)).map(|(_, endpoint)| endpoint)
+    }
+
+    /// Protocol 0 is an unknown one: TCP is tried before UDP, as Hubble does.
+    pub(super) fn service(&self, ip: IpAddr, port: u16, protocol: u8) -> Option<&Arc<Service>> {
+        match protocol {
+            0 => [TCP, UDP, SCTP].iter().find_map(|&protocol| self.services.get(&(ip, port, protocol))),
+            _ => self.services.get(&(ip, port, protocol)),
+        }
+    }
+
+    pub(super) fn service_ports(&self) -> Vec<(IpAddr, u16, u8)> {
+        let mut ports: Vec<_> = self.services.keys().copied().collect();
+        ports.sort_unstable();
+        ports
+    }
+}

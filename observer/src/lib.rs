@@ -2,3 +2,5 @@
 
 pub mod endpoint;
 pub mod flow;
+pub mod serve;
+pub mod store;

@@ -79,7 +79,10 @@ impl Losses {
 
     pub(super) fn cursor(&self) -> LossCursor {
         let sums = self.lock();
-        LossCursor { version: self.version.load(Ordering::Acquire), totals: sums.each_ref().map(|sum| sum.total) }
+        LossCursor {
+            version: self.version.load(Ordering::Acquire),
+            totals: sums.each_ref().map(|sum| sum.total),
+        }
     }
 
     pub(super) fn is_ahead_of(&self, cursor: &LossCursor) -> bool {
@@ -96,7 +99,8 @@ impl Losses {
         for source in LossSource::ALL {
             let (sum, known) = (&sums[source as usize], &mut cursor.totals[source as usize]);
             if sum.total > *known {
-                let first = sum.reports.iter().find(|(total, _)| total > known).map_or(sum.last, |(_, time)| *time);
+                let first =
+                    sum.reports.iter().find(|(total, _)| total > known).map_or(sum.last, |(_, time)| *time);
                 losses.push(Loss { source, count: sum.total - *known, first, last: sum.last });
                 *known = sum.total;
             }

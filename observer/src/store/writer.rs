@@ -78,7 +78,9 @@ impl Writer {
     /// Appends a flow and returns its sequence number. It can be read at once; readers that wait are woken by
     /// [`Writer::publish`].
     pub fn push(&mut self, flow: Flow) -> u64 {
-        if self.used == self.current.len() || self.current_bytes >= self.shape.segment_bytes() && self.used > 0 {
+        if self.used == self.current.len()
+            || self.current_bytes >= self.shape.segment_bytes() && self.used > 0
+        {
             self.rotate();
         }
         self.account(&flow);
@@ -136,7 +138,10 @@ impl Writer {
             }
         }
         for service in [&flow.source_service, &flow.destination_service].into_iter().flatten() {
-            self.count(address(service), size_of_val(&**service) + service.name.len() + service.namespace.len());
+            self.count(
+                address(service),
+                size_of_val(&**service) + service.name.len() + service.namespace.len(),
+            );
         }
         if let Some(link) = &flow.link {
             self.count(address(link), size_of::<Link>() + link.name.len());

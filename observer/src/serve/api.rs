@@ -134,7 +134,7 @@ impl Peer for Api {
             if sender.send(Ok(own)).await.is_ok() {
                 tokio::select! {
                     () = sender.closed() => return,
-                    changed = shutdown.wait_for(|down| *down) => drop(changed.is_ok()),
+                    _ = shutdown.wait_for(|down| *down) => {}
                 }
                 // The client may be gone by now, which is as good.
                 let _ = sender.send(Err(Status::unavailable("the server is shutting down"))).await;

@@ -71,7 +71,7 @@ impl Mask {
                 Some(Part { inside: None, .. }) => out.extend_from_slice(field.raw),
                 Some(Part { inside: Some(inside), .. }) => {
                     wire::nested(out, field.number, |out| {
-                        inside.apply(field.content.unwrap_or_default(), out)
+                        inside.apply(field.content.unwrap_or_default(), out);
                     });
                 }
             }

@@ -223,8 +223,10 @@ pub async fn start(
 
     let mut tasks = JoinSet::new();
     let grpc = |routes| builder(&config.limits, &version).add_routes(routes);
-    let ended =
-        |mut ending: watch::Receiver<bool>| async move { drop(ending.wait_for(|down| *down).await.is_ok()) };
+    let ended = |mut ending: watch::Receiver<bool>| async move {
+        // An error means that the handle is gone: the same.
+        let _ = ending.wait_for(|down| *down).await;
+    };
     if let Some((_, listener)) = tcp {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         tasks.spawn(grpc(routes.clone()).serve_with_incoming_shutdown(incoming, ended(ending.clone())));

@@ -124,10 +124,9 @@ impl FlowStream {
             self.take_reported();
             self.tell_lost(stop == Stop::Done);
             match stop {
-                Stop::Full => return Ok(self.flush()),
                 Stop::Budget => tokio::task::yield_now().await,
                 Stop::Done if self.out.is_empty() => return Err(Status::ok("")),
-                Stop::Done => return Ok(self.flush()),
+                Stop::Done | Stop::Full => return Ok(self.flush()),
                 Stop::Pause if self.out.is_empty() => self.wait().await,
                 Stop::Pause => match self.flushed.map(|flushed| flushed + BUSY_FLUSH) {
                     Some(busy) if Instant::now() < busy => {
@@ -195,8 +194,7 @@ impl FlowStream {
         tokio::select! {
             () = self.store.changed(position, &self.reported) => {}
             () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
-            // An error means that the server is gone, which the next look at the value can't show.
-            changed = self.shutdown.wait_for(|down| *down) => drop(changed.is_ok()),
+            _ = self.shutdown.wait_for(|down| *down) => {}
         }
     }
 

@@ -36,8 +36,8 @@ impl Segment {
 
     /// Writes a slot that was not written before.
     pub(super) fn set(&self, index: usize, flow: Flow) {
-        let written = self.slots.get(index).map(|slot| slot.set(flow));
-        debug_assert!(matches!(written, Some(Ok(()))), "slot {index} was written twice or is out of range");
+        let fresh = self.slots.get(index).is_some_and(|slot| slot.set(flow).is_ok());
+        debug_assert!(fresh, "slot {index} was written twice or is out of range");
     }
 
     pub(super) fn flows(&self) -> impl Iterator<Item = &Flow> {

@@ -165,7 +165,7 @@ impl Writer {
         for (endpoint, last) in self.shared.values().flatten() {
             self.namespaces.see(endpoint, *last);
         }
-        if self.trimmed.elapsed() >= Duration::from_secs(60)
+        if self.trimmed.elapsed() >= Duration::from_mins(1)
             && let Some((_, newest)) = self.shared.values().flatten().max_by_key(|(_, last)| *last)
         {
             self.namespaces.forget_before_an_hour_of(*newest);

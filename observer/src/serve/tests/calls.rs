@@ -54,7 +54,7 @@ async fn bed(flows: usize) -> Bed {
 
 /// A flow `second` seconds after 1970; every third is dropped.
 fn at(second: u64) -> Flow {
-    let verdict = if second % 3 == 0 { Verdict::Dropped } else { Verdict::Forwarded };
+    let verdict = if second.is_multiple_of(3) { Verdict::Dropped } else { Verdict::Forwarded };
     Flow { time_ns: second as i64 * 1_000_000_000, verdict: verdict as u8, ..test_flow() }
 }
 

@@ -2,7 +2,6 @@
 
 use super::{
     encode::Encoder,
-    filter,
     mask::Mask,
     query::{Query, Reader},
     stream::FlowStream,
@@ -10,6 +9,7 @@ use super::{
 };
 use crate::store::Store;
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use observer_proto::filter::Filters;
 use observer_proto::observer::{GetFlowsRequest, GetFlowsResponse};
 use prost_types::Timestamp;
 use std::{
@@ -19,7 +19,7 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::sync::{Semaphore, watch};
-use tonic::{Status, body::Body, codec::Codec as _, server::NamedService};
+use tonic::{Code, Status, body::Body, codec::Codec as _, server::NamedService};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
@@ -34,13 +34,11 @@ pub struct Limits {
     pub streams_per_connection: u32,
     /// Bytes of one request message.
     pub message_bytes: usize,
-    /// Filters in each of whitelist and blacklist.
-    pub filters: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { streams: 1000, streams_per_connection: 100, message_bytes: 4 << 20, filters: 256 }
+        Self { streams: 1000, streams_per_connection: 100, message_bytes: 4 << 20 }
     }
 }
 
@@ -124,14 +122,11 @@ fn check(request: GetFlowsRequest, context: &Shared) -> Result<(Query, Option<Ma
     if request.first && request.follow {
         return Err(Status::invalid_argument("first cannot be specified with follow"));
     }
-    for (field, filters) in [("whitelist", &request.whitelist), ("blacklist", &request.blacklist)] {
-        let (count, most) = (filters.len(), context.limits.filters);
-        if count > most {
-            return Err(Status::invalid_argument(format!("{field}: {count} filters, at most {most}")));
-        }
-    }
     // Hubble's clients print the text of code Unknown alone, so what the user typed wrong has that code.
-    let filter = filter::compile(&request.whitelist, &request.blacklist).map_err(Status::unknown)?;
+    let filter = Filters::compile(&request.whitelist, &request.blacklist).map_err(|invalid| {
+        let code = if invalid.is_limit() { Code::InvalidArgument } else { Code::Unknown };
+        Status::new(code, invalid.to_string())
+    })?;
     let paths = request.field_mask.map(|mask| mask.paths).unwrap_or_default();
     let mask = Mask::parse(&paths).map_err(Status::unknown)?;
     let query = Query {

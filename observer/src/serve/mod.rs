@@ -3,7 +3,6 @@
 mod api;
 mod control;
 pub mod encode;
-pub mod filter;
 mod flows;
 pub mod mask;
 pub mod query;

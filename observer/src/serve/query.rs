@@ -1,16 +1,15 @@
 //! What a GetFlows request selects: where reading starts, what passes, when it ends.
 
-use super::{
-    filter::FlowFilter,
-    view::{NodeView, View},
-};
+use super::view::{NodeView, View};
 use crate::{
     flow::Flow,
     store::{Cursor, Rewind, Step, Store},
 };
+use observer_proto::filter::Filters;
 use std::{ops::ControlFlow, sync::Arc};
 
 /// A checked request; times are Unix times in nanoseconds.
+#[derive(Debug)]
 pub struct Query {
     /// How many flows; 0 = no limit.
     pub number: u64,
@@ -23,18 +22,9 @@ pub struct Query {
     /// Nothing newer.
     pub until: Option<i64>,
     /// What passes.
-    pub filter: Box<dyn FlowFilter>,
+    pub filter: Filters,
     /// The node, for the filter.
     pub node: Arc<NodeView>,
-}
-
-impl std::fmt::Debug for Query {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Query")
-            .field("number", &self.number)
-            .field("follow", &self.follow)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Query {

@@ -2,19 +2,11 @@
 
 use super::encode::{NodeInfo, uuid_text};
 use crate::{
-    endpoint::{Endpoint, Service},
+    endpoint::Endpoint,
     flow::{Flow, Notes},
 };
+use observer_proto::filter::{EndpointView, FlowView, L4, Side};
 use std::{borrow::Cow, net::IpAddr};
-
-/// One of a flow's two ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// Who sent the packet.
-    Source,
-    /// Whom it is for.
-    Destination,
-}
 
 /// A stored flow with what it takes from its place in the store and from the node.
 #[derive(Clone, Copy, Debug)]
@@ -42,22 +34,21 @@ impl From<&NodeInfo> for NodeView {
     }
 }
 
-impl View<'_> {
-    /// Address of one end; `None` for non-IP traffic.
-    pub fn ip(&self, side: Side) -> Option<IpAddr> {
+impl FlowView for View<'_> {
+    type Endpoint = Endpoint;
+
+    fn ip(&self, side: Side) -> Option<IpAddr> {
         match side {
             Side::Source => self.flow.source_ip,
             Side::Destination => self.flow.destination_ip,
         }
     }
 
-    /// The source address after, or before, translation.
-    pub fn source_ip_xlated(&self) -> Option<IpAddr> {
+    fn source_ip_xlated(&self) -> Option<IpAddr> {
         self.flow.source_xlated
     }
 
-    /// `flow.IPVersion`.
-    pub fn ip_version(&self) -> i32 {
+    fn ip_version(&self) -> i32 {
         match self.flow.ip_version {
             4 => 1,
             6 => 2,
@@ -65,13 +56,25 @@ impl View<'_> {
         }
     }
 
-    /// IANA protocol number; 0 = none.
-    pub fn protocol(&self) -> u8 {
-        self.flow.protocol
+    fn encrypted(&self) -> Option<bool> {
+        (self.flow.ip_version != 0).then_some(false)
     }
 
-    /// Port of one end: TCP, UDP and SCTP only, and not of later fragments.
-    pub fn port(&self, side: Side) -> Option<u16> {
+    fn l4(&self) -> Option<L4> {
+        let protocol = if self.flow.ip_version == 0 { 0 } else { self.flow.protocol };
+        Some(match protocol {
+            1 => L4::IcmpV4,
+            2 => L4::Igmp,
+            6 => L4::Tcp,
+            17 => L4::Udp,
+            58 => L4::IcmpV6,
+            112 => L4::Vrrp,
+            132 => L4::Sctp,
+            _ => return None,
+        })
+    }
+
+    fn port(&self, side: Side) -> Option<u16> {
         let has_ports = matches!(self.flow.protocol, 6 | 17 | 132) && !self.flow.notes.has(Notes::FRAGMENT);
         has_ports.then_some(match side {
             Side::Source => self.flow.source_port,
@@ -79,69 +82,89 @@ impl View<'_> {
         })
     }
 
-    /// TCP flags, FIN in bit 0, then SYN, RST, PSH, ACK, URG, ECE, CWR, NS.
-    pub fn tcp_flags(&self) -> Option<u16> {
+    fn tcp_flags(&self) -> Option<u16> {
         (self.flow.protocol == 6 && !self.flow.notes.has(Notes::FRAGMENT)).then_some(self.flow.tcp_flags)
     }
 
-    /// `flow.Verdict`.
-    pub fn verdict(&self) -> i32 {
+    fn verdict(&self) -> i32 {
         self.flow.verdict.into()
     }
 
-    /// `flow.DropReason`; 0 if it is no drop.
-    pub fn drop_reason_desc(&self) -> i32 {
+    fn drop_reason_desc(&self) -> i32 {
         if self.flow.event_type == 1 { self.flow.sub_type.into() } else { 0 }
     }
 
-    /// (type, sub type) of the event.
-    pub fn event_type(&self) -> (i32, i32) {
+    fn event_type(&self) -> (i32, i32) {
         (self.flow.event_type.into(), self.flow.sub_type.into())
     }
 
-    /// Hubble's `is_reply`.
-    pub fn is_reply(&self) -> Option<bool> {
+    fn is_reply(&self) -> Option<bool> {
         self.flow.is_reply.as_option()
     }
 
-    /// `flow.TrafficDirection`.
-    pub fn traffic_direction(&self) -> i32 {
+    fn traffic_direction(&self) -> i32 {
         self.flow.direction.into()
     }
 
-    /// The endpoint of one end.
-    pub fn endpoint(&self, side: Side) -> &Endpoint {
-        match side {
+    fn endpoint(&self, side: Side) -> Option<&Endpoint> {
+        Some(match side {
             Side::Source => &self.flow.source,
             Side::Destination => &self.flow.destination,
-        }
+        })
     }
 
-    /// The service of one end.
-    pub fn service(&self, side: Side) -> Option<&Service> {
-        match side {
-            Side::Source => self.flow.source_service.as_deref(),
-            Side::Destination => self.flow.destination_service.as_deref(),
-        }
+    fn service(&self, side: Side) -> Option<(&str, &str)> {
+        let service = match side {
+            Side::Source => self.flow.source_service.as_ref(),
+            Side::Destination => self.flow.destination_service.as_ref(),
+        };
+        service.map(|service| (service.namespace.as_str(), service.name.as_str()))
     }
 
-    /// The node, as `cluster/node`.
-    pub fn node_name(&self) -> &str {
+    /// DNS is not watched yet.
+    fn names(&self, _: Side) -> impl Iterator<Item = &str> {
+        std::iter::empty()
+    }
+
+    fn node_name(&self) -> &str {
         &self.node.name
     }
 
-    /// Labels of the node, `key=value`.
-    pub fn node_labels(&self) -> &[String] {
-        &self.node.labels
+    fn node_labels(&self) -> impl Iterator<Item = &str> {
+        self.node.labels.iter().map(String::as_str)
     }
 
-    /// The flow's uuid as text.
-    pub fn uuid(&self) -> Cow<'_, str> {
+    fn uuid(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&uuid_text(self.flow.uuid_high, self.sequence)).into_owned().into()
     }
 
-    /// (index, name) of the network interface.
-    pub fn interface(&self) -> Option<(u32, &str)> {
+    fn interface(&self) -> Option<(u32, &str)> {
         self.flow.link.as_ref().map(|link| (link.index, link.name.as_str()))
+    }
+}
+
+impl EndpointView for Endpoint {
+    fn identity(&self) -> u32 {
+        self.identity
+    }
+
+    fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    fn pod_name(&self) -> &str {
+        &self.pod_name
+    }
+
+    fn cluster_name(&self) -> &str {
+        &self.cluster
+    }
+
+    fn labels(&self) -> impl Iterator<Item = &str> {
+        self.labels.iter().map(String::as_str)
+    }
+
+    fn workloads(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.workloads.iter().map(|workload| (workload.kind.as_str(), workload.name.as_str()))
     }
 }

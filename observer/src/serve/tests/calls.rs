@@ -172,7 +172,7 @@ async fn refused_requests_say_why() {
         (
             GetFlowsRequest { whitelist: vec![FlowFilter::default(); 257], ..request() },
             Code::InvalidArgument,
-            "whitelist: 257 filters, at most 256",
+            "whitelist: 257 filters are more than the limit of 128",
         ),
         (
             GetFlowsRequest { until: Some(Timestamp { seconds: 0, nanos: -1 }), ..request() },
@@ -185,6 +185,12 @@ async fn refused_requests_say_why() {
         assert!(status.message().starts_with(text), "{status}");
         assert_eq!(status.metadata().get("hubble-server-version").unwrap(), "0.1.0");
     }
+    let bad = FlowFilter { protocol: vec!["bogus".into()], ..FlowFilter::default() };
+    let status = bed.stream(GetFlowsRequest { whitelist: vec![bad], ..request() }).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unknown, r#"invalid protocol filter: unknown protocol: "bogus""#)
+    );
     let large = GetFlowsRequest {
         whitelist: vec![FlowFilter { uuid: vec!["x".repeat(5 << 20)], ..FlowFilter::default() }],
         ..request()

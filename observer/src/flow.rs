@@ -166,3 +166,45 @@ impl Notes {
         self.0 |= other.0;
     }
 }
+
+/// A flow with nothing known, for tests to fill.
+#[cfg(test)]
+pub(crate) fn test_flow() -> Flow {
+    Flow {
+        time_ns: 0,
+        uuid_high: 0,
+        source_ip: None,
+        destination_ip: None,
+        source_xlated: None,
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+        ip_version: 0,
+        tcp_flags: 0,
+        icmp_type: 0,
+        icmp_code: 0,
+        event_type: 0,
+        sub_type: 0,
+        verdict: 0,
+        direction: 0,
+        observation_point: 0,
+        trace_reason: 0,
+        is_reply: Tristate::Unset,
+        ethernet: false,
+        source_mac: [0; 6],
+        destination_mac: [0; 6],
+        source: Arc::default(),
+        destination: Arc::default(),
+        source_service: None,
+        destination_service: None,
+        link: None,
+        drop: None,
+        packets: 0,
+        bytes: 0,
+        first_ns: 0,
+        retransmits: 0,
+        notes: Notes::default(),
+        frontend_ip: None,
+        frontend_port: 0,
+    }
+}

@@ -5,3 +5,5 @@ pub mod endpoint;
 pub mod enrich;
 pub mod flow;
 pub mod instance;
+pub mod serve;
+pub mod store;

@@ -1,6 +1,8 @@
 //! Hubble's API and Observer's own, and everything that is defined by their messages alone.
 #![forbid(unsafe_code)]
 
+pub mod client;
+pub mod filter;
 mod generated;
 pub mod json;
 pub mod names;

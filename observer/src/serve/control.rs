@@ -1,0 +1,79 @@
+//! Observer's own services: `control` on the root-only socket, `stats` beside Hubble's.
+
+use super::encode::{NodeInfo, proto_time};
+use crate::store::Store;
+use observer_proto::{
+    control::{
+        self as wire, CaptureStatusRequest, CaptureStatusResponse, InspectRequest, InspectResponse,
+        ListPoliciesRequest, ListPoliciesResponse, RecordRequest, RecordResponse, control_server::Control,
+    },
+    stats::{GetDropsResponse, GetEdgesResponse, WindowRequest, stats_server::Stats},
+};
+use std::sync::Arc;
+use tonic::{Request, Response, Status, async_trait};
+
+/// What the capture knows of itself.
+pub trait CaptureInfo: Send + Sync {
+    /// Kernel, hooks, links and counters; the server adds node, version, start and store.
+    fn capture_status(&self) -> CaptureStatusResponse;
+}
+
+/// The control service.
+pub(super) struct ControlApi {
+    pub(super) capture: Arc<dyn CaptureInfo>,
+    pub(super) store: Arc<Store>,
+    pub(super) node: Arc<NodeInfo>,
+    /// Unix time in nanoseconds.
+    pub(super) started: i64,
+}
+
+#[async_trait]
+impl Control for ControlApi {
+    async fn capture_status(
+        &self,
+        _: Request<CaptureStatusRequest>,
+    ) -> Result<Response<CaptureStatusResponse>, Status> {
+        Ok(Response::new(CaptureStatusResponse {
+            node_name: self.node.full_name(),
+            version: self.node.version.clone(),
+            started: Some(proto_time(self.started)),
+            store: Some(wire::Store {
+                flows: self.store.len(),
+                capacity: self.store.capacity(),
+                bytes: self.store.bytes(),
+                oldest: self.store.oldest_time().map(proto_time),
+            }),
+            ..self.capture.capture_status()
+        }))
+    }
+
+    async fn inspect(&self, _: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {
+        Err(Status::unimplemented("not built in: inspect"))
+    }
+
+    async fn list_policies(
+        &self,
+        _: Request<ListPoliciesRequest>,
+    ) -> Result<Response<ListPoliciesResponse>, Status> {
+        Err(Status::unimplemented("not built in: policies"))
+    }
+
+    async fn record(&self, _: Request<RecordRequest>) -> Result<Response<RecordResponse>, Status> {
+        Err(Status::unimplemented("not built in: record"))
+    }
+}
+
+/// The stats service, declared only.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StatsApi;
+
+#[async_trait]
+impl Stats for StatsApi {
+    async fn get_drops(&self, _: Request<WindowRequest>) -> Result<Response<GetDropsResponse>, Status> {
+        Err(Status::unimplemented("not built in: drop statistics"))
+    }
+
+    async fn get_edges(&self, _: Request<WindowRequest>) -> Result<Response<GetEdgesResponse>, Status> {
+        Err(Status::unimplemented("not built in: edge statistics"))
+    }
+}

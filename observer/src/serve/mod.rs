@@ -1,0 +1,283 @@
+//! Hubble's gRPC API over the store, on a unix socket and TCP, and the control service on a socket of its own.
+
+mod api;
+mod control;
+pub mod encode;
+mod flows;
+pub mod mask;
+pub mod query;
+mod sockets;
+mod stream;
+mod summary;
+#[cfg(test)]
+mod tests;
+pub mod view;
+mod wire;
+
+pub use control::CaptureInfo;
+pub use encode::NodeInfo;
+pub use flows::Limits;
+
+use crate::store::Store;
+use api::Api;
+use control::{ControlApi, StatsApi};
+use encode::Encoder;
+use flows::{Shared, WithFlows};
+use http::{HeaderName, HeaderValue};
+use observer_proto::{
+    DESCRIPTORS, control::control_server::ControlServer, observer::observer_server::ObserverServer,
+    peer::peer_server::PeerServer, stats::stats_server::StatsServer,
+};
+use sockets::{Access, SocketFile};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{
+    service::Routes,
+    transport::{Server as GrpcServer, server::TcpIncoming},
+};
+use tonic_health::ServingStatus;
+use tower::{layer::util::Stack, util::MapResponseLayer};
+
+/// The name under which Hubble's health is asked for; not the name of a service.
+const HEALTH_NAME: &str = "hubble.server.Observer";
+/// A client that is gone without a word is found within twice this.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Requests have few headers.
+const HEADER_BYTES: u32 = 16 << 10;
+/// How long streams get to end when the server does.
+const SHUTDOWN: Duration = Duration::from_secs(2);
+
+/// Where and as whom to serve.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// The socket of the read-only services.
+    pub socket: PathBuf,
+    /// The socket of the control service, for root only.
+    pub control_socket: PathBuf,
+    /// The group that may use `socket`.
+    pub group: String,
+    /// TCP as well, where wanted.
+    pub listen: Option<SocketAddr>,
+    /// Plain TCP is allowed.
+    pub insecure: bool,
+    /// This node.
+    pub node: NodeInfo,
+    /// What is turned down.
+    pub limits: Limits,
+}
+
+impl ServeConfig {
+    /// The usual places.
+    pub fn new(node: NodeInfo) -> Self {
+        Self {
+            socket: "/run/observer/hubble.sock".into(),
+            control_socket: "/run/observer/control.sock".into(),
+            group: "observer".into(),
+            listen: None,
+            insecure: false,
+            node,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Why serving can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket is in use.
+    #[error("another process is listening on {}", path.display())]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something else stands there.
+    #[error("{} exists and is no socket; move it away or choose another path", path.display())]
+    NoSocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Anybody could replace the socket.
+    #[error("{}: its directory can be written by everybody; choose one that only root can write", path.display())]
+    OpenDirectory {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The system said no.
+    #[error("can't {what} {}: {error}", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// The step.
+        what: &'static str,
+        /// The system's answer.
+        error: io::Error,
+    },
+    /// TCP address not to be had.
+    #[error("can't listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        error: io::Error,
+    },
+    /// Without TLS flows would be readable by everybody on the way.
+    #[error(
+        "listen {address}: TLS is not built in yet; allow plain text with --insecure, or leave --listen out"
+    )]
+    NeedsInsecure {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The version is no header value.
+    #[error("version {0:?} can't be sent as a header")]
+    Version(String),
+    /// The compiled descriptors are broken.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A running server; it ends with [`Server::shutdown`], or at once when dropped.
+#[derive(Debug)]
+pub struct Server {
+    shutdown: watch::Sender<bool>,
+    tasks: JoinSet<Result<(), tonic::transport::Error>>,
+    tcp: Option<SocketAddr>,
+    _files: [SocketFile; 2],
+}
+
+impl Server {
+    /// The TCP address listened on, with the port that the system chose for port 0.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp
+    }
+
+    /// Ends every stream with UNAVAILABLE and waits for that, 2 s at most.
+    pub async fn shutdown(mut self) {
+        self.shutdown.send_replace(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(SHUTDOWN, ended).await.is_err() {
+            tracing::warn!("some clients did not end within {} s and were cut off", SHUTDOWN.as_secs());
+        }
+    }
+}
+
+/// Binds everything, then serves in the background. Must be called within a tokio runtime.
+pub async fn start(
+    config: ServeConfig,
+    store: Arc<Store>,
+    capture: Arc<dyn CaptureInfo>,
+) -> Result<Server, ServeError> {
+    if let (Some(address), false) = (config.listen, config.insecure) {
+        return Err(ServeError::NeedsInsecure { address });
+    }
+    let version = HeaderValue::from_str(&config.node.version)
+        .map_err(|_| ServeError::Version(config.node.version.clone()))?;
+    let (hubble, hubble_file) = bind(&config.socket, Access::Group(&config.group))?;
+    let (control, control_file) = bind(&config.control_socket, Access::Owner)?;
+    let tcp = match config.listen {
+        Some(address) => {
+            let listen = |error| ServeError::Listen { address, error };
+            let listener = TcpListener::bind(address).await.map_err(listen)?;
+            Some((listener.local_addr().map_err(listen)?, listener))
+        }
+        None => None,
+    };
+    let tcp_address = tcp.as_ref().map(|(address, _)| *address);
+
+    let (shutdown, ending) = watch::channel(false);
+    let node = Arc::new(config.node.clone());
+    let api = Api {
+        store: Arc::clone(&store),
+        node: Arc::clone(&node),
+        started: Instant::now(),
+        address: tcp_address
+            .map_or_else(|| format!("unix://{}", config.socket.display()), |address| address.to_string())
+            .into(),
+        shutdown: ending.clone(),
+    };
+    let shared = Shared {
+        store: Arc::clone(&store),
+        encoder: Encoder::new(&node),
+        node: Arc::new((&*node).into()),
+        limits: config.limits,
+        streams: Arc::new(Semaphore::new(config.limits.streams)),
+        shutdown: ending.clone(),
+    };
+    let routes = hubble_routes(api, shared, &config.limits).await?;
+    let control_routes = Routes::new(
+        ControlServer::new(ControlApi { capture, store, node, started: stream::now_ns() })
+            .max_decoding_message_size(config.limits.message_bytes),
+    );
+
+    let mut tasks = JoinSet::new();
+    let grpc = |routes| builder(&config.limits, &version).add_routes(routes);
+    let ended = |mut ending: watch::Receiver<bool>| async move {
+        // An error means that the handle is gone: the same.
+        let _ = ending.wait_for(|down| *down).await;
+    };
+    if let Some((_, listener)) = tcp {
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        tasks.spawn(grpc(routes.clone()).serve_with_incoming_shutdown(incoming, ended(ending.clone())));
+    }
+    for (listener, routes) in [(hubble, routes), (control, control_routes)] {
+        let incoming = UnixListenerStream::new(listener);
+        tasks.spawn(grpc(routes).serve_with_incoming_shutdown(incoming, ended(ending.clone())));
+    }
+    Ok(Server { shutdown, tasks, tcp: tcp_address, _files: [hubble_file, control_file] })
+}
+
+fn bind(path: &std::path::Path, access: Access<'_>) -> Result<(UnixListener, SocketFile), ServeError> {
+    let (listener, file) = sockets::bind(path, access)?;
+    let listener = UnixListener::from_std(listener).map_err(|error| ServeError::Socket {
+        path: path.to_owned(),
+        what: "watch",
+        error,
+    })?;
+    Ok((listener, file))
+}
+
+async fn hubble_routes(api: Api, shared: Shared, limits: &Limits) -> Result<Routes, ServeError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status(HEALTH_NAME, ServingStatus::Serving).await;
+    let reflection =
+        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    let observer = ObserverServer::new(api.clone()).max_decoding_message_size(limits.message_bytes);
+    Ok(Routes::new(WithFlows { inner: observer, context: Arc::new(shared) })
+        .add_service(PeerServer::new(api).max_decoding_message_size(limits.message_bytes))
+        .add_service(StatsServer::new(StatsApi).max_decoding_message_size(limits.message_bytes))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?))
+}
+
+type Response = http::Response<tonic::body::Body>;
+
+/// Adds the header by which Hubble's clients warn of a newer server, to errors too.
+fn builder(
+    limits: &Limits,
+    version: &HeaderValue,
+) -> GrpcServer<
+    Stack<MapResponseLayer<impl Fn(Response) -> Response + Clone + use<>>, tower::layer::util::Identity>,
+> {
+    let version = version.clone();
+    GrpcServer::builder()
+        .max_concurrent_streams(limits.streams_per_connection)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_max_header_list_size(HEADER_BYTES)
+        .layer(MapResponseLayer::new(move |mut response: Response| {
+            response.headers_mut().insert(HeaderName::from_static("hubble-server-version"), version.clone());
+            response
+        }))
+}

@@ -1,0 +1,140 @@
+//! What a GetFlows request selects: where reading starts, what passes, when it ends.
+
+use super::view::{NodeView, View};
+use crate::{
+    flow::Flow,
+    store::{Cursor, Rewind, Step, Store},
+};
+use observer_proto::filter::Filters;
+use std::{ops::ControlFlow, sync::Arc};
+
+/// A checked request; times are Unix times in nanoseconds.
+#[derive(Debug)]
+pub struct Query {
+    /// How many flows; 0 = no limit.
+    pub number: u64,
+    /// Count `number` from the oldest flow on.
+    pub first: bool,
+    /// Go on with new flows.
+    pub follow: bool,
+    /// Nothing older.
+    pub since: Option<i64>,
+    /// Nothing newer.
+    pub until: Option<i64>,
+    /// What passes.
+    pub filter: Filters,
+    /// The node, for the filter.
+    pub node: Arc<NodeView>,
+}
+
+impl Query {
+    fn passes(&self, sequence: u64, flow: &Flow) -> bool {
+        self.filter.matches(&View { sequence, flow, node: &self.node })
+    }
+
+    /// `since` decides over `number`, as in Hubble.
+    fn rewind(&self, store: &Store) -> Rewind {
+        if self.follow && self.number == 0 && self.since.is_none() {
+            let end = store.seen();
+            return Rewind { start: end, end };
+        }
+        if let Some(since) = self.since {
+            return store.rewind(|sequence, flow| {
+                // The time first: it is the cheaper question.
+                if flow.time_ns < since && self.passes(sequence, flow) {
+                    ControlFlow::Break(false)
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
+        }
+        if self.first || self.number == 0 {
+            let end = store.seen();
+            return Rewind { start: store.oldest().min(end), end };
+        }
+        let mut left = self.number;
+        store.rewind(|sequence, flow| {
+            left -= u64::from(self.passes(sequence, flow));
+            if left == 0 { ControlFlow::Break(true) } else { ControlFlow::Continue(()) }
+        })
+    }
+}
+
+/// Reads what a query selects.
+#[derive(Debug)]
+pub struct Reader {
+    query: Query,
+    cursor: Cursor,
+    /// Where a request that doesn't follow ends: what was there when it came.
+    end: Option<u64>,
+    left: Option<u64>,
+}
+
+/// What reading came upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A flow, already given away.
+    Flow,
+    /// A flow that doesn't pass.
+    Skipped,
+    /// So many flows were overwritten before they were read.
+    Lost(u64),
+    /// Nothing newer yet.
+    Pause,
+    /// The request is answered.
+    Done,
+}
+
+impl Reader {
+    /// Finds the start.
+    pub fn new(query: Query, store: &Arc<Store>) -> Self {
+        let Rewind { start, end } = query.rewind(store);
+        Self {
+            cursor: Cursor::new(Arc::clone(store), start),
+            end: (!query.follow).then_some(end),
+            left: (!query.follow && query.number > 0).then_some(query.number),
+            query,
+        }
+    }
+
+    /// Moves one slot; a flow that passes goes to `give`.
+    pub fn next(&mut self, give: impl FnOnce(u64, &Flow)) -> Item {
+        if self.left == Some(0) || self.end.is_some_and(|end| self.cursor.position() >= end) {
+            return Item::Done;
+        }
+        match self.cursor.step() {
+            Step::End => Item::Pause,
+            Step::Lost(count) => {
+                // What was lost past the end was not asked for.
+                let from = self.cursor.position() - count;
+                Item::Lost(self.end.map_or(count, |end| count.min(end - from)))
+            }
+            Step::Flow(sequence, flow) => {
+                if self.query.since.is_some_and(|since| flow.time_ns < since) {
+                    return Item::Skipped;
+                }
+                // Hubble takes the ring to be in order of time.
+                if self.query.until.is_some_and(|until| flow.time_ns > until) {
+                    self.left = Some(0);
+                    return Item::Done;
+                }
+                if !self.query.passes(sequence, flow) {
+                    return Item::Skipped;
+                }
+                self.left = self.left.map(|left| left - 1);
+                give(sequence, flow);
+                Item::Flow
+            }
+        }
+    }
+
+    /// Sequence number of the next slot.
+    pub fn position(&self) -> u64 {
+        self.cursor.position()
+    }
+
+    /// Lets go of the store's memory before a wait.
+    pub fn park(&mut self) {
+        self.cursor.park();
+    }
+}

@@ -1,0 +1,253 @@
+//! The body of a GetFlows answer: many gRPC messages in one HTTP/2 write.
+//!
+//! An idle stream is flushed at once; a busy one at most every [`BUSY_FLUSH`], or when [`CHUNK`] bytes are there. One
+//! write for each flow would cost several times the encoding.
+
+use super::{
+    encode::Encoder,
+    mask::Mask,
+    query::{Item, Reader},
+};
+use crate::store::{Loss, LossCursor, LossSource, Store};
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use observer_proto::flow::LostEventSource;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::{Instant, sleep_until},
+};
+use tonic::{Code, Status};
+
+const CHUNK: usize = 32 << 10;
+const BUSY_FLUSH: Duration = Duration::from_millis(2);
+/// Hubble's interval: at most one LostEvent of a source in this time.
+const LOST_INTERVAL: Duration = Duration::from_secs(1);
+/// Slots looked at before other tasks get their turn.
+const BUDGET: usize = 4096;
+
+/// A stream of flows, from its start to its trailers.
+pub(super) struct FlowStream {
+    store: Arc<Store>,
+    reader: Reader,
+    encoder: Encoder,
+    mask: Option<Mask>,
+    out: Vec<u8>,
+    flushed: Option<Instant>,
+    reported: LossCursor,
+    lost: [Pending; SOURCES.len()],
+    shutdown: watch::Receiver<bool>,
+    /// Gives the stream's place back when it ends.
+    _permit: OwnedSemaphorePermit,
+}
+
+const SOURCES: [LostEventSource; 3] = [
+    LostEventSource::PerfEventRingBuffer,
+    LostEventSource::ObserverEventsQueue,
+    LostEventSource::HubbleRingBuffer,
+];
+
+/// Losses of one source that the client doesn't know yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pending {
+    count: u64,
+    first: i64,
+    last: i64,
+    told: Option<Instant>,
+}
+
+impl Pending {
+    fn add(&mut self, count: u64, first: i64, last: i64) {
+        if self.count == 0 {
+            (self.first, self.last) = (first, last);
+        }
+        self.count += count;
+        self.first = self.first.min(first);
+        self.last = self.last.max(last);
+    }
+
+    /// When it may be told.
+    fn due(&self) -> Option<Instant> {
+        (self.count > 0).then(|| self.told.map_or_else(Instant::now, |told| told + LOST_INTERVAL))
+    }
+}
+
+/// Why filling the buffer stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Full,
+    Budget,
+    Pause,
+    Done,
+}
+
+impl FlowStream {
+    pub(super) fn new(
+        store: Arc<Store>,
+        reader: Reader,
+        encoder: Encoder,
+        mask: Option<Mask>,
+        shutdown: watch::Receiver<bool>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self {
+            reported: store.losses(),
+            store,
+            reader,
+            encoder,
+            mask,
+            out: Vec::new(),
+            flushed: None,
+            lost: [Pending::default(); 3],
+            shutdown,
+            _permit: permit,
+        }
+    }
+
+    pub(super) fn into_body(self) -> FlowBody {
+        FlowBody(Some(Box::pin(self.next())))
+    }
+
+    /// The next write, or the end's status.
+    async fn next(mut self) -> Result<(Bytes, Self), Status> {
+        loop {
+            if *self.shutdown.borrow() {
+                return Err(Status::unavailable("the server is shutting down"));
+            }
+            let stop = self.fill();
+            self.take_reported();
+            self.tell_lost(stop == Stop::Done);
+            match stop {
+                Stop::Budget => tokio::task::yield_now().await,
+                Stop::Done if self.out.is_empty() => return Err(Status::ok("")),
+                Stop::Done | Stop::Full => return Ok(self.flush()),
+                Stop::Pause if self.out.is_empty() => self.wait().await,
+                Stop::Pause => match self.flushed.map(|flushed| flushed + BUSY_FLUSH) {
+                    Some(busy) if Instant::now() < busy => {
+                        self.reader.park();
+                        sleep_until(busy).await;
+                    }
+                    _ => return Ok(self.flush()),
+                },
+            }
+        }
+    }
+
+    fn fill(&mut self) -> Stop {
+        let Self { reader, encoder, mask, out, .. } = self;
+        for _ in 0..BUDGET {
+            if out.len() >= CHUNK {
+                return Stop::Full;
+            }
+            match reader.next(|sequence, flow| encoder.response(out, sequence, flow, mask.as_ref())) {
+                Item::Flow | Item::Skipped => {}
+                Item::Lost(count) => {
+                    let now = now_ns();
+                    self.lost[2].add(count, now, now);
+                    // Before the flows that follow the gap, if it may be told now.
+                    Self::tell(&mut self.lost, encoder, out, false);
+                }
+                Item::Pause => return Stop::Pause,
+                Item::Done => return Stop::Done,
+            }
+        }
+        Stop::Budget
+    }
+
+    fn take_reported(&mut self) {
+        for Loss { source, count, first, last } in self.store.take_losses(&mut self.reported) {
+            let index = match source {
+                LossSource::KernelRing => 0,
+                LossSource::Queue => 1,
+            };
+            self.lost[index].add(count, first, last);
+        }
+    }
+
+    fn tell_lost(&mut self, at_the_end: bool) {
+        Self::tell(&mut self.lost, &self.encoder, &mut self.out, at_the_end);
+    }
+
+    /// Writes the losses that are due; at the end of the stream all of them, so that the sum is right.
+    fn tell(lost: &mut [Pending], encoder: &Encoder, out: &mut Vec<u8>, all: bool) {
+        for (pending, source) in lost.iter_mut().zip(SOURCES) {
+            let Some(due) = pending.due() else { continue };
+            let now = Instant::now();
+            if all || due <= now {
+                encoder.lost(out, source, pending.count, pending.first, pending.last);
+                *pending = Pending { told: Some(now), ..Pending::default() };
+            }
+        }
+    }
+
+    /// Until there is something to do: a flow, a loss that becomes due, the server's end.
+    async fn wait(&mut self) {
+        self.reader.park();
+        let due = self.lost.iter().filter_map(Pending::due).min();
+        let position = self.reader.position();
+        tokio::select! {
+            () = self.store.changed(position, &self.reported) => {}
+            () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
+            _ = self.shutdown.wait_for(|down| *down) => {}
+        }
+    }
+
+    fn flush(mut self) -> (Bytes, Self) {
+        self.reader.park();
+        self.flushed = Some(Instant::now());
+        let next = Vec::with_capacity(self.out.len());
+        (Bytes::from(std::mem::replace(&mut self.out, next)), self)
+    }
+}
+
+pub(super) fn now_ns() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+type NextWrite = Pin<Box<dyn Future<Output = Result<(Bytes, FlowStream), Status>> + Send>>;
+
+/// A [`FlowStream`] as an HTTP body.
+pub(super) struct FlowBody(Option<NextWrite>);
+
+impl Body for FlowBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(next) = &mut self.0 else { return Poll::Ready(None) };
+        let frame = match std::task::ready!(next.as_mut().poll(cx)) {
+            Ok((bytes, stream)) => {
+                self.0 = Some(Box::pin(stream.next()));
+                Frame::data(bytes)
+            }
+            Err(status) => {
+                self.0 = None;
+                Frame::trailers(trailers(&status))
+            }
+        };
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        trailers.insert("grpc-status", http::HeaderValue::from(Code::Internal as i32));
+    }
+    trailers
+}

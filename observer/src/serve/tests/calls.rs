@@ -1,0 +1,351 @@
+//! Calls from a client over the unix socket.
+
+use crate::{
+    flow::{Flow, test_flow},
+    serve::{CaptureInfo, NodeInfo, ServeConfig, ServeError, Server, start},
+    store::{LossSource, Store, StoreConfig, Writer},
+};
+use observer_proto::{
+    control::{CaptureStatusRequest, CaptureStatusResponse, RecordRequest, control_client::ControlClient},
+    flow::{FlowFilter, LostEventSource, Verdict},
+    observer::{
+        GetAgentEventsRequest, GetFlowsRequest, GetFlowsResponse, GetNodesRequest, ServerStatusRequest,
+        get_flows_response::ResponseTypes, observer_client::ObserverClient,
+    },
+    peer::{ChangeNotificationType, NotifyRequest, peer_client::PeerClient},
+};
+use prost_types::Timestamp;
+use std::{path::Path, sync::Arc};
+use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+struct Capture;
+
+impl CaptureInfo for Capture {
+    fn capture_status(&self) -> CaptureStatusResponse {
+        CaptureStatusResponse { kernel: "6.12".into(), ..CaptureStatusResponse::default() }
+    }
+}
+
+struct Bed {
+    directory: tempfile::TempDir,
+    server: Server,
+    store: Arc<Store>,
+    writer: Writer,
+}
+
+fn config(directory: &Path) -> ServeConfig {
+    let node =
+        NodeInfo { cluster: "default".into(), name: "n1".into(), labels: vec![], version: "0.1.0".into() };
+    ServeConfig {
+        socket: directory.join("hubble.sock"),
+        control_socket: directory.join("control.sock"),
+        group: "root".into(),
+        ..ServeConfig::new(node)
+    }
+}
+
+async fn bed(flows: usize) -> Bed {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, writer) = Store::new(StoreConfig { flows, bytes: usize::MAX });
+    let server = start(config(directory.path()), Arc::clone(&store), Arc::new(Capture)).await.unwrap();
+    Bed { directory, server, store, writer }
+}
+
+/// A flow `second` seconds after 1970; every third is dropped.
+fn at(second: u64) -> Flow {
+    let verdict = if second.is_multiple_of(3) { Verdict::Dropped } else { Verdict::Forwarded };
+    Flow { time_ns: second as i64 * 1_000_000_000, verdict: verdict as u8, ..test_flow() }
+}
+
+impl Bed {
+    async fn channel(&self, socket: &str) -> Channel {
+        let path = self.directory.path().join(socket);
+        tonic::transport::Endpoint::from_shared(format!("unix://{}", path.display()))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap()
+    }
+
+    async fn client(&self) -> ObserverClient<Channel> {
+        ObserverClient::new(self.channel("hubble.sock").await)
+    }
+
+    async fn stream(&self, request: GetFlowsRequest) -> Result<Streaming<GetFlowsResponse>, Status> {
+        self.client().await.get_flows(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// The seconds of all flows of a request that ends by itself.
+    async fn seconds(&self, request: GetFlowsRequest) -> Vec<i64> {
+        let mut stream = self.stream(request).await.unwrap();
+        let mut seconds = Vec::new();
+        while let Some(response) = stream.message().await.unwrap() {
+            seconds.push(response.time.unwrap().seconds);
+        }
+        seconds
+    }
+
+    fn push(&mut self, seconds: impl IntoIterator<Item = u64>) {
+        for second in seconds {
+            self.writer.push(at(second));
+        }
+        self.writer.publish();
+    }
+}
+
+fn drops() -> Vec<FlowFilter> {
+    vec![FlowFilter { verdict: vec![Verdict::Dropped.into()], ..FlowFilter::default() }]
+}
+
+#[tokio::test]
+async fn what_a_request_selects() {
+    let mut bed = bed(100).await;
+    bed.push(1..=10);
+    // Out of order: an older one late.
+    bed.push([4]);
+    let request = GetFlowsRequest::default;
+    let time = |seconds| Some(Timestamp { seconds, nanos: 0 });
+    let all = vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 4];
+    for (name, request, expected) in [
+        ("no number is everything", request(), all.clone()),
+        ("all", GetFlowsRequest { number: u64::MAX, ..request() }, all.clone()),
+        ("last, the newest included", GetFlowsRequest { number: 3, ..request() }, vec![9, 10, 4]),
+        ("first", GetFlowsRequest { number: 3, first: true, ..request() }, vec![1, 2, 3]),
+        ("last matching", GetFlowsRequest { number: 2, whitelist: drops(), ..request() }, vec![6, 9]),
+        (
+            "first matching",
+            GetFlowsRequest { number: 2, first: true, whitelist: drops(), ..request() },
+            vec![3, 6],
+        ),
+        ("blacklist", GetFlowsRequest { number: 3, blacklist: drops(), ..request() }, vec![8, 10, 4]),
+        // The late 4 is the first older than since from behind, so reading starts after it.
+        ("since stops at a late older one", GetFlowsRequest { since: time(8), ..request() }, vec![]),
+        ("since", GetFlowsRequest { since: time(8), whitelist: drops(), ..request() }, vec![9]),
+        (
+            "since decides over number",
+            GetFlowsRequest { since: time(2), number: 2, whitelist: drops(), ..request() },
+            vec![3, 6],
+        ),
+        ("since in the future", GetFlowsRequest { since: time(253_402_300_799), ..request() }, vec![]),
+        ("until stops at the first newer", GetFlowsRequest { until: time(3), ..request() }, vec![1, 2, 3]),
+        ("until before since", GetFlowsRequest { since: time(3), until: time(2), ..request() }, vec![]),
+    ] {
+        assert_eq!(bed.seconds(request).await, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn following_starts_where_asked_and_goes_on() {
+    let mut bed = bed(100).await;
+    bed.push(1..=5);
+    let follow = GetFlowsRequest { follow: true, ..GetFlowsRequest::default() };
+    let mut new_only = bed.stream(follow.clone()).await.unwrap();
+    let mut last_two = bed.stream(GetFlowsRequest { number: 2, ..follow.clone() }).await.unwrap();
+    let since = Some(Timestamp { seconds: 3, nanos: 0 });
+    let mut from_three = bed.stream(GetFlowsRequest { since, number: 1, ..follow }).await.unwrap();
+    bed.push(6..=7);
+    for (stream, expected) in [(&mut new_only, 6..=7), (&mut last_two, 4..=7), (&mut from_three, 3..=7)] {
+        for second in expected {
+            let response = stream.message().await.unwrap().unwrap();
+            assert_eq!(response.time.unwrap().seconds, second);
+        }
+    }
+}
+
+#[tokio::test]
+async fn refused_requests_say_why() {
+    let bed = bed(100).await;
+    let request = GetFlowsRequest::default;
+    let mask = |path: &str| Some(prost_types::FieldMask { paths: vec![path.into()] });
+    for (request, code, text) in [
+        (
+            GetFlowsRequest { first: true, follow: true, ..request() },
+            Code::InvalidArgument,
+            "first cannot be specified with follow",
+        ),
+        (
+            GetFlowsRequest { field_mask: mask("nose"), ..request() },
+            Code::Unknown,
+            r#"invalid fieldmask: "nose": Flow has no field "nose""#,
+        ),
+        (
+            GetFlowsRequest { whitelist: vec![FlowFilter::default(); 257], ..request() },
+            Code::InvalidArgument,
+            "whitelist: 257 filters are more than the limit of 128",
+        ),
+        (
+            GetFlowsRequest { until: Some(Timestamp { seconds: 0, nanos: -1 }), ..request() },
+            Code::InvalidArgument,
+            "until: not a valid timestamp",
+        ),
+    ] {
+        let status = bed.stream(request).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status}");
+        assert!(status.message().starts_with(text), "{status}");
+        assert_eq!(status.metadata().get("hubble-server-version").unwrap(), "0.1.0");
+    }
+    let bad = FlowFilter { protocol: vec!["bogus".into()], ..FlowFilter::default() };
+    let status = bed.stream(GetFlowsRequest { whitelist: vec![bad], ..request() }).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unknown, r#"invalid protocol filter: unknown protocol: "bogus""#)
+    );
+    let large = GetFlowsRequest {
+        whitelist: vec![FlowFilter { uuid: vec!["x".repeat(5 << 20)], ..FlowFilter::default() }],
+        ..request()
+    };
+    assert_eq!(bed.stream(large).await.unwrap_err().code(), Code::OutOfRange);
+}
+
+#[tokio::test]
+async fn a_slow_reader_loses_by_exact_count() {
+    const FLOWS: u64 = 40_000;
+    let mut bed = bed(1000).await;
+    let mut stream =
+        bed.stream(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() }).await.unwrap();
+    bed.push([0]);
+    assert!(stream.message().await.unwrap().is_some());
+    for from in (1..FLOWS).step_by(100) {
+        bed.push(from..(from + 100).min(FLOWS));
+        if from % 1000 == 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let (mut read, mut lost, mut previous) = (1, 0, 0);
+    while read + lost < FLOWS {
+        let response = stream.message().await.unwrap().unwrap();
+        match response.response_types.unwrap() {
+            ResponseTypes::Flow(flow) => {
+                let second = flow.time.unwrap().seconds;
+                assert!(second > previous, "{second} after {previous}");
+                previous = second;
+                read += 1;
+            }
+            ResponseTypes::LostEvents(event) => {
+                assert_eq!(event.source(), LostEventSource::HubbleRingBuffer);
+                assert!(event.first.unwrap().seconds <= event.last.unwrap().seconds);
+                lost += event.num_events_lost;
+            }
+            ResponseTypes::NodeStatus(_) => panic!("a node status"),
+        }
+    }
+    assert_eq!(read + lost, FLOWS);
+    assert!(lost > 0, "nothing was overwritten: the test shows nothing");
+    assert_eq!(bed.store.seen(), FLOWS);
+}
+
+#[tokio::test]
+async fn losses_of_earlier_stages_reach_open_streams() {
+    let bed = bed(100).await;
+    bed.store.report_lost(LossSource::KernelRing, 99, 1, 1);
+    let mut stream =
+        bed.stream(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() }).await.unwrap();
+    bed.store.report_lost(LossSource::KernelRing, 5, 2_000_000_000, 3_000_000_000);
+    let response = stream.message().await.unwrap().unwrap();
+    let Some(ResponseTypes::LostEvents(event)) = response.response_types else { panic!("no loss") };
+    assert_eq!((event.source(), event.num_events_lost), (LostEventSource::PerfEventRingBuffer, 5));
+    assert_eq!((event.first.unwrap().seconds, event.last.unwrap().seconds), (2, 3));
+}
+
+#[tokio::test]
+async fn the_other_calls_answer_or_say_that_they_are_not_built_in() {
+    let mut bed = bed(1024).await;
+    bed.push(1..=3);
+    let mut client = bed.client().await;
+    let status = client.server_status(ServerStatusRequest {}).await.unwrap();
+    assert_eq!(status.metadata().get("hubble-server-version").unwrap(), "0.1.0");
+    let status = status.into_inner();
+    assert_eq!((status.num_flows, status.max_flows, status.seen_flows), (3, 1024, 3));
+    assert_eq!(status.version, "observer v0.1.0");
+    let nodes = client.get_nodes(GetNodesRequest {}).await.unwrap().into_inner().nodes;
+    assert_eq!((nodes.len(), nodes[0].name.as_str()), (1, "default/n1"));
+    let agent = client.get_agent_events(GetAgentEventsRequest::default()).await.unwrap_err();
+    assert_eq!((agent.code(), agent.message()), (Code::Unimplemented, "not built in: agent events"));
+
+    let channel = bed.channel("hubble.sock").await;
+    for service in ["", "hubble.server.Observer"] {
+        let request = HealthCheckRequest { service: service.into() };
+        assert_eq!(HealthClient::new(channel.clone()).check(request).await.unwrap().into_inner().status, 1);
+    }
+    let mut peers = PeerClient::new(channel.clone()).notify(NotifyRequest {}).await.unwrap().into_inner();
+    let own = peers.message().await.unwrap().unwrap();
+    assert_eq!((own.name.as_str(), own.r#type()), ("n1", ChangeNotificationType::PeerAdded));
+
+    let mut control = ControlClient::new(bed.channel("control.sock").await);
+    let capture = control.capture_status(CaptureStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((capture.kernel.as_str(), capture.node_name.as_str()), ("6.12", "default/n1"));
+    assert_eq!(capture.store.unwrap().flows, 3);
+    let record = control.record(RecordRequest::default()).await.unwrap_err();
+    assert_eq!((record.code(), record.message()), (Code::Unimplemented, "not built in: record"));
+    let misplaced = ControlClient::new(channel).capture_status(CaptureStatusRequest {}).await.unwrap_err();
+    assert_eq!(misplaced.code(), Code::Unimplemented, "control must not be on the open socket");
+}
+
+#[tokio::test]
+async fn reflection_lists_the_services() {
+    use tonic_reflection::pb::v1alpha::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let bed = bed(10).await;
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut answers = ServerReflectionClient::new(bed.channel("hubble.sock").await)
+        .server_reflection_info(tokio_stream::once(request))
+        .await
+        .unwrap()
+        .into_inner();
+    let Some(MessageResponse::ListServicesResponse(list)) =
+        answers.message().await.unwrap().unwrap().message_response
+    else {
+        panic!("no list")
+    };
+    let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+    for name in ["observer.Observer", "peer.Peer"] {
+        assert!(names.iter().any(|found| found == name), "{name} is not in {names:?}");
+    }
+}
+
+#[tokio::test]
+async fn shutdown_ends_streams_with_unavailable() {
+    let mut bed = bed(100).await;
+    let mut idle = bed.stream(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() }).await.unwrap();
+    let mut unread =
+        bed.stream(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() }).await.unwrap();
+    bed.push([1]);
+    idle.message().await.unwrap().unwrap();
+    let before = std::time::Instant::now();
+    let Bed { server, directory, .. } = bed;
+    server.shutdown().await;
+    assert!(before.elapsed().as_millis() < 2500);
+    assert_eq!(idle.message().await.unwrap_err().code(), Code::Unavailable);
+    while let Ok(Some(_)) = unread.message().await {}
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "sockets are left");
+}
+
+#[tokio::test]
+async fn tcp_needs_insecure_and_streams_are_limited() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _writer) = Store::new(StoreConfig::default());
+    let mut config = ServeConfig { listen: Some("127.0.0.1:0".parse().unwrap()), ..config(directory.path()) };
+    let refused = start(config.clone(), Arc::clone(&store), Arc::new(Capture)).await.unwrap_err();
+    assert!(matches!(refused, ServeError::NeedsInsecure { .. }), "{refused}");
+
+    (config.insecure, config.limits.streams) = (true, 1);
+    let server = start(config, store, Arc::new(Capture)).await.unwrap();
+    let url = format!("http://{}", server.tcp_address().unwrap());
+    let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let mut client = ObserverClient::new(channel);
+    let follow = GetFlowsRequest { follow: true, ..GetFlowsRequest::default() };
+    let first = client.get_flows(follow.clone()).await.unwrap();
+    let second = client.get_flows(follow.clone()).await.unwrap_err();
+    assert_eq!(
+        (second.code(), second.message()),
+        (Code::ResourceExhausted, "too many GetFlows streams: at most 1")
+    );
+    drop(first);
+    server.shutdown().await;
+}

@@ -1,0 +1,3 @@
+//! The server over a real socket, and what it encodes.
+mod calls;
+mod encoding;

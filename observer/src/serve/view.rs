@@ -1,0 +1,170 @@
+//! What filters may ask of a stored flow, in the terms of Hubble's messages.
+
+use super::encode::{NodeInfo, uuid_text};
+use crate::{
+    endpoint::Endpoint,
+    flow::{Flow, Notes},
+};
+use observer_proto::filter::{EndpointView, FlowView, L4, Side};
+use std::{borrow::Cow, net::IpAddr};
+
+/// A stored flow with what it takes from its place in the store and from the node.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// The record.
+    pub flow: &'a Flow,
+    /// The node that saw it.
+    pub node: &'a NodeView,
+}
+
+/// What flows take from the node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeView {
+    /// `cluster/node`.
+    pub name: String,
+    /// `key=value`.
+    pub labels: Vec<String>,
+}
+
+impl From<&NodeInfo> for NodeView {
+    fn from(node: &NodeInfo) -> Self {
+        Self { name: node.full_name(), labels: node.labels.clone() }
+    }
+}
+
+impl FlowView for View<'_> {
+    type Endpoint = Endpoint;
+
+    fn ip(&self, side: Side) -> Option<IpAddr> {
+        match side {
+            Side::Source => self.flow.source_ip,
+            Side::Destination => self.flow.destination_ip,
+        }
+    }
+
+    fn source_ip_xlated(&self) -> Option<IpAddr> {
+        self.flow.source_xlated
+    }
+
+    fn ip_version(&self) -> i32 {
+        match self.flow.ip_version {
+            4 => 1,
+            6 => 2,
+            _ => 0,
+        }
+    }
+
+    fn encrypted(&self) -> Option<bool> {
+        (self.flow.ip_version != 0).then_some(false)
+    }
+
+    fn l4(&self) -> Option<L4> {
+        let protocol = if self.flow.ip_version == 0 { 0 } else { self.flow.protocol };
+        Some(match protocol {
+            1 => L4::IcmpV4,
+            2 => L4::Igmp,
+            6 => L4::Tcp,
+            17 => L4::Udp,
+            58 => L4::IcmpV6,
+            112 => L4::Vrrp,
+            132 => L4::Sctp,
+            _ => return None,
+        })
+    }
+
+    fn port(&self, side: Side) -> Option<u16> {
+        let has_ports = matches!(self.flow.protocol, 6 | 17 | 132) && !self.flow.notes.has(Notes::FRAGMENT);
+        has_ports.then_some(match side {
+            Side::Source => self.flow.source_port,
+            Side::Destination => self.flow.destination_port,
+        })
+    }
+
+    fn tcp_flags(&self) -> Option<u16> {
+        (self.flow.protocol == 6 && !self.flow.notes.has(Notes::FRAGMENT)).then_some(self.flow.tcp_flags)
+    }
+
+    fn verdict(&self) -> i32 {
+        self.flow.verdict.into()
+    }
+
+    fn drop_reason_desc(&self) -> i32 {
+        if self.flow.event_type == 1 { self.flow.sub_type.into() } else { 0 }
+    }
+
+    fn event_type(&self) -> (i32, i32) {
+        (self.flow.event_type.into(), self.flow.sub_type.into())
+    }
+
+    fn is_reply(&self) -> Option<bool> {
+        self.flow.is_reply.as_option()
+    }
+
+    fn traffic_direction(&self) -> i32 {
+        self.flow.direction.into()
+    }
+
+    fn endpoint(&self, side: Side) -> Option<&Endpoint> {
+        Some(match side {
+            Side::Source => &self.flow.source,
+            Side::Destination => &self.flow.destination,
+        })
+    }
+
+    fn service(&self, side: Side) -> Option<(&str, &str)> {
+        let service = match side {
+            Side::Source => self.flow.source_service.as_ref(),
+            Side::Destination => self.flow.destination_service.as_ref(),
+        };
+        service.map(|service| (service.namespace.as_str(), service.name.as_str()))
+    }
+
+    /// DNS is not watched yet.
+    fn names(&self, _: Side) -> impl Iterator<Item = &str> {
+        std::iter::empty()
+    }
+
+    fn node_name(&self) -> &str {
+        &self.node.name
+    }
+
+    fn node_labels(&self) -> impl Iterator<Item = &str> {
+        self.node.labels.iter().map(String::as_str)
+    }
+
+    fn uuid(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&uuid_text(self.flow.uuid_high, self.sequence)).into_owned().into()
+    }
+
+    fn interface(&self) -> Option<(u32, &str)> {
+        self.flow.link.as_ref().map(|link| (link.index, link.name.as_str()))
+    }
+}
+
+impl EndpointView for Endpoint {
+    fn identity(&self) -> u32 {
+        self.identity
+    }
+
+    fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    fn pod_name(&self) -> &str {
+        &self.pod_name
+    }
+
+    fn cluster_name(&self) -> &str {
+        &self.cluster
+    }
+
+    fn labels(&self) -> impl Iterator<Item = &str> {
+        self.labels.iter().map(String::as_str)
+    }
+
+    fn workloads(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.workloads.iter().map(|workload| (workload.kind.as_str(), workload.name.as_str()))
+    }
+}

@@ -1,0 +1,103 @@
+//! Reading the store forwards, with exact counts of what was overwritten, and finding where to start.
+
+use super::{Store, segment::Segment};
+use crate::flow::Flow;
+use std::{ops::ControlFlow, sync::Arc};
+
+/// A place in the store that moves forward. For every cursor, slots passed = flows read + flows lost.
+#[derive(Debug)]
+pub struct Cursor {
+    store: Arc<Store>,
+    next: u64,
+    segment: Option<Arc<Segment>>,
+}
+
+/// What a cursor came upon.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// The flow with this sequence number.
+    Flow(u64, &'a Flow),
+    /// So many flows were overwritten before they were read.
+    Lost(u64),
+    /// Nothing newer yet.
+    End,
+}
+
+impl Cursor {
+    /// At sequence number `next`; what is older than the store reaches counts as lost.
+    pub fn new(store: Arc<Store>, next: u64) -> Self {
+        Self { store, next, segment: None }
+    }
+
+    /// Sequence number of the next flow.
+    pub fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// The store read from.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Moves one step.
+    pub fn step(&mut self) -> Step<'_> {
+        if self.next >= self.store.head() {
+            return Step::End;
+        }
+        let held = self.segment.as_ref().is_some_and(|segment| segment.get(self.next).is_some());
+        if !held {
+            let segments = self.store.segments.load();
+            let after = segments.partition_point(|segment| segment.base() <= self.next);
+            let Some(index) = after.checked_sub(1) else {
+                let oldest = segments.first().map_or(self.next, |segment| segment.base());
+                let lost = oldest - self.next;
+                self.next = oldest;
+                return Step::Lost(lost);
+            };
+            self.segment = Some(Arc::clone(&segments[index]));
+        }
+        match self.segment.as_ref().and_then(|segment| segment.get(self.next)) {
+            Some(flow) => {
+                self.next += 1;
+                Step::Flow(self.next - 1, flow)
+            }
+            None => Step::End,
+        }
+    }
+
+    /// Lets go of the memory under the cursor: a reader that pauses must not keep what the store has freed.
+    pub fn park(&mut self) {
+        self.segment = None;
+    }
+}
+
+/// Where a walk back from the newest flow stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewind {
+    /// The sequence number to start reading at.
+    pub start: u64,
+    /// The sequence number after the newest flow when the walk began.
+    pub end: u64,
+}
+
+impl Store {
+    /// Walks back from the newest flow until `visit` breaks, and starts *at* that flow if it breaks with `true`, after
+    /// it if with `false`. Without a break, the start is the oldest flow.
+    pub fn rewind(&self, mut visit: impl FnMut(u64, &Flow) -> ControlFlow<bool>) -> Rewind {
+        // Head before list: the list then reaches at least to that head.
+        let end = self.head();
+        let segments = self.segments.load_full();
+        let oldest = segments.first().map_or(0, |segment| segment.base());
+        let mut until = end;
+        for segment in segments.iter().rev() {
+            for sequence in (segment.base()..until.max(segment.base())).rev() {
+                let Some(flow) = segment.get(sequence) else { continue };
+                if let ControlFlow::Break(included) = visit(sequence, flow) {
+                    return Rewind { start: sequence + u64::from(!included), end };
+                }
+            }
+            until = until.min(segment.base());
+        }
+        Rewind { start: oldest.min(end), end }
+    }
+}

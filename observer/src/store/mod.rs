@@ -1,0 +1,168 @@
+//! The ring of the newest flows: one writer, any number of readers by cursor.
+//!
+//! Flows lie in segments of write-once slots. Readers follow a published head and never take a lock that the writer
+//! needs for a flow; the list of segments is swapped whole when a segment is full. Memory is freed by whole segments.
+
+mod cursor;
+mod losses;
+mod namespaces;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use cursor::{Cursor, Rewind, Step};
+pub use losses::{Loss, LossCursor, LossSource};
+pub use namespaces::Namespace;
+pub use writer::Writer;
+
+use arc_swap::ArcSwap;
+use namespaces::Namespaces;
+use segment::Segment;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+use tokio::sync::Notify;
+
+/// How much the store keeps: the smaller of the two limits holds.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreConfig {
+    /// At most so many flows.
+    pub flows: usize,
+    /// At most about so many bytes, shared ends included; what is shared by several segments counts in each.
+    pub bytes: usize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { flows: 65_536, bytes: 128 << 20 }
+    }
+}
+
+/// The flows kept; see [`Writer`] for filling it and [`Cursor`] for reading it.
+#[derive(Debug)]
+pub struct Store {
+    segments: ArcSwap<Vec<Arc<Segment>>>,
+    /// Sequence number of the next flow: everything below is written and readable.
+    head: AtomicU64,
+    bytes: AtomicU64,
+    capacity: u64,
+    wake: Notify,
+    namespaces: ArcSwap<Namespaces>,
+    losses: losses::Losses,
+}
+
+impl Store {
+    /// An empty store and its only writer.
+    pub fn new(config: StoreConfig) -> (Arc<Self>, Writer) {
+        let shape = writer::Shape::of(config);
+        let first = Arc::new(Segment::new(0, shape.segment));
+        let store = Arc::new(Self {
+            bytes: AtomicU64::new(first.fixed_bytes() as u64),
+            segments: ArcSwap::from_pointee(vec![Arc::clone(&first)]),
+            head: AtomicU64::new(0),
+            capacity: (shape.segments * shape.segment) as u64,
+            wake: Notify::new(),
+            namespaces: ArcSwap::from_pointee(Namespaces::default()),
+            losses: losses::Losses::default(),
+        });
+        let writer = Writer::new(Arc::clone(&store), shape, first);
+        (store, writer)
+    }
+
+    /// Flows that can be read now.
+    pub fn len(&self) -> u64 {
+        // The list first: a head read later can only be larger, never below the oldest base.
+        let oldest = self.oldest();
+        self.head() - oldest
+    }
+
+    /// Whether there is nothing to read.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The most flows it can hold.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Bytes held, counted as [`StoreConfig::bytes`] says.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Flows written since the start; also the sequence number of the next one.
+    pub fn seen(&self) -> u64 {
+        self.head()
+    }
+
+    /// Sequence number of the oldest flow that can be read.
+    pub fn oldest(&self) -> u64 {
+        self.segments.load().first().map_or(0, |segment| segment.base())
+    }
+
+    /// Unix time in nanoseconds of the oldest flow.
+    pub fn oldest_time(&self) -> Option<i64> {
+        self.segments.load().first()?.get_at(0).map(|flow| flow.time_ns)
+    }
+
+    /// Flows per second over the minute before `now_ns`, or over the time that the store reaches back if that is less.
+    pub fn rate(&self, now_ns: i64) -> f64 {
+        const MINUTE: i64 = 60_000_000_000;
+        const SECOND: i64 = 1_000_000_000;
+        let Some(oldest) = self.oldest_time() else { return 0.0 };
+        let from = now_ns.saturating_sub(MINUTE);
+        let span = now_ns.saturating_sub(oldest).clamp(SECOND, MINUTE);
+        let segments = self.segments.load();
+        let head = self.head();
+        let recent: u64 = segments.iter().map(|segment| segment.count_from(from, head)).sum();
+        recent as f64 / (span as f64 / SECOND as f64)
+    }
+
+    /// Namespaces of the flows of the hour before `now_ns`, sorted by cluster, then name.
+    pub fn namespaces(&self, now_ns: i64) -> Vec<Namespace> {
+        let mut names = Namespaces::clone(&self.namespaces.load());
+        if let Some(current) = self.segments.load().last() {
+            for flow in current.flows() {
+                names.see(&flow.source, flow.time_ns);
+                names.see(&flow.destination, flow.time_ns);
+            }
+        }
+        names.since_an_hour_before(now_ns)
+    }
+
+    /// Counts events that an earlier stage lost, for the streams that are open; `first` and `last` are Unix times in
+    /// nanoseconds.
+    pub fn report_lost(&self, source: LossSource, count: u64, first: i64, last: i64) {
+        self.losses.report(source, count, first, last);
+        self.wake.notify_waiters();
+    }
+
+    /// A reader of the losses reported from now on.
+    pub fn losses(&self) -> LossCursor {
+        self.losses.cursor()
+    }
+
+    /// What was reported since the last call with this cursor, one entry for each source.
+    pub fn take_losses(&self, cursor: &mut LossCursor) -> Vec<Loss> {
+        self.losses.take(cursor)
+    }
+
+    /// Waits until there is a flow at or after sequence number `next`, or a loss that `losses` doesn't know yet.
+    pub async fn changed(&self, next: u64, losses: &LossCursor) {
+        loop {
+            // Registered before the look: a publish between the look and the wait is not missed.
+            let woken = self.wake.notified();
+            if self.head() > next || self.losses.is_ahead_of(losses) {
+                return;
+            }
+            woken.await;
+        }
+    }
+
+    fn head(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,55 @@
+//! A run of flows with consecutive sequence numbers; slots are written once and never again.
+
+use crate::flow::Flow;
+use std::sync::OnceLock;
+
+#[derive(Debug)]
+pub(super) struct Segment {
+    base: u64,
+    slots: Box<[OnceLock<Flow>]>,
+}
+
+impl Segment {
+    pub(super) fn new(base: u64, len: usize) -> Self {
+        Self { base, slots: (0..len).map(|_| OnceLock::new()).collect() }
+    }
+
+    pub(super) fn base(&self) -> u64 {
+        self.base
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn fixed_bytes(&self) -> usize {
+        size_of_val(&*self.slots)
+    }
+
+    pub(super) fn get_at(&self, index: usize) -> Option<&Flow> {
+        self.slots.get(index)?.get()
+    }
+
+    pub(super) fn get(&self, sequence: u64) -> Option<&Flow> {
+        self.get_at(usize::try_from(sequence.checked_sub(self.base)?).ok()?)
+    }
+
+    /// Writes a slot that was not written before.
+    pub(super) fn set(&self, index: usize, flow: Flow) {
+        let fresh = self.slots.get(index).is_some_and(|slot| slot.set(flow).is_ok());
+        debug_assert!(fresh, "slot {index} was written twice or is out of range");
+    }
+
+    pub(super) fn flows(&self) -> impl Iterator<Item = &Flow> {
+        self.slots.iter().map_while(OnceLock::get)
+    }
+
+    /// How many flows below `head` are not older than `from`, taking them to be in order of time.
+    pub(super) fn count_from(&self, from: i64, head: u64) -> u64 {
+        let mut written = &self.slots[..self.slots.len().min(head.saturating_sub(self.base) as usize)];
+        // A segment that was closed early has empty slots at its end.
+        let filled = written.partition_point(|slot| slot.get().is_some());
+        written = &written[..filled];
+        (filled - written.partition_point(|slot| slot.get().is_some_and(|flow| flow.time_ns < from))) as u64
+    }
+}

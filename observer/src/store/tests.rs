@@ -1,0 +1,188 @@
+//! The store against a plain vector, and under load.
+
+use super::*;
+use crate::{
+    endpoint::Endpoint,
+    flow::{Flow, test_flow},
+};
+use proptest::prelude::*;
+use std::ops::ControlFlow;
+
+fn store(flows: usize) -> (Arc<Store>, Writer) {
+    Store::new(StoreConfig { flows, bytes: usize::MAX })
+}
+
+fn numbered(n: u64) -> Flow {
+    Flow { time_ns: n as i64, packets: n, ..test_flow() }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Push(u16),
+    Read { reader: usize, most: u16 },
+    Park(usize),
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        (1..200u16).prop_map(Op::Push),
+        (0..3usize, 1..300u16).prop_map(|(reader, most)| Op::Read { reader, most }),
+        (0..3usize).prop_map(Op::Park),
+    ];
+    prop::collection::vec(op, 1..60)
+}
+
+proptest! {
+    #[test]
+    fn every_slot_is_read_in_order_or_counted_as_lost(capacity in 2..400usize, ops in ops()) {
+        let (store, mut writer) = store(capacity);
+        let mut readers: Vec<_> = (0..3).map(|_| (Cursor::new(Arc::clone(&store), 0), 0u64, 0u64)).collect();
+        let mut pushed = 0;
+        for op in ops {
+            match op {
+                Op::Push(n) => for _ in 0..n {
+                    prop_assert_eq!(writer.push(numbered(pushed)), pushed);
+                    pushed += 1;
+                },
+                Op::Read { reader, most } => {
+                    let (cursor, examined, lost) = &mut readers[reader];
+                    for _ in 0..most {
+                        match cursor.step() {
+                            Step::Flow(sequence, flow) => {
+                                prop_assert_eq!(sequence, *examined + *lost);
+                                prop_assert_eq!(flow.packets, sequence);
+                                *examined += 1;
+                            }
+                            Step::Lost(n) => { prop_assert!(n > 0); *lost += n; }
+                            Step::End => { prop_assert_eq!(*examined + *lost, pushed); break; }
+                        }
+                    }
+                    prop_assert_eq!(cursor.position(), *examined + *lost);
+                }
+                Op::Park(reader) => readers[reader].0.park(),
+            }
+            prop_assert!(store.len() <= store.capacity());
+            prop_assert_eq!(store.seen(), pushed);
+            // At most one segment is freed too early, never more.
+            prop_assert!(store.len() + (capacity / 8).max(1) as u64 >= pushed.min(capacity as u64));
+        }
+    }
+
+    #[test]
+    fn a_rewind_finds_the_last_matching(capacity in 2..300usize, pushed in 0..1000u64, last in 1..50u64, every in 1..7u64) {
+        let (store, mut writer) = store(capacity);
+        for n in 0..pushed { writer.push(numbered(n)); }
+        let mut left = last;
+        let rewind = store.rewind(|sequence, _| {
+            if sequence % every == 0 { left -= 1; }
+            if left == 0 { ControlFlow::Break(true) } else { ControlFlow::Continue(()) }
+        });
+        let matching: Vec<u64> = (store.oldest()..pushed).filter(|n| n % every == 0).collect();
+        let expected = matching.len().checked_sub(last as usize).map_or(store.oldest(), |at| matching[at]);
+        prop_assert_eq!(rewind, Rewind { start: expected, end: pushed });
+    }
+}
+
+#[test]
+fn readers_under_load_account_for_every_flow() {
+    const FLOWS: u64 = 300_000;
+    let (store, mut writer) = store(4096);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..3u64)
+            .map(|reader| {
+                let store = Arc::clone(&store);
+                scope.spawn(move || {
+                    let mut cursor = Cursor::new(store, 0);
+                    let (mut examined, mut lost) = (0u64, 0u64);
+                    while examined + lost < FLOWS {
+                        match cursor.step() {
+                            Step::Flow(sequence, flow) => {
+                                assert_eq!((sequence, flow.packets), (examined + lost, examined + lost));
+                                examined += 1;
+                                if reader == 2 && examined % 64 == 0 {
+                                    cursor.park();
+                                    std::thread::yield_now();
+                                }
+                            }
+                            Step::Lost(n) => lost += n,
+                            Step::End => std::thread::yield_now(),
+                        }
+                    }
+                    (examined, lost)
+                })
+            })
+            .collect();
+        for n in 0..FLOWS {
+            writer.push(numbered(n));
+        }
+        for reader in readers {
+            let (examined, lost) = reader.join().expect("a reader panicked");
+            assert_eq!(examined + lost, FLOWS);
+        }
+    });
+}
+
+#[test]
+fn bytes_are_bounded_by_large_endpoints_too() {
+    let limit = 4 << 20;
+    let (store, mut writer) = Store::new(StoreConfig { flows: 65_536, bytes: limit });
+    for n in 0..20_000u64 {
+        let source =
+            Arc::new(Endpoint { pod_name: "p".repeat(4000), identity: n as u32, ..Endpoint::default() });
+        writer.push(Flow { source, ..numbered(n) });
+        assert!(store.bytes() <= limit as u64, "{} bytes after {n} flows", store.bytes());
+    }
+    assert!(store.len() > 100, "only {} flows are left", store.len());
+    assert_eq!(store.oldest_time(), Some(store.oldest() as i64));
+}
+
+#[test]
+fn namespaces_are_those_of_the_last_hour_past_the_ring() {
+    const HOUR: i64 = 3_600_000_000_000;
+    let (store, mut writer) = store(16);
+    let pod = |namespace: &str| {
+        Arc::new(Endpoint { cluster: "default".into(), namespace: namespace.into(), ..Endpoint::default() })
+    };
+    writer.push(Flow { source: pod("old"), time_ns: 1, ..test_flow() });
+    writer.push(Flow { source: pod("web"), time_ns: HOUR, ..test_flow() });
+    for _ in 0..100 {
+        writer.push(Flow { time_ns: HOUR, ..test_flow() });
+    }
+    writer.push(Flow { destination: pod("data"), time_ns: HOUR + 10, ..test_flow() });
+    let names: Vec<_> = store.namespaces(HOUR + 10).into_iter().map(|n| n.name).collect();
+    assert_eq!(names, ["data", "web"]);
+}
+
+#[test]
+fn the_rate_is_over_the_last_minute_or_what_there_is() {
+    const SECOND: i64 = 1_000_000_000;
+    let (store, mut writer) = store(10_000);
+    assert!(store.rate(0).abs() < f64::EPSILON);
+    for n in 0..1200i64 {
+        writer.push(Flow { time_ns: n * SECOND / 10, ..test_flow() });
+    }
+    assert!((store.rate(120 * SECOND) - 10.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn a_waiting_reader_is_woken_by_flows_and_by_losses() {
+    let (store, mut writer) = store(100);
+    let mut losses = store.losses();
+    writer.push(numbered(0));
+    store.changed(0, &losses).await;
+    let waiting = tokio::spawn({
+        let (store, losses) = (Arc::clone(&store), losses.clone());
+        async move { store.changed(1, &losses).await }
+    });
+    tokio::task::yield_now().await;
+    writer.push(numbered(1));
+    writer.publish();
+    waiting.await.expect("the waiting task failed");
+
+    store.report_lost(LossSource::KernelRing, 3, 5, 6);
+    store.report_lost(LossSource::KernelRing, 4, 7, 9);
+    store.changed(2, &losses).await;
+    let lost = store.take_losses(&mut losses);
+    assert_eq!(lost, [Loss { source: LossSource::KernelRing, count: 7, first: 5, last: 9 }]);
+    assert_eq!(store.take_losses(&mut losses), []);
+}

@@ -28,6 +28,7 @@ impl Format {
 }
 
 /// What the printers need to know.
+#[expect(dead_code, reason = "read by the shared printers, which are not called yet")]
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) format: Format,

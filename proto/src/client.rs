@@ -56,7 +56,9 @@ impl Endpoint {
         if target.is_empty() {
             return Err(malformed("it is empty"));
         }
-        if let Some(found) = target.find(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | '?' | '#')) {
+        if let Some(found) =
+            target.find(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | '?' | '#'))
+        {
             let why = if target[found..].starts_with("://") || target[found..].starts_with('/') {
                 "unknown scheme or a path"
             } else {
@@ -69,7 +71,9 @@ impl Endpoint {
             return Ok(Self::Tcp(format!("[{target}]:{DEFAULT_PORT}")));
         }
         match target.rsplit_once(':') {
-            Some((host, _)) if host.starts_with('[') && !host.ends_with(']') => Err(malformed("unclosed bracket")),
+            Some((host, _)) if host.starts_with('[') && !host.ends_with(']') => {
+                Err(malformed("unclosed bracket"))
+            }
             Some((host, _)) if host.contains(':') && !host.starts_with('[') => {
                 Err(malformed("an IPv6 address needs brackets"))
             }
@@ -114,7 +118,19 @@ mod tests {
         ] {
             assert_eq!(Endpoint::parse(address), expected, "{address}");
         }
-        for bad in ["", "unix:", "unix://", "http://x:1", "x:0", "x:70000", ":80", "a b:1", "1::2:x", "[::1:80", "x:y"] {
+        for bad in [
+            "",
+            "unix:",
+            "unix://",
+            "http://x:1",
+            "x:0",
+            "x:70000",
+            ":80",
+            "a b:1",
+            "1::2:x",
+            "[::1:80",
+            "x:y",
+        ] {
             assert!(matches!(Endpoint::parse(bad), Err(InvalidEndpoint::Malformed { .. })), "{bad}");
         }
         assert_eq!(

@@ -1,3 +1,70 @@
-//! The command line `observe`.
+//! The command line `observe`: flows, status, and what the capture does.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod args;
+mod connect;
+mod flows;
+mod hint;
+mod numbers;
+mod output;
+mod print;
+mod rpc;
+mod select;
+mod status;
+mod times;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match args::parse(std::env::args_os()).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Shown(code)) => code,
+        // A reader that has seen enough (`| head`) is no error.
+        Err(Failure::PipeClosed) => ExitCode::SUCCESS,
+        Err(Failure::Text(text)) => {
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: args::Arguments) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::Text(format!("cannot start the event loop: {e}")))?;
+    runtime.block_on(async {
+        match arguments.command {
+            args::Command::Flows(flows) => flows::run(&arguments.server, *flows).await,
+            args::Command::Status(status) => status::run(&arguments.server, &status).await,
+            args::Command::Version => output::whole(&format!("observe {}\n", env!("CARGO_PKG_VERSION"))),
+        }
+    })
+}
+
+/// Why a command ended early.
+#[derive(Debug)]
+enum Failure {
+    /// One line for stderr; exit code 1.
+    Text(String),
+    /// Already said (help, a usage error).
+    Shown(ExitCode),
+    /// Standard output was closed by its reader.
+    PipeClosed,
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            Self::PipeClosed
+        } else {
+            Self::Text(format!("cannot write the output: {error}"))
+        }
+    }
+}

@@ -1,1 +1,141 @@
-//! Where a server is.
+//! Where a server is, read once into a type that a connector can use. Connecting itself is the caller's: this crate
+//! doesn't know the runtime.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+/// How long a connection attempt may take.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The port of Hubble's relay, for an address that has none.
+const DEFAULT_PORT: u16 = 4245;
+
+/// A server's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A socket on this machine.
+    Unix(PathBuf),
+    /// `host:port` over plain TCP; IPv6 addresses in brackets.
+    Tcp(String),
+}
+
+/// An address that is none, or that needs what isn't built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidEndpoint {
+    /// TLS was asked for.
+    #[error("{0}: TLS is not supported yet; use a unix socket or plain TCP")]
+    Tls(String),
+    /// Neither a socket nor a host and port.
+    #[error("{address:?} is no server address ({why}); use unix:///run/observer/hubble.sock or host:port")]
+    Malformed {
+        /// As given.
+        address: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+impl Endpoint {
+    /// Reads `unix:///path`, `unix:path`, `/path`, `host`, `host:port`, `[v6]:port`, `dns:///host:port` and
+    /// `passthrough:///host:port`.
+    pub fn parse(address: &str) -> Result<Self, InvalidEndpoint> {
+        let malformed = |why| InvalidEndpoint::Malformed { address: address.to_owned(), why };
+        if address.starts_with("tls://") {
+            return Err(InvalidEndpoint::Tls(address.to_owned()));
+        }
+        if let Some(path) = address.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return if path.is_empty() { Err(malformed("no path")) } else { Ok(Self::Unix(path.into())) };
+        }
+        if address.starts_with('/') {
+            return Ok(Self::Unix(address.into()));
+        }
+        let target = ["dns:///", "passthrough:///", "tcp://"]
+            .iter()
+            .find_map(|scheme| address.strip_prefix(scheme))
+            .unwrap_or(address);
+        if target.is_empty() {
+            return Err(malformed("it is empty"));
+        }
+        if let Some(found) =
+            target.find(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | '?' | '#'))
+        {
+            let why = if target[found..].starts_with("://") || target[found..].starts_with('/') {
+                "unknown scheme or a path"
+            } else {
+                "a character that no host name has"
+            };
+            return Err(malformed(why));
+        }
+        // A bare IPv6 address has colons of its own.
+        if target.parse::<std::net::Ipv6Addr>().is_ok() {
+            return Ok(Self::Tcp(format!("[{target}]:{DEFAULT_PORT}")));
+        }
+        match target.rsplit_once(':') {
+            Some((host, _)) if host.starts_with('[') && !host.ends_with(']') => {
+                Err(malformed("unclosed bracket"))
+            }
+            Some((host, _)) if host.contains(':') && !host.starts_with('[') => {
+                Err(malformed("an IPv6 address needs brackets"))
+            }
+            Some(("", _)) => Err(malformed("no host")),
+            Some((_, port)) if port.parse::<u16>().is_ok_and(|p| p != 0) => Ok(Self::Tcp(target.to_owned())),
+            Some(_) if target.ends_with(']') => Ok(Self::Tcp(format!("{target}:{DEFAULT_PORT}"))),
+            Some(_) => Err(malformed("the port is no number from 1 to 65535")),
+            None => Ok(Self::Tcp(format!("{target}:{DEFAULT_PORT}"))),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Tcp(target) => f.write_str(target),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_grpc_targets() {
+        let unix = |path: &str| Ok(Endpoint::Unix(path.into()));
+        let tcp = |target: &str| Ok(Endpoint::Tcp(target.to_owned()));
+        for (address, expected) in [
+            ("unix:///run/x.sock", unix("/run/x.sock")),
+            ("unix:x.sock", unix("x.sock")),
+            ("unix:/run/x.sock", unix("/run/x.sock")),
+            ("/run/x.sock", unix("/run/x.sock")),
+            ("localhost:4245", tcp("localhost:4245")),
+            ("localhost", tcp("localhost:4245")),
+            ("dns:///relay:80", tcp("relay:80")),
+            ("[::1]:4244", tcp("[::1]:4244")),
+            ("[::1]", tcp("[::1]:4245")),
+            ("::1", tcp("[::1]:4245")),
+            ("10.0.0.1", tcp("10.0.0.1:4245")),
+        ] {
+            assert_eq!(Endpoint::parse(address), expected, "{address}");
+        }
+        for bad in [
+            "",
+            "unix:",
+            "unix://",
+            "http://x:1",
+            "x:0",
+            "x:70000",
+            ":80",
+            "a b:1",
+            "1::2:x",
+            "[::1:80",
+            "x:y",
+        ] {
+            assert!(matches!(Endpoint::parse(bad), Err(InvalidEndpoint::Malformed { .. })), "{bad}");
+        }
+        assert_eq!(
+            Endpoint::parse("tls://relay:443").unwrap_err().to_string(),
+            "tls://relay:443: TLS is not supported yet; use a unix socket or plain TCP"
+        );
+    }
+}

@@ -1,0 +1,209 @@
+//! The command line's arguments. All that knows clap is in here.
+
+mod filters;
+mod usage;
+
+use crate::Failure;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource};
+use observer_proto::filter::FilterLists;
+use std::ffi::OsString;
+
+const FILTERS: &str = "Filters";
+const SELECTORS: &str = "Selectors";
+const FORMATTING: &str = "Formatting";
+const SERVER: &str = "Server";
+
+const AFTER_HELP: &str = "\
+Filters: a flag given twice means either value; different flags must all hold; --not turns the next one round.
+
+Examples:
+  observe -f                                    all flows from now on
+  observe --verdict DROPPED --since 5m          what was dropped in the last five minutes, and why
+  observe --from-pod shop/web --to-port 5432    web's connections to a database
+  observe -n shop --not --protocol dns -o json  all of namespace shop but DNS, as JSON lines";
+
+/// What to do.
+pub(crate) struct Arguments {
+    pub(crate) server: ServerArgs,
+    pub(crate) command: Command,
+}
+
+/// One of the commands.
+pub(crate) enum Command {
+    Flows(Box<Flows>),
+    Status(StatusArgs),
+    Version,
+}
+
+/// `observe flows`, filters included.
+pub(crate) struct Flows {
+    pub(crate) select: SelectArgs,
+    pub(crate) format: FormatArgs,
+    pub(crate) filters: FilterLists,
+}
+
+#[derive(Parser)]
+#[command(
+    name = "observe",
+    version,
+    about = "Shows who talks to whom, what was dropped, and why",
+    long_about = None,
+    after_help = AFTER_HELP,
+    disable_help_subcommand = true,
+    infer_long_args = false
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Sub>,
+    #[command(flatten)]
+    flows: FlowsArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    /// Show flows; the default without a command
+    #[command(after_help = AFTER_HELP)]
+    Flows(FlowsArgs),
+    /// Show the state of the server, or of the capture
+    Status(StatusArgs),
+    /// Print the version
+    Version,
+}
+
+#[derive(Args)]
+struct FlowsArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+/// Which part of the stream.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = SELECTORS)]
+#[expect(clippy::struct_excessive_bools, reason = "one per flag")]
+pub(crate) struct SelectArgs {
+    /// The last N flows that match (20 if nothing else is said)
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = usage::number)]
+    pub(crate) last: u64,
+    /// The first N flows that match
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = usage::number)]
+    pub(crate) first: u64,
+    /// All flows that the server still has
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Go on with new flows as they happen
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Not older than: 90s, 1h30m, or 2026-01-05T10:00:00Z
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) since: Option<String>,
+    /// Not newer than; ignored with --follow
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) until: Option<String>,
+}
+
+/// How flows look.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = FORMATTING)]
+pub(crate) struct FormatArgs {
+    /// compact, or json (= jsonpb): one GetFlowsResponse a line
+    #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
+    pub(crate) output: String,
+    /// StampMilli, RFC3339, RFC3339Milli, RFC3339Micro, RFC3339Nano, RFC1123Z, YearMonthDay, ...; always UTC
+    #[arg(long, value_name = "FORMAT", default_value = "StampMilli")]
+    pub(crate) time_format: String,
+    /// Show the node of each flow
+    #[arg(long)]
+    pub(crate) print_node_name: bool,
+    /// Addresses instead of names
+    #[arg(long)]
+    pub(crate) numeric: bool,
+    /// Names instead of addresses
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) ip_translation: bool,
+    /// auto, always or never
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: String,
+    /// Also show which nodes a relay is connected to
+    #[arg(short = 'D', long)]
+    pub(crate) debug: bool,
+    /// Leave out what a relay says of its nodes
+    #[arg(short, long)]
+    pub(crate) silent_errors: bool,
+}
+
+/// Where the server is.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = SERVER)]
+pub(crate) struct ServerArgs {
+    /// unix:///path or host:port [env: OBSERVE_SERVER, HUBBLE_SERVER] [default: the local socket, else localhost:4245]
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    pub(crate) server: Option<String>,
+}
+
+/// `observe status`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StatusArgs {
+    /// compact or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
+    pub(crate) output: String,
+    /// What is attached in the kernel, and where every event went; needs the rights of root
+    #[arg(long)]
+    pub(crate) capture: bool,
+    /// The daemon's control socket
+    #[arg(long, value_name = "PATH", env = "OBSERVE_CONTROL", default_value = "/run/observer/control.sock")]
+    pub(crate) control_socket: String,
+}
+
+fn command() -> clap::Command {
+    Cli::command()
+        .mut_subcommand("flows", |flows| flows.args(filters::arguments()))
+        .args(filters::arguments())
+}
+
+/// Reads the arguments. Help and version are printed here.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, Failure> {
+    let matches = command().try_get_matches_from(arguments).map_err(usage::failure)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(usage::failure)?;
+    let flows = |args: FlowsArgs, matches| {
+        Ok::<_, Failure>(Command::Flows(Box::new(Flows {
+            filters: filters::read(matches)?,
+            select: args.select,
+            format: args.format,
+        })))
+    };
+    let command = match (cli.command, matches.subcommand()) {
+        (Some(command), Some((name, own))) => {
+            refuse_misplaced(&matches, name)?;
+            match command {
+                Sub::Flows(args) => flows(args, own)?,
+                Sub::Status(args) => Command::Status(args),
+                Sub::Version => Command::Version,
+            }
+        }
+        _ => flows(cli.flows, &matches)?,
+    };
+    Ok(Arguments { server: cli.server, command })
+}
+
+/// A flag of flows that stands before the command would be ignored in silence.
+fn refuse_misplaced(matches: &clap::ArgMatches, command: &str) -> Result<(), Failure> {
+    let misplaced = matches.ids().map(clap::Id::as_str).find(|id| {
+        *id != "server"
+            && matches.try_get_raw(id).is_ok()
+            && matches.value_source(id) == Some(ValueSource::CommandLine)
+    });
+    match misplaced {
+        Some(id) => {
+            Err(format!("--{} must stand after {command}, not before it", id.replace('_', "-")).into())
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

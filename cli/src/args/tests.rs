@@ -1,0 +1,87 @@
+//! The command line as a user types it.
+
+use super::*;
+use observer_proto::filter::flags::FLAGS;
+
+fn try_parse(line: &str) -> Result<Arguments, String> {
+    let words = std::iter::once("observe").chain(line.split_whitespace()).map(OsString::from);
+    parse(words).map_err(|failure| match failure {
+        Failure::Text(text) => text,
+        other => format!("{other:?}"),
+    })
+}
+
+fn flows(line: &str) -> Flows {
+    match try_parse(line).unwrap().command {
+        Command::Flows(flows) => *flows,
+        _ => panic!("{line}"),
+    }
+}
+
+#[test]
+fn clap_accepts_the_definition() {
+    command().debug_assert();
+}
+
+#[test]
+fn every_filter_flag_is_in_the_help_of_both_spellings() {
+    let mut command = command();
+    let root = command.render_help().to_string();
+    let flows = command.find_subcommand_mut("flows").unwrap().render_help().to_string();
+    for flag in FLAGS {
+        for help in [&root, &flows] {
+            assert!(help.contains(&format!("--{}", flag.name)), "{}", flag.name);
+        }
+    }
+    let at = |heading: &str| root.find(&format!("\n{heading}:")).unwrap_or_else(|| panic!("{heading}"));
+    assert!(at(SELECTORS) < at(FORMATTING) && at(FILTERS) > 0 && at(SERVER) > 0);
+}
+
+#[test]
+fn order_decides_what_not_applies_to() {
+    let lists = flows("--verdict DROPPED --not --from-pod a -t trace --not -n kube-system").filters;
+    assert_eq!(lists.whitelist.len(), 1);
+    assert_eq!(lists.whitelist[0].verdict, [2]);
+    assert_eq!(lists.whitelist[0].event_type.len(), 1);
+    assert_eq!(lists.blacklist.len(), 2);
+    assert_eq!(
+        lists.blacklist[0].source_pod,
+        ["a", "kube-system/"].map(|p| if p == "a" { "a" } else { p }).to_vec()[..1]
+    );
+}
+
+#[test]
+fn bare_and_flows_are_the_same_and_the_server_may_stand_anywhere() {
+    assert_eq!(
+        flows("--pod web --not=true --port 53").filters,
+        flows("flows --pod web --not --port 53").filters
+    );
+    for line in ["--server x:1 status", "status --server x:1", "--server x:1 -f", "flows -f --server=x:1"] {
+        assert_eq!(try_parse(line).unwrap().server.server.as_deref(), Some("x:1"), "{line}");
+    }
+    assert!(flows("-A4").filters.whitelist.len() == 2);
+}
+
+#[test]
+fn wrong_usage_is_told_in_hubbles_words() {
+    for (line, text) in [
+        ("--bogus", "unknown flag: --bogus"),
+        ("-x", "unknown shorthand flag: 'x' in -x"),
+        ("--pod", "flag needs an argument: --pod"),
+        (
+            "--last x",
+            r#"invalid argument "x" for "--last" flag: strconv.ParseUint: parsing "x": invalid syntax"#,
+        ),
+        ("--verdict x", r#"invalid argument "x" for "--verdict" flag: invalid --verdict value: x"#),
+        (
+            "-t bogus",
+            r#"invalid argument "bogus" for "-t, --type" flag: unable to parse type 'bogus', not a known type name and unable to parse as numeric value: strconv.ParseUint: parsing "bogus": invalid syntax"#,
+        ),
+        ("--not", "trailing --not found in the arguments"),
+        ("flow", r#"unknown command "flow" for "observe"; see observe --help"#),
+        ("--pod a flows --pod b", "--pod must stand after flows, not before it"),
+        ("-f status", "--follow must stand after status, not before it"),
+    ] {
+        assert_eq!(try_parse(line).err().as_deref(), Some(text), "{line}");
+    }
+}

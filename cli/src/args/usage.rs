@@ -1,0 +1,55 @@
+//! Errors of usage in the words that Hubble's command line uses, so that scripts and users find what they know.
+
+use crate::Failure;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use std::process::ExitCode;
+
+/// A count.
+pub(super) fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
+}
+
+/// Help and version are no failures but end the program all the same.
+pub(super) fn failure(error: clap::Error) -> Failure {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return match error.print() {
+            Ok(()) => Failure::Shown(ExitCode::SUCCESS),
+            Err(error) => error.into(),
+        };
+    }
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let argument = context(ContextKind::InvalidArg);
+    let value = context(ContextKind::InvalidValue);
+    // "--last <N>", "-t, --type <T>": the name without the value.
+    let name = argument.map(|a| a.split([' ', '=']).find(|w| w.starts_with("--")).unwrap_or(a));
+    Failure::Text(match (error.kind(), name, value) {
+        (ErrorKind::UnknownArgument, Some(name), _) if name.starts_with("--") => {
+            format!("unknown flag: {name}")
+        }
+        (ErrorKind::UnknownArgument, Some(name), _) if name.starts_with('-') => {
+            let letter = name.chars().nth(1).unwrap_or('-');
+            format!("unknown shorthand flag: '{letter}' in {name}")
+        }
+        (ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand, Some(name), _) => unknown_command(name),
+        (ErrorKind::InvalidValue, Some(name), Some("") | None) => format!("flag needs an argument: {name}"),
+        (ErrorKind::InvalidValue | ErrorKind::ValueValidation, Some(name), Some(value)) => {
+            let why = std::error::Error::source(&error)
+                .map_or_else(|| "invalid value".to_owned(), ToString::to_string);
+            format!("invalid argument {value:?} for \"{name}\" flag: {why}")
+        }
+        _ => match context(ContextKind::InvalidSubcommand) {
+            Some(name) => unknown_command(name),
+            // The first line says it; the rest is usage.
+            None => {
+                error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+            }
+        },
+    })
+}
+
+fn unknown_command(name: &str) -> String {
+    format!("unknown command {name:?} for \"observe\"; see observe --help")
+}

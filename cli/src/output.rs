@@ -1,0 +1,57 @@
+//! Standard output: when it is flushed, and what becomes of a reader that has gone.
+
+use crate::Failure;
+use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write};
+
+/// Enough for a few hundred lines a system call.
+const BUFFER: usize = 64 * 1024;
+
+/// Buffered standard output.
+pub(crate) struct Output {
+    out: BufWriter<Stdout>,
+    /// Whether somebody watches, so that lines must show at once.
+    pub(crate) live: bool,
+    pub(crate) dirty: bool,
+}
+
+impl Output {
+    /// Live on a terminal and when following.
+    pub(crate) fn new(follow: bool) -> Self {
+        let stdout = io::stdout();
+        let live = follow || stdout.is_terminal();
+        Self { out: BufWriter::with_capacity(BUFFER, stdout), live, dirty: false }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.dirty = true;
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.dirty = false;
+        self.out.flush()
+    }
+}
+
+/// Writes a whole text.
+pub(crate) fn whole(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// `--color`: an unknown word acts as auto, as in Hubble.
+pub(crate) fn color(when: &str) -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    match when {
+        "always" => true,
+        "never" => false,
+        _ => {
+            !set("NO_COLOR")
+                && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+                && io::stdout().is_terminal()
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The capture's status as tables: hooks, links, where every event went, the store.
+
+use crate::numbers::grouped;
+use observer_proto::control::{CaptureStatusResponse, Counter, Link, counter::Kind, hook::State};
+use std::{fmt::Write as _, iter};
+
+pub(super) fn text(status: &CaptureStatusResponse) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail, here and below.
+    let _ = write!(out, "Node {}, observer {}, kernel {}", status.node_name, status.version, status.kernel);
+    if let Some(started) = status.started.and_then(|t| jiff::Timestamp::new(t.seconds, 0).ok()) {
+        let _ = write!(out, ", since {started}");
+    }
+    out.push_str("\n\n");
+
+    let hooks = status.hooks.iter().map(|hook| {
+        let state = match hook.state() {
+            State::Attached => "attached",
+            State::Unavailable => "UNAVAILABLE",
+            State::Disabled => "disabled",
+            State::Unknown => "unknown",
+        };
+        vec![hook.name.clone(), state.to_owned(), hook.reason.clone()]
+    });
+    table(&mut out, &["HOOK", "STATE", "REASON"], 0, hooks);
+
+    let links = status.links.iter().map(link_row);
+    let titles =
+        ["LINK", "KIND", "ENDPOINT", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "OTHER PROGRAMS"];
+    table(&mut out, &titles, 3, links);
+
+    let rows =
+        stages(&status.counters).into_iter().flat_map(|(stage, counters)| stage_rows(stage, &counters));
+    table(&mut out, &["STAGE", "EVENTS", "COUNT", "CAUSE"], usize::MAX, rows);
+
+    match &status.store {
+        Some(store) => {
+            let oldest = store.oldest.and_then(|t| jiff::Timestamp::new(t.seconds, 0).ok());
+            let since = oldest.map_or_else(String::new, |t| format!(", oldest of {t}"));
+            let _ = writeln!(
+                out,
+                "Store: {} of {} flows, {} bytes{since}",
+                grouped(store.flows),
+                grouped(store.capacity),
+                grouped(store.bytes)
+            );
+        }
+        None => out.push_str("Store: no answer\n"),
+    }
+    out
+}
+
+fn link_row(link: &Link) -> Vec<String> {
+    let endpoint = if link.endpoint.is_empty() { "-" } else { &link.endpoint };
+    [format!("{}: {}", link.index, link.name), link.kind.clone(), endpoint.to_owned()]
+        .into_iter()
+        .chain(
+            [
+                link.received_packets,
+                link.received_bytes,
+                link.sent_packets,
+                link.sent_bytes,
+                u64::from(link.other_programs),
+            ]
+            .map(grouped),
+        )
+        .collect()
+}
+
+/// Counters by stage, in the server's order.
+fn stages(counters: &[Counter]) -> Vec<(&str, Vec<&Counter>)> {
+    let mut stages: Vec<(&str, Vec<&Counter>)> = Vec::new();
+    for counter in counters {
+        match stages.iter_mut().find(|(stage, _)| *stage == counter.stage) {
+            Some((_, list)) => list.push(counter),
+            None => stages.push((&counter.stage, vec![counter])),
+        }
+    }
+    stages
+}
+
+/// A stage's counters, and whether they add up: made = delivered + lost, to the unit.
+fn stage_rows(stage: &str, counters: &[&Counter]) -> Vec<Vec<String>> {
+    let sum = |kind| counters.iter().filter(|c| c.kind() == kind).map(|c| u128::from(c.value)).sum::<u128>();
+    let (made, delivered, lost) = (sum(Kind::Made), sum(Kind::Delivered), sum(Kind::Lost));
+    let check = if made == delivered + lost {
+        "made = delivered + lost".to_owned()
+    } else if made > delivered + lost {
+        // Counters are read one after another, so events on their way show here.
+        format!("{} made but neither delivered nor lost (on their way, or a fault)", made - delivered - lost)
+    } else {
+        format!("FAULT: {} more delivered or lost than made", delivered + lost - made)
+    };
+    counters
+        .iter()
+        .map(|counter| {
+            let kind = match counter.kind() {
+                Kind::Made => "made",
+                Kind::Delivered => "delivered",
+                Kind::Lost => "lost",
+                Kind::Suppressed => "suppressed",
+                Kind::Unknown => "unknown",
+            };
+            vec![stage.to_owned(), kind.to_owned(), grouped(counter.value), counter.cause.clone()]
+        })
+        .chain(iter::once(vec![stage.to_owned(), "sum".to_owned(), String::new(), check]))
+        .collect()
+}
+
+/// Columns two blanks apart; those from `numbers` on stand to the right. Names come from the network's side of the
+/// node, so control characters are escaped.
+fn table(out: &mut String, titles: &[&str], numbers: usize, rows: impl Iterator<Item = Vec<String>>) {
+    let numbers = if numbers == 0 { usize::MAX } else { numbers };
+    let escape = |cell: String| cell.escape_debug().to_string().replace("\\'", "'").replace("\\\"", "\"");
+    let rows: Vec<Vec<String>> = iter::once(titles.iter().map(|t| (*t).to_owned()).collect())
+        .chain(rows.map(|row| row.into_iter().map(escape).collect()))
+        .collect();
+    if rows.len() == 1 {
+        let _ = writeln!(out, "{}: none\n", titles[0]);
+        return;
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
+    for row in &rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(
+                |(at, (cell, &width))| {
+                    if at >= numbers { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+                },
+            )
+            .collect();
+        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
+    }
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use observer_proto::control::{Hook, Store};
+
+    fn counter(stage: &str, kind: Kind, cause: &str, value: u64) -> Counter {
+        Counter { stage: stage.to_owned(), kind: kind as i32, cause: cause.to_owned(), value }
+    }
+
+    #[test]
+    fn all_parts_show_and_sums_are_checked() {
+        let status = CaptureStatusResponse {
+            node_name: "n1".to_owned(),
+            version: "0.1.0".to_owned(),
+            kernel: "6.12.0".to_owned(),
+            started: None,
+            hooks: vec![
+                Hook { name: "flows: tcx".to_owned(), state: State::Attached as i32, reason: String::new() },
+                Hook {
+                    name: "drops".to_owned(),
+                    state: State::Unavailable as i32,
+                    reason: "no BTF".to_owned(),
+                },
+            ],
+            links: vec![Link {
+                index: 7,
+                name: "veth\x1b1".to_owned(),
+                kind: "pod".to_owned(),
+                endpoint: "shop/web-0".to_owned(),
+                received_packets: 12_000,
+                ..Link::default()
+            }],
+            counters: vec![
+                counter("capture", Kind::Made, "flows", 1000),
+                counter("capture", Kind::Delivered, "flows ring", 990),
+                counter("store", Kind::Made, "", 5),
+                counter("capture", Kind::Lost, "flows ring", 10),
+                counter("capture", Kind::Suppressed, "aggregation", 70),
+                counter("store", Kind::Delivered, "", 6),
+            ],
+            store: Some(Store { flows: 6, capacity: 4095, bytes: 1200, oldest: None }),
+        };
+        let expected = "\
+Node n1, observer 0.1.0, kernel 6.12.0
+
+HOOK        STATE        REASON
+flows: tcx  attached
+drops       UNAVAILABLE  no BTF
+
+LINK             KIND  ENDPOINT    RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  OTHER PROGRAMS
+7: veth\\u{1b}1  pod   shop/web-0      12,000         0           0         0               0
+
+STAGE    EVENTS      COUNT  CAUSE
+capture  made        1,000  flows
+capture  delivered   990    flows ring
+capture  lost        10     flows ring
+capture  suppressed  70     aggregation
+capture  sum                made = delivered + lost
+store    made        5
+store    delivered   6
+store    sum                FAULT: 1 more delivered or lost than made
+
+Store: 6 of 4,095 flows, 1,200 bytes
+";
+        assert_eq!(text(&status), expected);
+    }
+
+    #[test]
+    fn an_empty_answer_says_so() {
+        let text = text(&CaptureStatusResponse::default());
+        for part in ["HOOK: none", "LINK: none", "STAGE: none", "Store: no answer"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The real binary against a server of our own over a unix socket.
+
+mod server;
+
+use observer_proto::{
+    flow::{self, LostEvent},
+    observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
+};
+use server::{Mock, Server};
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Command, Output, Stdio},
+};
+
+fn observe(server: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_observe"));
+    command.args(arguments).env_clear().env("OBSERVE_SERVER", server).stdin(Stdio::null());
+    command
+}
+
+fn run(server: &Server, arguments: &[&str]) -> Output {
+    observe(&server.address(), arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn flow(pod: &str) -> GetFlowsResponse {
+    let source = flow::Endpoint {
+        namespace: "shop".to_owned(),
+        pod_name: pod.to_owned(),
+        ..flow::Endpoint::default()
+    };
+    let flow = flow::Flow {
+        verdict: flow::Verdict::Forwarded as i32,
+        source: Some(source),
+        is_reply: Some(false),
+        ..flow::Flow::default()
+    };
+    GetFlowsResponse { response_types: Some(ResponseTypes::Flow(flow)), ..GetFlowsResponse::default() }
+}
+
+#[test]
+fn the_filters_are_on_the_wire() {
+    let server = Server::start(Mock { flows: vec![flow("web-0")], ..Mock::default() });
+    let output = run(&server, &["--pod", "shop/web", "--not", "--to-port", "53", "--first", "7"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("shop/web-0"), "{}", stdout(&output));
+    let request = server.request();
+    assert_eq!((request.number, request.first, request.follow), (7, true, false));
+    assert_eq!(request.field_mask, None);
+    assert_eq!(request.whitelist.len(), 2);
+    assert_eq!(request.whitelist[0].source_pod, ["shop/web"]);
+    assert_eq!(request.whitelist[1].destination_pod, ["shop/web"]);
+    assert_eq!(request.blacklist.len(), 1);
+    assert_eq!(request.blacklist[0].destination_port, ["53"]);
+
+    assert!(run(&server, &["flows"]).status.success());
+    assert_eq!(server.request().number, 20);
+}
+
+#[test]
+fn json_is_one_response_a_line_and_keeps_losses() {
+    let lost = LostEvent { source: 3, num_events_lost: 12, ..LostEvent::default() };
+    let lost = GetFlowsResponse {
+        response_types: Some(ResponseTypes::LostEvents(lost)),
+        ..GetFlowsResponse::default()
+    };
+    let server = Server::start(Mock { flows: vec![flow("web-0"), lost], ..Mock::default() });
+    let output = run(&server, &["-o", "json"]);
+    let text = stdout(&output);
+    let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines[0]["flow"]["source"]["pod_name"], "web-0");
+    assert_eq!(lines[1]["lost_events"]["num_events_lost"], "12");
+    assert!(stdout(&run(&server, &[])).contains("EVENTS LOST: HUBBLE_RING_BUFFER"));
+}
+
+#[test]
+fn what_the_server_refuses_is_printed_bare() {
+    let text = r#"invalid protocol filter: unknown protocol: "bogus""#;
+    let server = Server::start(Mock { error: Some((tonic::Code::Unknown, text)), ..Mock::default() });
+    let output = run(&server, &["--protocol", "bogus"]);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(1), format!("{text}\n")));
+
+    let server = Server::start(Mock { error: Some((tonic::Code::InvalidArgument, "no")), ..Mock::default() });
+    let output = run(&server, &[]);
+    assert_eq!(stderr(&output), "rpc error: code = InvalidArgument desc = no\n");
+}
+
+#[test]
+fn wrong_usage_exits_1_with_one_line() {
+    for (arguments, text) in [
+        (&["--first", "1", "--last", "1"][..], "cannot set both --first and --last"),
+        (&["--first", "1", "--follow"], "cannot set both --first and --follow"),
+        (&["-o", "bogus"], "invalid output format: bogus"),
+        (&["--bogus"], "unknown flag: --bogus"),
+        (&["--not"], "trailing --not found in the arguments"),
+        (&["--since", "x"], "failed to parse the since time: failed to convert x to time"),
+    ] {
+        let output = observe("unix:///nowhere.sock", arguments).output().unwrap();
+        assert_eq!((output.status.code(), stderr(&output)), (Some(1), format!("{text}\n")), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_unreachable_server_is_one_line_that_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = format!("unix://{}/none.sock", folder.path().display());
+    for arguments in [&[][..], &["status"]] {
+        let output = observe(&missing, arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(
+            stderr(&output),
+            format!(
+                "cannot reach {missing} (from $OBSERVE_SERVER): no such socket; start the daemon (observer), or name \
+                 another with --server or $OBSERVE_SERVER\n"
+            )
+        );
+    }
+    // A socket file that nobody listens on any more.
+    let stale = folder.path().join("stale.sock");
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    let output = observe("", &["--server", stale.to_str().unwrap()]).output().unwrap();
+    assert!(stderr(&output).contains("connection refused"), "{}", stderr(&output));
+    let output = observe("tls://x:1", &[]).output().unwrap();
+    assert_eq!(
+        stderr(&output),
+        "$OBSERVE_SERVER: tls://x:1: TLS is not supported yet; use a unix socket or plain TCP\n"
+    );
+}
+
+#[test]
+fn follow_shows_each_flow_at_once_and_ctrl_c_is_success() {
+    let server = Server::start(Mock { flows: vec![flow("web-0")], stay: true, ..Mock::default() });
+    let mut child = observe(&server.address(), &["-f"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // Arrives though the stream stays open and standard output is a pipe.
+    assert!(lines.next().unwrap().unwrap().contains("shop/web-0"));
+    assert_eq!((server.request().number, server.request().follow), (0, true));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_reader_that_leaves_ends_it_quietly() {
+    // Far more than a pipe and our buffer hold.
+    let server = Server::start(Mock { flows: vec![flow(&"x".repeat(200)); 5000], ..Mock::default() });
+    let mut child =
+        observe(&server.address(), &["--all"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 10];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+}
+
+#[test]
+fn status_shows_health_and_figures() {
+    let server = Server::start(Mock { serving: true, ..Mock::default() });
+    let output = run(&server, &["status"]);
+    let expected = format!(
+        "Healthcheck (via {}): Ok\nCurrent/Max Flows: 5/4,095 (0.12%)\nFlows/s: 7.50\n",
+        server.address()
+    );
+    assert_eq!((stdout(&output), output.status.code()), (expected, Some(0)));
+    let json: serde_json::Value =
+        serde_json::from_str(&stdout(&run(&server, &["status", "-o", "json"]))).unwrap();
+    assert_eq!(json["max_flows"], "4095");
+
+    let server = Server::start(Mock::default());
+    let output = run(&server, &["status"]);
+    assert_eq!(
+        stdout(&output),
+        format!("Healthcheck (via {}): Unavailable: NOT_SERVING\n", server.address())
+    );
+    assert_eq!((stderr(&output).as_str(), output.status.code()), ("not healthy\n", Some(1)));
+}
+
+#[test]
+fn capture_status_comes_from_the_control_socket() {
+    let server = Server::start(Mock::default());
+    let path = server.path();
+    let output = run(&server, &["status", "--capture", "--control-socket", path.to_str().unwrap()]);
+    let text = stdout(&output);
+    assert!(text.contains("flows: tcx  attached"), "{text}{}", stderr(&output));
+    assert!(text.contains("made = delivered + lost"), "{text}");
+}
+
+#[test]
+fn help_and_version_exit_0() {
+    for (arguments, part) in [
+        (&["--help"][..], "--from-pod"),
+        (&["flows", "--help"], "Filters:"),
+        (&["version"], "observe 0."),
+        (&["--version"], "observe 0."),
+    ] {
+        let output = observe("", arguments).output().unwrap();
+        assert!(output.status.success() && stdout(&output).contains(part), "{arguments:?}");
+    }
+}

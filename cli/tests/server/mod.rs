@@ -1,0 +1,175 @@
+//! A server that answers what a test told it to, and remembers what it was asked.
+
+use observer_proto::{
+    control::{
+        CaptureStatusRequest, CaptureStatusResponse, Counter, Hook, InspectRequest, InspectResponse,
+        ListPoliciesRequest, ListPoliciesResponse, RecordRequest, RecordResponse,
+        control_server::{Control, ControlServer},
+    },
+    observer::{
+        GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
+        GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest, GetNamespacesResponse, GetNodesRequest,
+        GetNodesResponse, ServerStatusRequest, ServerStatusResponse,
+        observer_server::{Observer, ObserverServer},
+    },
+};
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+use tempfile::TempDir;
+use tokio::{net::UnixListener, runtime::Runtime};
+use tokio_stream::{Stream, StreamExt as _, iter, pending, wrappers::UnixListenerStream};
+use tonic::{Code, Request, Response, Status, async_trait, transport};
+
+/// What to answer.
+#[derive(Clone, Default)]
+pub(crate) struct Mock {
+    pub(crate) flows: Vec<GetFlowsResponse>,
+    /// Keep the stream open after the flows.
+    pub(crate) stay: bool,
+    pub(crate) error: Option<(Code, &'static str)>,
+    pub(crate) serving: bool,
+    /// What was asked last; read it by [`Server::request`].
+    pub(crate) last: Arc<Mutex<Option<GetFlowsRequest>>>,
+}
+
+/// Runs until it is dropped.
+pub(crate) struct Server {
+    folder: TempDir,
+    last: Arc<Mutex<Option<GetFlowsRequest>>>,
+    _runtime: Runtime,
+}
+
+impl Server {
+    pub(crate) fn start(mock: Mock) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = Runtime::new().unwrap();
+        let last = mock.last.clone();
+        let listener = {
+            let _guard = runtime.enter();
+            UnixListener::bind(folder.path().join("hubble.sock")).unwrap()
+        };
+        runtime.spawn(async move {
+            let (reporter, health) = tonic_health::server::health_reporter();
+            let state = if mock.serving {
+                tonic_health::ServingStatus::Serving
+            } else {
+                tonic_health::ServingStatus::NotServing
+            };
+            reporter.set_service_status("hubble.server.Observer", state).await;
+            transport::Server::builder()
+                .add_service(health)
+                .add_service(ObserverServer::new(mock.clone()))
+                .add_service(ControlServer::new(mock))
+                .serve_with_incoming(UnixListenerStream::new(listener))
+                .await
+                .unwrap();
+        });
+        Self { folder, last, _runtime: runtime }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("hubble.sock")
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("unix://{}", self.path().display())
+    }
+
+    /// The last GetFlows request.
+    pub(crate) fn request(&self) -> GetFlowsRequest {
+        self.last.lock().unwrap().clone().unwrap()
+    }
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[async_trait]
+impl Observer for Mock {
+    type GetFlowsStream = Answers<GetFlowsResponse>;
+    type GetAgentEventsStream = Answers<GetAgentEventsResponse>;
+    type GetDebugEventsStream = Answers<GetDebugEventsResponse>;
+
+    async fn get_flows(
+        &self,
+        request: Request<GetFlowsRequest>,
+    ) -> Result<Response<Self::GetFlowsStream>, Status> {
+        *self.last.lock().unwrap() = Some(request.into_inner());
+        if let Some((code, text)) = self.error {
+            return Err(Status::new(code, text));
+        }
+        let flows = iter(self.flows.clone().into_iter().map(Ok));
+        Ok(Response::new(if self.stay { Box::pin(flows.chain(pending())) } else { Box::pin(flows) }))
+    }
+
+    async fn server_status(
+        &self,
+        _: Request<ServerStatusRequest>,
+    ) -> Result<Response<ServerStatusResponse>, Status> {
+        Ok(Response::new(ServerStatusResponse {
+            num_flows: 5,
+            max_flows: 4095,
+            seen_flows: 30,
+            uptime_ns: 4_000_000_000,
+            ..ServerStatusResponse::default()
+        }))
+    }
+
+    async fn get_agent_events(
+        &self,
+        _: Request<GetAgentEventsRequest>,
+    ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
+        Err(Status::unimplemented("not part of the test"))
+    }
+
+    async fn get_debug_events(
+        &self,
+        _: Request<GetDebugEventsRequest>,
+    ) -> Result<Response<Self::GetDebugEventsStream>, Status> {
+        Err(Status::unimplemented("not part of the test"))
+    }
+
+    async fn get_nodes(&self, _: Request<GetNodesRequest>) -> Result<Response<GetNodesResponse>, Status> {
+        Err(Status::unimplemented("not part of the test"))
+    }
+
+    async fn get_namespaces(
+        &self,
+        _: Request<GetNamespacesRequest>,
+    ) -> Result<Response<GetNamespacesResponse>, Status> {
+        Err(Status::unimplemented("not part of the test"))
+    }
+}
+
+#[async_trait]
+impl Control for Mock {
+    async fn capture_status(
+        &self,
+        _: Request<CaptureStatusRequest>,
+    ) -> Result<Response<CaptureStatusResponse>, Status> {
+        let counter =
+            |kind, value| Counter { stage: "capture".to_owned(), kind, cause: "flows".to_owned(), value };
+        Ok(Response::new(CaptureStatusResponse {
+            hooks: vec![Hook { name: "flows: tcx".to_owned(), state: 1, reason: String::new() }],
+            counters: vec![counter(1, 10), counter(2, 9), counter(3, 1)],
+            ..CaptureStatusResponse::default()
+        }))
+    }
+
+    async fn inspect(&self, _: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {
+        Err(Status::unimplemented("not part of the test"))
+    }
+
+    async fn list_policies(
+        &self,
+        _: Request<ListPoliciesRequest>,
+    ) -> Result<Response<ListPoliciesResponse>, Status> {
+        Err(Status::unimplemented("not part of the test"))
+    }
+
+    async fn record(&self, _: Request<RecordRequest>) -> Result<Response<RecordResponse>, Status> {
+        Err(Status::unimplemented("not part of the test"))
+    }
+}

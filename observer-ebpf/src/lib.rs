@@ -16,6 +16,8 @@ pub mod kind {
     pub const FLOW: u8 = 1;
     /// A [`super::DropRecord`].
     pub const DROP: u8 = 2;
+    /// A [`super::FactRecord`].
+    pub const FACT: u8 = 3;
 }
 
 /// The start of every record.
@@ -193,7 +195,26 @@ pub struct DropRecord {
     pub first_ns: u64,
 }
 
+/// Facts about a local TCP socket's connection, counted since the last such record of the same tuple.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct FactRecord {
+    /// Kind, version, size, time.
+    pub header: Header,
+    /// The connection as the socket has it: the source is the local end.
+    pub tuple: Tuple,
+    /// Inode number of the socket's network namespace, 0 where unknown.
+    pub netns: u32,
+    /// Segments sent again.
+    pub retransmits: u32,
+    /// Connection attempts that were given up without an answer.
+    pub connect_failed: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
 const _: () = assert!(size_of::<Header>() == 16);
 const _: () = assert!(size_of::<Tuple>() == 40);
 const _: () = assert!(size_of::<FlowRecord>() == 112);
 const _: () = assert!(size_of::<DropRecord>() == 112);
+const _: () = assert!(size_of::<FactRecord>() == 72);

@@ -13,12 +13,13 @@ const LONGEST_WAIT_NS: i64 = 10_000_000_000;
 /// differences of kernel times ([`Clock::kernel_now`]), so none is negative.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    offset_ns: i64,
-    previous_offset_ns: i64,
+    /// Unix time minus kernel time, nanoseconds, as everything here.
+    offset: i64,
+    previous_offset: i64,
     /// Kernel time of the last measurement that changed the offset.
-    changed_ns: u64,
+    changed: u64,
     /// No time after the change is earlier than this.
-    floor_ns: i64,
+    floor: i64,
 }
 
 impl Clock {
@@ -29,7 +30,7 @@ impl Clock {
 
     /// A clock that is `offset_ns` behind unix time, for tests and replays.
     pub fn with_offset(offset_ns: i64) -> Self {
-        Self { offset_ns, previous_offset_ns: offset_ns, changed_ns: 0, floor_ns: i64::MIN }
+        Self { offset: offset_ns, previous_offset: offset_ns, changed: 0, floor: i64::MIN }
     }
 
     /// Measures again; to be called about once a second.
@@ -41,21 +42,21 @@ impl Clock {
         let last = self.unix(now_ns);
         let back = last.saturating_sub(signed(now_ns).saturating_add(offset_ns));
         *self = Self {
-            offset_ns,
-            previous_offset_ns: self.offset_ns,
-            changed_ns: now_ns,
-            floor_ns: if back > LONGEST_WAIT_NS { i64::MIN } else { last },
+            offset: offset_ns,
+            previous_offset: self.offset,
+            changed: now_ns,
+            floor: if back > LONGEST_WAIT_NS { i64::MIN } else { last },
         };
     }
 
     /// Unix time in nanoseconds of a kernel time.
     pub fn unix(&self, kernel_ns: u64) -> i64 {
         let kernel = signed(kernel_ns);
-        if kernel_ns < self.changed_ns {
-            let before = kernel.saturating_add(self.previous_offset_ns);
-            if self.floor_ns == i64::MIN { before } else { before.min(self.floor_ns) }
+        if kernel_ns < self.changed {
+            let before = kernel.saturating_add(self.previous_offset);
+            if self.floor == i64::MIN { before } else { before.min(self.floor) }
         } else {
-            kernel.saturating_add(self.offset_ns).max(self.floor_ns)
+            kernel.saturating_add(self.offset).max(self.floor)
         }
     }
 

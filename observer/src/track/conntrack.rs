@@ -61,14 +61,14 @@ impl Translation {
 
 /// A tuple without its direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
+pub(super) struct Key {
     low: End,
     high: End,
     protocol: u8,
 }
 
 impl Key {
-    fn new(tuple: &Tuple) -> Self {
+    pub(super) fn new(tuple: &Tuple) -> Self {
         let (low, high) = if tuple.source <= tuple.destination {
             (tuple.source, tuple.destination)
         } else {
@@ -81,7 +81,7 @@ impl Key {
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     entry: Entry,
-    /// The last dump or event that told of it.
+    /// The dump, by its number, during or after which the kernel last told of it.
     seen: u64,
     /// Kernel time when its end was learned.
     ended_ns: Option<u64>,
@@ -170,7 +170,10 @@ impl ConntrackTable {
             if let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut)
                 && slot.entry == entry
             {
-                // Also of an ended one: a dump that was under way may tell of it once more.
+                // A dump that was under way may still tell of an ended one; a later dump that does so is right.
+                if slot.seen < generation {
+                    slot.ended_ns = None;
+                }
                 slot.seen = generation;
                 return;
             }
@@ -206,10 +209,12 @@ impl ConntrackTable {
     }
 
     fn end_slot(&mut self, index: u32, now_ns: u64) {
+        let generation = self.generation;
         if let Some(Some(slot)) = self.slots.get_mut(index as usize)
             && slot.ended_ns.is_none()
         {
             slot.ended_ns = Some(now_ns);
+            slot.seen = generation;
             self.ended.push_back((now_ns, index, slot.entry.id));
         }
     }
@@ -223,8 +228,7 @@ impl ConntrackTable {
     pub fn finish_dump(&mut self, now_ns: u64) {
         let missing: Vec<u32> = (0..self.slots.len() as u32)
             .filter(|index| {
-                self.slot(*index)
-                    .is_some_and(|slot| slot.seen < self.generation && slot.ended_ns.is_none())
+                self.slot(*index).is_some_and(|slot| slot.seen < self.generation && slot.ended_ns.is_none())
             })
             .collect();
         self.counters.missed_ends += missing.len() as u64;

@@ -104,7 +104,8 @@ fn the_end_of_an_old_connection_leaves_the_new_one() {
 #[test]
 fn a_dump_ends_what_it_does_not_tell_of() {
     let mut table = table(10);
-    let (kept, gone) = (both_translated(), entry(2, ("[fd00::1]:1", "[fd00::2]:2"), ("[fd00::2]:2", "[fd00::1]:1")));
+    let (kept, gone) =
+        (both_translated(), entry(2, ("[fd00::1]:1", "[fd00::2]:2"), ("[fd00::2]:2", "[fd00::1]:1")));
     table.insert(kept);
     table.insert(gone);
     table.begin_dump();
@@ -123,6 +124,10 @@ fn a_dump_under_way_does_not_wake_an_ended_connection() {
     table.end(1, &both_translated().original, 10);
     table.insert(both_translated());
     assert_eq!(table.translate(&both_translated().original, Some(11)), None);
+    table.finish_dump(12);
+    table.begin_dump();
+    table.insert(both_translated());
+    assert!(table.translate(&both_translated().original, Some(13)).is_some(), "a later dump knows better");
 }
 
 #[test]

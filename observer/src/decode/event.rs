@@ -131,7 +131,7 @@ pub enum FlowReason {
 pub struct FlowFlags(pub u16);
 
 impl FlowFlags {
-    /// Whether a bit of [`observer_ebpf::flow_flags`] is set.
+    /// Whether any of these bits of [`observer_ebpf::flow_flags`] is set.
     pub fn has(self, bit: u16) -> bool {
         self.0 & bit != 0
     }

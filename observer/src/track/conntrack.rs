@@ -262,12 +262,13 @@ impl ConntrackTable {
             return None;
         }
         let entry = &slot.entry;
-        let called_from = entry.reply.reversed();
+        let views = entry.views();
+        let [original, between, called_from] = &views;
         Some(Translation {
-            from_client: entry.views().contains(tuple),
-            client: entry.original.source,
-            frontend: entry.original.destination,
-            backend: entry.reply.source,
+            from_client: views.contains(tuple),
+            client: original.source,
+            frontend: original.destination,
+            backend: between.destination,
             called_from: called_from.source,
         })
     }

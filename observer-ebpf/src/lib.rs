@@ -195,26 +195,26 @@ pub struct DropRecord {
     pub first_ns: u64,
 }
 
-/// Facts about a local TCP socket's connection, counted since the last such record of the same tuple.
+/// Counted facts about a TCP connection, written by the daemon's sweep when they changed.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct FactRecord {
-    /// Kind, version, size, time.
+    /// Kind, version, size; the time is that of the last fact.
     pub header: Header,
-    /// The connection as the socket has it: the source is the local end.
+    /// The connection as its socket sees it: the source is the socket's own end.
     pub tuple: Tuple,
-    /// Inode number of the socket's network namespace, 0 where unknown.
+    /// Inode number of the socket's network namespace.
     pub netns: u32,
-    /// Segments sent again.
-    pub retransmits: u32,
-    /// Connection attempts that were given up without an answer.
-    pub connect_failed: u32,
     /// Always 0.
     pub pad: u32,
+    /// Segments sent again, in all.
+    pub retransmits: u64,
+    /// Connects that ended without a connection, in all.
+    pub failed_connects: u64,
 }
 
 const _: () = assert!(size_of::<Header>() == 16);
+const _: () = assert!(size_of::<FactRecord>() == 80);
 const _: () = assert!(size_of::<Tuple>() == 40);
 const _: () = assert!(size_of::<FlowRecord>() == 112);
 const _: () = assert!(size_of::<DropRecord>() == 112);
-const _: () = assert!(size_of::<FactRecord>() == 72);

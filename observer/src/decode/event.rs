@@ -287,9 +287,9 @@ pub struct FactEvent {
     pub packet: Option<Packet>,
     /// Inode number of the socket's network namespace; 0 = unknown.
     pub netns: u32,
-    /// Segments sent again since the last such record.
+    /// Segments sent again, in all.
     pub retransmits: u32,
-    /// The attempt to connect was given up.
+    /// A connect ended without a connection.
     pub connect_failed: bool,
 }
 
@@ -300,8 +300,8 @@ impl FactEvent {
             kernel_ns: record.header.time_ns,
             packet: Packet::new(&record.tuple)?,
             netns: record.netns,
-            retransmits: record.retransmits,
-            connect_failed: record.connect_failed != 0,
+            retransmits: u32::try_from(record.retransmits).unwrap_or(u32::MAX),
+            connect_failed: record.failed_connects != 0,
         })
     }
 }

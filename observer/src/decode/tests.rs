@@ -87,7 +87,7 @@ fn a_fact() {
         tuple: tuple(),
         netns: 7,
         retransmits: 2,
-        connect_failed: 1,
+        failed_connects: 1,
         pad: 0,
     };
     let Ok(Event::Fact(event)) = decoder().decode(record.as_bytes()) else { panic!("no fact") };
@@ -146,7 +146,7 @@ proptest! {
 
     #[test]
     fn whole_records_of_any_content_never_panic(content in prop::array::uniform32(any::<u8>()), kind in 1u8..4) {
-        let length: usize = if kind == kind::FACT { 72 } else { 112 };
+        let length: usize = if kind == kind::FACT { 80 } else { 112 };
         let mut bytes: Vec<u8> = content.iter().copied().cycle().take(length).collect();
         bytes[0] = kind;
         bytes[1] = ABI_VERSION;

@@ -39,7 +39,8 @@ impl Facts {
             connect_failed: false,
             time_ns: event.time_ns,
         });
-        fact.retransmits = fact.retransmits.saturating_add(event.retransmits);
+        // Totals, each from its own end's socket.
+        fact.retransmits = fact.retransmits.max(event.retransmits);
         fact.connect_failed |= event.connect_failed;
         fact.time_ns = event.time_ns;
     }

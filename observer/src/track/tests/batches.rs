@@ -117,7 +117,7 @@ fn facts_join_the_flow_through_the_translation_and_in_both_directions() {
     let mut tracker = Tracker::default();
     let mut events = vec![
         fact("10.0.1.1:4000>10.96.0.1:80", 10, 2, false),
-        fact("10.0.1.1:4000>10.96.0.1:80", 11, 1, true),
+        fact("10.0.1.1:4000>10.96.0.1:80", 11, 3, true),
         event("pod out flags+reply tcp 10.96.0.1:80>10.0.1.1:4000", 12, Family::Four),
         event("pod in sweep tcp 10.0.1.1:4000>10.96.0.1:80", 13, Family::Four),
         event("pod in new tcp 10.0.1.1:4000>10.96.0.1:80", 14, Family::Four),

@@ -1,4 +1,5 @@
 //! nf_conntrack for real, in network namespaces of this test's own. Needs root, `ip`, `nft` and `conntrack`.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
 use observer::decode::{Clock, End, Tuple};
 use observer::track::{ConntrackSource, ConntrackTable, SourceOptions, TableLimits, Translation};

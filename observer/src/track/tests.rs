@@ -5,7 +5,7 @@ use super::*;
 use crate::decode::{End, FlowFlags, FlowReason};
 use crate::flow::{DropSite, LinkKind, Notes, Tristate};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 
 mod batches;
 mod scenarios;
@@ -84,10 +84,10 @@ fn event(line: &str, time_ns: u64, family: Family) -> Event {
     if let ["drop", protocol, tuple] = words[..] {
         return Event::Drop(drop_event(ends(tuple, protocol, family), time_ns));
     }
-    let [link, hook, reason, protocol, tuple] = words[..] else { panic!("{line}") };
+    let [behind, hook, reason, protocol, tuple] = words[..] else { panic!("{line}") };
     let mut reason = reason.split('+');
     let mut flow = flow_event(ends(tuple, protocol, family), time_ns);
-    flow.link_kind = match link {
+    flow.link_kind = match behind {
         "pod" => LinkKind::Pod,
         "uplink" => LinkKind::Uplink,
         "tunnel" => LinkKind::Tunnel,
@@ -180,12 +180,12 @@ fn show(tracked: &Tracked) -> String {
         }
     };
     let mut text = head.to_lowercase().replace('_', "-");
-    text += &format!(" {}>{}", show_end(&ends.source.unwrap()), show_end(&ends.destination.unwrap()));
+    write!(text, " {}>{}", show_end(&ends.source.unwrap()), show_end(&ends.destination.unwrap())).unwrap();
     if let Some(frontend) = ends.frontend {
-        text += &format!(" via {}", show_end(&frontend));
+        write!(text, " via {}", show_end(&frontend)).unwrap();
     }
     if let Some(ip) = ends.source_xlated {
-        text += &format!(" as {}", Ipv4Addr::from(octets(&ip)));
+        write!(text, " as {}", Ipv4Addr::from(octets(&ip))).unwrap();
     }
     if notes.has(Notes::OPENER_GUESSED) {
         text += " guessed";
@@ -201,7 +201,7 @@ fn told(line: &str, table: Option<&ConntrackTable>, family: Family) -> String {
     let counters = tracker.counters();
     assert_eq!(counters.flows + counters.drops + counters.suppressed(), 1);
     match out.first() {
-        Some(tracked) => show(tracked),
+        Some(first) => show(first),
         None if counters.local_delivery == 1 => "not: local delivery".into(),
         None if counters.translated_local == 1 => "not: translated local".into(),
         None if counters.masqueraded == 1 => "not: masqueraded".into(),

@@ -1,5 +1,4 @@
 //! Nanoseconds an event in decode and track together, with conntrack's table full of other connections.
-#![expect(missing_docs, reason = "criterion's macro makes undocumented functions")]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use observer::decode::{Clock, Decoder, DropReasons, DropSites, End, Tuple};
@@ -92,11 +91,14 @@ fn drop_record(number: u16) -> Vec<u8> {
     .to_vec()
 }
 
+/// One record by its number.
+type MakeRecord = fn(u16) -> Vec<u8>;
+
 fn decode_and_track(criterion: &mut Criterion) {
     let table = table();
     let mut group = criterion.benchmark_group("decode+track");
     group.throughput(Throughput::Elements(u64::from(EVENTS)));
-    let cases: [(&str, fn(u16) -> Vec<u8>); 4] = [
+    let cases: [(&str, MakeRecord); 4] = [
         ("delivery, not in conntrack", |n| flow(n, [10, 0, 1, 2], hook::EGRESS)),
         ("service call, translated", |n| flow(n, [10, 96, 0, 1], hook::INGRESS)),
         ("local delivery, suppressed", |n| flow(n, [10, 0, 1, 2], hook::INGRESS)),

@@ -1,0 +1,279 @@
+//! The kernel's drop reasons by name, and the nearest of Hubble's.
+//!
+//! Hubble's clients print a text chosen by Hubble's own number, so no kernel number may pass through: what is mapped here
+//! goes into `drop_reason_desc` and `sub_type`, the kernel's own name stands beside it in Summary and `extensions`.
+
+use crate::flow::DropSite;
+use hashbrown::HashMap;
+use observer_proto::flow::DropReason as Hubble;
+
+/// The names that this kernel's BTF gives to its `skb_drop_reason` numbers.
+#[derive(Clone, Debug, Default)]
+pub struct DropReasons {
+    names: HashMap<u32, String>,
+}
+
+impl DropReasons {
+    /// From (number, name); names may carry BTF's prefix `SKB_DROP_REASON_`.
+    pub fn new(names: impl IntoIterator<Item = (u32, String)>) -> Self {
+        let names = names.into_iter().map(|(number, name)| (number, short(&name).to_owned())).collect();
+        Self { names }
+    }
+
+    /// What is shown of a drop for this reason at this place.
+    pub(super) fn site(&self, reason: u32, location: Result<String, &'static str>) -> DropSite {
+        let kernel_reason = self.names.get(&reason).map_or_else(|| format!("reason {reason}"), Clone::clone);
+        let symbol = location.as_deref().unwrap_or_default();
+        let hubble_reason = nearest_hubble_reason(&kernel_reason, symbol) as u16;
+        DropSite { kernel_reason, hubble_reason, location }
+    }
+}
+
+fn short(name: &str) -> &str {
+    name.strip_prefix("SKB_DROP_REASON_").unwrap_or(name)
+}
+
+/// What an unknown reason is told as. Hubble's own "unknown", 0, prints as "Success", which a drop is not; "Invalid
+/// packet" blames the packet, but no other of Hubble's texts says less.
+const NO_NEAR_REASON: Hubble = Hubble::InvalidPacketDropped;
+
+/// Hubble's nearest reason for a kernel reason (with or without its prefix) at a place (`symbol+0xoffset` or empty).
+pub fn nearest_hubble_reason(kernel_reason: &str, symbol: &str) -> Hubble {
+    let name = short(kernel_reason);
+    // The kernel has no reason for an expired TTL: the two forwarding functions report it as a bad header (up to 6.18).
+    if name == "IP_INHDR" && (symbol.starts_with("ip_forward") || symbol.starts_with("ip6_forward")) {
+        return Hubble::TtlExceeded;
+    }
+    NEAREST.iter().find(|(_, names)| names.contains(&name)).map_or(NO_NEAR_REASON, |(hubble, _)| *hubble)
+}
+
+/// Names of `enum skb_drop_reason` up to 6.18 with those that older kernels had (from 5.17), and Open vSwitch's.
+#[expect(
+    deprecated,
+    reason = "no other number of Hubble's says that a MAC address was wrong, and clients still print it"
+)]
+static NEAREST: &[(Hubble, &[&str])] = &[
+    // Somebody's rule, filter or program said no. To a reader of "Policy denied" that is what happened; which firewall it
+    // was, the kernel's name tells.
+    (
+        Hubble::PolicyDenied,
+        &[
+            "NETFILTER_DROP",
+            "BPF_CGROUP_EGRESS",
+            "SECURITY_HOOK",
+            "SOCKET_FILTER",
+            "XFRM_POLICY",
+            "TC_EGRESS",
+            "TC_INGRESS",
+            "XDP",
+            "TAP_FILTER",
+            "TAP_TXFILTER",
+            "ARP_PVLAN_DISABLE",
+            "OVS_DROP_EXPLICIT",
+            "OVS_DROP_EXPLICIT_WITH_ERROR",
+            "OVS_DROP_LAST_ACTION",
+        ],
+    ),
+    // Nobody listens, or no longer.
+    (
+        Hubble::SocketLookupFailed,
+        &[
+            "NO_SOCKET",
+            "SOCKET_CLOSE",
+            "TCP_CLOSE",
+            "TCP_ABORT_ON_DATA",
+            "QUEUE_PURGE",
+            "UNIX_DISCONNECT",
+            "UNIX_SKIP_OOB",
+        ],
+    ),
+    (Hubble::FibLookupFailed, &["IP_INNOROUTES", "IP_OUTNOROUTES"]),
+    // The text of this number is "Fragmentation needed"; its enum name is a leftover.
+    (Hubble::CtMissingTcpAckFlag, &["PKT_TOO_BIG"]),
+    (Hubble::TtlExceeded, &["TCP_MINTTL", "OVS_DROP_IP_TTL"]),
+    // The next hop has no link address, or no port leads to it.
+    (
+        Hubble::UnknownL3TargetAddress,
+        &[
+            "NEIGH_CREATEFAIL",
+            "NEIGH_FAILED",
+            "NEIGH_DEAD",
+            "NEIGH_HH_FILLFAIL",
+            "NO_TX_TARGET",
+            "VXLAN_NO_REMOTE",
+        ],
+    ),
+    (Hubble::StaleOrUnroutableIp, &["IP_INVALID_DEST", "IP_INADDRERRORS", "BRIDGE_INGRESS_STP_STATE"]),
+    (Hubble::InvalidSourceIp, &["IP_RPFILTER", "IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "IP_LOCALNET"]),
+    (Hubble::InvalidSourceMac, &["MAC_INVALID_SOURCE", "LOCAL_MAC", "VXLAN_ENTRY_EXISTS"]),
+    (Hubble::InvalidDestinationMac, &["OTHERHOST", "UNICAST_IN_L2_MULTICAST"]),
+    (Hubble::ErrorWhileCorrectingL3Checksum, &["IP_CSUM"]),
+    (Hubble::ErrorWhileCorrectingL4Checksum, &["TCP_CSUM", "UDP_CSUM", "ICMP_CSUM", "SKB_CSUM"]),
+    // A queue, a buffer, memory or a budget was full: congestion, for which Hubble has this one text.
+    (
+        Hubble::DropRateLimited,
+        &[
+            "SOCKET_RCVBUFF",
+            "SOCKET_BACKLOG",
+            "PROTO_MEM",
+            "TCP_LISTEN_OVERFLOW",
+            "TCP_ZEROWINDOW",
+            "TCP_OFO_QUEUE_PRUNE",
+            "TCP_OFO_DROP",
+            "NEIGH_QUEUEFULL",
+            "QDISC_DROP",
+            "QDISC_OVERLIMIT",
+            "QDISC_CONGESTED",
+            "CAKE_FLOOD",
+            "FQ_BAND_LIMIT",
+            "FQ_FLOW_LIMIT",
+            "DUALPI2_STEP_DROP",
+            "CPU_BACKLOG",
+            "FULL_RING",
+            "NOMEM",
+            "PFMEMALLOC",
+            "OVS_DROP_METER",
+        ],
+    ),
+    (Hubble::ReachedEdtRateLimitingDropHorizon, &["FQ_HORIZON_LIMIT"]),
+    (Hubble::CtTruncatedOrInvalidHeader, &["PKT_TOO_SMALL", "HDR_TRUNC", "DEV_HDR"]),
+    (Hubble::FirstLogicalDatagramFragmentNotFound, &["FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR"]),
+    (Hubble::IpFragmentationNotSupported, &["OVS_DROP_FRAG_L2_TOO_LONG", "OVS_DROP_FRAG_INVALID_PROTO"]),
+    (Hubble::InvalidIpv6ExtensionHeader, &["IPV6_BAD_EXTHDR"]),
+    (
+        Hubble::ForbiddenIcmpv6Message,
+        &[
+            "IPV6_NDISC_FRAG",
+            "IPV6_NDISC_HOP_LIMIT",
+            "IPV6_NDISC_BAD_CODE",
+            "IPV6_NDISC_BAD_OPTIONS",
+            "IPV6_NDISC_NS_OTHERHOST",
+        ],
+    ),
+    (Hubble::UnknownL4Protocol, &["IP_NOPROTO", "INVALID_PROTO"]),
+    (Hubble::UnsupportedL3Protocol, &["UNHANDLED_PROTO", "PTYPE_ABSENT", "IPV6DISABLED"]),
+    (
+        Hubble::UnsupportedL2Protocol,
+        &["MAC_IEEE_MAC_CONTROL", "CAN_RX_INVALID_FRAME", "CANFD_RX_INVALID_FRAME", "CANXL_RX_INVALID_FRAME"],
+    ),
+    (Hubble::InvalidVni, &["VXLAN_VNI_NOT_FOUND"]),
+    (Hubble::ErrorRetrievingTunnelKey, &["VXLAN_INVALID_HDR", "TUNNEL_TXINFO"]),
+    (Hubble::NoTunnelOrEncapsulationEndpoint, &["OVS_DROP_TUNNEL_TX_ERROR"]),
+    // TCP MD5 and TCP-AO: the segment was not signed as the socket demands.
+    (
+        Hubble::AuthRequired,
+        &[
+            "TCP_AUTH_HDR",
+            "TCP_MD5NOTFOUND",
+            "TCP_MD5UNEXPECTED",
+            "TCP_MD5FAILURE",
+            "TCP_AONOTFOUND",
+            "TCP_AOUNEXPECTED",
+            "TCP_AOKEYNOTFOUND",
+            "TCP_AOFAILURE",
+        ],
+    ),
+    // PSP: the socket demands encryption that the packet doesn't have.
+    (Hubble::UnencryptedTraffic, &["PSP_INPUT", "PSP_OUTPUT"]),
+    (
+        Hubble::InvalidTcBuffer,
+        &["TC_COOKIE_ERROR", "TC_ERROR", "TC_CHAIN_NOTFOUND", "TC_RECLASSIFY_LOOP", "PACKET_SOCK_ERROR"],
+    ),
+    (Hubble::ErrorWritingToPacket, &["SKB_GSO_SEG", "SKB_UCOPY_FAULT"]),
+    (Hubble::DropHostNotReady, &["DEV_READY"]),
+    (Hubble::UnknownConnectionTrackingState, &["OVS_DROP_CONNTRACK"]),
+    // The packet itself, or its place in the connection, is not valid; then the reasons that say nothing.
+    (
+        NO_NEAR_REASON,
+        &[
+            "IP_INHDR",
+            "DUP_FRAG",
+            "IP_TUNNEL_ECN",
+            "RECURSION_LIMIT",
+            "TCP_FLAGS",
+            "TCP_OLD_DATA",
+            "TCP_OVERWINDOW",
+            "TCP_OFOMERGE",
+            "TCP_RFC7323_PAWS",
+            "TCP_RFC7323_PAWS_ACK",
+            "TCP_RFC7323_TW_PAWS",
+            "TCP_RFC7323_TSECR",
+            "TCP_OLD_SEQUENCE",
+            "TCP_INVALID_SEQUENCE",
+            "TCP_INVALID_END_SEQUENCE",
+            "TCP_INVALID_ACK_SEQUENCE",
+            "TCP_RESET",
+            "TCP_INVALID_SYN",
+            "TCP_FASTOPEN",
+            "TCP_OLD_ACK",
+            "TCP_TOO_OLD_ACK",
+            "TCP_ACK_UNSENT_DATA",
+            "NOT_SPECIFIED",
+            "SKB_NOT_DROPPED_YET",
+            "SKB_CONSUMED",
+            "MAX",
+            "SUBSYS_MASK",
+        ],
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn kernel_names() -> Vec<&'static str> {
+        include_str!("../../../testdata/kernel/drop-reasons-6.18.txt").lines().collect()
+    }
+
+    #[test]
+    fn each_reason_of_this_kernel_is_placed() {
+        let placed: HashSet<&str> = NEAREST.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let missing: Vec<_> =
+            kernel_names().into_iter().filter(|name| !placed.contains(short(name))).collect();
+        assert_eq!(missing, Vec::<&str>::new());
+        assert!(kernel_names().len() >= 130);
+    }
+
+    #[test]
+    fn no_reason_is_placed_twice() {
+        let mut seen = HashSet::new();
+        for name in NEAREST.iter().flat_map(|(_, names)| *names) {
+            assert!(seen.insert(name), "{name} stands twice");
+        }
+    }
+
+    #[test]
+    fn each_number_has_a_text_in_hubble() {
+        let table = include_str!("../../../testdata/hubble-api/drop-reasons.tsv");
+        let texts: HashSet<i32> = table
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split('\t').next()?.parse().ok())
+            .filter(|number| *number != 0)
+            .collect();
+        for (hubble, names) in NEAREST {
+            assert!(texts.contains(&(*hubble as i32)), "{names:?}");
+            assert!(u8::try_from(*hubble as i32).is_ok(), "sub_type is read as a byte");
+        }
+    }
+
+    #[test]
+    fn nearest() {
+        for (name, symbol, number) in [
+            ("SKB_DROP_REASON_NETFILTER_DROP", "nf_hook_slow+0x9a", 133),
+            ("NO_SOCKET", "", 178),
+            ("IP_INNOROUTES", "", 169),
+            ("PKT_TOO_BIG", "", 136),
+            ("NEIGH_FAILED", "neigh_invalidate+0x1", 150),
+            ("IP_RPFILTER", "", 132),
+            ("IP_INHDR", "ip_forward+0x2c0", 196),
+            ("IP_INHDR", "ip6_forward+0x10", 196),
+            ("IP_INHDR", "ip_rcv_core+0x10", 134),
+            ("IP_INHDR", "", 134),
+            ("A_REASON_OF_TOMORROW", "", 134),
+        ] {
+            assert_eq!(nearest_hubble_reason(name, symbol) as i32, number, "{name} at {symbol}");
+        }
+    }
+}

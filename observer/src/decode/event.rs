@@ -1,0 +1,307 @@
+//! What a record says, in checked types.
+
+use super::{Clock, DecodeError};
+use crate::flow::{DropSite, LinkKind};
+use observer_ebpf::{
+    self as abi, DropRecord, FactRecord, FlowRecord, drop_flags, flow_flags, flow_reason, hook, link_kind,
+};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
+
+/// One record.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A packet of a connection, and the connection's totals.
+    Flow(FlowEvent),
+    /// A dropped packet, or a sum of them.
+    Drop(DropEvent),
+    /// Counted facts of a TCP connection.
+    Fact(FactEvent),
+}
+
+impl Event {
+    /// Kernel time (`CLOCK_MONOTONIC`, nanoseconds) of the record.
+    pub fn kernel_ns(&self) -> u64 {
+        match self {
+            Self::Flow(flow) => flow.kernel_ns,
+            Self::Drop(drop) => drop.kernel_ns,
+            Self::Fact(fact) => fact.kernel_ns,
+        }
+    }
+}
+
+/// An address and a port; for ICMP echo the port is the echo identifier, for what has no ports it is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct End {
+    /// The address.
+    pub ip: IpAddr,
+    /// The port.
+    pub port: u16,
+}
+
+/// Both ends of a packet, as they stand in its headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// Where it comes from.
+    pub source: End,
+    /// Where it goes to.
+    pub destination: End,
+    /// IANA protocol number.
+    pub protocol: u8,
+}
+
+impl Tuple {
+    /// The same connection, seen in the other direction.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self { source: self.destination, destination: self.source, ..self }
+    }
+}
+
+/// A packet's headers, as far as they are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Its ends.
+    pub tuple: Tuple,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// ICMP type, 0 where it is no ICMP.
+    pub icmp_type: u8,
+    /// ICMP code, likewise.
+    pub icmp_code: u8,
+}
+
+impl Packet {
+    /// Nothing where the packet is not IP.
+    fn new(tuple: &abi::Tuple) -> Result<Option<Self>, DecodeError> {
+        let address = |octets: [u8; 16]| match tuple.ip_version {
+            4 => Ipv6Addr::from(octets).to_canonical(),
+            _ => IpAddr::V6(Ipv6Addr::from(octets)),
+        };
+        match tuple.ip_version {
+            0 => return Ok(None),
+            4 | 6 => {}
+            value => return Err(DecodeError::Field { field: "tuple.ip_version", value }),
+        }
+        let (source, destination) = (address(tuple.source), address(tuple.destination));
+        if tuple.ip_version == 4 && !(source.is_ipv4() && destination.is_ipv4()) {
+            return Err(DecodeError::Field { field: "tuple.ip_version", value: 4 });
+        }
+        Ok(Some(Self {
+            tuple: Tuple {
+                source: End { ip: source, port: tuple.source_port },
+                destination: End { ip: destination, port: tuple.destination_port },
+                protocol: tuple.protocol,
+            },
+            ip_version: tuple.ip_version,
+            icmp_type: tuple.icmp_type,
+            icmp_code: tuple.icmp_code,
+        }))
+    }
+}
+
+/// Which way a packet crossed a link, seen from the node (tcx's names).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Into the node's stack.
+    Ingress,
+    /// Out of the node's stack.
+    Egress,
+}
+
+/// Why a flow record was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowReason {
+    /// The connection's first packet on this link.
+    New,
+    /// A TCP flag not seen before in this direction.
+    Flags,
+    /// The connection is active and the last record is old.
+    Interval,
+    /// Every packet is told.
+    Packet,
+    /// The last totals of a connection that fell silent.
+    Sweep,
+}
+
+/// The bits of [`observer_ebpf::flow_flags`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowFlags(pub u16);
+
+impl FlowFlags {
+    /// Whether any of these bits of [`observer_ebpf::flow_flags`] is set.
+    pub fn has(self, bit: u16) -> bool {
+        self.0 & bit != 0
+    }
+}
+
+/// The MAC addresses of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Macs {
+    /// Who sent the frame.
+    pub source: [u8; 6],
+    /// Who it is for.
+    pub destination: [u8; 6],
+}
+
+/// A packet of a connection, and the connection's totals so far on this link.
+#[derive(Clone, Debug)]
+pub struct FlowEvent {
+    /// Unix time, nanoseconds.
+    pub time_ns: i64,
+    /// Kernel time, nanoseconds.
+    pub kernel_ns: u64,
+    /// The packet's headers, nothing where it is not IP.
+    pub packet: Option<Packet>,
+    /// The link's index in the node's namespace.
+    pub ifindex: u32,
+    /// What stands behind the link.
+    pub link_kind: LinkKind,
+    /// Which way it crossed the link.
+    pub hook: Hook,
+    /// Why it is told.
+    pub reason: FlowReason,
+    /// What the kernel side found out.
+    pub flags: FlowFlags,
+    /// TCP flags, FIN in bit 0 up to NS in bit 8.
+    pub tcp_flags: u16,
+    /// VLAN tag with the priority bits, 0 where there is none.
+    pub vlan_tci: u16,
+    /// The frame's MAC addresses, where it has any.
+    pub macs: Option<Macs>,
+    /// Length of this packet, bytes.
+    pub packet_len: u32,
+    /// Packets of the connection in this packet's direction on this link.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Unix time when the connection was first seen on this link, nanoseconds.
+    pub first_ns: i64,
+}
+
+impl FlowEvent {
+    pub(super) fn new(record: &FlowRecord, clock: &Clock) -> Result<Self, DecodeError> {
+        let undefined = |field, value| Err(DecodeError::Field { field, value });
+        Ok(Self {
+            time_ns: clock.unix(record.header.time_ns),
+            kernel_ns: record.header.time_ns,
+            packet: Packet::new(&record.tuple)?,
+            ifindex: record.ifindex,
+            link_kind: match record.link_kind {
+                link_kind::POD => LinkKind::Pod,
+                link_kind::UPLINK => LinkKind::Uplink,
+                link_kind::TUNNEL => LinkKind::Tunnel,
+                value => return undefined("link_kind", value),
+            },
+            hook: match record.hook {
+                hook::INGRESS => Hook::Ingress,
+                hook::EGRESS => Hook::Egress,
+                value => return undefined("hook", value),
+            },
+            reason: match record.reason {
+                flow_reason::NEW => FlowReason::New,
+                flow_reason::FLAGS => FlowReason::Flags,
+                flow_reason::INTERVAL => FlowReason::Interval,
+                flow_reason::PACKET => FlowReason::Packet,
+                flow_reason::SWEEP => FlowReason::Sweep,
+                value => return undefined("reason", value),
+            },
+            flags: FlowFlags(record.flags),
+            tcp_flags: u16::from(record.tcp_flags) | u16::from(record.tcp_flags_high & 1) << 8,
+            vlan_tci: record.vlan_tci,
+            macs: (record.flags & flow_flags::ETHERNET != 0)
+                .then_some(Macs { source: record.source_mac, destination: record.destination_mac }),
+            packet_len: record.packet_len,
+            packets: record.packets,
+            bytes: record.bytes,
+            first_ns: clock.unix(record.first_ns),
+        })
+    }
+}
+
+/// A dropped packet, or the sum of further ones like it.
+#[derive(Clone, Debug)]
+pub struct DropEvent {
+    /// Unix time, nanoseconds.
+    pub time_ns: i64,
+    /// Kernel time, nanoseconds.
+    pub kernel_ns: u64,
+    /// The packet's headers, nothing where it is not IP or could not be read.
+    pub packet: Option<Packet>,
+    /// Why and where.
+    pub site: Arc<DropSite>,
+    /// The device's index in the namespace that dropped it; 0 = no device.
+    pub ifindex: u32,
+    /// Inode number of that network namespace; 0 = unknown.
+    pub netns: u32,
+    /// Length of the packet, bytes.
+    pub packet_len: u32,
+    /// The EtherType.
+    pub ether_type: u16,
+    /// TCP flags, FIN in bit 0.
+    pub tcp_flags: u16,
+    /// This is a sum of further drops like an earlier one.
+    pub sum: bool,
+    /// The packet belonged to a local socket.
+    pub socket: bool,
+    /// Packets this stands for.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Unix time of the first of them, nanoseconds.
+    pub first_ns: i64,
+}
+
+impl DropEvent {
+    pub(super) fn new(record: &DropRecord, site: Arc<DropSite>, clock: &Clock) -> Result<Self, DecodeError> {
+        let parsed = record.flags & drop_flags::PARSED != 0;
+        Ok(Self {
+            time_ns: clock.unix(record.header.time_ns),
+            kernel_ns: record.header.time_ns,
+            packet: if parsed { Packet::new(&record.tuple)? } else { None },
+            site,
+            ifindex: record.ifindex,
+            netns: record.netns,
+            packet_len: record.packet_len,
+            ether_type: record.ether_type,
+            tcp_flags: u16::from(record.tcp_flags),
+            sum: record.flags & drop_flags::SUM != 0,
+            socket: record.flags & drop_flags::SOCKET != 0,
+            packets: record.packets,
+            bytes: record.bytes,
+            first_ns: clock.unix(record.first_ns),
+        })
+    }
+}
+
+/// Counted facts of a local TCP socket's connection.
+#[derive(Clone, Debug)]
+pub struct FactEvent {
+    /// Unix time, nanoseconds.
+    pub time_ns: i64,
+    /// Kernel time, nanoseconds.
+    pub kernel_ns: u64,
+    /// The connection as the socket has it, the local end first.
+    pub packet: Option<Packet>,
+    /// Inode number of the socket's network namespace; 0 = unknown.
+    pub netns: u32,
+    /// Segments sent again, in all.
+    pub retransmits: u32,
+    /// A connect ended without a connection.
+    pub connect_failed: bool,
+}
+
+impl FactEvent {
+    pub(super) fn new(record: &FactRecord, clock: &Clock) -> Result<Self, DecodeError> {
+        Ok(Self {
+            time_ns: clock.unix(record.header.time_ns),
+            kernel_ns: record.header.time_ns,
+            packet: Packet::new(&record.tuple)?,
+            netns: record.netns,
+            retransmits: u32::try_from(record.retransmits).unwrap_or(u32::MAX),
+            connect_failed: record.failed_connects != 0,
+        })
+    }
+}

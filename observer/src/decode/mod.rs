@@ -1,0 +1,94 @@
+//! Bytes of a kernel record -> an [`Event`] whose fields can't be wrong. No record makes this stage panic.
+
+mod clock;
+mod drop_reason;
+mod drop_site;
+mod event;
+
+pub use clock::Clock;
+pub use drop_reason::{DropReasons, nearest_hubble_reason};
+pub use drop_site::{DropSites, Symbols};
+pub use event::{
+    DropEvent, End, Event, FactEvent, FlowEvent, FlowFlags, FlowReason, Hook, Macs, Packet, Tuple,
+};
+
+use observer_ebpf::{ABI_VERSION, DropRecord, FactRecord, FlowRecord, Header, kind};
+use zerocopy::FromBytes;
+
+/// Why a record could not be read. The caller counts it as a loss of its own cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Not even a header.
+    #[error("a record of {0} bytes is shorter than its header")]
+    Short(usize),
+    /// Written by programs of another version.
+    #[error("record of ABI version {0}, this daemon reads {ABI_VERSION}")]
+    Version(u8),
+    /// An unknown [`kind`].
+    #[error("unknown record kind {0}")]
+    Kind(u8),
+    /// The bytes, or the size that the header tells, are not those of this kind.
+    #[error("record of kind {kind} has {got} bytes, not {want}")]
+    Size {
+        /// The record's kind.
+        kind: u8,
+        /// Its length.
+        got: usize,
+        /// The length of this kind in this version.
+        want: usize,
+    },
+    /// A field holds a number that the ABI doesn't define.
+    #[error("field {field} of a record holds {value}, which the ABI does not define")]
+    Field {
+        /// The field's name in the ABI.
+        field: &'static str,
+        /// What stands in it.
+        value: u8,
+    },
+}
+
+/// The stage: it holds the clock and the places of drops that were met.
+#[derive(Debug)]
+pub struct Decoder<S> {
+    /// Kernel time to unix time; the caller re-measures it about once a second.
+    pub clock: Clock,
+    /// Places of drops.
+    pub sites: DropSites<S>,
+}
+
+impl<S: Symbols> Decoder<S> {
+    /// One record from a ring.
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<Event, DecodeError> {
+        let (header, _) = Header::read_from_prefix(bytes).map_err(|_| DecodeError::Short(bytes.len()))?;
+        if header.version != ABI_VERSION {
+            return Err(DecodeError::Version(header.version));
+        }
+        match header.kind {
+            kind::FLOW => {
+                FlowEvent::new(&record::<FlowRecord>(&header, bytes)?, &self.clock).map(Event::Flow)
+            }
+            kind::DROP => {
+                let record = record::<DropRecord>(&header, bytes)?;
+                let site = self.sites.site(record.reason, record.location);
+                DropEvent::new(&record, site, &self.clock).map(Event::Drop)
+            }
+            kind::FACT => {
+                FactEvent::new(&record::<FactRecord>(&header, bytes)?, &self.clock).map(Event::Fact)
+            }
+            other => Err(DecodeError::Kind(other)),
+        }
+    }
+}
+
+/// The whole record, if both its length and the length it tells are right.
+fn record<R: FromBytes>(header: &Header, bytes: &[u8]) -> Result<R, DecodeError> {
+    let want = size_of::<R>();
+    let wrong = |got| DecodeError::Size { kind: header.kind, got, want };
+    if usize::from(header.size) != want {
+        return Err(wrong(usize::from(header.size)));
+    }
+    R::read_from_bytes(bytes).map_err(|_| wrong(bytes.len()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+use super::*;
+use crate::flow::LinkKind;
+use observer_ebpf::{Tuple as AbiTuple, drop_flags, flow_flags, flow_reason, hook, link_kind};
+use proptest::prelude::*;
+use std::net::{IpAddr, Ipv4Addr};
+use zerocopy::{FromZeros as _, IntoBytes as _};
+
+fn decoder() -> Decoder<impl Symbols> {
+    let reasons = DropReasons::new([(3, "SKB_DROP_REASON_NO_SOCKET".to_owned())]);
+    Decoder {
+        clock: Clock::with_offset(1_000),
+        sites: DropSites::new(reasons, |_| Ok("tcp_v4_rcv+0x1".to_owned())),
+    }
+}
+
+fn header<R>(kind: u8) -> Header {
+    Header { kind, version: ABI_VERSION, size: size_of::<R>() as u16, cpu: 1, time_ns: 50 }
+}
+
+fn tuple() -> AbiTuple {
+    AbiTuple {
+        source: Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped().octets(),
+        destination: Ipv4Addr::new(10, 0, 0, 2).to_ipv6_mapped().octets(),
+        source_port: 40000,
+        destination_port: 80,
+        protocol: 6,
+        ip_version: 4,
+        ..AbiTuple::default()
+    }
+}
+
+fn flow() -> FlowRecord {
+    FlowRecord {
+        header: header::<FlowRecord>(kind::FLOW),
+        tuple: tuple(),
+        flags: flow_flags::ETHERNET,
+        hook: hook::EGRESS,
+        link_kind: link_kind::POD,
+        reason: flow_reason::NEW,
+        tcp_flags: 0x02,
+        tcp_flags_high: 0xff,
+        first_ns: 40,
+        packets: 3,
+        ..FlowRecord::new_zeroed()
+    }
+}
+
+fn drop_record() -> DropRecord {
+    DropRecord {
+        header: header::<DropRecord>(kind::DROP),
+        tuple: tuple(),
+        reason: 3,
+        location: 0x10,
+        flags: drop_flags::PARSED | drop_flags::SUM,
+        ..DropRecord::new_zeroed()
+    }
+}
+
+#[test]
+fn a_flow() {
+    let Ok(Event::Flow(event)) = decoder().decode(flow().as_bytes()) else { panic!("no flow") };
+    let packet = event.packet.unwrap();
+    assert_eq!(packet.tuple.source, End { ip: IpAddr::from([10, 0, 0, 1]), port: 40000 });
+    assert_eq!(packet.tuple.destination, End { ip: IpAddr::from([10, 0, 0, 2]), port: 80 });
+    assert_eq!((event.time_ns, event.kernel_ns, event.first_ns), (1_050, 50, 1_040));
+    assert_eq!((event.hook, event.link_kind, event.reason), (Hook::Egress, LinkKind::Pod, FlowReason::New));
+    assert_eq!(event.tcp_flags, 0x102);
+    assert_eq!(event.packets, 3);
+    assert!(event.macs.is_some());
+}
+
+#[test]
+fn a_drop() {
+    let Ok(Event::Drop(event)) = decoder().decode(drop_record().as_bytes()) else { panic!("no drop") };
+    assert_eq!(event.site.kernel_reason, "NO_SOCKET");
+    assert_eq!(event.site.hubble_reason, 178);
+    assert!(event.sum && !event.socket && event.packet.is_some());
+    let unparsed = DropRecord { flags: 0, ..drop_record() };
+    let Ok(Event::Drop(event)) = decoder().decode(unparsed.as_bytes()) else { panic!("no drop") };
+    assert_eq!(event.packet, None);
+}
+
+#[test]
+fn a_fact() {
+    let record = FactRecord {
+        header: header::<FactRecord>(kind::FACT),
+        tuple: tuple(),
+        netns: 7,
+        retransmits: 2,
+        failed_connects: 1,
+        pad: 0,
+    };
+    let Ok(Event::Fact(event)) = decoder().decode(record.as_bytes()) else { panic!("no fact") };
+    assert_eq!((event.retransmits, event.connect_failed, event.netns), (2, true, 7));
+}
+
+#[test]
+fn an_ipv6_packet_keeps_a_mapped_address_as_it_is() {
+    let mut record = flow();
+    record.tuple.ip_version = 6;
+    let Ok(Event::Flow(event)) = decoder().decode(record.as_bytes()) else { panic!("no flow") };
+    assert!(event.packet.unwrap().tuple.source.ip.is_ipv6());
+}
+
+#[test]
+fn what_is_no_ip_has_no_packet() {
+    let record = FlowRecord { tuple: AbiTuple::default(), ..flow() };
+    let Ok(Event::Flow(event)) = decoder().decode(record.as_bytes()) else { panic!("no flow") };
+    assert_eq!(event.packet, None);
+}
+
+#[test]
+fn wrong_records_are_named() {
+    let with = |change: fn(&mut FlowRecord)| {
+        let mut record = flow();
+        change(&mut record);
+        decoder().decode(record.as_bytes()).map(|_| ()).unwrap_err()
+    };
+    let field = |field, value| DecodeError::Field { field, value };
+    let size = |got| DecodeError::Size { kind: kind::FLOW, got, want: 112 };
+    assert_eq!(with(|r| r.header.version = 9), DecodeError::Version(9));
+    assert_eq!(with(|r| r.header.kind = 77), DecodeError::Kind(77));
+    assert_eq!(with(|r| r.header.size = 111), size(111));
+    assert_eq!(with(|r| r.hook = 0), field("hook", 0));
+    assert_eq!(with(|r| r.link_kind = 4), field("link_kind", 4));
+    assert_eq!(with(|r| r.reason = 6), field("reason", 6));
+    assert_eq!(with(|r| r.tuple.ip_version = 5), field("tuple.ip_version", 5));
+    assert_eq!(with(|r| r.tuple.source = [1; 16]), field("tuple.ip_version", 4));
+    assert_eq!(decoder().decode(&flow().as_bytes()[..100]).unwrap_err(), size(100));
+    assert_eq!(decoder().decode(&[1, 2, 3]).unwrap_err(), DecodeError::Short(3));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..160), kind in 0u8..5) {
+        if let Some(head) = bytes.get_mut(..2) {
+            head.copy_from_slice(&[kind, ABI_VERSION]);
+        }
+        let _ = decoder().decode(&bytes);
+        let length = bytes.len() as u16;
+        if let Some(size) = bytes.get_mut(2..4) {
+            size.copy_from_slice(&length.to_ne_bytes());
+        }
+        let _ = decoder().decode(&bytes);
+    }
+
+    #[test]
+    fn whole_records_of_any_content_never_panic(content in prop::array::uniform32(any::<u8>()), kind in 1u8..4) {
+        let length: usize = if kind == kind::FACT { 80 } else { 112 };
+        let mut bytes: Vec<u8> = content.iter().copied().cycle().take(length).collect();
+        bytes[0] = kind;
+        bytes[1] = ABI_VERSION;
+        bytes[2..4].copy_from_slice(&(length as u16).to_ne_bytes());
+        let _ = decoder().decode(&bytes);
+    }
+}

@@ -1,0 +1,260 @@
+//! One record and what conntrack knows of it -> the flow that is told, or why it is not told.
+
+use super::conntrack::Translation;
+use crate::{
+    decode::{DropEvent, End, FlowEvent, FlowReason, Hook, Packet},
+    flow::{LinkKind, Notes, Tristate},
+};
+use observer_ebpf::flow_flags;
+use observer_proto::flow::{TraceObservationPoint as Point, TraceReason, TrafficDirection};
+use std::net::IpAddr;
+
+/// What the node's addresses are, as far as this stage must know.
+pub trait Addresses {
+    /// A pod of this node whose link is watched: what goes to it is told when it is delivered.
+    fn is_local_pod(&self, ip: &IpAddr) -> bool;
+    /// An address of this node itself.
+    fn is_node(&self, ip: &IpAddr) -> bool;
+}
+
+/// The ends of a packet as a client should see them. Ports are 0 where the protocol has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// The real source: the client before masquerading, the backend of a reply.
+    pub source: Option<End>,
+    /// The real destination: the backend, or the client of a reply.
+    pub destination: Option<End>,
+    /// The address that the source was masqueraded to, where the packet carried it (Hubble's `source_xlated`).
+    pub source_xlated: Option<IpAddr>,
+    /// What the client called, where that is not the backend.
+    pub frontend: Option<End>,
+}
+
+impl Ends {
+    fn new(packet: Option<&Packet>, translation: Option<&Translation>) -> Self {
+        const TCP: u8 = 6;
+        const UDP: u8 = 17;
+        const SCTP: u8 = 132;
+        let Some(seen) = packet.map(|packet| packet.tuple) else { return Self::default() };
+        let (source, destination) = match translation {
+            None => (seen.source, seen.destination),
+            Some(known) if known.from_client => (known.client, known.backend),
+            Some(known) => (known.backend, known.client),
+        };
+        let frontend = translation.filter(|known| known.destination_translated()).map(|known| known.frontend);
+        let source_xlated = translation
+            .filter(|known| known.from_client && seen.source.ip != known.client.ip)
+            .map(|_| seen.source.ip);
+        // The echo identifier of ICMP stands in the place of ports for look-ups only.
+        let has_ports = matches!(seen.protocol, TCP | UDP | SCTP);
+        let shown = |end: End| if has_ports { end } else { End { port: 0, ..end } };
+        Self {
+            source: Some(shown(source)),
+            destination: Some(shown(destination)),
+            source_xlated,
+            frontend: frontend.map(shown),
+        }
+    }
+}
+
+/// A flow that is told.
+#[derive(Clone, Debug)]
+pub struct TrackedFlow {
+    /// The record.
+    pub event: FlowEvent,
+    /// Between whom it is.
+    pub ends: Ends,
+    /// Whether it is an answer; always set.
+    pub is_reply: Tristate,
+    /// Hubble's direction, as the endpoint at this point sees the connection.
+    pub direction: TrafficDirection,
+    /// Where it was seen.
+    pub point: Point,
+    /// What it is in its connection.
+    pub reason: TraceReason,
+    /// Facts for `extensions`.
+    pub notes: Notes,
+    /// TCP retransmits of the connection so far, by local sockets.
+    pub retransmits: u32,
+}
+
+/// A drop that is told; each is.
+#[derive(Clone, Debug)]
+pub struct TrackedDrop {
+    /// The record.
+    pub event: DropEvent,
+    /// Between whom the packet was.
+    pub ends: Ends,
+    /// Hubble's direction, where one end is of this node.
+    pub direction: TrafficDirection,
+    /// Facts for `extensions`.
+    pub notes: Notes,
+}
+
+/// Why a record is not told: another one tells of the same packet, or nobody here is a party to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suppressed {
+    /// From a pod to a local pod: told at the delivery.
+    LocalDelivery,
+    /// To a service address whose backend is a local pod, or an answer to a client that is one: told at the delivery.
+    TranslatedLocal,
+    /// A pod's packet under the node's address: told at the pod's link.
+    Masqueraded,
+    /// Passing through an uplink or tunnel between others, or to or from a pod whose link tells it.
+    Forwarded,
+}
+
+/// The flow that a record is, or why it is none.
+pub(super) fn judge_flow(
+    event: FlowEvent,
+    translation: Option<&Translation>,
+    addresses: &impl Addresses,
+) -> Result<TrackedFlow, Suppressed> {
+    let ends = Ends::new(event.packet.as_ref(), translation);
+    let mut point = match (event.link_kind, event.hook) {
+        (LinkKind::Pod | LinkKind::Other, Hook::Egress) => Point::ToEndpoint,
+        (LinkKind::Pod | LinkKind::Other, Hook::Ingress) => Point::ToStack,
+        (LinkKind::Uplink, Hook::Ingress) => Point::FromNetwork,
+        (LinkKind::Uplink, Hook::Egress) => Point::ToNetwork,
+        (LinkKind::Tunnel, Hook::Ingress) => Point::FromOverlay,
+        (LinkKind::Tunnel, Hook::Egress) => Point::ToOverlay,
+    };
+    if let Some(why) = suppressed(&event, &ends, point, translation, addresses) {
+        let every_packet_is_told = event.reason == FlowReason::Packet && point == Point::ToStack;
+        if !every_packet_is_told {
+            return Err(why);
+        }
+        point = Point::FromEndpoint;
+    }
+
+    let guessed = event.flags.has(flow_flags::OPENER_GUESSED);
+    let related = event.flags.has(flow_flags::RELATED);
+    // The kernel side saw the opening packet, unless it says that it guessed: then conntrack knows better.
+    let reply = !related
+        && match translation {
+            Some(known) if guessed => !known.from_client,
+            _ => event.flags.has(flow_flags::REPLY),
+        };
+    let reason = if related {
+        TraceReason::Related
+    } else if reply {
+        TraceReason::Reply
+    } else if !guessed && is_first(&event) {
+        TraceReason::New
+    } else {
+        TraceReason::Established
+    };
+    let mut notes = Notes::default();
+    for (is_so, note) in [
+        (guessed && !related && translation.is_none(), Notes::OPENER_GUESSED),
+        (event.flags.has(flow_flags::FRAGMENT), Notes::FRAGMENT),
+        (event.reason == FlowReason::Sweep, Notes::FINAL),
+    ] {
+        if is_so {
+            notes.set(note);
+        }
+    }
+    Ok(TrackedFlow {
+        direction: direction(endpoint_is_source(point, &ends, addresses), reply),
+        is_reply: if reply { Tristate::Yes } else { Tristate::No },
+        event,
+        ends,
+        point,
+        reason,
+        notes,
+        retransmits: 0,
+    })
+}
+
+/// What is told of a drop.
+pub(super) fn judge_drop(
+    event: DropEvent,
+    translation: Option<&Translation>,
+    addresses: &impl Addresses,
+) -> TrackedDrop {
+    // Hubble has no `source_xlated` on a drop.
+    let ends = Ends { source_xlated: None, ..Ends::new(event.packet.as_ref(), translation) };
+    let mut notes = Notes::default();
+    if event.sum {
+        notes.set(Notes::SUM);
+    }
+    TrackedDrop { direction: direction(local_end_is_source(&ends, addresses), false), event, ends, notes }
+}
+
+/// Whether the record is of its connection's first packet, as far as the kernel side saw it.
+pub(super) fn is_first(event: &FlowEvent) -> bool {
+    match event.reason {
+        FlowReason::New => true,
+        FlowReason::Packet => event.packets == 1,
+        FlowReason::Flags | FlowReason::Interval | FlowReason::Sweep => false,
+    }
+}
+
+fn suppressed(
+    event: &FlowEvent,
+    ends: &Ends,
+    point: Point,
+    translation: Option<&Translation>,
+    addresses: &impl Addresses,
+) -> Option<Suppressed> {
+    let seen = event.packet.as_ref()?.tuple;
+    let (source, destination) = (ends.source?.ip, ends.destination?.ip);
+    match point {
+        Point::ToEndpoint => None,
+        _ if event.hook == Hook::Ingress => {
+            let said_by_kernel = translation.is_none() && event.flags.has(flow_flags::TO_LOCAL_POD);
+            if said_by_kernel || addresses.is_local_pod(&destination) {
+                Some(match (point, seen.destination.ip == destination) {
+                    (Point::ToStack, true) => Suppressed::LocalDelivery,
+                    (_, true) => Suppressed::Forwarded,
+                    (Point::ToStack, false) => Suppressed::TranslatedLocal,
+                    (_, false) if translation.is_some_and(|known| known.from_client) => {
+                        Suppressed::TranslatedLocal
+                    }
+                    (_, false) => Suppressed::Masqueraded,
+                })
+            } else if point != Point::ToStack && translation.is_some() && seen.destination.ip != destination {
+                // Called at a node's address or a service's, answered elsewhere: it only passes through.
+                (!addresses.is_node(&destination)).then_some(Suppressed::Forwarded)
+            } else {
+                None
+            }
+        }
+        _ if addresses.is_local_pod(&source) && seen.source.ip != source => Some(Suppressed::Masqueraded),
+        _ if addresses.is_local_pod(&source) || event.flags.has(flow_flags::FORWARDED) => {
+            Some(Suppressed::Forwarded)
+        }
+        _ => None,
+    }
+}
+
+/// Whether the endpoint at a point is the packet's source; nothing where there is no endpoint.
+fn endpoint_is_source(point: Point, ends: &Ends, addresses: &impl Addresses) -> Option<bool> {
+    match point {
+        Point::ToEndpoint => Some(false),
+        Point::ToStack | Point::FromEndpoint => Some(true),
+        _ => local_end_is_source(ends, addresses),
+    }
+}
+
+/// Whether the end on this node is the source; a pod goes before the node.
+fn local_end_is_source(ends: &Ends, addresses: &impl Addresses) -> Option<bool> {
+    let (source, destination) = (ends.source?.ip, ends.destination?.ip);
+    if addresses.is_local_pod(&source) {
+        Some(true)
+    } else if addresses.is_local_pod(&destination) {
+        Some(false)
+    } else if addresses.is_node(&source) {
+        Some(true)
+    } else {
+        addresses.is_node(&destination).then_some(false)
+    }
+}
+
+fn direction(endpoint_is_source: Option<bool>, reply: bool) -> TrafficDirection {
+    match endpoint_is_source {
+        None => TrafficDirection::Unknown,
+        Some(is_source) if is_source != reply => TrafficDirection::Egress,
+        Some(_) => TrafficDirection::Ingress,
+    }
+}

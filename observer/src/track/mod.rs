@@ -1,0 +1,247 @@
+//! Who opened a connection, between whom it really is, and which of the records that tell of it is shown.
+
+mod conntrack;
+mod ctnetlink;
+mod facts;
+mod judge;
+mod netlink;
+
+pub use conntrack::{ConntrackTable, Entry, TableCounters, TableLimits, Translation};
+pub use judge::{Addresses, Ends, Suppressed, TrackedDrop, TrackedFlow};
+pub use netlink::{ConntrackSource, SourceCounters, SourceOptions, Unavailable};
+
+use crate::decode::{DropEvent, Event, FactEvent, FlowEvent, Hook, Packet, Tuple};
+use facts::Facts;
+use observer_ebpf::flow_flags;
+use std::collections::VecDeque;
+
+/// How old a record may be that waits for conntrack's word, nanoseconds. The kernel tells of a connection when its first
+/// packet leaves the stack, microseconds after it came in.
+const LONGEST_WAIT_NS: u64 = 2_000_000;
+/// Records that may wait: what comes in 2 ms at two million records a second.
+const MOST_WAITING: usize = 4096;
+
+/// What the stage hands on.
+#[derive(Clone, Debug)]
+pub enum Tracked {
+    /// A flow.
+    Flow(TrackedFlow),
+    /// A drop.
+    Drop(TrackedDrop),
+}
+
+/// What the stage did so far. Records taken in = `flows` + `drops` + `facts` + `facts_turned_away` +
+/// `facts_without_ends` + all that were suppressed + [`Tracker::waiting`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrackCounters {
+    /// Flows handed on.
+    pub flows: u64,
+    /// Drops handed on.
+    pub drops: u64,
+    /// Facts taken in.
+    pub facts: u64,
+    /// Facts for which there was no room.
+    pub facts_turned_away: u64,
+    /// Facts that name no connection.
+    pub facts_without_ends: u64,
+    /// See [`Suppressed::LocalDelivery`].
+    pub local_delivery: u64,
+    /// See [`Suppressed::TranslatedLocal`].
+    pub translated_local: u64,
+    /// See [`Suppressed::Masqueraded`].
+    pub masqueraded: u64,
+    /// See [`Suppressed::Forwarded`].
+    pub forwarded: u64,
+    /// Records whose addresses conntrack corrected.
+    pub translated: u64,
+    /// Records whose guessed opener conntrack knew.
+    pub openers_known: u64,
+    /// Flows handed on with a guessed opener.
+    pub openers_guessed: u64,
+    /// Times that a record began to wait for conntrack's word.
+    pub waited: u64,
+    /// Records that should have waited, but too many were waiting.
+    pub wait_refused: u64,
+}
+
+impl TrackCounters {
+    /// All records that are not told because another one tells of the packet.
+    pub fn suppressed(&self) -> u64 {
+        self.local_delivery + self.translated_local + self.masqueraded + self.forwarded
+    }
+}
+
+/// The stage.
+#[derive(Debug, Default)]
+pub struct Tracker {
+    facts: Facts,
+    /// In the order of kernel time; the first one waits for conntrack, the others for the first.
+    waiting: VecDeque<Event>,
+    counters: TrackCounters,
+}
+
+impl Tracker {
+    /// What was done so far.
+    pub fn counters(&self) -> TrackCounters {
+        self.counters
+    }
+
+    /// Records that wait for the next batch. While there are any, it should come within 2 ms.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Takes all of `events`, and hands on what is told, in the order of kernel time.
+    ///
+    /// `conntrack` was drained after the events were read; without it services are known by their address only.
+    /// `now_ns` is kernel time; with `u64::MAX` nothing waits any longer.
+    pub fn batch(
+        &mut self,
+        events: &mut Vec<Event>,
+        conntrack: Option<&ConntrackTable>,
+        now_ns: u64,
+        addresses: &impl Addresses,
+        out: &mut Vec<Tracked>,
+    ) {
+        self.waiting.extend(events.drain(..));
+        // Two rings and several CPUs: in order but for a few.
+        self.waiting.make_contiguous().sort_by_key(Event::kernel_ns);
+        while let Some(event) = self.waiting.pop_front() {
+            let translation = translate(&event, conntrack);
+            if translation.is_none()
+                && let Some(table) = conntrack
+                && may_be_translated_yet(&event, table, now_ns, addresses)
+            {
+                if self.waiting.len() < MOST_WAITING {
+                    self.waiting.push_front(event);
+                    self.counters.waited += 1;
+                    return;
+                }
+                self.counters.wait_refused += 1;
+            }
+            self.take(event, translation.as_ref(), addresses, out);
+        }
+    }
+
+    fn take(
+        &mut self,
+        event: Event,
+        translation: Option<&Translation>,
+        addresses: &impl Addresses,
+        out: &mut Vec<Tracked>,
+    ) {
+        let changed = |t: &Translation| t.destination_translated() || t.source_translated();
+        self.counters.translated += u64::from(translation.is_some_and(changed));
+        match event {
+            Event::Flow(event) => out.extend(self.flow(event, translation, addresses).map(Tracked::Flow)),
+            Event::Drop(event) => {
+                self.counters.drops += 1;
+                out.push(Tracked::Drop(judge::judge_drop(event, translation, addresses)));
+            }
+            Event::Fact(event) => self.fact(&event, translation),
+        }
+    }
+
+    fn flow(
+        &mut self,
+        event: FlowEvent,
+        translation: Option<&Translation>,
+        addresses: &impl Addresses,
+    ) -> Option<TrackedFlow> {
+        let counters = &mut self.counters;
+        let guessed = event.flags.has(flow_flags::OPENER_GUESSED);
+        counters.openers_known += u64::from(guessed && translation.is_some());
+        let mut flow = match judge::judge_flow(event, translation, addresses) {
+            Ok(flow) => flow,
+            Err(why) => {
+                *match why {
+                    Suppressed::LocalDelivery => &mut counters.local_delivery,
+                    Suppressed::TranslatedLocal => &mut counters.translated_local,
+                    Suppressed::Masqueraded => &mut counters.masqueraded,
+                    Suppressed::Forwarded => &mut counters.forwarded,
+                } += 1;
+                return None;
+            }
+        };
+        counters.flows += 1;
+        counters.openers_guessed += u64::from(guessed && translation.is_none());
+        if let Some(packet) = &flow.event.packet {
+            let (retransmits, notes) = self.facts.of(&connection(packet, translation), &flow.event);
+            flow.retransmits = retransmits;
+            flow.notes.set(notes);
+        }
+        Some(flow)
+    }
+
+    fn fact(&mut self, event: &FactEvent, translation: Option<&Translation>) {
+        let Some(packet) = &event.packet else {
+            self.counters.facts_without_ends += 1;
+            return;
+        };
+        let before = self.facts.turned_away;
+        self.facts.add(&connection(packet, translation), event);
+        let turned_away = self.facts.turned_away - before;
+        self.counters.facts_turned_away += turned_away;
+        self.counters.facts += 1 - turned_away;
+    }
+}
+
+/// The connection that a packet belongs to, the same for each way in which it is seen.
+fn connection(packet: &Packet, translation: Option<&Translation>) -> Tuple {
+    translation.map_or(packet.tuple, |known| Tuple {
+        source: known.client,
+        destination: known.backend,
+        protocol: packet.tuple.protocol,
+    })
+}
+
+fn translate(event: &Event, conntrack: Option<&ConntrackTable>) -> Option<Translation> {
+    let (packet, opened_ns) = match event {
+        Event::Flow(flow) => (flow.packet.as_ref(), opens(flow).then_some(flow.kernel_ns)),
+        Event::Drop(DropEvent { packet, .. }) | Event::Fact(FactEvent { packet, .. }) => {
+            (packet.as_ref(), None)
+        }
+    };
+    conntrack?.translate(&packet?.tuple, opened_ns)
+}
+
+/// Whether the record tells of the opener's first packet.
+fn opens(flow: &FlowEvent) -> bool {
+    judge::is_first(flow)
+        && !flow.flags.has(flow_flags::REPLY | flow_flags::OPENER_GUESSED | flow_flags::RELATED)
+}
+
+/// Whether conntrack may have a word on this packet that it hasn't said yet.
+fn may_be_translated_yet(
+    event: &Event,
+    conntrack: &ConntrackTable,
+    now_ns: u64,
+    addresses: &impl Addresses,
+) -> bool {
+    let Event::Flow(flow) = event else {
+        // A dropped packet's connection is never told of, unless it was before.
+        return false;
+    };
+    // What leaves the stack has passed conntrack's last hook, and its events were read after this record.
+    let is_before_conntrack = flow.hook == Hook::Ingress && opens(flow);
+    let is_young = now_ns.saturating_sub(flow.kernel_ns) < LONGEST_WAIT_NS;
+    let may_be_service = flow.packet.is_some_and(|packet| {
+        let to = packet.tuple.destination.ip;
+        is_tracked(&packet) && !to.is_multicast() && !addresses.is_local_pod(&to)
+    });
+    // No connection ever: no rule in this namespace asks for conntrack.
+    is_before_conntrack && is_young && may_be_service && conntrack.counters().added > 0
+}
+
+/// Whether conntrack has an entry for such packets.
+fn is_tracked(packet: &Packet) -> bool {
+    const ECHO_REQUEST: (u8, u8) = (1, 8);
+    const ECHO_REQUEST_V6: (u8, u8) = (58, 128);
+    match packet.tuple.protocol {
+        6 | 17 | 132 => true,
+        protocol => [ECHO_REQUEST, ECHO_REQUEST_V6].contains(&(protocol, packet.icmp_type)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+use super::*;
+use crate::decode::FactEvent;
+use proptest::prelude::*;
+
+const SERVICE_CALL: &str = "pod in new tcp 10.0.1.1:4000>10.96.0.1:80";
+const SERVICE_ENTRY: &str = "tcp 10.0.1.1:4000>10.96.0.1:80 10.0.2.2:8080>10.0.1.1:4000";
+const OTHER_ENTRY: &str = "udp 10.0.1.9:1>10.0.1.8:1 10.0.1.8:1>10.0.1.9:1";
+const MS: u64 = 1_000_000;
+
+fn run(tracker: &mut Tracker, lines: &[(&str, u64)], table: &ConntrackTable, now_ns: u64) -> Vec<String> {
+    let mut events = lines.iter().map(|(line, time)| event(line, *time, Family::Four)).collect();
+    let mut out = Vec::new();
+    tracker.batch(&mut events, Some(table), now_ns, &Lab, &mut out);
+    assert!(events.is_empty());
+    out.iter().map(show).collect()
+}
+
+#[test]
+fn a_young_call_waits_for_conntracks_word() {
+    let mut tracker = Tracker::default();
+    let unknown = entries(&[OTHER_ENTRY], Family::Four);
+    let told = run(&mut tracker, &[(SERVICE_CALL, 10 * MS)], &unknown, 11 * MS);
+    assert_eq!((told.len(), tracker.waiting()), (0, 1));
+    let known = entries(&[SERVICE_ENTRY], Family::Four);
+    let told = run(&mut tracker, &[], &known, 11 * MS);
+    assert_eq!(told, ["to-stack new egress 10.0.1.1:4000>10.0.2.2:8080 via 10.96.0.1:80"]);
+    assert_eq!((tracker.counters().waited, tracker.waiting()), (1, 0));
+}
+
+#[test]
+fn what_comes_after_waits_too_so_that_the_order_stays() {
+    let mut tracker = Tracker::default();
+    let unknown = entries(&[OTHER_ENTRY], Family::Four);
+    let lines = [
+        ("pod out flags tcp 10.0.1.3:1>10.0.1.4:2", 12 * MS),
+        (SERVICE_CALL, 11 * MS),
+        ("drop udp 10.0.1.3:1>10.0.1.4:2", 10 * MS),
+    ];
+    let told = run(&mut tracker, &lines, &unknown, 12 * MS);
+    assert_eq!(told, ["drop egress 10.0.1.3:1>10.0.1.4:2"]);
+    let told =
+        run(&mut tracker, &[("pod out flags tcp 10.0.1.3:1>10.0.1.4:3", 11 * MS + 1)], &unknown, 20 * MS);
+    assert_eq!(
+        told,
+        [
+            "to-stack new egress 10.0.1.1:4000>10.96.0.1:80",
+            "to-endpoint established ingress 10.0.1.3:1>10.0.1.4:3",
+            "to-endpoint established ingress 10.0.1.3:1>10.0.1.4:2",
+        ]
+    );
+}
+
+#[test]
+fn only_what_conntrack_may_still_tell_of_waits() {
+    let unknown = entries(&[OTHER_ENTRY], Family::Four);
+    for (line, waits) in [
+        (SERVICE_CALL, true),
+        ("pod in new icmp 10.0.1.1:4>10.96.0.1:4", true),
+        ("uplink in new tcp 203.0.113.5:1>192.168.0.1:30080", true),
+        ("pod in flags tcp 10.0.1.1:4000>10.96.0.1:80", false),
+        ("pod in new+guess tcp 10.0.1.1:4000>10.96.0.1:80", false),
+        ("pod in new+reply tcp 10.0.1.1:4000>10.96.0.1:80", false),
+        ("pod in new udp 10.0.1.1:4000>224.0.0.251:5353", false),
+        ("pod in new tcp 10.0.1.1:4000>10.0.1.2:80", false),
+        ("pod out new tcp 203.0.113.5:1>10.0.1.2:80", false),
+        ("drop tcp 10.0.1.1:4000>10.96.0.1:80", false),
+    ] {
+        let mut tracker = Tracker::default();
+        run(&mut tracker, &[(line, 10 * MS)], &unknown, 11 * MS);
+        assert_eq!(tracker.waiting() == 1, waits, "{line}");
+        let mut old = Tracker::default();
+        run(&mut old, &[(line, 10 * MS)], &unknown, 12 * MS);
+        assert_eq!(old.waiting(), 0, "{line}, 2 ms old");
+        let mut idle = Tracker::default();
+        run(&mut idle, &[(line, 10 * MS)], &entries(&[], Family::Four), 11 * MS);
+        assert_eq!(idle.waiting(), 0, "{line}, conntrack is not in use");
+    }
+}
+
+#[test]
+fn a_call_from_ports_of_an_ended_one_waits() {
+    let mut table = entries(&[SERVICE_ENTRY], Family::Four);
+    table.end(0, &ends("10.0.1.1:4000>10.96.0.1:80", "tcp", Family::Four), 9 * MS);
+    let mut tracker = Tracker::default();
+    run(&mut tracker, &[(SERVICE_CALL, 10 * MS)], &table, 11 * MS);
+    assert_eq!(tracker.waiting(), 1);
+    let told = run(&mut tracker, &[], &table, 12 * MS);
+    assert_eq!(told, ["to-stack new egress 10.0.1.1:4000>10.96.0.1:80"], "not the old backend");
+}
+
+#[test]
+fn no_more_wait_than_there_is_room_for() {
+    let mut tracker = Tracker::default();
+    let unknown = entries(&[OTHER_ENTRY], Family::Four);
+    let lines = vec![(SERVICE_CALL, 10 * MS); MOST_WAITING + 5];
+    let told = run(&mut tracker, &lines, &unknown, 11 * MS);
+    assert_eq!((told.len(), tracker.waiting()), (5, MOST_WAITING));
+    assert_eq!(tracker.counters().wait_refused, 5);
+}
+
+fn fact(tuple: &str, time_ns: i64, retransmits: u32, connect_failed: bool) -> Event {
+    let tuple = ends(tuple, "tcp", Family::Four);
+    let packet = Some(packet(tuple, 0));
+    Event::Fact(FactEvent {
+        time_ns,
+        kernel_ns: time_ns as u64,
+        packet,
+        netns: 1,
+        retransmits,
+        connect_failed,
+    })
+}
+
+#[test]
+fn facts_join_the_flow_through_the_translation_and_in_both_directions() {
+    let table = entries(&[SERVICE_ENTRY], Family::Four);
+    let mut tracker = Tracker::default();
+    let mut events = vec![
+        fact("10.0.1.1:4000>10.96.0.1:80", 10, 2, false),
+        fact("10.0.1.1:4000>10.96.0.1:80", 11, 3, true),
+        event("pod out flags+reply tcp 10.96.0.1:80>10.0.1.1:4000", 12, Family::Four),
+        event("pod in sweep tcp 10.0.1.1:4000>10.96.0.1:80", 13, Family::Four),
+        event("pod in new tcp 10.0.1.1:4000>10.96.0.1:80", 14, Family::Four),
+    ];
+    let mut out = Vec::new();
+    tracker.batch(&mut events, Some(&table), u64::MAX, &Lab, &mut out);
+    let seen: Vec<_> = out
+        .iter()
+        .map(|tracked| match tracked {
+            Tracked::Flow(flow) => {
+                (flow.retransmits, flow.notes.has(Notes::CONNECT_FAILED), flow.notes.has(Notes::FINAL))
+            }
+            Tracked::Drop(_) => panic!("no drop was sent"),
+        })
+        .collect();
+    assert_eq!(seen, [(3, true, false), (3, true, true), (0, false, false)]);
+    assert_eq!(tracker.counters().facts, 2);
+}
+
+#[test]
+fn an_earlier_connections_facts_are_not_the_new_ones() {
+    let table = entries(&[], Family::Four);
+    let mut tracker = Tracker::default();
+    let mut events = vec![
+        fact("10.0.1.1:4000>10.0.2.2:80", 10, 2, true),
+        event("pod in new tcp 10.0.1.1:4000>10.0.2.2:80", 20, Family::Four),
+    ];
+    let mut out = Vec::new();
+    tracker.batch(&mut events, Some(&table), u64::MAX, &Lab, &mut out);
+    let [Tracked::Flow(flow)] = &out[..] else { panic!("one flow") };
+    assert_eq!((flow.retransmits, flow.notes), (0, Notes::default()));
+}
+
+#[test]
+fn what_is_not_ip_is_told_without_ends() {
+    let Event::Flow(flow) = event("pod out new tcp 10.0.1.1:1>10.0.1.2:2", 1, Family::Four) else {
+        panic!("a flow")
+    };
+    let mut out = Vec::new();
+    let mut events = vec![Event::Flow(FlowEvent { packet: None, ..flow })];
+    Tracker::default().batch(&mut events, None, u64::MAX, &Lab, &mut out);
+    let [Tracked::Flow(flow)] = &out[..] else { panic!("one flow") };
+    assert_eq!((flow.ends, flow.is_reply), (Ends::default(), Tristate::No));
+}
+
+proptest! {
+    /// Whatever comes, in whatever batches: records in = told + suppressed + facts + waiting, in the order of time.
+    #[test]
+    fn nothing_is_lost_in_silence(
+        batches in prop::collection::vec(
+            prop::collection::vec((0usize..8, 0u64..4, 1u8..4, 1u8..4), 0..12), 1..12),
+    ) {
+        let table = entries(&[SERVICE_ENTRY, OTHER_ENTRY], Family::Four);
+        let mut tracker = Tracker::default();
+        let (mut sent, mut told) = (0, 0);
+        let mut now_ns = 10 * MS;
+        for batch in batches {
+            now_ns += MS;
+            let mut events: Vec<Event> = batch
+                .into_iter()
+                .map(|(what, age, from, to)| {
+                    let tuple = format!("10.0.{from}.1:4000>10.96.0.{to}:80");
+                    let time = now_ns - age * MS / 2;
+                    match what {
+                        0 => fact(&tuple, time as i64, 1, false),
+                        1 => event(&format!("drop tcp {tuple}"), time, Family::Four),
+                        2 => event(&format!("pod out new tcp {tuple}"), time, Family::Four),
+                        3 => event(&format!("uplink out new+forwarded tcp {tuple}"), time, Family::Four),
+                        4 => event(&format!("uplink in new+local tcp {tuple}"), time, Family::Four),
+                        _ => event(&format!("pod in new tcp {tuple}"), time, Family::Four),
+                    }
+                })
+                .collect();
+            sent += events.len() as u64;
+            let mut out = Vec::new();
+            tracker.batch(&mut events, Some(&table), now_ns, &Lab, &mut out);
+            told += out.len() as u64;
+            let c = tracker.counters();
+            prop_assert_eq!(told, c.flows + c.drops);
+            let facts = c.facts + c.facts_turned_away + c.facts_without_ends;
+            prop_assert_eq!(sent, told + c.suppressed() + facts + tracker.waiting() as u64);
+        }
+    }
+}

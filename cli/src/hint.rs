@@ -144,9 +144,9 @@ mod tests {
             (&[("verdict", "DROPPED")], "hint: 0 of 12,345 flows matched"),
             (&[("not", "true"), ("pod", "web")], "hint: 0 of 12,345 flows matched"),
             (
-                &[("pod", "a"), ("pod", "b"), ("pod", "c"), ("pod", "d"), ("pod", "e")],
+                &[("pod", "a"), ("pod", "b"), ("pod", "c"), ("pod", "x"), ("pod", "y")],
                 "hint: 0 of 12,345 flows matched; 'a' means default/a; 'b' means default/b; 'c' means default/c; \
-                 'd' means default/d; and 1 more",
+                 'x' means default/x; and 1 more",
             ),
         ] {
             assert_eq!(hint(flags), expected);

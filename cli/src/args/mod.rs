@@ -192,9 +192,11 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arg
 
 /// A flag of flows that stands before the command would be ignored in silence.
 fn refuse_misplaced(matches: &clap::ArgMatches, command: &str) -> Result<(), Failure> {
-    let misplaced = matches.ids().map(clap::Id::as_str).find(|id| {
+    let definition = self::command();
+    let misplaced = definition.get_arguments().map(|a| a.get_id().as_str()).find(|id| {
+        // `--server` is the one flag that may stand anywhere.
         *id != "server"
-            && matches.try_get_raw(id).is_ok()
+            && matches.try_contains_id(id).is_ok()
             && matches.value_source(id) == Some(ValueSource::CommandLine)
     });
     match misplaced {

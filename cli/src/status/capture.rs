@@ -2,7 +2,7 @@
 
 use crate::numbers::grouped;
 use observer_proto::control::{CaptureStatusResponse, Counter, Link, counter::Kind, hook::State};
-use std::{fmt::Write as _, iter, ops::Range};
+use std::{cmp::Ordering, fmt::Write as _, iter, ops::Range};
 
 pub(super) fn text(status: &CaptureStatusResponse) -> String {
     let mut out = String::new();
@@ -83,13 +83,16 @@ fn stages(counters: &[Counter]) -> Vec<(&str, Vec<&Counter>)> {
 fn stage_rows(stage: &str, counters: &[&Counter]) -> Vec<Vec<String>> {
     let sum = |kind| counters.iter().filter(|c| c.kind() == kind).map(|c| u128::from(c.value)).sum::<u128>();
     let (made, delivered, lost) = (sum(Kind::Made), sum(Kind::Delivered), sum(Kind::Lost));
-    let check = if made == delivered + lost {
-        "made = delivered + lost".to_owned()
-    } else if made > delivered + lost {
+    let check = match made.cmp(&(delivered + lost)) {
+        Ordering::Equal => "made = delivered + lost".to_owned(),
         // Counters are read one after another, so events on their way show here.
-        format!("{} made but neither delivered nor lost (on their way, or a fault)", made - delivered - lost)
-    } else {
-        format!("FAULT: {} more delivered or lost than made", delivered + lost - made)
+        Ordering::Greater => {
+            format!(
+                "{} made but neither delivered nor lost (on their way, or a fault)",
+                made - delivered - lost
+            )
+        }
+        Ordering::Less => format!("FAULT: {} more delivered or lost than made", delivered + lost - made),
     };
     counters
         .iter()

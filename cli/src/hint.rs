@@ -99,21 +99,15 @@ fn unknown_names(filters: &FilterLists, pods: &Pods) -> Vec<Unknown> {
 }
 
 fn text(seen: u64, unknown: &[Unknown]) -> String {
-    let mut text = format!("hint: 0 of {} flows matched", grouped(seen));
-    for name in unknown.iter().take(MAX_NAMES) {
-        text += &match name {
-            Unknown::Pod(pod) => format!("; no pod {} is known", pod.escape_debug()),
-            Unknown::Namespace(namespace) if namespace.is_empty() => "; no pod is known".to_owned(),
-            Unknown::Namespace(namespace) => {
-                format!("; no pod in namespace {} is known", namespace.escape_debug())
-            }
-            Unknown::Bare(pod) => format!("; '{0}' means default/{0}", pod.escape_debug()),
-        };
-    }
-    if unknown.len() > MAX_NAMES {
-        text += &format!("; and {} more", unknown.len() - MAX_NAMES);
-    }
-    text
+    let head = format!("hint: 0 of {} flows matched", grouped(seen));
+    let names = unknown.iter().take(MAX_NAMES).map(|name| match name {
+        Unknown::Pod(pod) => format!("no pod {} is known", pod.escape_debug()),
+        Unknown::Namespace(namespace) if namespace.is_empty() => "no pod is known".to_owned(),
+        Unknown::Namespace(namespace) => format!("no pod in namespace {} is known", namespace.escape_debug()),
+        Unknown::Bare(pod) => format!("'{0}' means default/{0}", pod.escape_debug()),
+    });
+    let rest = (unknown.len() > MAX_NAMES).then(|| format!("and {} more", unknown.len() - MAX_NAMES));
+    std::iter::once(head).chain(names).chain(rest).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -144,9 +138,9 @@ mod tests {
             (&[("verdict", "DROPPED")], "hint: 0 of 12,345 flows matched"),
             (&[("not", "true"), ("pod", "web")], "hint: 0 of 12,345 flows matched"),
             (
-                &[("pod", "a"), ("pod", "b"), ("pod", "c"), ("pod", "d"), ("pod", "e")],
+                &[("pod", "a"), ("pod", "b"), ("pod", "c"), ("pod", "x"), ("pod", "y")],
                 "hint: 0 of 12,345 flows matched; 'a' means default/a; 'b' means default/b; 'c' means default/c; \
-                 'd' means default/d; and 1 more",
+                 'x' means default/x; and 1 more",
             ),
         ] {
             assert_eq!(hint(flags), expected);

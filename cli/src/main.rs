@@ -17,10 +17,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match args::parse(std::env::args_os()).and_then(run) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Shown(code)) => code,
         // A reader that has seen enough (`| head`) is no error.
-        Err(Failure::PipeClosed) => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::PipeClosed) => ExitCode::SUCCESS,
+        Err(Failure::Shown(code)) => code,
         Err(Failure::Text(text)) => {
             eprintln!("{text}");
             ExitCode::FAILURE

@@ -30,6 +30,7 @@ impl Format {
 /// What the printers need to know.
 #[expect(dead_code, reason = "read by the shared printers, which are not called yet")]
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "one per flag")]
 pub(crate) struct Options {
     pub(crate) format: Format,
     pub(crate) time_format: String,

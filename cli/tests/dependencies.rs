@@ -1,4 +1,5 @@
 //! Which crates may know of which: a front end never of the kernel, the messages never of a front end.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping, in its helpers too")]
 
 use std::{fs, path::Path};
 

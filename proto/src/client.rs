@@ -70,6 +70,9 @@ impl Endpoint {
         if target.parse::<std::net::Ipv6Addr>().is_ok() {
             return Ok(Self::Tcp(format!("[{target}]:{DEFAULT_PORT}")));
         }
+        if target.starts_with('[') && target.ends_with(']') {
+            return Ok(Self::Tcp(format!("{target}:{DEFAULT_PORT}")));
+        }
         match target.rsplit_once(':') {
             Some((host, _)) if host.starts_with('[') && !host.ends_with(']') => {
                 Err(malformed("unclosed bracket"))
@@ -79,7 +82,6 @@ impl Endpoint {
             }
             Some(("", _)) => Err(malformed("no host")),
             Some((_, port)) if port.parse::<u16>().is_ok_and(|p| p != 0) => Ok(Self::Tcp(target.to_owned())),
-            Some(_) if target.ends_with(']') => Ok(Self::Tcp(format!("{target}:{DEFAULT_PORT}"))),
             Some(_) => Err(malformed("the port is no number from 1 to 65535")),
             None => Ok(Self::Tcp(format!("{target}:{DEFAULT_PORT}"))),
         }

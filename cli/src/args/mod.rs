@@ -83,7 +83,6 @@ struct FlowsArgs {
 /// Which part of the stream.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = SELECTORS)]
-#[expect(clippy::struct_excessive_bools, reason = "one per flag")]
 pub(crate) struct SelectArgs {
     /// The last N flows that match (20 if nothing else is said)
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = usage::number)]
@@ -108,6 +107,7 @@ pub(crate) struct SelectArgs {
 /// How flows look.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = FORMATTING)]
+#[expect(clippy::struct_excessive_bools, reason = "one per flag")]
 pub(crate) struct FormatArgs {
     /// compact, or json (= jsonpb): one GetFlowsResponse a line
     #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
@@ -167,8 +167,8 @@ fn command() -> clap::Command {
 
 /// Reads the arguments. Help and version are printed here.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, Failure> {
-    let matches = command().try_get_matches_from(arguments).map_err(usage::failure)?;
-    let cli = Cli::from_arg_matches(&matches).map_err(usage::failure)?;
+    let matches = command().try_get_matches_from(arguments).map_err(|e| usage::failure(&e))?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|e| usage::failure(&e))?;
     let flows = |args: FlowsArgs, matches| {
         Ok::<_, Failure>(Command::Flows(Box::new(Flows {
             filters: filters::read(matches)?,
@@ -192,9 +192,11 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arg
 
 /// A flag of flows that stands before the command would be ignored in silence.
 fn refuse_misplaced(matches: &clap::ArgMatches, command: &str) -> Result<(), Failure> {
-    let misplaced = matches.ids().map(clap::Id::as_str).find(|id| {
+    let definition = self::command();
+    let misplaced = definition.get_arguments().map(|a| a.get_id().as_str()).find(|id| {
+        // `--server` is the one flag that may stand anywhere.
         *id != "server"
-            && matches.try_get_raw(id).is_ok()
+            && matches.try_contains_id(id).is_ok()
             && matches.value_source(id) == Some(ValueSource::CommandLine)
     });
     match misplaced {

@@ -10,7 +10,7 @@ pub(super) fn number(text: &str) -> Result<u64, String> {
 }
 
 /// Help and version are no failures but end the program all the same.
-pub(super) fn failure(error: clap::Error) -> Failure {
+pub(super) fn failure(error: &clap::Error) -> Failure {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return match error.print() {
             Ok(()) => Failure::Shown(ExitCode::SUCCESS),
@@ -36,7 +36,7 @@ pub(super) fn failure(error: clap::Error) -> Failure {
         (ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand, Some(name), _) => unknown_command(name),
         (ErrorKind::InvalidValue, Some(name), Some("") | None) => format!("flag needs an argument: {name}"),
         (ErrorKind::InvalidValue | ErrorKind::ValueValidation, Some(name), Some(value)) => {
-            let why = std::error::Error::source(&error)
+            let why = std::error::Error::source(error)
                 .map_or_else(|| "invalid value".to_owned(), ToString::to_string);
             format!("invalid argument {value:?} for \"{name}\" flag: {why}")
         }

@@ -2,7 +2,7 @@
 
 use crate::numbers::grouped;
 use observer_proto::control::{CaptureStatusResponse, Counter, Link, counter::Kind, hook::State};
-use std::{fmt::Write as _, iter};
+use std::{cmp::Ordering, fmt::Write as _, iter, ops::Range};
 
 pub(super) fn text(status: &CaptureStatusResponse) -> String {
     let mut out = String::new();
@@ -22,16 +22,16 @@ pub(super) fn text(status: &CaptureStatusResponse) -> String {
         };
         vec![hook.name.clone(), state.to_owned(), hook.reason.clone()]
     });
-    table(&mut out, &["HOOK", "STATE", "REASON"], 0, hooks);
+    table(&mut out, &["HOOK", "STATE", "REASON"], 0..0, hooks);
 
     let links = status.links.iter().map(link_row);
     let titles =
         ["LINK", "KIND", "ENDPOINT", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "OTHER PROGRAMS"];
-    table(&mut out, &titles, 3, links);
+    table(&mut out, &titles, 3..8, links);
 
     let rows =
         stages(&status.counters).into_iter().flat_map(|(stage, counters)| stage_rows(stage, &counters));
-    table(&mut out, &["STAGE", "EVENTS", "COUNT", "CAUSE"], usize::MAX, rows);
+    table(&mut out, &["STAGE", "EVENTS", "COUNT", "CAUSE"], 2..3, rows);
 
     match &status.store {
         Some(store) => {
@@ -83,13 +83,16 @@ fn stages(counters: &[Counter]) -> Vec<(&str, Vec<&Counter>)> {
 fn stage_rows(stage: &str, counters: &[&Counter]) -> Vec<Vec<String>> {
     let sum = |kind| counters.iter().filter(|c| c.kind() == kind).map(|c| u128::from(c.value)).sum::<u128>();
     let (made, delivered, lost) = (sum(Kind::Made), sum(Kind::Delivered), sum(Kind::Lost));
-    let check = if made == delivered + lost {
-        "made = delivered + lost".to_owned()
-    } else if made > delivered + lost {
+    let check = match made.cmp(&(delivered + lost)) {
+        Ordering::Equal => "made = delivered + lost".to_owned(),
         // Counters are read one after another, so events on their way show here.
-        format!("{} made but neither delivered nor lost (on their way, or a fault)", made - delivered - lost)
-    } else {
-        format!("FAULT: {} more delivered or lost than made", delivered + lost - made)
+        Ordering::Greater => {
+            format!(
+                "{} made but neither delivered nor lost (on their way, or a fault)",
+                made - delivered - lost
+            )
+        }
+        Ordering::Less => format!("FAULT: {} more delivered or lost than made", delivered + lost - made),
     };
     counters
         .iter()
@@ -107,10 +110,9 @@ fn stage_rows(stage: &str, counters: &[&Counter]) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// Columns two blanks apart; those from `numbers` on stand to the right. Names come from the network's side of the
+/// Columns two blanks apart; those in `numbers` stand to the right. Names come from the network's side of the
 /// node, so control characters are escaped.
-fn table(out: &mut String, titles: &[&str], numbers: usize, rows: impl Iterator<Item = Vec<String>>) {
-    let numbers = if numbers == 0 { usize::MAX } else { numbers };
+fn table(out: &mut String, titles: &[&str], numbers: Range<usize>, rows: impl Iterator<Item = Vec<String>>) {
     let escape = |cell: String| cell.escape_debug().to_string().replace("\\'", "'").replace("\\\"", "\"");
     let rows: Vec<Vec<String>> = iter::once(titles.iter().map(|t| (*t).to_owned()).collect())
         .chain(rows.map(|row| row.into_iter().map(escape).collect()))
@@ -122,16 +124,14 @@ fn table(out: &mut String, titles: &[&str], numbers: usize, rows: impl Iterator<
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..titles.len()).map(width).collect();
     for row in &rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(
-                |(at, (cell, &width))| {
-                    if at >= numbers { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-                },
-            )
-            .collect();
+        let cells: Vec<String> =
+            row.iter()
+                .zip(&widths)
+                .enumerate()
+                .map(|(at, (cell, &width))| {
+                    if numbers.contains(&at) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+                })
+                .collect();
         let _ = writeln!(out, "{}", cells.join("  ").trim_end());
     }
     out.push('\n');
@@ -186,17 +186,17 @@ HOOK        STATE        REASON
 flows: tcx  attached
 drops       UNAVAILABLE  no BTF
 
-LINK             KIND  ENDPOINT    RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  OTHER PROGRAMS
+LINK            KIND  ENDPOINT    RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  OTHER PROGRAMS
 7: veth\\u{1b}1  pod   shop/web-0      12,000         0           0         0               0
 
 STAGE    EVENTS      COUNT  CAUSE
 capture  made        1,000  flows
-capture  delivered   990    flows ring
-capture  lost        10     flows ring
-capture  suppressed  70     aggregation
+capture  delivered     990  flows ring
+capture  lost           10  flows ring
+capture  suppressed     70  aggregation
 capture  sum                made = delivered + lost
-store    made        5
-store    delivered   6
+store    made            5
+store    delivered       6
 store    sum                FAULT: 1 more delivered or lost than made
 
 Store: 6 of 4,095 flows, 1,200 bytes

@@ -285,7 +285,7 @@ impl Condition {
                 let uuid = flow.uuid();
                 list.iter().any(|u| *u == uuid)
             }
-            Self::TraceId(list) => list.iter().any(|t| t == flow.trace_id()),
+            Self::TraceId(list) => flow.trace_id().is_some_and(|id| list.iter().any(|t| t == id)),
             Self::IpTraceId(list) => list.contains(&flow.ip_trace_id()),
             Self::Interface(list) => flow.interface().is_some_and(|(index, name)| {
                 list.iter()

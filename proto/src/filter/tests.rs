@@ -29,7 +29,7 @@ fn arguments(line: &str) -> Vec<(&str, &str)> {
 #[test]
 fn flags_become_the_filters_that_hubble_makes_of_them() {
     let text = goldens();
-    let mut cases: BTreeMap<u32, (&str, Vec<(&str, &str)>)> = BTreeMap::new();
+    let mut cases = BTreeMap::<u32, (&str, Vec<_>)>::new();
     for row in text.lines().skip(1) {
         let columns: Vec<&str> = row.splitn(4, '\t').collect();
         let [case, line, kind, result] = columns[..] else { panic!("{row}") };
@@ -47,7 +47,7 @@ fn flags_become_the_filters_that_hubble_makes_of_them() {
         };
         match parse(arguments(line)) {
             Err(error) => {
-                assert_eq!(expected, [("error", error.to_string().as_str())], "case {case}: {line}")
+                assert_eq!(expected, [("error", error.to_string().as_str())], "case {case}: {line}");
             }
             Ok(lists) => {
                 assert_eq!(json(&lists.whitelist), wanted("allow"), "case {case}: {line}");

@@ -121,8 +121,8 @@ pub trait FlowView {
         None
     }
     /// The trace id of a traced request.
-    fn trace_id(&self) -> &str {
-        ""
+    fn trace_id(&self) -> Option<&str> {
+        None
     }
     /// The trace id in the IP options, 0 = none.
     fn ip_trace_id(&self) -> u64 {

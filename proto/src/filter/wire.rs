@@ -145,8 +145,8 @@ impl FlowView for Flow {
         let Record::Dns(dns) = self.record()? else { return None };
         Some(&dns.query)
     }
-    fn trace_id(&self) -> &str {
-        self.trace_context.as_ref().and_then(|t| t.parent.as_ref()).map_or("", |p| p.trace_id.as_str())
+    fn trace_id(&self) -> Option<&str> {
+        Some(&self.trace_context.as_ref()?.parent.as_ref()?.trace_id)
     }
     fn ip_trace_id(&self) -> u64 {
         self.ip_trace_id.as_ref().map_or(0, |t| t.trace_id)

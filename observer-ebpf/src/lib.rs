@@ -5,6 +5,9 @@
 //! programs that another version left pinned.
 #![no_std]
 
+mod tables;
+
+pub use tables::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Raised by every change of a record or a map value.
@@ -16,6 +19,8 @@ pub mod kind {
     pub const FLOW: u8 = 1;
     /// A [`super::DropRecord`].
     pub const DROP: u8 = 2;
+    /// A [`super::FactRecord`].
+    pub const FACT: u8 = 3;
 }
 
 /// The start of every record.
@@ -193,7 +198,26 @@ pub struct DropRecord {
     pub first_ns: u64,
 }
 
+/// Counted facts about a TCP connection, written by the daemon's sweep when they changed.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct FactRecord {
+    /// Kind, version, size; the time is that of the last fact.
+    pub header: Header,
+    /// The connection as its socket sees it: the source is the socket's own end.
+    pub tuple: Tuple,
+    /// Inode number of the socket's network namespace.
+    pub netns: u32,
+    /// Always 0.
+    pub pad: u32,
+    /// Segments sent again, in all.
+    pub retransmits: u64,
+    /// Connects that ended without a connection, in all.
+    pub failed_connects: u64,
+}
+
 const _: () = assert!(size_of::<Header>() == 16);
+const _: () = assert!(size_of::<FactRecord>() == 80);
 const _: () = assert!(size_of::<Tuple>() == 40);
 const _: () = assert!(size_of::<FlowRecord>() == 112);
 const _: () = assert!(size_of::<DropRecord>() == 112);

@@ -1,6 +1,5 @@
 //! Names for kernel addresses, from `/proc/kallsyms`.
 
-use std::io::BufRead as _;
 use std::sync::OnceLock;
 
 const KALLSYMS: &str = "/proc/kallsyms";

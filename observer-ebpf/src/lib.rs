@@ -5,6 +5,9 @@
 //! programs that another version left pinned.
 #![no_std]
 
+mod tables;
+
+pub use tables::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Raised by every change of a record or a map value.

@@ -1,11 +1,16 @@
 //! The daemon `observer`, one module a stage of the pipeline. A stage imports nothing from a later one.
 
+pub mod capture;
 pub mod config;
+pub mod daemon;
 pub mod decode;
 pub mod endpoint;
 pub mod enrich;
 pub mod flow;
 pub mod instance;
+mod logging;
+mod pipeline;
 pub mod serve;
+mod status;
 pub mod store;
 pub mod track;

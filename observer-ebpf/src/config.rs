@@ -1,0 +1,48 @@
+//! The globals that the daemon sets before load. They are frozen, so the verifier knows them as constants.
+
+use aya_ebpf::Global;
+use observer_ebpf::{Config, Offsets};
+
+/// What to tell and how often.
+#[unsafe(no_mangle)]
+static CONFIG: Global<Config> = Global::new(Config {
+    aggregation: 0,
+    ephemeral_low: 0,
+    ephemeral_high: 0,
+    interval_ns: 0,
+    new_flow_cost_ns: 0,
+    new_flow_burst: 0,
+});
+
+/// Where the kernel's fields are.
+#[unsafe(no_mangle)]
+static OFFSETS: Global<Offsets> = Global::new(Offsets {
+    skb_dev: 0,
+    skb_head: 0,
+    skb_network_header: 0,
+    skb_len: 0,
+    skb_protocol: 0,
+    skb_sk: 0,
+    dev_ifindex: 0,
+    dev_net: 0,
+    net_inum: 0,
+    sk_net: 0,
+    sk_family: 0,
+    sk_num: 0,
+    sk_dport: 0,
+    sk_daddr: 0,
+    sk_rcv_saddr: 0,
+    sk_v6_daddr: 0,
+    sk_v6_rcv_saddr: 0,
+    sk_protocol: 0,
+});
+
+#[inline(always)]
+pub(crate) fn config() -> Config {
+    CONFIG.load()
+}
+
+#[inline(always)]
+pub(crate) fn offsets() -> Offsets {
+    OFFSETS.load()
+}

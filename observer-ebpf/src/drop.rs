@@ -1,0 +1,165 @@
+//! The drop program: what `kfree_skb` frees, with the kernel's reason. By BTF, so no helper call for a struct's field.
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::maps::HashMap;
+use aya_ebpf::programs::BtfTracePointContext;
+use observer_ebpf::{Counters, DropKey, DropRecord, DropValue, Tuple, drop_flags, kind, program};
+
+use crate::config::offsets;
+use crate::maps::{DROP_SCRATCH, DROPS_0, DROPS_1, IGNORED_REASONS, PRIORITY, SETTINGS, WATCHED};
+use crate::parse::{self, Bytes, Packet};
+use crate::record::{Wake, add, counters, header, now, write};
+
+const BPF_NOEXIST: u64 = 1;
+
+/// Kernels whose tracepoint has the reason (5.17 on).
+#[btf_tracepoint(function = "kfree_skb")]
+pub(crate) fn observer_drop(ctx: BtfTracePointContext) -> i32 {
+    dropped(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// Kernels whose tracepoint has none: the reason is 0, which no kernel uses for one.
+#[btf_tracepoint(function = "kfree_skb")]
+pub(crate) fn observer_drop_unreasoned(ctx: BtfTracePointContext) -> i32 {
+    dropped(ctx.arg(0), ctx.arg(1), 0);
+    0
+}
+
+/// Working memory: the stack has 512 bytes.
+#[repr(C)]
+pub(crate) struct Scratch {
+    packet: Packet,
+    key: DropKey,
+    value: DropValue,
+}
+
+struct KernelBytes(*const u8);
+
+impl Bytes for KernelBytes {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: u32, into: &mut [u8; N]) -> Option<()> {
+        let from = self.0.wrapping_add(offset as usize);
+        // SAFETY: the helper writes N bytes; an address that is not mapped is an error, not a fault.
+        let failed = unsafe { bpf_probe_read_kernel(into.as_mut_ptr().cast(), N as u32, from.cast()) };
+        (failed == 0).then_some(())
+    }
+}
+
+/// Follows a pointer of the kernel's. The verifier knows its type, and that the offset is a pointer's.
+///
+/// # Safety
+/// `base` must be a BTF pointer of the program's context, `offset` frozen.
+#[inline(always)]
+unsafe fn field<T: Copy>(base: *const u8, offset: u32) -> T {
+    // SAFETY: loads through BTF pointers never fault: the kernel turns a bad address into 0.
+    unsafe { *base.add(offset as usize).cast::<T>() }
+}
+
+#[inline(always)]
+fn dropped(skb: *const u8, location: u64, reason: u32) {
+    let Some(counters) = counters(program::DROP) else { return };
+    let offsets = offsets();
+    // SAFETY: see `field`; map values outlive the run.
+    unsafe {
+        add(&raw mut (*counters).runs, 1);
+        let ignored = reason < 256 && IGNORED_REASONS.get(reason).is_some_and(|noise| *noise != 0);
+        if ignored {
+            add(&raw mut (*counters).ignored, 1);
+            return;
+        }
+        let dev: *const u8 = field(skb, offsets.skb_dev);
+        let sk: *const u8 = field(skb, offsets.skb_sk);
+        let (mut ifindex, mut netns) = (0_u32, 0_u32);
+        if !dev.is_null() {
+            ifindex = field(dev, offsets.dev_ifindex);
+            let net: *const u8 = field(dev, offsets.dev_net);
+            netns = field(net, offsets.net_inum);
+        } else if !sk.is_null() {
+            let net: *const u8 = field(sk, offsets.sk_net);
+            netns = field(net, offsets.net_inum);
+        }
+        let Some(settings) = SETTINGS.get(0) else { return };
+        if settings.host_wide == 0 && WATCHED.get_ptr(&netns).is_none() {
+            add(&raw mut (*counters).ignored, 1);
+            return;
+        }
+        let Some(scratch) = DROP_SCRATCH.get_ptr_mut(0) else { return };
+        let Scratch { packet, key, value } = &mut *scratch;
+        *value = DropValue { location, first_ns: now(), ..DropValue::default() };
+        value.last_ns = value.first_ns;
+        value.packet_len = field(skb, offsets.skb_len);
+        value.ether_type = u16::from_be(field(skb, offsets.skb_protocol));
+        if !sk.is_null() {
+            value.flags |= drop_flags::SOCKET;
+        }
+        let head: *const u8 = field(skb, offsets.skb_head);
+        let start: u16 = field(skb, offsets.skb_network_header);
+        key.tuple = Tuple::default();
+        if parse::ip(&KernelBytes(head), value.ether_type, u32::from(start), packet).is_ok() {
+            key.tuple = packet.tuple;
+            value.tcp_flags = packet.tcp_flags;
+            value.flags |= drop_flags::PARSED;
+        }
+        (key.reason, key.netns, key.ifindex) = (reason, netns, ifindex);
+        let table = if settings.generation == 0 { &DROPS_0 } else { &DROPS_1 };
+        if !summed(counters, table, key, value) {
+            emit(counters, key, value);
+        }
+    }
+}
+
+/// Adds to the sum of drops like this one; false where it is the first of its generation, or the table is full.
+#[inline(always)]
+unsafe fn summed(
+    counters: *mut Counters,
+    table: &HashMap<DropKey, DropValue>,
+    key: &DropKey,
+    value: &DropValue,
+) -> bool {
+    // SAFETY: map values.
+    unsafe {
+        let sum = match table.get_ptr_mut(key) {
+            Some(sum) => sum,
+            None => {
+                if table.insert(key, value, BPF_NOEXIST).is_ok() {
+                    return false;
+                }
+                // Another CPU was first, or there is no room.
+                let Some(sum) = table.get_ptr_mut(key) else {
+                    add(&raw mut (*counters).table_full, 1);
+                    return false;
+                };
+                sum
+            }
+        };
+        add(&raw mut (*sum).packets, 1);
+        add(&raw mut (*sum).bytes, u64::from(value.packet_len));
+        (*sum).last_ns = value.first_ns;
+        add(&raw mut (*counters).summed, 1);
+        true
+    }
+}
+
+#[inline(always)]
+fn emit(counters: *mut Counters, key: &DropKey, value: &DropValue) {
+    write(&PRIORITY, Wake::Adaptive, counters, |record| {
+        record.write(DropRecord {
+            header: header::<DropRecord>(kind::DROP, value.first_ns),
+            tuple: key.tuple,
+            reason: key.reason,
+            ifindex: key.ifindex,
+            netns: key.netns,
+            packet_len: value.packet_len,
+            location: value.location,
+            flags: value.flags,
+            ether_type: value.ether_type,
+            tcp_flags: value.tcp_flags,
+            pad: [0; 3],
+            packets: 1,
+            bytes: u64::from(value.packet_len),
+            first_ns: value.first_ns,
+        });
+    });
+}

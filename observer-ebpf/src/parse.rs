@@ -1,0 +1,258 @@
+//! Packet headers, from any source of bytes: a packet at a tcx hook, or kernel memory.
+
+use observer_ebpf::{FragmentKey, Tuple};
+
+use crate::maps::FRAGMENTS;
+
+pub(crate) const ETH_IPV4: u16 = 0x0800;
+pub(crate) const ETH_IPV6: u16 = 0x86dd;
+const ETH_VLAN: u16 = 0x8100;
+const ETH_QINQ: u16 = 0x88a8;
+
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMPV6: u8 = 58;
+pub(crate) const SCTP: u8 = 132;
+const UDPLITE: u8 = 136;
+
+/// Where bytes of a packet come from. `None` where the packet ends before.
+pub(crate) trait Bytes {
+    fn read<const N: usize>(&self, offset: u32, into: &mut [u8; N]) -> Option<()>;
+}
+
+/// Why a packet has no tuple.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unparsed {
+    /// ARP, LLDP, ...
+    NotIp,
+    /// A header ends too early or contradicts itself.
+    Malformed,
+}
+
+/// What the headers say. It lives in a per-CPU map: the stack has 512 bytes.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Packet {
+    pub(crate) tuple: Tuple,
+    pub(crate) tcp_flags: u8,
+    pub(crate) tcp_flags_high: u8,
+    /// A fragment that is not the first.
+    pub(crate) fragment: bool,
+}
+
+/// The innermost EtherType and where its payload starts, behind an Ethernet header and up to two VLAN tags.
+#[inline(always)]
+pub(crate) fn ethernet<B: Bytes>(bytes: &B, ether_type: u16, vlan_tci: &mut u16) -> Option<(u16, u32)> {
+    let (mut ether_type, mut offset) = (ether_type, 14);
+    for _ in 0..2 {
+        if ether_type != ETH_VLAN && ether_type != ETH_QINQ {
+            break;
+        }
+        let mut tag = [0; 4];
+        bytes.read(offset, &mut tag)?;
+        if *vlan_tci == 0 {
+            *vlan_tci = u16::from_be_bytes([tag[0], tag[1]]);
+        }
+        ether_type = u16::from_be_bytes([tag[2], tag[3]]);
+        offset += 4;
+    }
+    Some((ether_type, offset))
+}
+
+/// Reads the IP header at `offset` and what is behind it.
+#[inline(always)]
+pub(crate) fn ip<B: Bytes>(
+    bytes: &B,
+    ether_type: u16,
+    offset: u32,
+    packet: &mut Packet,
+) -> Result<(), Unparsed> {
+    packet.tuple = Tuple::default();
+    packet.tcp_flags = 0;
+    packet.tcp_flags_high = 0;
+    packet.fragment = false;
+    let found = match ether_type {
+        ETH_IPV4 => ipv4(bytes, offset, packet),
+        ETH_IPV6 => ipv6(bytes, offset, packet),
+        _ => return Err(Unparsed::NotIp),
+    };
+    found.ok_or(Unparsed::Malformed)
+}
+
+/// What a fragment header says.
+struct Fragment {
+    id: u32,
+    later: bool,
+    more: bool,
+}
+
+#[inline(always)]
+fn ipv4<B: Bytes>(bytes: &B, offset: u32, packet: &mut Packet) -> Option<()> {
+    let mut header = [0; 20];
+    bytes.read(offset, &mut header)?;
+    let length = u32::from(header[0] & 15) * 4;
+    if header[0] >> 4 != 4 || length < 20 {
+        return None;
+    }
+    let place = u16::from_be_bytes([header[6], header[7]]);
+    let fragment = Fragment {
+        id: u32::from(u16::from_be_bytes([header[4], header[5]])),
+        later: place & 0x1fff != 0,
+        more: place & 0x2000 != 0,
+    };
+    let tuple = &mut packet.tuple;
+    (tuple.protocol, tuple.ip_version) = (header[9], 4);
+    tuple.source = mapped([header[12], header[13], header[14], header[15]]);
+    tuple.destination = mapped([header[16], header[17], header[18], header[19]]);
+    transport(bytes, offset + length, packet, &fragment)
+}
+
+#[inline(always)]
+pub(crate) fn mapped(address: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = address;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+#[inline(always)]
+fn ipv6<B: Bytes>(bytes: &B, offset: u32, packet: &mut Packet) -> Option<()> {
+    let mut header = [0; 40];
+    bytes.read(offset, &mut header)?;
+    if header[0] >> 4 != 6 {
+        return None;
+    }
+    let tuple = &mut packet.tuple;
+    tuple.ip_version = 6;
+    tuple.source.copy_from_slice(&header[8..24]);
+    tuple.destination.copy_from_slice(&header[24..40]);
+    let mut fragment = Fragment { id: 0, later: false, more: false };
+    let mut next = header[6];
+    let mut offset = offset + 40;
+    // RFC 8200 lets no header but destination options stand twice; a packet with more than these is not followed.
+    for _ in 0..6 {
+        match next {
+            // Hop-by-hop, routing, destination options, mobility, HIP, shim6: length in 8 bytes, the first not counted.
+            0 | 43 | 60 | 135 | 139 | 140 => {
+                let mut option = [0; 2];
+                bytes.read(offset, &mut option)?;
+                next = option[0];
+                offset += (u32::from(option[1]) + 1) * 8;
+            }
+            // Fragment.
+            44 => {
+                let mut option = [0; 8];
+                bytes.read(offset, &mut option)?;
+                let place = u16::from_be_bytes([option[2], option[3]]);
+                fragment.id = u32::from_be_bytes([option[4], option[5], option[6], option[7]]);
+                fragment.later = place & 0xfff8 != 0;
+                fragment.more = place & 1 != 0;
+                next = option[0];
+                offset += 8;
+                if fragment.later {
+                    break;
+                }
+            }
+            // Authentication: length in 4 bytes, the first two not counted.
+            51 => {
+                let mut option = [0; 2];
+                bytes.read(offset, &mut option)?;
+                next = option[0];
+                offset += (u32::from(option[1]) + 2) * 4;
+            }
+            _ => break,
+        }
+    }
+    packet.tuple.protocol = next;
+    transport(bytes, offset, packet, &fragment)
+}
+
+#[inline(always)]
+fn transport<B: Bytes>(bytes: &B, offset: u32, packet: &mut Packet, fragment: &Fragment) -> Option<()> {
+    let tuple = &mut packet.tuple;
+    let ported = matches!(tuple.protocol, TCP | UDP | SCTP | UDPLITE);
+    if fragment.later {
+        packet.fragment = true;
+        if ported {
+            let key = fragment_key(tuple, fragment);
+            // SAFETY: the ports are copied out at once; an entry replaced meanwhile gives another fragment's ports.
+            if let Some(ports) = unsafe { FRAGMENTS.get(&key) } {
+                tuple.source_port = ports[0];
+                tuple.destination_port = ports[1];
+            }
+        }
+        return Some(());
+    }
+    match tuple.protocol {
+        TCP => {
+            let mut header = [0; 14];
+            bytes.read(offset, &mut header)?;
+            ports(tuple, header[0], header[1], header[2], header[3]);
+            packet.tcp_flags = header[13];
+            packet.tcp_flags_high = header[12] & 1;
+        }
+        UDP | SCTP | UDPLITE => {
+            let mut header = [0; 4];
+            bytes.read(offset, &mut header)?;
+            ports(tuple, header[0], header[1], header[2], header[3]);
+        }
+        ICMP | ICMPV6 => {
+            let mut header = [0; 6];
+            bytes.read(offset, &mut header)?;
+            tuple.icmp_type = header[0];
+            tuple.icmp_code = header[1];
+            if echo(tuple.protocol, header[0]) != Echo::No {
+                ports(tuple, header[4], header[5], header[4], header[5]);
+            }
+        }
+        _ => {}
+    }
+    if fragment.more && ported {
+        let key = fragment_key(tuple, fragment);
+        // A full table means later fragments without ports, which their flag says.
+        let _ = FRAGMENTS.insert(&key, [tuple.source_port, tuple.destination_port], 0);
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn ports(tuple: &mut Tuple, a: u8, b: u8, c: u8, d: u8) {
+    tuple.source_port = u16::from_be_bytes([a, b]);
+    tuple.destination_port = u16::from_be_bytes([c, d]);
+}
+
+#[inline(always)]
+fn fragment_key(tuple: &Tuple, fragment: &Fragment) -> FragmentKey {
+    FragmentKey {
+        source: tuple.source,
+        destination: tuple.destination,
+        id: fragment.id,
+        protocol: u32::from(tuple.protocol),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Echo {
+    Request,
+    Reply,
+    No,
+}
+
+/// Whether an ICMP message asks for an echo (or a time stamp) or answers one.
+#[inline(always)]
+pub(crate) fn echo(protocol: u8, icmp_type: u8) -> Echo {
+    match (protocol, icmp_type) {
+        (ICMP, 8 | 13) | (ICMPV6, 128) => Echo::Request,
+        (ICMP, 0 | 14) | (ICMPV6, 129) => Echo::Reply,
+        _ => Echo::No,
+    }
+}
+
+/// Whether an ICMP message is an error about another packet.
+#[inline(always)]
+pub(crate) fn icmp_error(protocol: u8, icmp_type: u8) -> bool {
+    match protocol {
+        ICMP => matches!(icmp_type, 3 | 4 | 5 | 11 | 12),
+        ICMPV6 => (1..128).contains(&icmp_type),
+        _ => false,
+    }
+}

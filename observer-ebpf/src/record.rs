@@ -1,0 +1,79 @@
+//! Counting, and writing records into the rings.
+
+use core::arch::asm;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_ebpf::maps::RingBuf;
+use observer_ebpf::{ABI_VERSION, Counters, Header};
+
+use crate::maps::COUNTERS;
+
+const RB_NO_WAKEUP: u64 = 1;
+const RB_FORCE_WAKEUP: u64 = 2;
+const RB_AVAIL_DATA: u64 = 0;
+
+/// Adds to a counter that another CPU, or a program nested on this one, may be adding to.
+#[inline(always)]
+pub(crate) fn add(counter: *mut u64, value: u64) {
+    // core has no fetch_add for this target, which is declared without compare-and-swap.
+    // SAFETY: every caller points at an aligned u64 inside a map value, which lives as long as the program runs.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) value, options(nostack)) };
+}
+
+/// This CPU's counters of a program of [`observer_ebpf::program`].
+#[inline(always)]
+pub(crate) fn counters(program: u32) -> Option<*mut Counters> {
+    COUNTERS.get_ptr_mut(program)
+}
+
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+#[inline(always)]
+pub(crate) fn header<T>(kind: u8, time_ns: u64) -> Header {
+    // SAFETY: the helper has no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    Header { kind, version: ABI_VERSION, size: size_of::<T>() as u16, cpu, time_ns }
+}
+
+/// When the reader is woken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// By the first record into an empty ring; otherwise it reads by its own timer, which costs 20-40 times less.
+    First,
+    /// By every record it may be asleep for.
+    Adaptive,
+}
+
+/// Writes a record, with the books kept: made = submitted + `ring_full`. `fill` writes it where it stands in the ring,
+/// since two records would fill half the stack.
+#[inline(always)]
+pub(crate) fn write<T: 'static>(
+    ring: &RingBuf,
+    wake: Wake,
+    counters: *mut Counters,
+    fill: impl FnOnce(&mut MaybeUninit<T>),
+) {
+    // SAFETY: `counters` is a map value, see `counters`; only field addresses are taken.
+    let (made, submitted, full) = unsafe {
+        (&raw mut (*counters).made, &raw mut (*counters).submitted, &raw mut (*counters).ring_full)
+    };
+    add(made, 1);
+    // Asked before the reserve, which itself makes data available.
+    let flags = match wake {
+        Wake::Adaptive => 0,
+        Wake::First if ring.query(RB_AVAIL_DATA) == 0 => RB_FORCE_WAKEUP,
+        Wake::First => RB_NO_WAKEUP,
+    };
+    let Some(mut entry) = ring.reserve::<T>(0) else {
+        add(full, 1);
+        return;
+    };
+    fill(&mut entry);
+    entry.submit(flags);
+    add(submitted, 1);
+}

@@ -1,0 +1,281 @@
+//! Keys and values of the maps that the daemon shares with the programs, and the globals frozen at load.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// How much of the traffic becomes records; the numbers of [`Config::aggregation`].
+pub mod aggregation {
+    /// A record for every packet at every hook.
+    pub const NONE: u32 = 0;
+    /// A record for every packet, at one hook each.
+    pub const LOW: u32 = 1;
+    /// New connections, each new TCP flag, and one record an interval while active.
+    pub const MEDIUM: u32 = 2;
+    /// New connections, the first reply, FIN and RST.
+    pub const MAXIMUM: u32 = 3;
+}
+
+/// What the flow programs are told before load; the verifier sees constants.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Config {
+    /// One of [`aggregation`].
+    pub aggregation: u32,
+    /// First port of `net.ipv4.ip_local_port_range`.
+    pub ephemeral_low: u16,
+    /// Last port of it.
+    pub ephemeral_high: u16,
+    /// Time between two records of an active connection in aggregation medium, nanoseconds.
+    pub interval_ns: u64,
+    /// Nanoseconds for one more new-flow record on a CPU; 0 = no cap.
+    pub new_flow_cost_ns: u64,
+    /// How many new-flow records a CPU may write at once.
+    pub new_flow_burst: u64,
+}
+
+/// Where the fields are in this kernel's structs, in bytes. From BTF.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+#[expect(missing_docs, reason = "each is named struct_field after the kernel's own names")]
+pub struct Offsets {
+    pub skb_dev: u32,
+    pub skb_head: u32,
+    pub skb_network_header: u32,
+    pub skb_len: u32,
+    pub skb_protocol: u32,
+    pub skb_sk: u32,
+    pub dev_ifindex: u32,
+    pub dev_net: u32,
+    pub net_inum: u32,
+    pub sk_net: u32,
+    pub sk_family: u32,
+    pub sk_num: u32,
+    pub sk_dport: u32,
+    pub sk_daddr: u32,
+    pub sk_rcv_saddr: u32,
+    pub sk_v6_daddr: u32,
+    pub sk_v6_rcv_saddr: u32,
+    pub sk_protocol: u32,
+}
+
+/// What the daemon changes while the programs run.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Settings {
+    /// Which of the two drop tables the program writes: 0 or 1.
+    pub generation: u32,
+    /// 1 = drops of every namespace are told, not only of the watched ones.
+    pub host_wide: u32,
+}
+
+/// A link, with its traffic: one copy on each CPU, each under its own `kind` and `layer3`.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct LinkState {
+    /// One of [`crate::link_kind`].
+    pub kind: u32,
+    /// 1 where frames have no Ethernet header.
+    pub layer3: u32,
+    /// What came in (`[0]`) and went out (`[1]`), as tcx names it.
+    pub traffic: [LinkTraffic; 2],
+}
+
+/// Exact sums of one direction of a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct LinkTraffic {
+    /// Packets (GSO segments), all of them.
+    pub packets: u64,
+    /// Bytes (`skb->len`).
+    pub bytes: u64,
+    /// Packets of those that are not IP.
+    pub not_ip: u64,
+    /// Packets of those whose headers end too early or contradict themselves.
+    pub malformed: u64,
+}
+
+/// One connection on one link; both of its directions have this key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct FlowKey {
+    /// The address on the near side: the pod's, or on uplinks and tunnels the node's.
+    pub local: [u8; 16],
+    /// The other address.
+    pub remote: [u8; 16],
+    /// The link.
+    pub ifindex: u32,
+    /// Port with `local`.
+    pub local_port: u16,
+    /// Port with `remote`.
+    pub remote_port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// 4 or 6.
+    pub ip_version: u8,
+    /// Always 0.
+    pub pad: [u8; 2],
+}
+
+/// One direction of a connection on one link.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct FlowDirection {
+    /// Packets (GSO segments).
+    pub packets: u64,
+    /// Bytes (`skb->len`).
+    pub bytes: u64,
+    /// When the last packet came.
+    pub last_ns: u64,
+    /// When the last record was written, 0 = never.
+    pub told_ns: u64,
+    /// `packets` in that record.
+    pub told_packets: u64,
+    /// [`crate::flow_flags`] of the last packet.
+    pub flags: u16,
+    /// TCP flags seen so far, and [`SEEN`].
+    pub seen: u16,
+    /// TCP flags of the last packet.
+    pub tcp_flags: u8,
+    /// ICMP type of the last packet.
+    pub icmp_type: u8,
+    /// ICMP code of the last packet.
+    pub icmp_code: u8,
+    /// 1 where this direction is told of on this link.
+    pub tellable: u8,
+}
+
+/// In [`FlowDirection::seen`]: a packet went this way.
+pub const SEEN: u16 = 1 << 15;
+
+/// A connection on one link.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct FlowValue {
+    /// When the connection was first seen.
+    pub first_ns: u64,
+    /// Index in `directions` of what the opener sends.
+    pub opener: u8,
+    /// 1 where `opener` is a guess.
+    pub guessed: u8,
+    /// 1 where the node forwards this connection out of an uplink: its replies are not for the node.
+    pub forwarded: u8,
+    /// One of [`crate::link_kind`].
+    pub link_kind: u8,
+    /// Always 0.
+    pub pad: [u8; 4],
+    /// From local to remote (`[0]`) and back (`[1]`).
+    pub directions: [FlowDirection; 2],
+}
+
+/// A first fragment; its value is the ports (source, destination).
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Source address.
+    pub source: [u8; 16],
+    /// Destination address.
+    pub destination: [u8; 16],
+    /// IP identification.
+    pub id: u32,
+    /// IANA protocol number.
+    pub protocol: u32,
+}
+
+/// Drops of the same kind, told once a generation and summed then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct DropKey {
+    /// The packet's ends.
+    pub tuple: crate::Tuple,
+    /// `skb_drop_reason`.
+    pub reason: u32,
+    /// Namespace.
+    pub netns: u32,
+    /// Link.
+    pub ifindex: u32,
+}
+
+/// The sum of the drops after the first one of a generation.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct DropValue {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// When the first one of the generation was dropped.
+    pub first_ns: u64,
+    /// When the last one was dropped.
+    pub last_ns: u64,
+    /// Address of the code that dropped the first one.
+    pub location: u64,
+    /// Length of the first one.
+    pub packet_len: u32,
+    /// [`crate::drop_flags`].
+    pub flags: u16,
+    /// EtherType.
+    pub ether_type: u16,
+    /// TCP flags of the first one.
+    pub tcp_flags: u8,
+    /// Always 0.
+    pub pad: [u8; 7],
+}
+
+/// A TCP connection as its socket sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct FactKey {
+    /// Source is the socket's own end.
+    pub tuple: crate::Tuple,
+    /// Inode number of the socket's network namespace.
+    pub netns: u32,
+}
+
+/// What happened to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct FactValue {
+    /// Segments sent again.
+    pub retransmits: u64,
+    /// Connects that ended without a connection.
+    pub failed_connects: u64,
+    /// When the last of these was.
+    pub last_ns: u64,
+}
+
+/// The programs that count, as index of the counters' map.
+pub mod program {
+    /// Flow program at ingress.
+    pub const INGRESS: u32 = 0;
+    /// Flow program at egress.
+    pub const EGRESS: u32 = 1;
+    /// Drop program.
+    pub const DROP: u32 = 2;
+    /// Socket facts.
+    pub const FACTS: u32 = 3;
+    /// How many there are.
+    pub const COUNT: u32 = 4;
+}
+
+/// What one program did on one CPU. `made = submitted + ring_full`, always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Counters {
+    /// Times it ran.
+    pub runs: u64,
+    /// Records it had to write, counted before the ring was asked for room.
+    pub made: u64,
+    /// Records it gave to the ring.
+    pub submitted: u64,
+    /// Records the ring had no room for: lost.
+    pub ring_full: u64,
+    /// Suppressed: packets that aggregation left without a record of their own.
+    pub aggregated: u64,
+    /// Suppressed: packets whose new-flow record was over the cap.
+    pub new_flow_cap: u64,
+    /// Suppressed: drops that went into a sum.
+    pub summed: u64,
+    /// Suppressed: drops whose reason is noise, or of a namespace nobody watches.
+    pub ignored: u64,
+    /// Times a table had no room: the packet was judged by itself.
+    pub table_full: u64,
+}

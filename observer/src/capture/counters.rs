@@ -1,0 +1,200 @@
+//! What is attached and what was counted, for status and metrics.
+
+use std::fmt::Write as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use aya::maps::{MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::util::nr_cpus;
+use observer_ebpf::{Counters, LinkState, LinkTraffic, program};
+
+use super::links::{Link, LinkTable};
+use super::pod::Raw;
+
+/// One program, and whether it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HookStatus {
+    /// The program or its tracepoint.
+    pub name: String,
+    /// Why it could not be loaded.
+    pub error: Option<String>,
+    /// What it can't do on this kernel, else empty.
+    pub note: String,
+}
+
+impl HookStatus {
+    pub(super) fn new(name: &str, result: Result<(), String>) -> Self {
+        Self { name: name.to_owned(), error: result.err(), note: String::new() }
+    }
+
+    pub(super) fn failed(name: &str, error: String) -> Self {
+        Self::new(name, Err(error))
+    }
+}
+
+/// One link with its traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// The link, with what became of its attachment.
+    pub link: Link,
+    /// What came in, as tcx names it: what a pod sent.
+    pub ingress: LinkTraffic,
+    /// What went out.
+    pub egress: LinkTraffic,
+}
+
+/// One program's counters over all CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgramStatus {
+    /// What it counted itself: `made = submitted + ring_full`.
+    pub counters: Counters,
+    /// Runs that the kernel refused since the program was already running on that CPU: lost.
+    pub recursion_misses: u64,
+}
+
+/// All of it at one time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaptureStatus {
+    /// The programs.
+    pub hooks: Vec<HookStatus>,
+    /// The links.
+    pub links: Vec<LinkStatus>,
+    /// Flow program at ingress.
+    pub ingress: ProgramStatus,
+    /// Flow program at egress.
+    pub egress: ProgramStatus,
+    /// Drop program.
+    pub drops: ProgramStatus,
+    /// Socket facts.
+    pub facts: ProgramStatus,
+}
+
+impl CaptureStatus {
+    /// Sum of one counter over the programs.
+    pub fn total(&self, counter: impl Fn(&Counters) -> u64) -> u64 {
+        [&self.ingress, &self.egress, &self.drops, &self.facts].iter().map(|each| counter(&each.counters)).sum()
+    }
+}
+
+/// Reads the status from any thread.
+#[derive(Clone, Debug)]
+pub struct StatusHandle(Arc<Shared>);
+
+impl StatusHandle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
+    /// The status as of now.
+    pub fn status(&self) -> CaptureStatus {
+        self.0.status()
+    }
+
+    /// The links and addresses of the node as of now.
+    pub fn links(&self) -> Arc<LinkTable> {
+        self.0.links.load_full()
+    }
+}
+
+type LinkMap = PerCpuHashMap<MapData, u32, Raw<LinkState>>;
+
+/// What the link watcher writes and everybody reads.
+pub(super) struct Shared {
+    counters: PerCpuArray<MapData, Raw<Counters>>,
+    link_map: Mutex<LinkMap>,
+    hooks: Vec<HookStatus>,
+    tracing: Vec<(&'static str, OwnedFd)>,
+    pub(super) links: ArcSwap<LinkTable>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("hooks", &self.hooks).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        counters: PerCpuArray<MapData, Raw<Counters>>,
+        link_map: LinkMap,
+        hooks: Vec<HookStatus>,
+        tracing: Vec<(&'static str, OwnedFd)>,
+    ) -> Self {
+        let links = ArcSwap::from_pointee(LinkTable::default());
+        Self { counters, link_map: Mutex::new(link_map), hooks, tracing, links }
+    }
+
+    fn link_map(&self) -> MutexGuard<'_, LinkMap> {
+        self.link_map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a link known to the programs, which pass by packets of links they don't know.
+    pub(super) fn add_link(&self, link: &Link) -> Result<(), String> {
+        let state = LinkState { kind: link.kind.number(), layer3: u32::from(!link.ethernet), ..LinkState::default() };
+        let cpus = nr_cpus().map_err(|(file, error)| format!("{file}: {error}"))?;
+        let values = PerCpuValues::try_from(vec![Raw(state); cpus]).map_err(|e| e.to_string())?;
+        self.link_map().insert(link.ifindex, values, 0).map_err(|e| super::error::chain(&e))
+    }
+
+    pub(super) fn remove_link(&self, ifindex: u32) {
+        // Not there is as good.
+        let _ = self.link_map().remove(&ifindex);
+    }
+
+    fn program(&self, number: u32, tracepoints: &[&str]) -> ProgramStatus {
+        let mut sum = Counters::default();
+        if let Ok(values) = self.counters.get(&number, 0) {
+            for Raw(each) in values.iter() {
+                sum.runs += each.runs;
+                sum.made += each.made;
+                sum.submitted += each.submitted;
+                sum.ring_full += each.ring_full;
+                sum.aggregated += each.aggregated;
+                sum.new_flow_cap += each.new_flow_cap;
+                sum.summed += each.summed;
+                sum.ignored += each.ignored;
+                sum.table_full += each.table_full;
+            }
+        }
+        let tracing = self.tracing.iter().filter(|(name, _)| tracepoints.contains(name));
+        ProgramStatus { counters: sum, recursion_misses: tracing.map(|(_, fd)| recursion_misses(fd)).sum() }
+    }
+
+    fn status(&self) -> CaptureStatus {
+        let traffic = |ifindex| {
+            let mut sums = [LinkTraffic::default(); 2];
+            for Raw(state) in self.link_map().get(&ifindex, 0).iter().flat_map(|values| values.iter()) {
+                for (sum, each) in sums.iter_mut().zip(state.traffic) {
+                    sum.packets += each.packets;
+                    sum.bytes += each.bytes;
+                    sum.not_ip += each.not_ip;
+                    sum.malformed += each.malformed;
+                }
+            }
+            sums
+        };
+        let table = self.links.load();
+        let links = table.links.iter().map(|link| {
+            let [ingress, egress] = traffic(link.ifindex);
+            LinkStatus { link: link.clone(), ingress, egress }
+        });
+        CaptureStatus {
+            hooks: self.hooks.clone(),
+            links: links.collect(),
+            ingress: self.program(program::INGRESS, &[]),
+            egress: self.program(program::EGRESS, &[]),
+            drops: self.program(program::DROP, &["kfree_skb"]),
+            facts: self.program(program::FACTS, &["tcp_retransmit_skb", "inet_sock_set_state"]),
+        }
+    }
+}
+
+/// aya's program information leaves this field out; the kernel shows it here since 5.12.
+fn recursion_misses(program: &OwnedFd) -> u64 {
+    let mut path = String::from("/proc/thread-self/fdinfo/");
+    let _ = write!(path, "{}", program.as_raw_fd());
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,417 @@
+//! Which links there are and what stands behind them; attaching to those that matter, as they come and go.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use observer_ebpf::link_kind;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::attach::Attacher;
+use super::counters::Shared;
+use super::error::CaptureError;
+use super::tables::Tables;
+use super::{CaptureConfig, Inode, netlink};
+
+/// How often links are looked at without a notification: namespaces get their names without one.
+const RESCAN: Duration = Duration::from_secs(5);
+
+/// What stands behind a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkKind {
+    /// A pod, or any other network namespace at the far end of a veth.
+    Pod,
+    /// The outside network.
+    Uplink,
+    /// Other nodes, through an overlay.
+    Tunnel,
+}
+
+impl LinkKind {
+    pub(super) fn number(self) -> u32 {
+        u32::from(match self {
+            Self::Pod => link_kind::POD,
+            Self::Uplink => link_kind::UPLINK,
+            Self::Tunnel => link_kind::TUNNEL,
+        })
+    }
+}
+
+/// A link that the programs are attached to, or should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its index in the node's namespace.
+    pub ifindex: u32,
+    /// Its name there.
+    pub name: String,
+    /// What stands behind it.
+    pub kind: LinkKind,
+    /// Whether its frames have an Ethernet header.
+    pub ethernet: bool,
+    /// Id of the namespace at the far end.
+    pub peer_nsid: Option<i32>,
+    /// Inode number of that namespace, where something holds it that can be found.
+    pub peer_netns: Option<u32>,
+    /// `tcx` or `clsact`; empty where `error` is set.
+    pub attached_by: &'static str,
+    /// Programs of others on ingress and egress. They run first; ours is the last and changes nothing.
+    pub chained: [usize; 2],
+    /// Why it could not be attached to.
+    pub error: Option<String>,
+}
+
+/// The links that matter, and the node's addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkTable {
+    /// By index, ascending.
+    pub links: Vec<Link>,
+    /// Names of the links that are left alone.
+    pub others: Vec<String>,
+    /// Addresses of all links of the node, loopback's left out.
+    pub node_addresses: Vec<IpAddr>,
+    /// Inode number of the node's own network namespace.
+    pub netns: u32,
+}
+
+impl LinkTable {
+    /// The link of this index.
+    pub fn get(&self, ifindex: u32) -> Option<&Link> {
+        let at = self.links.binary_search_by_key(&ifindex, |link| link.ifindex).ok()?;
+        self.links.get(at)
+    }
+
+    /// One line for the log where there is no pod link to attach to.
+    pub fn no_pod_link(&self) -> Option<String> {
+        if self.links.iter().any(|link| link.kind == LinkKind::Pod) {
+            return None;
+        }
+        let names: Vec<&str> =
+            self.links.iter().map(|link| link.name.as_str()).chain(self.others.iter().map(String::as_str)).collect();
+        Some(format!(
+            "no pod link found among {}: waiting for one; name others with --interface",
+            if names.is_empty() { "no links".to_owned() } else { names.join(", ") }
+        ))
+    }
+}
+
+/// The thread that watches links.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    /// Closed to end the thread.
+    end: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watcher {
+    /// Attaches to the links that are there, then goes on in a thread of its own.
+    pub(super) fn start(
+        attacher: Attacher,
+        shared: Arc<Shared>,
+        tables: Arc<Tables>,
+        config: &CaptureConfig,
+    ) -> Result<Self, CaptureError> {
+        let socket = netlink::notifications().map_err(CaptureError::system("netlink notifications"))?;
+        let (end, ended) = UnixStream::pair().map_err(CaptureError::system("a socket pair"))?;
+        let mut state = State { attacher, shared, tables, globs: config.interfaces.clone(), attached: BTreeMap::new() };
+        state.scan().map_err(CaptureError::system("listing links by netlink"))?;
+        let run = move || {
+            loop {
+                let mut fds = [
+                    PollFd::new(&socket, PollFlags::IN),
+                    PollFd::new(&ended, PollFlags::IN | PollFlags::HUP),
+                ];
+                let woken = poll(&mut fds, Timespec::try_from(RESCAN).ok().as_ref());
+                if woken.is_ok() && !fds[1].revents().is_empty() {
+                    break;
+                }
+                netlink::swallow(&socket);
+                if let Err(error) = state.scan() {
+                    tracing::warn!(%error, "links could not be listed");
+                }
+            }
+            state.attacher.detach_all();
+        };
+        let thread = std::thread::Builder::new().name("links".into()).spawn(run);
+        let thread = thread.map_err(CaptureError::system("starting a thread"))?;
+        Ok(Self { end: Some(end), thread: Some(thread) })
+    }
+
+    /// Detaches everything.
+    pub(super) fn stop(&mut self) {
+        self.end = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the link thread failed");
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct State {
+    attacher: Attacher,
+    shared: Arc<Shared>,
+    tables: Arc<Tables>,
+    globs: Vec<String>,
+    attached: BTreeMap<u32, Link>,
+}
+
+impl State {
+    fn scan(&mut self) -> std::io::Result<()> {
+        let addresses = netlink::addresses()?;
+        let (wanted, others) = classify(&netlink::links()?, &addresses, &self.globs);
+        let gone = |link: &Link| wanted.iter().all(|other| !same(link, other));
+        let gone: Vec<u32> = self.attached.values().filter(|link| gone(link)).map(|link| link.ifindex).collect();
+        for ifindex in gone {
+            self.attacher.detach(ifindex);
+            self.shared.remove_link(ifindex);
+            self.attached.remove(&ifindex);
+        }
+        let new_peers = wanted.iter().any(|link| !self.attached.contains_key(&link.ifindex));
+        let unknown = self.attached.values().any(|link| link.peer_nsid.is_some() && link.peer_netns.is_none());
+        let namespaces = if new_peers || unknown { netlink::namespaces() } else { HashMap::new() };
+        for mut link in wanted {
+            if let Some(old) = self.attached.get_mut(&link.ifindex) {
+                old.peer_netns = old.peer_netns.or_else(|| namespaces.get(&link.peer_nsid?).copied());
+                continue;
+            }
+            link.peer_netns = link.peer_nsid.and_then(|id| namespaces.get(&id).copied());
+            self.attach(link);
+        }
+        self.publish(&addresses, others);
+        Ok(())
+    }
+
+    fn attach(&mut self, mut link: Link) {
+        // Known before the first packet can come.
+        let result = self.shared.add_link(&link).and_then(|()| self.attacher.attach(link.ifindex, &link.name));
+        match result {
+            Ok(attached) => {
+                link.attached_by = attached.by;
+                link.chained = attached.chained;
+            }
+            Err(error) => {
+                tracing::warn!(link = link.name, error, "cannot attach");
+                self.shared.remove_link(link.ifindex);
+                link.error = Some(error);
+            }
+        }
+        self.attached.insert(link.ifindex, link);
+    }
+
+    fn publish(&self, addresses: &[(u32, IpAddr)], others: Vec<String>) {
+        let netns = own_namespace();
+        let links: Vec<Link> = self.attached.values().cloned().collect();
+        let mut node_addresses: Vec<IpAddr> =
+            addresses.iter().map(|(_, address)| *address).filter(|address| !address.is_loopback()).collect();
+        node_addresses.sort_unstable();
+        node_addresses.dedup();
+        let peers = links.iter().filter_map(|link| link.peer_netns);
+        let watched: Vec<Inode> = peers.chain([netns]).collect();
+        let tables = self.tables.set_node_addresses(&node_addresses);
+        if let Err(error) = tables.and_then(|()| self.tables.set_found_namespaces(&watched)) {
+            tracing::warn!(%error, "the programs don't know all local addresses");
+        }
+        self.shared.links.store(Arc::new(LinkTable { links, others, node_addresses, netns }));
+    }
+}
+
+/// Whether a link is still the one that was attached to.
+fn same(old: &Link, new: &Link) -> bool {
+    (old.ifindex, &old.name, old.kind, old.peer_nsid) == (new.ifindex, &new.name, new.kind, new.peer_nsid)
+}
+
+fn own_namespace() -> Inode {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |meta| meta.ino() as u32)
+}
+
+/// What netlink says of one link.
+struct Raw<'a> {
+    ifindex: u32,
+    name: &'a str,
+    kind: Option<&'a InfoKind>,
+    controller: Option<u32>,
+    peer_nsid: Option<i32>,
+    ethernet: bool,
+    loopback: bool,
+}
+
+impl<'a> Raw<'a> {
+    fn read(message: &'a LinkMessage) -> Self {
+        let mut raw = Self {
+            ifindex: message.header.index,
+            name: "",
+            kind: None,
+            controller: None,
+            peer_nsid: None,
+            ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+            loopback: message.header.flags.contains(LinkFlags::Loopback),
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => raw.name = name,
+                LinkAttribute::Controller(index) => raw.controller = Some(*index),
+                LinkAttribute::LinkNetNsId(id) => raw.peer_nsid = Some(*id),
+                LinkAttribute::LinkInfo(infos) => {
+                    raw.kind = infos.iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        raw
+    }
+
+    fn is_pod(&self) -> bool {
+        matches!(self.kind, Some(InfoKind::Veth | InfoKind::Netkit)) && self.peer_nsid.is_some()
+    }
+
+    fn is_tunnel(&self) -> bool {
+        use InfoKind as K;
+        matches!(
+            self.kind,
+            Some(
+                K::Vxlan
+                    | K::Geneve
+                    | K::GreTap
+                    | K::GreTap6
+                    | K::GreTun
+                    | K::GreTun6
+                    | K::IpIp
+                    | K::Ip6Tnl
+                    | K::SitTun
+                    | K::Wireguard
+                    | K::BareUdp
+                    | K::Xfrm
+                    | K::Vti
+                    | K::Vti6
+            )
+        )
+    }
+}
+
+/// The links to attach to, and the names of the others.
+fn classify(messages: &[LinkMessage], addresses: &[(u32, IpAddr)], globs: &[String]) -> (Vec<Link>, Vec<String>) {
+    let links: Vec<Raw<'_>> = messages.iter().map(Raw::read).collect();
+    let addressed: HashSet<u32> = addresses.iter().map(|(index, _)| *index).collect();
+    let pods: HashSet<u32> = links.iter().filter(|link| link.is_pod()).map(|link| link.ifindex).collect();
+    // A bridge of pods alone leads nowhere else: its traffic is told on their links or on an uplink.
+    let leads_out = |bridge: &Raw<'_>| {
+        links.iter().any(|port| port.controller == Some(bridge.ifindex) && !pods.contains(&port.ifindex))
+    };
+    let (mut wanted, mut others) = (Vec::new(), Vec::new());
+    for link in &links {
+        let named = globs.iter().any(|pattern| glob(pattern.as_bytes(), link.name.as_bytes()));
+        let kind = match link {
+            _ if link.loopback => None,
+            _ if link.is_pod() || named => Some(LinkKind::Pod),
+            _ if link.is_tunnel() => Some(LinkKind::Tunnel),
+            _ if link.controller.is_some() || !addressed.contains(&link.ifindex) => None,
+            _ if link.kind == Some(&InfoKind::Bridge) && !leads_out(link) => None,
+            _ => Some(LinkKind::Uplink),
+        };
+        let Some(kind) = kind else {
+            others.push(link.name.to_owned());
+            continue;
+        };
+        wanted.push(Link {
+            ifindex: link.ifindex,
+            name: link.name.to_owned(),
+            kind,
+            ethernet: link.ethernet,
+            peer_nsid: link.peer_nsid,
+            peer_netns: None,
+            attached_by: "",
+            chained: [0; 2],
+            error: None,
+        });
+    }
+    wanted.sort_by_key(|link| link.ifindex);
+    (wanted, others)
+}
+
+/// Shell patterns with `*` and `?`.
+fn glob(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => glob(rest, name) || name.split_first().is_some_and(|(_, name)| glob(pattern, name)),
+        (Some((b'?', rest)), Some((_, name))) => glob(rest, name),
+        (Some((byte, rest)), Some((first, name))) => byte == first && glob(rest, name),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str, kind: Option<InfoKind>) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.link_layer_type = LinkLayerType::Ether;
+        message.attributes.push(LinkAttribute::IfName(name.into()));
+        if let Some(kind) = kind {
+            message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
+        }
+        message
+    }
+
+    fn with(mut message: LinkMessage, attribute: LinkAttribute) -> LinkMessage {
+        message.attributes.push(attribute);
+        message
+    }
+
+    #[test]
+    fn tells_pods_uplinks_and_tunnels_apart() {
+        let mut lo = link(1, "lo", None);
+        lo.header.flags = LinkFlags::Loopback;
+        let messages = [
+            lo,
+            link(2, "eth0", None),
+            with(link(3, "veth1", Some(InfoKind::Veth)), LinkAttribute::LinkNetNsId(4)),
+            link(4, "veth-local", Some(InfoKind::Veth)),
+            link(5, "flannel.1", Some(InfoKind::Vxlan)),
+            link(6, "br-pods", Some(InfoKind::Bridge)),
+            with(
+                with(link(7, "veth2", Some(InfoKind::Veth)), LinkAttribute::LinkNetNsId(0)),
+                LinkAttribute::Controller(6),
+            ),
+            link(8, "br-out", Some(InfoKind::Bridge)),
+            with(link(9, "eth1", None), LinkAttribute::Controller(8)),
+            link(10, "tap7", Some(InfoKind::Tun)),
+        ];
+        let address = "10.0.0.1".parse().unwrap();
+        let addresses = [(1, address), (2, address), (6, address), (8, address)];
+        let (wanted, others) = classify(&messages, &addresses, &["tap?".into()]);
+        let kinds: Vec<(&str, LinkKind)> = wanted.iter().map(|link| (link.name.as_str(), link.kind)).collect();
+        let expected = [
+            ("eth0", LinkKind::Uplink),
+            ("veth1", LinkKind::Pod),
+            ("flannel.1", LinkKind::Tunnel),
+            ("veth2", LinkKind::Pod),
+            ("br-out", LinkKind::Uplink),
+            ("tap7", LinkKind::Pod),
+        ];
+        assert_eq!(kinds, expected);
+        assert_eq!(others, ["lo", "veth-local", "br-pods", "eth1"]);
+    }
+
+    #[test]
+    fn globs_match_whole_names() {
+        for (pattern, name, expected) in
+            [("cali*", "cali12", true), ("cali*", "xcali", false), ("e?h0", "eth0", true), ("eth", "eth0", false)]
+        {
+            assert_eq!(glob(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Capture: the eBPF programs, their links and rings, and everything they count.
+//!
+//! [`Capture`] is the whole of it for the pipeline's thread. Two threads stand behind it: one attaches and detaches as
+//! links come and go, one sweeps the tables once a second; neither holds up the rings. Nothing is pinned: when the
+//! [`Capture`] is dropped, nothing is left in the kernel.
+
+mod attach;
+mod config;
+mod counters;
+mod error;
+pub mod kernel;
+mod links;
+mod netlink;
+mod object;
+mod pod;
+mod rings;
+mod sweep;
+mod tables;
+
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use config::{Aggregation, CaptureConfig, DEFAULT_IGNORED_REASONS};
+pub use counters::{CaptureStatus, HookStatus, LinkStatus, ProgramStatus, StatusHandle};
+pub use error::CaptureError;
+pub use links::{Link, LinkKind, LinkTable};
+
+/// What has a number in the programs' maps.
+type Inode = u32;
+
+/// The running capture.
+#[derive(Debug)]
+pub struct Capture {
+    rings: rings::Rings,
+    sweeper: sweep::Sweeper,
+    links: links::Watcher,
+    shared: Arc<counters::Shared>,
+    tables: Arc<tables::Tables>,
+    facts: Arc<kernel::btf::KernelFacts>,
+}
+
+impl Capture {
+    /// Loads the programs into the kernel and attaches them to every link of this thread's network namespace that the
+    /// configuration means, now and when more of them appear. No link is no error: it waits for some.
+    pub fn start(config: &CaptureConfig) -> Result<Self, CaptureError> {
+        let facts = Arc::new(kernel::btf::KernelFacts::read()?);
+        let mut object = object::load(config, &facts)?;
+        let rings = object.rings()?;
+        let tables = Arc::new(object.tables()?);
+        tables.ignore_reasons(config, &facts)?;
+        let shared = Arc::new(object.shared()?);
+        let sweeper = sweep::Sweeper::start(object.sweep_maps()?, config)?;
+        let links = links::Watcher::start(object.attacher(), Arc::clone(&shared), Arc::clone(&tables), config)?;
+        Ok(Self { rings, sweeper, links, shared, tables, facts })
+    }
+
+    /// Waits until there may be something to drain, one of `others` is readable, or the time is up.
+    ///
+    /// After a full batch it lets the rings fill for up to 10 ms, since a wake-up costs more than a record.
+    pub fn wait(&mut self, others: &[BorrowedFd<'_>], timeout: Duration) -> Result<(), CaptureError> {
+        self.rings.wait(others, timeout)
+    }
+
+    /// Gives every record in the rings to `each`, drops first. Returns how many there were.
+    pub fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> usize {
+        self.rings.drain(each)
+    }
+
+    /// Once a second: gives `each` what the last sweep of the tables found (sums of drops, last totals of connections
+    /// that fell silent, facts) and starts the next one beside the caller.
+    ///
+    /// A sweep's totals may be older than those of a record drained before: of two, the higher one is right.
+    pub fn sweep(&mut self, each: &mut dyn FnMut(&[u8])) -> usize {
+        self.sweeper.collect(each)
+    }
+
+    /// Detaches all programs and gives `each` all that is left, however young. What was counted is then told in full.
+    pub fn stop(mut self, each: &mut dyn FnMut(&[u8])) -> usize {
+        self.links.stop();
+        self.rings.drain(each) + self.sweeper.finish(each)
+    }
+
+    /// Tells the programs which addresses local pods have, and which ones beside the links' own the node has.
+    pub fn set_local_addresses(&self, pods: &[IpAddr], nodes: &[IpAddr]) -> Result<(), CaptureError> {
+        self.tables.set_local_addresses(pods, nodes)
+    }
+
+    /// Tells them the ports (protocol, port) that services listen on: the side of a connection that has one is asked.
+    pub fn set_service_ports(&self, ports: &[(u8, u16)]) -> Result<(), CaptureError> {
+        self.tables.set_service_ports(ports)
+    }
+
+    /// Adds network namespaces, by inode, to those whose drops are told: the node's and those behind pod links.
+    pub fn set_watched_netns(&self, inodes: &[u32]) -> Result<(), CaptureError> {
+        self.tables.set_watched(inodes)
+    }
+
+    /// The links and addresses of the node as of now.
+    pub fn links(&self) -> Arc<LinkTable> {
+        self.shared.links.load_full()
+    }
+
+    /// What is attached and counted, readable from any thread.
+    pub fn status(&self) -> StatusHandle {
+        StatusHandle::new(Arc::clone(&self.shared))
+    }
+
+    /// What is known of this kernel: drop reason names.
+    pub fn kernel(&self) -> Arc<kernel::btf::KernelFacts> {
+        Arc::clone(&self.facts)
+    }
+}

@@ -1,0 +1,147 @@
+//! Rtnetlink questions and notifications, over blocking sockets.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use std::net::IpAddr;
+
+/// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV6_IFADDR` of linux/rtnetlink.h.
+const GROUPS: [u32; 3] = [1, 5, 9];
+
+/// A socket that becomes readable when links or addresses change.
+pub(super) fn notifications() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    for group in GROUPS {
+        socket.add_membership(group)?;
+    }
+    socket.set_non_blocking(true)?;
+    Ok(socket)
+}
+
+/// Empties it: the change is looked up afresh, so what the messages say, and whether some were lost, is no matter.
+pub(super) fn swallow(socket: &Socket) {
+    let mut buffer = Vec::with_capacity(65_536);
+    // An overrun is reported once and clears itself.
+    while socket.recv(&mut buffer, 0).is_ok() {
+        buffer.clear();
+    }
+}
+
+/// All links.
+pub(super) fn links() -> io::Result<Vec<LinkMessage>> {
+    let answers = ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+    let link = |answer| match answer {
+        RouteNetlinkMessage::NewLink(link) => Some(link),
+        _ => None,
+    };
+    Ok(answers.into_iter().filter_map(link).collect())
+}
+
+/// All addresses, with the index of their link.
+pub(super) fn addresses() -> io::Result<Vec<(u32, IpAddr)>> {
+    let answers = ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP)?;
+    let address = |answer| {
+        let RouteNetlinkMessage::NewAddress(message) = answer else { return None };
+        let find = |local: bool| {
+            message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Local(address) if local => Some(*address),
+                AddressAttribute::Address(address) if !local => Some(*address),
+                _ => None,
+            })
+        };
+        // On point-to-point links ADDRESS is the other side's.
+        Some((message.header.index, find(true).or_else(|| find(false))?))
+    };
+    Ok(answers.into_iter().filter_map(address).collect())
+}
+
+/// Inode numbers of the network namespaces that have an id in this one, by that id.
+///
+/// Looks at named namespaces and those of processes; one that neither a name nor a process holds stays unknown.
+pub(super) fn namespaces() -> HashMap<i32, u32> {
+    let named = ["/run/netns", "/var/run/netns", "/run/docker/netns"].into_iter().flat_map(entries);
+    let processes = entries("/proc")
+        .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit)))
+        .map(|path| path.join("ns/net"));
+    let mut found = HashMap::new();
+    let mut seen = std::collections::HashSet::new();
+    for path in named.chain(processes) {
+        // A process may be gone by now, or not ours to look at.
+        let Ok(meta) = std::fs::metadata(&path) else { continue };
+        let inode = meta.ino() as u32;
+        if !seen.insert(inode) {
+            continue;
+        }
+        let Ok(file) = File::open(&path) else { continue };
+        if let Some(id) = namespace_id(&file) {
+            found.insert(id, inode);
+        }
+    }
+    found
+}
+
+fn entries(folder: &str) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path()))
+}
+
+fn namespace_id(file: &File) -> Option<i32> {
+    let mut message = NsidMessage::default();
+    message.attributes.push(NsidAttribute::Fd(u32::try_from(file.as_raw_fd()).ok()?));
+    let answers = ask(RouteNetlinkMessage::GetNsId(message), 0).ok()?;
+    answers.iter().find_map(|answer| {
+        let RouteNetlinkMessage::NewNsId(message) = answer else { return None };
+        message.attributes.iter().find_map(|attribute| match attribute {
+            NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+            _ => None,
+        })
+    })
+}
+
+fn ask(question: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    header.sequence_number = 1;
+    let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(question));
+    packet.finalize();
+    let mut buffer = vec![0; packet.buffer_len()];
+    packet.serialize(&mut buffer);
+    socket.send(&buffer, 0)?;
+
+    let mut answers = Vec::new();
+    loop {
+        let (bytes, _) = socket.recv_from_full()?;
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, super::error::chain(&e)))?;
+            // Messages start at multiples of four.
+            let length = (message.header.length as usize).next_multiple_of(4).clamp(4, rest.len());
+            rest = &rest[length..];
+            match message.payload {
+                NetlinkPayload::InnerMessage(answer) => answers.push(answer),
+                NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+                NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => return Ok(answers),
+                _ => {}
+            }
+        }
+        if flags & NLM_F_DUMP == 0 && !answers.is_empty() {
+            return Ok(answers);
+        }
+    }
+}

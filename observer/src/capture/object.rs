@@ -1,0 +1,160 @@
+//! Loading: the object with its globals and map sizes, each program by itself.
+
+use std::time::Duration;
+
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya::programs::{BtfTracePoint, SchedClassifier};
+use aya::{Btf, Ebpf, EbpfLoader};
+use observer_ebpf::Config;
+
+use super::attach::Attacher;
+use super::counters::{HookStatus, Shared};
+use super::error::{CaptureError, chain, missing_capabilities};
+use super::kernel::btf::KernelFacts;
+use super::pod::Raw;
+use super::rings::Rings;
+use super::sweep::SweepMaps;
+use super::tables::Tables;
+use super::CaptureConfig;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
+
+/// How many new-flow records a CPU may write at once, in time of its rate.
+const BURST: Duration = Duration::from_millis(250);
+
+pub(super) const INGRESS: &str = "observer_ingress";
+pub(super) const EGRESS: &str = "observer_egress";
+
+/// The loaded object, before its maps go to those who use them.
+pub(super) struct Object {
+    ebpf: Ebpf,
+    hooks: Vec<HookStatus>,
+    tracing: Vec<(&'static str, std::os::fd::OwnedFd)>,
+}
+
+pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object, CaptureError> {
+    let globals = Raw(globals(config));
+    let offsets = Raw(facts.offsets);
+    let loaded = EbpfLoader::new()
+        .override_global("CONFIG", &globals, true)
+        .override_global("OFFSETS", &offsets, true)
+        .map_max_entries("FLOWS", config.flow_ring_bytes)
+        .map_max_entries("PRIORITY", config.priority_ring_bytes)
+        .map_max_entries("FLOW_TABLE", config.flow_table_entries)
+        .load(OBJECT);
+    let ebpf = loaded.map_err(|error| no_rights().unwrap_or_else(|| CaptureError::Object(chain(&error))))?;
+    let mut object = Object { ebpf, hooks: Vec::new(), tracing: Vec::new() };
+    object.load_flow(INGRESS);
+    object.load_flow(EGRESS);
+    match Btf::from_sys_fs() {
+        Ok(btf) => {
+            let (drop, note) = if facts.kfree_skb_arguments >= 3 {
+                ("observer_drop", "")
+            } else {
+                ("observer_drop_unreasoned", "drop reason unknown on this kernel (it has none before 5.17)")
+            };
+            object.load_tracing(drop, "kfree_skb", note, &btf);
+            object.load_tracing("observer_retransmit", "tcp_retransmit_skb", "", &btf);
+            object.load_tracing("observer_socket_state", "inet_sock_set_state", "", &btf);
+        }
+        Err(error) => object.hooks.push(HookStatus::failed("kfree_skb", chain(&error))),
+    }
+    if object.hooks.iter().all(|hook| hook.error.is_some()) {
+        let reasons = object.hooks.iter().filter_map(|hook| hook.error.as_deref()).next();
+        let error = CaptureError::NoProgram(reasons.unwrap_or("no hook").to_owned());
+        return Err(no_rights().unwrap_or(error));
+    }
+    Ok(object)
+}
+
+fn no_rights() -> Option<CaptureError> {
+    let missing = missing_capabilities();
+    let verb = if missing.len() == 1 { "is" } else { "are" };
+    (!missing.is_empty()).then(|| CaptureError::NoRights { missing: format!("{} {verb}", missing.join(", ")) })
+}
+
+fn globals(config: &CaptureConfig) -> Config {
+    // The kernel's default, should the file not be readable.
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ports = range.split_ascii_whitespace().filter_map(|port| port.parse().ok());
+    let rate = u64::from(config.new_flows_per_second);
+    Config {
+        aggregation: config.aggregation.number(),
+        ephemeral_low: ports.next().unwrap_or(32_768),
+        ephemeral_high: ports.next().unwrap_or(60_999),
+        interval_ns: u64::try_from(config.interval.as_nanos()).unwrap_or(u64::MAX),
+        new_flow_cost_ns: 1_000_000_000_u64.checked_div(rate).unwrap_or(0),
+        new_flow_burst: (rate * BURST.as_millis() as u64 / 1000).max(1),
+    }
+}
+
+impl Object {
+    fn load_flow(&mut self, name: &'static str) {
+        let result = (|| {
+            let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
+            let program: &mut SchedClassifier = program.try_into().map_err(|e| chain(&e))?;
+            program.load().map_err(|e| chain(&e))
+        })();
+        self.hooks.push(HookStatus::new(name, result));
+    }
+
+    fn load_tracing(&mut self, name: &'static str, tracepoint: &'static str, note: &str, btf: &Btf) {
+        let result = (|| {
+            let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
+            let program: &mut BtfTracePoint = program.try_into().map_err(|e| chain(&e))?;
+            program.load(tracepoint, btf).map_err(|e| chain(&e))?;
+            program.attach().map_err(|e| chain(&e))?;
+            let fd = program.fd().map_err(|e| chain(&e))?;
+            std::os::fd::AsFd::as_fd(fd).try_clone_to_owned().map_err(|e| chain(&e))
+        })();
+        match result {
+            Ok(fd) => {
+                self.tracing.push((tracepoint, fd));
+                self.hooks.push(HookStatus { note: note.to_owned(), ..HookStatus::new(tracepoint, Ok(())) });
+            }
+            Err(error) => self.hooks.push(HookStatus::failed(tracepoint, error)),
+        }
+    }
+
+    fn take(&mut self, name: &'static str) -> Result<Map, CaptureError> {
+        self.ebpf.take_map(name).ok_or(CaptureError::Map { name, error: "not in the object".into() })
+    }
+
+    pub(super) fn hash<K: aya::Pod, V: aya::Pod>(
+        &mut self,
+        name: &'static str,
+    ) -> Result<HashMap<MapData, K, V>, CaptureError> {
+        HashMap::try_from(self.take(name)?).map_err(CaptureError::map(name))
+    }
+
+    pub(super) fn rings(&mut self) -> Result<Rings, CaptureError> {
+        let flows = RingBuf::try_from(self.take("FLOWS")?).map_err(CaptureError::map("FLOWS"))?;
+        let priority = RingBuf::try_from(self.take("PRIORITY")?).map_err(CaptureError::map("PRIORITY"))?;
+        Ok(Rings::new(flows, priority))
+    }
+
+    pub(super) fn tables(&mut self) -> Result<Tables, CaptureError> {
+        let ignored = Array::try_from(self.take("IGNORED_REASONS")?).map_err(CaptureError::map("IGNORED_REASONS"))?;
+        Ok(Tables::new(self.hash("LOCAL")?, self.hash("SERVICE_PORTS")?, self.hash("WATCHED")?, ignored))
+    }
+
+    pub(super) fn shared(&mut self) -> Result<Shared, CaptureError> {
+        let counters = PerCpuArray::try_from(self.take("COUNTERS")?).map_err(CaptureError::map("COUNTERS"))?;
+        let links = PerCpuHashMap::try_from(self.take("LINKS")?).map_err(CaptureError::map("LINKS"))?;
+        Ok(Shared::new(counters, links, std::mem::take(&mut self.hooks), std::mem::take(&mut self.tracing)))
+    }
+
+    pub(super) fn sweep_maps(&mut self) -> Result<SweepMaps, CaptureError> {
+        let settings = Array::try_from(self.take("SETTINGS")?).map_err(CaptureError::map("SETTINGS"))?;
+        Ok(SweepMaps {
+            settings,
+            flows: self.hash("FLOW_TABLE")?,
+            drops: [self.hash("DROPS_0")?, self.hash("DROPS_1")?],
+            facts: self.hash("FACTS")?,
+        })
+    }
+
+    pub(super) fn attacher(self) -> Attacher {
+        Attacher::new(self.ebpf)
+    }
+}

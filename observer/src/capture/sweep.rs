@@ -1,0 +1,293 @@
+//! Once a second, beside the pipeline's thread: sums of drops, last totals of connections that fell silent, facts.
+
+use std::collections::HashMap as StdHashMap;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aya::maps::{Array, HashMap, MapData};
+use observer_ebpf::{
+    ABI_VERSION, DropKey, DropRecord, DropValue, FactKey, FactRecord, FactValue, FlowKey, FlowRecord, FlowValue, Header,
+    Settings, Tuple, drop_flags, flow_flags, flow_reason, hook, kind, link_kind,
+};
+use rustix::time::{ClockId, clock_gettime};
+use zerocopy::IntoBytes;
+
+use super::CaptureConfig;
+use super::error::CaptureError;
+use super::pod::Raw;
+
+/// A program that read the old generation is done with it after this, however slow its CPU.
+const GRACE: Duration = Duration::from_millis(5);
+/// A connection that ended is forgotten after this: late segments still find it.
+const FORGET_ENDED_NS: u64 = 10_000_000_000;
+/// Likewise one without an end of its own, as conntrack does for UDP streams.
+const FORGET_SILENT_NS: u64 = 120_000_000_000;
+
+const FIN: u16 = 1;
+const RST: u16 = 4;
+const TCP: u8 = 6;
+
+/// The maps it owns.
+pub(super) struct SweepMaps {
+    pub(super) settings: Array<MapData, Raw<Settings>>,
+    pub(super) flows: HashMap<MapData, Raw<FlowKey>, Raw<FlowValue>>,
+    pub(super) drops: [HashMap<MapData, Raw<DropKey>, Raw<DropValue>>; 2],
+    pub(super) facts: HashMap<MapData, Raw<FactKey>, Raw<FactValue>>,
+}
+
+/// Whole records, one after another.
+type Batch = Vec<u8>;
+
+/// The handle of the sweep's thread.
+#[derive(Debug)]
+pub(super) struct Sweeper {
+    /// `true` asks for everything, however young.
+    requests: Option<Sender<bool>>,
+    batches: Receiver<Batch>,
+    running: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sweeper {
+    pub(super) fn start(maps: SweepMaps, config: &CaptureConfig) -> Result<Self, CaptureError> {
+        let (requests, asked) = channel();
+        let (sender, batches) = channel();
+        let mut sweep = Sweep {
+            maps,
+            settings: Settings { generation: 0, host_wide: u32::from(config.host_wide_drops) },
+            interval_ns: u64::try_from(config.interval.as_nanos()).unwrap_or(u64::MAX),
+            table_entries: config.flow_table_entries as usize,
+            told: StdHashMap::new(),
+            facts: StdHashMap::new(),
+        };
+        sweep.write_settings()?;
+        let run = move || {
+            while let Ok(all) = asked.recv() {
+                if sender.send(sweep.run(all)).is_err() {
+                    break;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("sweep".into()).spawn(run);
+        let thread = thread.map_err(CaptureError::system("starting a thread"))?;
+        Ok(Self { requests: Some(requests), batches, running: false, thread: Some(thread) })
+    }
+
+    pub(super) fn collect(&mut self, each: &mut dyn FnMut(&[u8])) -> usize {
+        let mut count = 0;
+        if self.running {
+            match self.batches.try_recv() {
+                Ok(batch) => count = records(&batch, each),
+                Err(TryRecvError::Empty) => return 0,
+                Err(TryRecvError::Disconnected) => {
+                    tracing::error!("the sweep's thread failed");
+                    return 0;
+                }
+            }
+        }
+        self.running = self.requests.as_ref().is_some_and(|requests| requests.send(false).is_ok());
+        count
+    }
+
+    /// The last sweep, waited for.
+    pub(super) fn finish(&mut self, each: &mut dyn FnMut(&[u8])) -> usize {
+        if let Some(requests) = self.requests.take() {
+            // The thread ends when the sender is gone, after what was asked.
+            let _ = requests.send(true);
+        }
+        let mut count = 0;
+        while let Ok(batch) = self.batches.recv() {
+            count += records(&batch, each);
+        }
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the sweep's thread failed");
+        }
+        count
+    }
+}
+
+fn records(batch: &[u8], each: &mut dyn FnMut(&[u8])) -> usize {
+    let (mut rest, mut count) = (batch, 0);
+    while let Some(size) = rest.get(2..4) {
+        let size = usize::from(u16::from_ne_bytes([size[0], size[1]]));
+        let Some((record, after)) = rest.split_at_checked(size) else { break };
+        each(record);
+        rest = after;
+        count += 1;
+    }
+    count
+}
+
+struct Sweep {
+    maps: SweepMaps,
+    settings: Settings,
+    interval_ns: u64,
+    table_entries: usize,
+    /// Packets told by sweeps, each way, of the connections that are in the table.
+    told: StdHashMap<FlowKey, Told>,
+    facts: StdHashMap<FactKey, FactValue>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Told {
+    first_ns: u64,
+    packets: [u64; 2],
+}
+
+impl Sweep {
+    fn write_settings(&mut self) -> Result<(), CaptureError> {
+        self.maps.settings.set(0, Raw(self.settings), 0).map_err(CaptureError::map("SETTINGS"))
+    }
+
+    fn run(&mut self, all: bool) -> Batch {
+        let mut batch = Batch::new();
+        self.drops(&mut batch);
+        if all {
+            self.drops(&mut batch);
+        }
+        self.flows(&mut batch, all);
+        self.facts(&mut batch);
+        batch
+    }
+
+    /// Turns the programs to the other table and empties the one they left.
+    fn drops(&mut self, batch: &mut Batch) {
+        let left = (self.settings.generation & 1) as usize;
+        self.settings.generation ^= 1;
+        if let Err(error) = self.write_settings() {
+            tracing::warn!(%error, "drops are not summed");
+            return;
+        }
+        std::thread::sleep(GRACE);
+        let table = &mut self.maps.drops[left];
+        let sums: Vec<_> = table.iter().filter_map(Result::ok).collect();
+        for (key, Raw(value)) in sums {
+            // Gone already is as good.
+            let _ = table.remove(&key);
+            if value.packets > 0 {
+                batch.extend_from_slice(drop_sum(&key.0, &value).as_bytes());
+            }
+        }
+    }
+
+    fn flows(&mut self, batch: &mut Batch, all: bool) {
+        let now = monotonic();
+        let mut told = StdHashMap::with_capacity(self.told.len());
+        let mut ended = Vec::new();
+        // An entry that goes while it is the iterator's place starts the walk anew, hence a bound.
+        for (Raw(key), Raw(value)) in self.maps.flows.iter().filter_map(Result::ok).take(2 * self.table_entries) {
+            let mut known = self.told.get(&key).copied().unwrap_or_default();
+            if known.first_ns != value.first_ns {
+                known = Told { first_ns: value.first_ns, ..Told::default() };
+            }
+            let [a, b] = &value.directions;
+            let over = (a.seen | b.seen) & RST != 0 || a.seen & b.seen & FIN != 0;
+            let idle = now.saturating_sub(a.last_ns.max(b.last_ns));
+            for (index, direction) in value.directions.iter().enumerate() {
+                let before = direction.told_packets.max(known.packets[index]);
+                let silent = now.saturating_sub(direction.last_ns) >= self.interval_ns;
+                let due = all || silent || (over && idle > 1_000_000_000);
+                if due && direction.tellable != 0 && direction.told_ns != 0 && direction.packets > before {
+                    batch.extend_from_slice(totals(&key, &value, index).as_bytes());
+                    known.packets[index] = direction.packets;
+                }
+            }
+            let forget = if over { FORGET_ENDED_NS } else { FORGET_SILENT_NS };
+            if idle > forget && (over || key.protocol != TCP) {
+                ended.push(key);
+            } else {
+                told.insert(key, known);
+            }
+        }
+        for key in ended {
+            // Evicted already is as good.
+            let _ = self.maps.flows.remove(&Raw(key));
+        }
+        self.told = told;
+    }
+
+    fn facts(&mut self, batch: &mut Batch) {
+        let mut facts = StdHashMap::with_capacity(self.facts.len());
+        for (Raw(key), Raw(value)) in self.maps.facts.iter().filter_map(Result::ok).take(65_536) {
+            if self.facts.get(&key) != Some(&value) && !facts.contains_key(&key) {
+                let record = FactRecord {
+                    header: header::<FactRecord>(kind::FACT, value.last_ns),
+                    tuple: key.tuple,
+                    netns: key.netns,
+                    pad: 0,
+                    retransmits: value.retransmits,
+                    failed_connects: value.failed_connects,
+                };
+                batch.extend_from_slice(record.as_bytes());
+            }
+            facts.insert(key, value);
+        }
+        self.facts = facts;
+    }
+}
+
+fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+fn header<T>(kind: u8, time_ns: u64) -> Header {
+    Header { kind, version: ABI_VERSION, size: size_of::<T>() as u16, cpu: 0, time_ns }
+}
+
+fn drop_sum(key: &DropKey, value: &DropValue) -> DropRecord {
+    DropRecord {
+        header: header::<DropRecord>(kind::DROP, value.last_ns),
+        tuple: key.tuple,
+        reason: key.reason,
+        ifindex: key.ifindex,
+        netns: key.netns,
+        packet_len: value.packet_len,
+        location: value.location,
+        flags: value.flags | drop_flags::SUM,
+        ether_type: value.ether_type,
+        tcp_flags: value.tcp_flags,
+        pad: [0; 3],
+        packets: value.packets,
+        bytes: value.bytes,
+        first_ns: value.first_ns,
+    }
+}
+
+/// One direction of a connection as it stands in the table.
+fn totals(key: &FlowKey, value: &FlowValue, index: usize) -> FlowRecord {
+    let direction = &value.directions[index];
+    let (local, remote) = ((key.local, key.local_port), (key.remote, key.remote_port));
+    let ((source, source_port), (destination, destination_port)) =
+        if index == 0 { (local, remote) } else { (remote, local) };
+    let ingress = (index == 0) == (value.link_kind == link_kind::POD);
+    FlowRecord {
+        header: header::<FlowRecord>(kind::FLOW, direction.last_ns),
+        tuple: Tuple {
+            source,
+            destination,
+            source_port,
+            destination_port,
+            protocol: key.protocol,
+            ip_version: key.ip_version,
+            icmp_type: direction.icmp_type,
+            icmp_code: direction.icmp_code,
+        },
+        ifindex: key.ifindex,
+        packet_len: 0,
+        flags: direction.flags & !flow_flags::ETHERNET,
+        vlan_tci: 0,
+        hook: if ingress { hook::INGRESS } else { hook::EGRESS },
+        link_kind: value.link_kind,
+        reason: flow_reason::SWEEP,
+        tcp_flags: direction.tcp_flags,
+        source_mac: [0; 6],
+        destination_mac: [0; 6],
+        tcp_flags_high: 0,
+        pad: [0; 3],
+        packets: direction.packets,
+        bytes: direction.bytes,
+        first_ns: value.first_ns,
+    }
+}

@@ -1,0 +1,153 @@
+//! A tracked event and the names of its ends -> the compact [`Flow`] that is stored.
+
+use super::{Enricher, Packet as Named};
+use crate::{
+    decode::{Macs, Packet},
+    flow::{Flow, Link, Tristate},
+    track::{Ends, Tracked, TrackedDrop, TrackedFlow},
+};
+use observer_proto::flow::{TraceObservationPoint as Point, Verdict};
+use std::{net::IpAddr, sync::Arc};
+
+/// Hubble's event types (its monitor's message numbers).
+mod event_type {
+    pub(super) const DROP: u8 = 1;
+    pub(super) const TRACE: u8 = 4;
+}
+
+/// Fills flows. Owned by the pipeline's thread.
+#[derive(Debug)]
+pub struct Filler {
+    enricher: Enricher,
+    /// Changes with every flow, so that ids of two daemons' lives never meet.
+    uuid: u64,
+}
+
+impl Filler {
+    /// With the names to look up in.
+    pub fn new(enricher: Enricher) -> Self {
+        let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
+        Self { enricher, uuid: high }
+    }
+
+    /// The flow that tells of `tracked`, seen on `link`.
+    pub fn fill(&mut self, tracked: Tracked, link: Option<Arc<Link>>) -> Flow {
+        self.uuid = self.uuid.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        match tracked {
+            Tracked::Flow(flow) => self.trace(&flow, link),
+            Tracked::Drop(drop) => self.drop(drop, link),
+        }
+    }
+
+    fn trace(&self, tracked: &TrackedFlow, link: Option<Arc<Link>>) -> Flow {
+        let event = &tracked.event;
+        let reply = tracked.is_reply == Tristate::Yes;
+        Flow {
+            tcp_flags: event.tcp_flags,
+            event_type: event_type::TRACE,
+            sub_type: trace_sub_type(tracked.point),
+            verdict: Verdict::Forwarded as u8,
+            direction: tracked.direction as u8,
+            observation_point: tracked.point as u8,
+            trace_reason: tracked.reason as u8,
+            is_reply: tracked.is_reply,
+            packets: event.packets,
+            bytes: event.bytes,
+            first_ns: event.first_ns,
+            retransmits: tracked.retransmits,
+            notes: tracked.notes,
+            link,
+            ..self.named(event.time_ns, event.packet.as_ref(), event.macs, &tracked.ends, reply)
+        }
+    }
+
+    fn drop(&self, tracked: TrackedDrop, link: Option<Arc<Link>>) -> Flow {
+        let event = tracked.event;
+        Flow {
+            tcp_flags: event.tcp_flags,
+            event_type: event_type::DROP,
+            // Hubble prints a drop's text by this number, and reads it as a byte.
+            sub_type: event.site.hubble_reason as u8,
+            verdict: Verdict::Dropped as u8,
+            direction: tracked.direction as u8,
+            packets: event.packets,
+            bytes: event.bytes,
+            first_ns: event.first_ns,
+            notes: tracked.notes,
+            link,
+            drop: Some(event.site),
+            ..self.named(event.time_ns, event.packet.as_ref(), None, &tracked.ends, false)
+        }
+    }
+
+    /// What drops and traces have in common: the headers and the names.
+    fn named(&self, time_ns: i64, packet: Option<&Packet>, macs: Option<Macs>, ends: &Ends, reply: bool) -> Flow {
+        let protocol = packet.map_or(0, |packet| packet.tuple.protocol);
+        let end = |end: Option<crate::decode::End>| (end.map(|end| end.ip), end.map_or(0, |end| end.port));
+        let (source, destination) = (end(ends.source), end(ends.destination));
+        let names = self.enricher.ends(&Named {
+            time_ns,
+            source,
+            destination,
+            protocol,
+            frontend: ends.frontend.map(|end| (end.ip, end.port)),
+            is_reply: reply,
+        });
+        Flow {
+            time_ns,
+            uuid_high: self.uuid,
+            source_ip: source.0,
+            destination_ip: destination.0,
+            source_xlated: ends.source_xlated,
+            source_port: source.1,
+            destination_port: destination.1,
+            protocol,
+            ip_version: packet.map_or(0, |packet| packet.ip_version),
+            tcp_flags: 0,
+            icmp_type: packet.map_or(0, |packet| packet.icmp_type),
+            icmp_code: packet.map_or(0, |packet| packet.icmp_code),
+            event_type: 0,
+            sub_type: 0,
+            verdict: 0,
+            direction: 0,
+            observation_point: 0,
+            trace_reason: 0,
+            is_reply: Tristate::Unset,
+            ethernet: macs.is_some(),
+            source_mac: macs.map_or([0; 6], |macs| macs.source),
+            destination_mac: macs.map_or([0; 6], |macs| macs.destination),
+            source: names.source,
+            destination: names.destination,
+            source_service: names.source_service,
+            destination_service: names.destination_service,
+            link: None,
+            drop: None,
+            packets: 0,
+            bytes: 0,
+            first_ns: 0,
+            retransmits: 0,
+            notes: crate::flow::Notes::default(),
+            frontend_ip: ends.frontend.map(|end| end.ip),
+            frontend_port: ends.frontend.map_or(0, |end| end.port),
+        }
+    }
+}
+
+/// A trace's sub type is its point's number, but for `TO_ENDPOINT`, which is 101 in the API and 0 here.
+fn trace_sub_type(point: Point) -> u8 {
+    match point {
+        Point::ToEndpoint => 0,
+        other => other as u8,
+    }
+}
+
+/// Which addresses are of this node and its pods, for the stage before.
+impl crate::track::Addresses for Enricher {
+    fn is_local_pod(&self, ip: &IpAddr) -> bool {
+        self.cache.is_local_pod(*ip)
+    }
+
+    fn is_node(&self, ip: &IpAddr) -> bool {
+        self.cache.is_own_address(*ip)
+    }
+}

@@ -89,8 +89,12 @@ impl LinkTable {
         if self.links.iter().any(|link| link.kind == LinkKind::Pod) {
             return None;
         }
-        let names: Vec<&str> =
-            self.links.iter().map(|link| link.name.as_str()).chain(self.others.iter().map(String::as_str)).collect();
+        let names: Vec<&str> = self
+            .links
+            .iter()
+            .map(|link| link.name.as_str())
+            .chain(self.others.iter().map(String::as_str))
+            .collect();
         Some(format!(
             "no pod link found among {}: waiting for one; name others with --interface",
             if names.is_empty() { "no links".to_owned() } else { names.join(", ") }
@@ -116,7 +120,8 @@ impl Watcher {
     ) -> Result<Self, CaptureError> {
         let socket = netlink::notifications().map_err(CaptureError::system("netlink notifications"))?;
         let (end, ended) = UnixStream::pair().map_err(CaptureError::system("a socket pair"))?;
-        let mut state = State { attacher, shared, tables, globs: config.interfaces.clone(), attached: BTreeMap::new() };
+        let mut state =
+            State { attacher, shared, tables, globs: config.interfaces.clone(), attached: BTreeMap::new() };
         state.scan().map_err(CaptureError::system("listing links by netlink"))?;
         let run = move || {
             loop {
@@ -168,14 +173,16 @@ impl State {
         let addresses = netlink::addresses()?;
         let (wanted, others) = classify(&netlink::links()?, &addresses, &self.globs);
         let gone = |link: &Link| wanted.iter().all(|other| !same(link, other));
-        let gone: Vec<u32> = self.attached.values().filter(|link| gone(link)).map(|link| link.ifindex).collect();
+        let gone: Vec<u32> =
+            self.attached.values().filter(|link| gone(link)).map(|link| link.ifindex).collect();
         for ifindex in gone {
             self.attacher.detach(ifindex);
             self.shared.remove_link(ifindex);
             self.attached.remove(&ifindex);
         }
         let new_peers = wanted.iter().any(|link| !self.attached.contains_key(&link.ifindex));
-        let unknown = self.attached.values().any(|link| link.peer_nsid.is_some() && link.peer_netns.is_none());
+        let unknown =
+            self.attached.values().any(|link| link.peer_nsid.is_some() && link.peer_netns.is_none());
         let namespaces = if new_peers || unknown { netlink::namespaces() } else { HashMap::new() };
         for mut link in wanted {
             if let Some(old) = self.attached.get_mut(&link.ifindex) {
@@ -191,7 +198,8 @@ impl State {
 
     fn attach(&mut self, mut link: Link) {
         // Known before the first packet can come.
-        let result = self.shared.add_link(&link).and_then(|()| self.attacher.attach(link.ifindex, &link.name));
+        let result =
+            self.shared.add_link(&link).and_then(|()| self.attacher.attach(link.ifindex, &link.name));
         match result {
             Ok(attached) => {
                 link.attached_by = attached.by;
@@ -301,9 +309,13 @@ impl<'a> Raw<'a> {
 }
 
 /// The links to attach to, and the names of the others.
-fn classify(messages: &[LinkMessage], addresses: &[(u32, IpAddr)], globs: &[String]) -> (Vec<Link>, Vec<String>) {
+fn classify(
+    messages: &[LinkMessage],
+    addresses: &[(u32, IpAddr)],
+    globs: &[String],
+) -> (Vec<Link>, Vec<String>) {
     let links: Vec<Raw<'_>> = messages.iter().map(Raw::read).collect();
-    let addressed: HashSet<u32> = addresses.iter().map(|(index, _)| *index).collect();
+    let with_address: HashSet<u32> = addresses.iter().map(|(index, _)| *index).collect();
     let pods: HashSet<u32> = links.iter().filter(|link| link.is_pod()).map(|link| link.ifindex).collect();
     // A bridge of pods alone leads nowhere else: its traffic is told on their links or on an uplink.
     let leads_out = |bridge: &Raw<'_>| {
@@ -316,7 +328,7 @@ fn classify(messages: &[LinkMessage], addresses: &[(u32, IpAddr)], globs: &[Stri
             _ if link.loopback => None,
             _ if link.is_pod() || named => Some(LinkKind::Pod),
             _ if link.is_tunnel() => Some(LinkKind::Tunnel),
-            _ if link.controller.is_some() || !addressed.contains(&link.ifindex) => None,
+            _ if link.controller.is_some() || !with_address.contains(&link.ifindex) => None,
             _ if link.kind == Some(&InfoKind::Bridge) && !leads_out(link) => None,
             _ => Some(LinkKind::Uplink),
         };
@@ -344,7 +356,9 @@ fn classify(messages: &[LinkMessage], addresses: &[(u32, IpAddr)], globs: &[Stri
 fn glob(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,
-        (Some((b'*', rest)), _) => glob(rest, name) || name.split_first().is_some_and(|(_, name)| glob(pattern, name)),
+        (Some((b'*', rest)), _) => {
+            glob(rest, name) || name.split_first().is_some_and(|(_, name)| glob(pattern, name))
+        }
         (Some((b'?', rest)), Some((_, name))) => glob(rest, name),
         (Some((byte, rest)), Some((first, name))) => byte == first && glob(rest, name),
         _ => false,
@@ -393,7 +407,8 @@ mod tests {
         let address = "10.0.0.1".parse().unwrap();
         let addresses = [(1, address), (2, address), (6, address), (8, address)];
         let (wanted, others) = classify(&messages, &addresses, &["tap?".into()]);
-        let kinds: Vec<(&str, LinkKind)> = wanted.iter().map(|link| (link.name.as_str(), link.kind)).collect();
+        let kinds: Vec<(&str, LinkKind)> =
+            wanted.iter().map(|link| (link.name.as_str(), link.kind)).collect();
         let expected = [
             ("eth0", LinkKind::Uplink),
             ("veth1", LinkKind::Pod),
@@ -408,9 +423,12 @@ mod tests {
 
     #[test]
     fn globs_match_whole_names() {
-        for (pattern, name, expected) in
-            [("cali*", "cali12", true), ("cali*", "xcali", false), ("e?h0", "eth0", true), ("eth", "eth0", false)]
-        {
+        for (pattern, name, expected) in [
+            ("cali*", "cali12", true),
+            ("cali*", "xcali", false),
+            ("e?h0", "eth0", true),
+            ("eth", "eth0", false),
+        ] {
             assert_eq!(glob(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
         }
     }

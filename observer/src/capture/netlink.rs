@@ -73,7 +73,9 @@ pub(super) fn addresses() -> io::Result<Vec<(u32, IpAddr)>> {
 pub(super) fn namespaces() -> HashMap<i32, u32> {
     let named = ["/run/netns", "/var/run/netns", "/run/docker/netns"].into_iter().flat_map(entries);
     let processes = entries("/proc")
-        .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit)))
+        .filter(|path| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit))
+        })
         .map(|path| path.join("ns/net"));
     let mut found = HashMap::new();
     let mut seen = std::collections::HashSet::new();

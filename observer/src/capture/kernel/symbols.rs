@@ -4,10 +4,13 @@ use std::sync::OnceLock;
 
 const KALLSYMS: &str = "/proc/kallsyms";
 
+/// Functions by address, ascending.
+type Functions = Vec<(u64, Box<str>)>;
+
 /// The kernel's functions by address; read on first use.
 #[derive(Debug, Default)]
 pub struct Symbols {
-    loaded: OnceLock<Result<Vec<(u64, Box<str>)>, String>>,
+    loaded: OnceLock<Result<Functions, String>>,
 }
 
 impl Symbols {
@@ -21,17 +24,19 @@ impl Symbols {
     }
 }
 
-fn load() -> Result<Vec<(u64, Box<str>)>, String> {
+fn load() -> Result<Functions, String> {
     let file = std::fs::File::open(KALLSYMS).map_err(|e| format!("{KALLSYMS}: {e}"))?;
     parse(std::io::BufReader::new(file))
 }
 
-fn parse(text: impl std::io::BufRead) -> Result<Vec<(u64, Box<str>)>, String> {
+fn parse(text: impl std::io::BufRead) -> Result<Functions, String> {
     let mut table = Vec::new();
     for line in text.lines() {
         let line = line.map_err(|e| format!("{KALLSYMS}: {e}"))?;
         let mut words = line.split_ascii_whitespace();
-        let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
+        let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
         if let (Ok(address @ 1..), "t" | "T" | "w" | "W") = (u64::from_str_radix(address, 16), kind) {
             table.push((address, name.into()));
         }

@@ -60,10 +60,10 @@ fn each_cause_has_its_reason() {
 
 #[test]
 fn sums_are_exact() {
+    const SENT: u64 = 500;
     if skip() {
         return;
     }
-    const SENT: u64 = 500;
     let lab = Lab::new(Wiring::Routed);
     let mut watch = lab.capture(&CaptureConfig::default());
     send(&lab, "10.77.0.2:9999", SENT as usize / 2, 64);

@@ -88,10 +88,10 @@ fn bridged_pods_talk_ipv4() {
 
 #[test]
 fn every_level_of_aggregation_counts_the_same_packets() {
+    const SENT: u64 = 40;
     if skip() {
         return;
     }
-    const SENT: u64 = 40;
     for level in [Aggregation::None, Aggregation::Low, Aggregation::Medium, Aggregation::Maximum] {
         let lab = Lab::new(Wiring::Routed);
         let watch = lab.capture(&CaptureConfig { aggregation: level, ..CaptureConfig::default() });

@@ -179,7 +179,7 @@ fn frames_cut_at_every_byte_are_counted_not_believed() {
         }
     }
     assert_eq!(programs.malformed() + told, runs);
-    assert!(runs > 200 && told > 0, "{runs} runs, {told} told");
+    assert!(runs > 150 && told > 0, "{runs} runs, {told} told");
 }
 
 #[test]
@@ -207,6 +207,12 @@ fn a_packet_costs_little() {
     let mut programs = Programs::load(aggregation::MEDIUM);
     let (_, _, _, frame) = frames().swap_remove(0);
     let cost = (0..9).map(|_| programs.run(&frame, 20_000)).min().unwrap();
+    let arp = (0..9).map(|_| programs.run(&ethernet(0x0806, &frame[14..]), 20_000)).min().unwrap();
+    let mut links: PerCpuHashMap<_, u32, [u8; LINK]> =
+        programs.ebpf.map_mut("LINKS").unwrap().try_into().unwrap();
+    links.remove(&IFINDEX).unwrap();
+    let unknown = (0..9).map(|_| programs.run(&frame, 20_000)).min().unwrap();
+    println!("not IP: {arp:?}; unknown link: {unknown:?}");
     println!("medium aggregation, one flow: {cost:?} a packet with the test run's own cost");
     // Ten times what was measured on a quiet machine: this finds a lost fast path, not a slow day.
     assert!(cost.as_nanos() < 1_500, "{cost:?}");

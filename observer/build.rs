@@ -33,7 +33,8 @@ fn build() -> Result<(), String> {
 }
 
 fn compile(out: &Path) -> Result<PathBuf, String> {
-    let linker = linker().ok_or("bpf-linker is not installed: run `make setup`, or name it in EBPF_LINKER")?;
+    let linker =
+        linker().ok_or("bpf-linker is not installed: run `make setup`, or name it in EBPF_LINKER")?;
     let (cargo, rustc) = compiler().ok_or(
         "no Rust compiler with its library source for eBPF: run `make setup` (Debian's rustc), or `rustup toolchain \
          install nightly -c rust-src`",

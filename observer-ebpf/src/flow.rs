@@ -14,7 +14,7 @@ use observer_ebpf::{
 use crate::config::config;
 use crate::maps::{FLOW_SCRATCH, FLOW_TABLE, FLOWS, LINKS, LOCAL, NEW_FLOW_CAP, SERVICE_PORTS};
 use crate::parse::{self, Bytes, Echo, Packet, TCP, Unparsed};
-use crate::record::{Wake, add, counters, header, now, write};
+use crate::record::{Wake, add, add_alone, counters, header, now, write};
 
 const TCX_NEXT: i32 = -1;
 const BPF_NOEXIST: u64 = 1;
@@ -79,7 +79,7 @@ fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
     let Some(counters) = counters(program) else { return };
     // SAFETY: the kernel gives the program a valid context; map values outlive the run.
     unsafe {
-        add(&raw mut (*counters).runs, 1);
+        add_alone(&raw mut (*counters).runs, 1);
         let ifindex = (*skb).ifindex;
         let Some(link) = LINKS.get_ptr_mut(&ifindex) else { return };
         let traffic =
@@ -218,12 +218,12 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
             _ => 0,
         };
         if reason == 0 {
-            add(&raw mut (*counters).aggregated, seen.packets);
+            add_alone(&raw mut (*counters).aggregated, seen.packets);
             return;
         }
         let untold = told_ns == 0 && (*other).told_ns == 0;
         if reason != flow_reason::PACKET && untold && !under_cap(&config, seen.now) {
-            add(&raw mut (*counters).new_flow_cap, seen.packets);
+            add_alone(&raw mut (*counters).new_flow_cap, seen.packets);
             return;
         }
         let packets = (*this).packets;

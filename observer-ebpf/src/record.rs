@@ -21,6 +21,14 @@ pub(crate) fn add(counter: *mut u64, value: u64) {
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) value, options(nostack)) };
 }
 
+/// Adds to a per-CPU counter of a flow program: these run with softirqs off, on the CPU by themselves, and a locked add
+/// would cost them 5 ns each.
+#[inline(always)]
+pub(crate) fn add_alone(counter: *mut u64, value: u64) {
+    // SAFETY: as in `add`.
+    unsafe { *counter += value };
+}
+
 /// This CPU's counters of a program of [`observer_ebpf::program`].
 #[inline(always)]
 pub(crate) fn counters(program: u32) -> Option<*mut Counters> {

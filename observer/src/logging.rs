@@ -4,7 +4,7 @@ use crate::config::{LogFormat, LogLevel};
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// Starts logging. `RUST_LOG`, where set, says it in more detail than the configured level can.
-pub fn start(level: LogLevel, format: LogFormat) {
+pub(crate) fn start(level: LogLevel, format: LogFormat) {
     let level = match level {
         LogLevel::Error => "error",
         LogLevel::Warn => "warn",

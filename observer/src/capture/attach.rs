@@ -35,10 +35,12 @@ impl Attacher {
         let mut links = Vec::with_capacity(2);
         let hooks = [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)];
         for (index, (program, hook)) in hooks.into_iter().enumerate() {
-            attached.chained[index] = SchedClassifier::query_tcx(name, hook).map_or(0, |(_, others)| others.len());
+            attached.chained[index] =
+                SchedClassifier::query_tcx(name, hook).map_or(0, |(_, others)| others.len());
             let program = self.ebpf.program_mut(program).ok_or("the program is not loaded")?;
             let program: &mut SchedClassifier = program.try_into().map_err(|e| chain(&e))?;
-            let tcx = program.attach_with_options(name, hook, TcAttachOptions::TcxOrder(LinkOrder::default()));
+            let tcx =
+                program.attach_with_options(name, hook, TcAttachOptions::TcxOrder(LinkOrder::default()));
             let id = match tcx {
                 Ok(id) => {
                     attached.by = "tcx";

@@ -73,7 +73,10 @@ pub struct CaptureStatus {
 impl CaptureStatus {
     /// Sum of one counter over the programs.
     pub fn total(&self, counter: impl Fn(&Counters) -> u64) -> u64 {
-        [&self.ingress, &self.egress, &self.drops, &self.facts].iter().map(|each| counter(&each.counters)).sum()
+        [&self.ingress, &self.egress, &self.drops, &self.facts]
+            .iter()
+            .map(|each| counter(&each.counters))
+            .sum()
     }
 }
 
@@ -131,7 +134,8 @@ impl Shared {
 
     /// Makes a link known to the programs, which pass by packets of links they don't know.
     pub(super) fn add_link(&self, link: &Link) -> Result<(), String> {
-        let state = LinkState { kind: link.kind.number(), layer3: u32::from(!link.ethernet), ..LinkState::default() };
+        let state =
+            LinkState { kind: link.kind.number(), layer3: u32::from(!link.ethernet), ..LinkState::default() };
         let cpus = nr_cpus().map_err(|(file, error)| format!("{file}: {error}"))?;
         let values = PerCpuValues::try_from(vec![Raw(state); cpus]).map_err(|e| e.to_string())?;
         self.link_map().insert(link.ifindex, values, 0).map_err(|e| super::error::chain(&e))

@@ -11,7 +11,9 @@ pub enum CaptureError {
     #[error(transparent)]
     Btf(#[from] BtfError),
     /// A capability the daemon has not.
-    #[error("no right to load eBPF programs: {missing} missing; run as root or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN")]
+    #[error(
+        "no right to load eBPF programs: {missing} missing; run as root or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN"
+    )]
     NoRights {
         /// The capabilities by name, with `is` or `are`.
         missing: String,
@@ -31,7 +33,9 @@ pub enum CaptureError {
     #[error("no eBPF program could be loaded: {0}")]
     NoProgram(String),
     /// A name in the configuration.
-    #[error("ignored drop reason '{0}' is unknown to this kernel and to the default list: names are as in `skb_drop_reason`, without SKB_DROP_REASON_")]
+    #[error(
+        "ignored drop reason '{0}' is unknown to this kernel and to the default list: names are as in `skb_drop_reason`, without SKB_DROP_REASON_"
+    )]
     UnknownReason(String),
     /// Netlink or the threads.
     #[error("{what}: {error}")]

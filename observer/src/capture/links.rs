@@ -89,8 +89,12 @@ impl LinkTable {
         if self.links.iter().any(|link| link.kind == LinkKind::Pod) {
             return None;
         }
-        let names: Vec<&str> =
-            self.links.iter().map(|link| link.name.as_str()).chain(self.others.iter().map(String::as_str)).collect();
+        let names: Vec<&str> = self
+            .links
+            .iter()
+            .map(|link| link.name.as_str())
+            .chain(self.others.iter().map(String::as_str))
+            .collect();
         Some(format!(
             "no pod link found among {}: waiting for one; name others with --interface",
             if names.is_empty() { "no links".to_owned() } else { names.join(", ") }
@@ -116,7 +120,8 @@ impl Watcher {
     ) -> Result<Self, CaptureError> {
         let socket = netlink::notifications().map_err(CaptureError::system("netlink notifications"))?;
         let (end, ended) = UnixStream::pair().map_err(CaptureError::system("a socket pair"))?;
-        let mut state = State { attacher, shared, tables, globs: config.interfaces.clone(), attached: BTreeMap::new() };
+        let mut state =
+            State { attacher, shared, tables, globs: config.interfaces.clone(), attached: BTreeMap::new() };
         state.scan().map_err(CaptureError::system("listing links by netlink"))?;
         let run = move || {
             loop {
@@ -166,16 +171,19 @@ struct State {
 impl State {
     fn scan(&mut self) -> std::io::Result<()> {
         let addresses = netlink::addresses()?;
-        let (wanted, others) = classify(&netlink::links()?, &addresses, &self.globs);
+        let default_routes = netlink::default_route_links()?;
+        let (wanted, others) = classify(&netlink::links()?, &addresses, &default_routes, &self.globs);
         let gone = |link: &Link| wanted.iter().all(|other| !same(link, other));
-        let gone: Vec<u32> = self.attached.values().filter(|link| gone(link)).map(|link| link.ifindex).collect();
+        let gone: Vec<u32> =
+            self.attached.values().filter(|link| gone(link)).map(|link| link.ifindex).collect();
         for ifindex in gone {
             self.attacher.detach(ifindex);
             self.shared.remove_link(ifindex);
             self.attached.remove(&ifindex);
         }
         let new_peers = wanted.iter().any(|link| !self.attached.contains_key(&link.ifindex));
-        let unknown = self.attached.values().any(|link| link.peer_nsid.is_some() && link.peer_netns.is_none());
+        let unknown =
+            self.attached.values().any(|link| link.peer_nsid.is_some() && link.peer_netns.is_none());
         let namespaces = if new_peers || unknown { netlink::namespaces() } else { HashMap::new() };
         for mut link in wanted {
             if let Some(old) = self.attached.get_mut(&link.ifindex) {
@@ -191,7 +199,8 @@ impl State {
 
     fn attach(&mut self, mut link: Link) {
         // Known before the first packet can come.
-        let result = self.shared.add_link(&link).and_then(|()| self.attacher.attach(link.ifindex, &link.name));
+        let result =
+            self.shared.add_link(&link).and_then(|()| self.attacher.attach(link.ifindex, &link.name));
         match result {
             Ok(attached) => {
                 link.attached_by = attached.by;
@@ -213,7 +222,9 @@ impl State {
             addresses.iter().map(|(_, address)| *address).filter(|address| !address.is_loopback()).collect();
         node_addresses.sort_unstable();
         node_addresses.dedup();
-        let peers = links.iter().filter_map(|link| link.peer_netns);
+        // An uplink may be a veth too; what is dropped behind it is no business of this node.
+        let pods = links.iter().filter(|link| link.kind == LinkKind::Pod);
+        let peers = pods.filter_map(|link| link.peer_netns);
         let watched: Vec<Inode> = peers.chain([netns]).collect();
         let tables = self.tables.set_node_addresses(&node_addresses);
         if let Err(error) = tables.and_then(|()| self.tables.set_found_namespaces(&watched)) {
@@ -242,6 +253,7 @@ struct Raw<'a> {
     peer_nsid: Option<i32>,
     ethernet: bool,
     loopback: bool,
+    default_route: bool,
 }
 
 impl<'a> Raw<'a> {
@@ -254,6 +266,7 @@ impl<'a> Raw<'a> {
             peer_nsid: None,
             ethernet: message.header.link_layer_type == LinkLayerType::Ether,
             loopback: message.header.flags.contains(LinkFlags::Loopback),
+            default_route: false,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -272,8 +285,10 @@ impl<'a> Raw<'a> {
         raw
     }
 
+    /// A node that is itself a container has a veth as its uplink; no default route leads to a pod.
     fn is_pod(&self) -> bool {
-        matches!(self.kind, Some(InfoKind::Veth | InfoKind::Netkit)) && self.peer_nsid.is_some()
+        let paired = matches!(self.kind, Some(InfoKind::Veth | InfoKind::Netkit)) && self.peer_nsid.is_some();
+        paired && !self.default_route
     }
 
     fn is_tunnel(&self) -> bool {
@@ -301,9 +316,17 @@ impl<'a> Raw<'a> {
 }
 
 /// The links to attach to, and the names of the others.
-fn classify(messages: &[LinkMessage], addresses: &[(u32, IpAddr)], globs: &[String]) -> (Vec<Link>, Vec<String>) {
-    let links: Vec<Raw<'_>> = messages.iter().map(Raw::read).collect();
-    let addressed: HashSet<u32> = addresses.iter().map(|(index, _)| *index).collect();
+fn classify(
+    messages: &[LinkMessage],
+    addresses: &[(u32, IpAddr)],
+    default_routes: &HashSet<u32>,
+    globs: &[String],
+) -> (Vec<Link>, Vec<String>) {
+    let mut links: Vec<Raw<'_>> = messages.iter().map(Raw::read).collect();
+    for link in &mut links {
+        link.default_route = default_routes.contains(&link.ifindex);
+    }
+    let with_address: HashSet<u32> = addresses.iter().map(|(index, _)| *index).collect();
     let pods: HashSet<u32> = links.iter().filter(|link| link.is_pod()).map(|link| link.ifindex).collect();
     // A bridge of pods alone leads nowhere else: its traffic is told on their links or on an uplink.
     let leads_out = |bridge: &Raw<'_>| {
@@ -316,7 +339,8 @@ fn classify(messages: &[LinkMessage], addresses: &[(u32, IpAddr)], globs: &[Stri
             _ if link.loopback => None,
             _ if link.is_pod() || named => Some(LinkKind::Pod),
             _ if link.is_tunnel() => Some(LinkKind::Tunnel),
-            _ if link.controller.is_some() || !addressed.contains(&link.ifindex) => None,
+            _ if link.default_route => Some(LinkKind::Uplink),
+            _ if link.controller.is_some() || !with_address.contains(&link.ifindex) => None,
             _ if link.kind == Some(&InfoKind::Bridge) && !leads_out(link) => None,
             _ => Some(LinkKind::Uplink),
         };
@@ -344,7 +368,9 @@ fn classify(messages: &[LinkMessage], addresses: &[(u32, IpAddr)], globs: &[Stri
 fn glob(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,
-        (Some((b'*', rest)), _) => glob(rest, name) || name.split_first().is_some_and(|(_, name)| glob(pattern, name)),
+        (Some((b'*', rest)), _) => {
+            glob(rest, name) || name.split_first().is_some_and(|(_, name)| glob(pattern, name))
+        }
         (Some((b'?', rest)), Some((_, name))) => glob(rest, name),
         (Some((byte, rest)), Some((first, name))) => byte == first && glob(rest, name),
         _ => false,
@@ -389,11 +415,13 @@ mod tests {
             link(8, "br-out", Some(InfoKind::Bridge)),
             with(link(9, "eth1", None), LinkAttribute::Controller(8)),
             link(10, "tap7", Some(InfoKind::Tun)),
+            with(link(11, "eth2", Some(InfoKind::Veth)), LinkAttribute::LinkNetNsId(1)),
         ];
         let address = "10.0.0.1".parse().unwrap();
         let addresses = [(1, address), (2, address), (6, address), (8, address)];
-        let (wanted, others) = classify(&messages, &addresses, &["tap?".into()]);
-        let kinds: Vec<(&str, LinkKind)> = wanted.iter().map(|link| (link.name.as_str(), link.kind)).collect();
+        let (wanted, others) = classify(&messages, &addresses, &HashSet::from([11]), &["tap?".into()]);
+        let kinds: Vec<(&str, LinkKind)> =
+            wanted.iter().map(|link| (link.name.as_str(), link.kind)).collect();
         let expected = [
             ("eth0", LinkKind::Uplink),
             ("veth1", LinkKind::Pod),
@@ -401,6 +429,7 @@ mod tests {
             ("veth2", LinkKind::Pod),
             ("br-out", LinkKind::Uplink),
             ("tap7", LinkKind::Pod),
+            ("eth2", LinkKind::Uplink),
         ];
         assert_eq!(kinds, expected);
         assert_eq!(others, ["lo", "veth-local", "br-pods", "eth1"]);
@@ -408,9 +437,12 @@ mod tests {
 
     #[test]
     fn globs_match_whole_names() {
-        for (pattern, name, expected) in
-            [("cali*", "cali12", true), ("cali*", "xcali", false), ("e?h0", "eth0", true), ("eth", "eth0", false)]
-        {
+        for (pattern, name, expected) in [
+            ("cali*", "cali12", true),
+            ("cali*", "xcali", false),
+            ("e?h0", "eth0", true),
+            ("eth", "eth0", false),
+        ] {
             assert_eq!(glob(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
         }
     }

@@ -52,7 +52,8 @@ impl Capture {
         tables.ignore_reasons(config, &facts)?;
         let shared = Arc::new(object.shared()?);
         let sweeper = sweep::Sweeper::start(object.sweep_maps()?, config)?;
-        let links = links::Watcher::start(object.attacher(), Arc::clone(&shared), Arc::clone(&tables), config)?;
+        let links =
+            links::Watcher::start(object.attacher(), Arc::clone(&shared), Arc::clone(&tables), config)?;
         Ok(Self { rings, sweeper, links, shared, tables, facts })
     }
 

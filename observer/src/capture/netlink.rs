@@ -1,6 +1,6 @@
 //! Rtnetlink questions and notifications, over blocking sockets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -8,10 +8,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use std::net::IpAddr;
@@ -67,16 +69,43 @@ pub(super) fn addresses() -> io::Result<Vec<(u32, IpAddr)>> {
     Ok(answers.into_iter().filter_map(address).collect())
 }
 
+/// Indices of the links that a default route leads to.
+pub(super) fn default_route_links() -> io::Result<HashSet<u32>> {
+    let mut links = HashSet::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut question = RouteMessage::default();
+        question.header.address_family = family;
+        for answer in ask(RouteNetlinkMessage::GetRoute(question), NLM_F_DUMP)? {
+            let RouteNetlinkMessage::NewRoute(route) = answer else { continue };
+            if route.header.destination_prefix_length != 0 {
+                continue;
+            }
+            for attribute in &route.attributes {
+                match attribute {
+                    RouteAttribute::Oif(index) => _ = links.insert(*index),
+                    RouteAttribute::MultiPath(hops) => {
+                        links.extend(hops.iter().map(|hop| hop.interface_index))
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(links)
+}
+
 /// Inode numbers of the network namespaces that have an id in this one, by that id.
 ///
 /// Looks at named namespaces and those of processes; one that neither a name nor a process holds stays unknown.
 pub(super) fn namespaces() -> HashMap<i32, u32> {
     let named = ["/run/netns", "/var/run/netns", "/run/docker/netns"].into_iter().flat_map(entries);
     let processes = entries("/proc")
-        .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit)))
+        .filter(|path| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit))
+        })
         .map(|path| path.join("ns/net"));
     let mut found = HashMap::new();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for path in named.chain(processes) {
         // A process may be gone by now, or not ours to look at.
         let Ok(meta) = std::fs::metadata(&path) else { continue };

@@ -7,6 +7,7 @@ use aya::programs::{BtfTracePoint, SchedClassifier};
 use aya::{Btf, Ebpf, EbpfLoader};
 use observer_ebpf::Config;
 
+use super::CaptureConfig;
 use super::attach::Attacher;
 use super::counters::{HookStatus, Shared};
 use super::error::{CaptureError, chain, missing_capabilities};
@@ -15,7 +16,6 @@ use super::pod::Raw;
 use super::rings::Rings;
 use super::sweep::SweepMaps;
 use super::tables::Tables;
-use super::CaptureConfig;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
 
@@ -60,7 +60,7 @@ pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object
         Err(error) => object.hooks.push(HookStatus::failed("kfree_skb", chain(&error))),
     }
     if object.hooks.iter().all(|hook| hook.error.is_some()) {
-        let reasons = object.hooks.iter().filter_map(|hook| hook.error.as_deref()).next();
+        let reasons = object.hooks.iter().find_map(|hook| hook.error.as_deref());
         let error = CaptureError::NoProgram(reasons.unwrap_or("no hook").to_owned());
         return Err(no_rights().unwrap_or(error));
     }
@@ -70,7 +70,8 @@ pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object
 fn no_rights() -> Option<CaptureError> {
     let missing = missing_capabilities();
     let verb = if missing.len() == 1 { "is" } else { "are" };
-    (!missing.is_empty()).then(|| CaptureError::NoRights { missing: format!("{} {verb}", missing.join(", ")) })
+    (!missing.is_empty())
+        .then(|| CaptureError::NoRights { missing: format!("{} {verb}", missing.join(", ")) })
 }
 
 fn globals(config: &CaptureConfig) -> Config {
@@ -134,12 +135,14 @@ impl Object {
     }
 
     pub(super) fn tables(&mut self) -> Result<Tables, CaptureError> {
-        let ignored = Array::try_from(self.take("IGNORED_REASONS")?).map_err(CaptureError::map("IGNORED_REASONS"))?;
+        let ignored =
+            Array::try_from(self.take("IGNORED_REASONS")?).map_err(CaptureError::map("IGNORED_REASONS"))?;
         Ok(Tables::new(self.hash("LOCAL")?, self.hash("SERVICE_PORTS")?, self.hash("WATCHED")?, ignored))
     }
 
     pub(super) fn shared(&mut self) -> Result<Shared, CaptureError> {
-        let counters = PerCpuArray::try_from(self.take("COUNTERS")?).map_err(CaptureError::map("COUNTERS"))?;
+        let counters =
+            PerCpuArray::try_from(self.take("COUNTERS")?).map_err(CaptureError::map("COUNTERS"))?;
         let links = PerCpuHashMap::try_from(self.take("LINKS")?).map_err(CaptureError::map("LINKS"))?;
         Ok(Shared::new(counters, links, std::mem::take(&mut self.hooks), std::mem::take(&mut self.tracing)))
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData};
 use observer_ebpf::{
-    ABI_VERSION, DropKey, DropRecord, DropValue, FactKey, FactRecord, FactValue, FlowKey, FlowRecord, FlowValue, Header,
-    Settings, Tuple, drop_flags, flow_flags, flow_reason, hook, kind, link_kind,
+    ABI_VERSION, DropKey, DropRecord, DropValue, FactKey, FactRecord, FactValue, FlowKey, FlowRecord,
+    FlowValue, Header, Settings, Tuple, drop_flags, flow_flags, flow_reason, hook, kind, link_kind,
 };
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes;
@@ -176,7 +176,9 @@ impl Sweep {
         let mut told = StdHashMap::with_capacity(self.told.len());
         let mut ended = Vec::new();
         // An entry that goes while it is the iterator's place starts the walk anew, hence a bound.
-        for (Raw(key), Raw(value)) in self.maps.flows.iter().filter_map(Result::ok).take(2 * self.table_entries) {
+        for (Raw(key), Raw(value)) in
+            self.maps.flows.iter().filter_map(Result::ok).take(2 * self.table_entries)
+        {
             let mut known = self.told.get(&key).copied().unwrap_or_default();
             if known.first_ns != value.first_ns {
                 known = Told { first_ns: value.first_ns, ..Told::default() };

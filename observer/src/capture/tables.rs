@@ -116,10 +116,15 @@ impl Tables {
     }
 
     /// Marks the reasons that are noise. A default name that this kernel doesn't have is no error.
-    pub(super) fn ignore_reasons(&self, config: &CaptureConfig, facts: &KernelFacts) -> Result<(), CaptureError> {
+    pub(super) fn ignore_reasons(
+        &self,
+        config: &CaptureConfig,
+        facts: &KernelFacts,
+    ) -> Result<(), CaptureError> {
         let mut inner = self.lock();
         for name in &config.ignored_reasons {
-            let number = facts.drop_reasons.iter().find(|(_, known)| *known == name).map(|(number, _)| *number);
+            let number =
+                facts.drop_reasons.iter().find(|(_, known)| *known == name).map(|(number, _)| *number);
             match number {
                 Some(number) if number < 256 => {
                     inner.ignored.set(number, 1, 0).map_err(CaptureError::map("IGNORED_REASONS"))?;

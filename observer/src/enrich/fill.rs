@@ -7,7 +7,7 @@ use crate::{
     track::{Ends, Tracked, TrackedDrop, TrackedFlow},
 };
 use observer_proto::flow::{TraceObservationPoint as Point, Verdict};
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 /// Hubble's event types (its monitor's message numbers).
 mod event_type {
@@ -81,7 +81,14 @@ impl Filler {
     }
 
     /// What drops and traces have in common: the headers and the names.
-    fn named(&self, time_ns: i64, packet: Option<&Packet>, macs: Option<Macs>, ends: &Ends, reply: bool) -> Flow {
+    fn named(
+        &self,
+        time_ns: i64,
+        packet: Option<&Packet>,
+        macs: Option<Macs>,
+        ends: &Ends,
+        reply: bool,
+    ) -> Flow {
         let protocol = packet.map_or(0, |packet| packet.tuple.protocol);
         let end = |end: Option<crate::decode::End>| (end.map(|end| end.ip), end.map_or(0, |end| end.port));
         let (source, destination) = (end(ends.source), end(ends.destination));
@@ -138,16 +145,5 @@ fn trace_sub_type(point: Point) -> u8 {
     match point {
         Point::ToEndpoint => 0,
         other => other as u8,
-    }
-}
-
-/// Which addresses are of this node and its pods, for the stage before.
-impl crate::track::Addresses for Enricher {
-    fn is_local_pod(&self, ip: &IpAddr) -> bool {
-        self.cache.is_local_pod(*ip)
-    }
-
-    fn is_node(&self, ip: &IpAddr) -> bool {
-        self.cache.is_own_address(*ip)
     }
 }

@@ -7,6 +7,7 @@
 //! ```
 
 mod claims;
+mod fill;
 pub mod identity;
 pub mod inventory;
 pub mod ipcache;
@@ -16,6 +17,8 @@ pub mod reserved;
 pub mod source;
 mod tables;
 pub mod workload;
+
+pub use fill::Filler;
 
 use crate::endpoint::{Endpoint, Service};
 use ipcache::IpCache;

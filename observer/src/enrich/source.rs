@@ -234,6 +234,13 @@ impl Stop {
     }
 }
 
+/// Readable when it is set.
+impl AsFd for Stop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// The wall clock, Unix nanoseconds.
 pub(super) fn now_ns() -> i64 {
     unix_ns(SystemTime::now())

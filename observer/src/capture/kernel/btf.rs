@@ -53,9 +53,8 @@ impl KernelFacts {
 }
 
 fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
-    let at = |path: &[&str]| {
-        offset(btf, path[0], &path[1..]).ok_or_else(|| BtfError::Missing(path.join(".")))
-    };
+    let at =
+        |path: &[&str]| offset(btf, path[0], &path[1..]).ok_or_else(|| BtfError::Missing(path.join(".")));
     let sock = |path: &[&str]| at(&[&["sock", "__sk_common"], path].concat());
     Ok(Offsets {
         skb_dev: at(&["sk_buff", "dev"])?,
@@ -102,7 +101,8 @@ fn field(btf: &Btf, kind: &Type, path: &[&str]) -> Option<u32> {
             name if name == *first => rest,
             _ => return None,
         };
-        let inner = if rest.is_empty() { 0 } else { field(btf, &btf.resolve_chained_type(member).ok()?, rest)? };
+        let inner =
+            if rest.is_empty() { 0 } else { field(btf, &btf.resolve_chained_type(member).ok()?, rest)? };
         Some(member.bit_offset() / 8 + inner)
     })
 }
@@ -117,7 +117,8 @@ fn drop_reasons(btf: &Btf) -> BTreeMap<u32, String> {
         .flatten()
         .filter_map(|member| {
             let name = btf.resolve_name(&member).ok()?;
-            let name = name.strip_prefix("SKB_DROP_REASON_").or_else(|| name.strip_prefix("SKB_"))?.to_owned();
+            let name =
+                name.strip_prefix("SKB_DROP_REASON_").or_else(|| name.strip_prefix("SKB_"))?.to_owned();
             Some((member.val(), name))
         })
         .collect()

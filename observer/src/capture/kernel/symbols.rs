@@ -3,17 +3,18 @@
 use std::sync::OnceLock;
 
 const KALLSYMS: &str = "/proc/kallsyms";
+const UNREADABLE: &str = "/proc/kallsyms cannot be read";
 
 /// The kernel's functions by address; read on first use.
 #[derive(Debug, Default)]
 pub struct Symbols {
-    loaded: OnceLock<Result<Vec<(u64, Box<str>)>, String>>,
+    loaded: OnceLock<Result<Vec<(u64, Box<str>)>, &'static str>>,
 }
 
 impl Symbols {
     /// `function+0xoffset` of an address, or why there is no name for it.
-    pub fn name(&self, address: u64) -> Result<String, &str> {
-        let table = self.loaded.get_or_init(load).as_ref().map_err(String::as_str)?;
+    pub fn name(&self, address: u64) -> Result<String, &'static str> {
+        let table = self.loaded.get_or_init(load).as_ref().map_err(|why| *why)?;
         let after = table.partition_point(|(start, _)| *start <= address);
         let (start, name) =
             after.checked_sub(1).and_then(|at| table.get(at)).ok_or("the address is no kernel function's")?;
@@ -21,23 +22,25 @@ impl Symbols {
     }
 }
 
-fn load() -> Result<Vec<(u64, Box<str>)>, String> {
-    let file = std::fs::File::open(KALLSYMS).map_err(|e| format!("{KALLSYMS}: {e}"))?;
+fn load() -> Result<Vec<(u64, Box<str>)>, &'static str> {
+    let file = std::fs::File::open(KALLSYMS).map_err(|_| UNREADABLE)?;
     parse(std::io::BufReader::new(file))
 }
 
-fn parse(text: impl std::io::BufRead) -> Result<Vec<(u64, Box<str>)>, String> {
+fn parse(text: impl std::io::BufRead) -> Result<Vec<(u64, Box<str>)>, &'static str> {
     let mut table = Vec::new();
     for line in text.lines() {
-        let line = line.map_err(|e| format!("{KALLSYMS}: {e}"))?;
+        let line = line.map_err(|_| UNREADABLE)?;
         let mut words = line.split_ascii_whitespace();
-        let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
+        let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
         if let (Ok(address @ 1..), "t" | "T" | "w" | "W") = (u64::from_str_radix(address, 16), kind) {
             table.push((address, name.into()));
         }
     }
     if table.is_empty() {
-        return Err("kernel addresses are hidden: kernel.kptr_restrict or CAP_SYSLOG is missing".into());
+        return Err("kernel addresses are hidden: kernel.kptr_restrict or CAP_SYSLOG is missing");
     }
     table.sort_unstable();
     Ok(table)

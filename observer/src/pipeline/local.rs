@@ -1,0 +1,103 @@
+//! What is of this node: addresses, for the kernel's table and for `track`; links by index, for the flows.
+
+use crate::{
+    capture::{self, Capture, CaptureError, LinkTable},
+    enrich::ipcache::IpCache,
+    flow::{Link, LinkKind},
+    track::{Addresses, Tracked},
+};
+use hashbrown::{HashMap, HashSet};
+use std::{net::IpAddr, sync::Arc};
+
+/// Addresses of this node's pods, and its own.
+#[derive(Debug, Default)]
+pub(super) struct Local {
+    pods: HashSet<IpAddr>,
+    nodes: HashSet<IpAddr>,
+    /// As of which change of the names, and of the links.
+    generation: Option<u64>,
+    links: Option<Arc<LinkTable>>,
+}
+
+impl Local {
+    /// Takes the lists again where the names or the links changed; tells whether they did.
+    pub(super) fn refresh(&mut self, cache: &IpCache, links: &Arc<LinkTable>) -> bool {
+        let generation = Some(cache.generation());
+        if self.generation == generation && self.links.as_ref().is_some_and(|known| Arc::ptr_eq(known, links))
+        {
+            return false;
+        }
+        self.generation = generation;
+        self.links = Some(Arc::clone(links));
+        self.nodes = cache.node_addresses().into_iter().chain(links.node_addresses.iter().copied()).collect();
+        self.pods = cache.local_pod_addresses().into_iter().collect();
+        // A host-network pod's address is the node's.
+        self.pods.retain(|ip| !self.nodes.contains(ip));
+        true
+    }
+
+    /// Gives the lists to the programs.
+    pub(super) fn tell(&self, capture: &Capture, cache: &IpCache) -> Result<(), CaptureError> {
+        let list = |set: &HashSet<IpAddr>| set.iter().copied().collect::<Vec<_>>();
+        capture.set_local_addresses(&list(&self.pods), &list(&self.nodes))?;
+        let ports: HashSet<(u8, u16)> =
+            cache.service_ports().into_iter().map(|(_, port, protocol)| (protocol, port)).collect();
+        capture.set_service_ports(&ports.into_iter().collect::<Vec<_>>())
+    }
+}
+
+impl Addresses for Local {
+    fn is_local_pod(&self, ip: &IpAddr) -> bool {
+        self.pods.contains(ip)
+    }
+
+    fn is_node(&self, ip: &IpAddr) -> bool {
+        self.nodes.contains(ip)
+    }
+}
+
+/// The links that flows name. One that is gone is remembered until its index is another's.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    by_index: HashMap<u32, Arc<Link>>,
+    /// The node's own network namespace: a drop elsewhere has another namespace's index.
+    netns: u32,
+}
+
+/// Indices only grow; a namespace that has made this many links is churned on purpose.
+const MOST_LINKS: usize = 65_536;
+
+impl Links {
+    /// Takes in the links as they are now.
+    pub(super) fn refresh(&mut self, table: &LinkTable) {
+        self.netns = table.netns;
+        if self.by_index.len() > MOST_LINKS {
+            self.by_index.clear();
+        }
+        for link in &table.links {
+            let known = self.by_index.get(&link.ifindex);
+            if known.is_none_or(|known| known.name != link.name || known.kind != kind(link.kind)) {
+                let shown = Link { index: link.ifindex, name: link.name.clone(), kind: kind(link.kind) };
+                self.by_index.insert(link.ifindex, Arc::new(shown));
+            }
+        }
+    }
+
+    /// The link that an event was seen on.
+    pub(super) fn of(&self, tracked: &Tracked) -> Option<Arc<Link>> {
+        let index = match tracked {
+            Tracked::Flow(flow) => flow.event.ifindex,
+            Tracked::Drop(drop) if drop.event.netns == self.netns => drop.event.ifindex,
+            Tracked::Drop(_) => return None,
+        };
+        self.by_index.get(&index).map(Arc::clone)
+    }
+}
+
+fn kind(kind: capture::LinkKind) -> LinkKind {
+    match kind {
+        capture::LinkKind::Pod => LinkKind::Pod,
+        capture::LinkKind::Uplink => LinkKind::Uplink,
+        capture::LinkKind::Tunnel => LinkKind::Tunnel,
+    }
+}

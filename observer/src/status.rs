@@ -1,0 +1,128 @@
+//! The capture's state as the control service shows it.
+
+use crate::{
+    capture::{HookStatus, LinkKind, LinkStatus, ProgramStatus, StatusHandle},
+    enrich::ipcache::IpCache,
+    pipeline::Counters,
+    serve::CaptureInfo,
+};
+use observer_proto::control::{CaptureStatusResponse, Counter, Hook, Link, counter::Kind, hook::State};
+use std::sync::{Arc, atomic::Ordering};
+
+/// Reads what the threads count.
+pub(crate) struct Status {
+    pub(crate) capture: StatusHandle,
+    pub(crate) pipeline: Arc<Counters>,
+    pub(crate) names: Arc<IpCache>,
+    /// Why there is no conntrack to listen to.
+    pub(crate) conntrack: Result<(), String>,
+    /// As `uname -r` prints it.
+    pub(crate) kernel: String,
+}
+
+impl CaptureInfo for Status {
+    fn capture_status(&self) -> CaptureStatusResponse {
+        let status = self.capture.status();
+        let mut hooks: Vec<Hook> = status.hooks.iter().map(hook).collect();
+        hooks.push(Hook {
+            name: "service addresses: nf_conntrack".to_owned(),
+            state: if self.conntrack.is_ok() { State::Attached } else { State::Unavailable } as i32,
+            reason: self.conntrack.clone().err().unwrap_or_default(),
+        });
+        let mut counters = Vec::new();
+        for (name, program) in [
+            ("flows ingress", &status.ingress),
+            ("flows egress", &status.egress),
+            ("drops", &status.drops),
+            ("facts", &status.facts),
+        ] {
+            program_counters(name, program, &mut counters);
+        }
+        self.pipeline_counters(&mut counters);
+        CaptureStatusResponse {
+            kernel: self.kernel.clone(),
+            hooks,
+            links: status.links.iter().map(|link| self.link(link)).collect(),
+            counters,
+            ..CaptureStatusResponse::default()
+        }
+    }
+}
+
+impl Status {
+    fn link(&self, status: &LinkStatus) -> Link {
+        let link = &status.link;
+        Link {
+            index: link.ifindex,
+            name: link.name.clone(),
+            kind: match link.kind {
+                LinkKind::Pod => "pod",
+                LinkKind::Uplink => "uplink",
+                LinkKind::Tunnel => "tunnel",
+            }
+            .to_owned(),
+            endpoint: String::new(),
+            received_packets: status.ingress.packets,
+            received_bytes: status.ingress.bytes,
+            sent_packets: status.egress.packets,
+            sent_bytes: status.egress.bytes,
+            received_other_packets: status.ingress.not_ip + status.ingress.malformed,
+            sent_other_packets: status.egress.not_ip + status.egress.malformed,
+            other_programs: (link.chained[0] + link.chained[1]) as u32,
+            problem: link.error.clone().unwrap_or_default(),
+        }
+    }
+
+    fn pipeline_counters(&self, counters: &mut Vec<Counter>) {
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let pipeline = &self.pipeline;
+        for (kind, cause, value) in [
+            (Kind::Made, "records", read(&pipeline.records)),
+            (Kind::Delivered, "flows", read(&pipeline.stored)),
+            (Kind::Delivered, "facts, shown with their flows", read(&pipeline.facts)),
+            (Kind::Delivered, "waiting for conntrack", read(&pipeline.waiting)),
+            (Kind::Suppressed, "told at another point", read(&pipeline.told_elsewhere)),
+            (Kind::Lost, "undecodable", read(&pipeline.undecodable)),
+            (Kind::Lost, "facts without room", read(&pipeline.facts_lost)),
+            (Kind::Suppressed, "conntrack overruns", read(&pipeline.conntrack_overruns)),
+        ] {
+            counters.push(counter("pipeline", kind, cause, value));
+        }
+        let collisions = self.names.identity_collisions();
+        counters.push(counter("enrich", Kind::Suppressed, "identity collisions", collisions));
+    }
+}
+
+fn hook(status: &HookStatus) -> Hook {
+    let (state, reason) = match &status.error {
+        None => (State::Attached, status.note.clone()),
+        Some(error) => (State::Unavailable, error.clone()),
+    };
+    Hook { name: status.name.clone(), state: state as i32, reason }
+}
+
+fn program_counters(stage: &str, program: &ProgramStatus, counters: &mut Vec<Counter>) {
+    let count = &program.counters;
+    for (kind, cause, value) in [
+        (Kind::Made, "records", count.made),
+        (Kind::Delivered, "ring", count.submitted),
+        (Kind::Lost, "ring full", count.ring_full),
+        (Kind::Suppressed, "aggregation", count.aggregated),
+        (Kind::Suppressed, "new-flow cap", count.new_flow_cap),
+        (Kind::Suppressed, "summed", count.summed),
+        (Kind::Suppressed, "ignored reason or namespace", count.ignored),
+    ] {
+        if value > 0 || matches!(kind, Kind::Made | Kind::Delivered | Kind::Lost) {
+            counters.push(counter(stage, kind, cause, value));
+        }
+    }
+    if program.recursion_misses > 0 {
+        // Never made by the program, and lost all the same: on both sides of the sum.
+        counters.push(counter(stage, Kind::Made, "recursion", program.recursion_misses));
+        counters.push(counter(stage, Kind::Lost, "recursion", program.recursion_misses));
+    }
+}
+
+fn counter(stage: &str, kind: Kind, cause: &str, value: u64) -> Counter {
+    Counter { stage: stage.to_owned(), kind: kind as i32, cause: cause.to_owned(), value }
+}

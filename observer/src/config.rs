@@ -56,9 +56,9 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Aggregation {
-    /// Every packet.
+    /// Every packet, at every link it crosses.
     None,
-    /// New connections, each new TCP flag, and every second while active.
+    /// Every packet, once.
     Low,
     /// New connections, each new TCP flag, and every 5 seconds while active.
     #[default]

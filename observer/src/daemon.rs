@@ -18,12 +18,8 @@ use crate::{
     track::{ConntrackSource, ConntrackTable, SourceOptions, TableLimits},
 };
 use anyhow::Context as _;
-use std::{os::fd::AsFd as _, sync::Arc, time::Duration};
+use std::{os::fd::AsFd as _, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
-
-/// Between two records of an active connection, at aggregation `low` and above.
-const INTERVAL_LOW: Duration = Duration::from_secs(1);
-const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or Ctrl-C. Everything is opened in the network namespace of the calling thread.
 ///
@@ -135,7 +131,6 @@ fn capture_config(config: &Config) -> CaptureConfig {
     };
     CaptureConfig {
         aggregation,
-        interval: if config.aggregation == Aggregation::Low { INTERVAL_LOW } else { INTERVAL },
         new_flows_per_second: config.new_flow_cap,
         interfaces: config.interfaces.iter().map(|glob| glob.as_str().to_owned()).collect(),
         host_wide_drops: config.drops_host_wide,

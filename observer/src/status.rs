@@ -76,8 +76,9 @@ impl Status {
     fn pipeline_counters(&self, counters: &mut Vec<Counter>) {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let pipeline = &self.pipeline;
+        let to_tell = read(&pipeline.records).saturating_sub(read(&pipeline.told_elsewhere));
         for (kind, cause, value) in [
-            (Kind::Made, "records", read(&pipeline.records)),
+            (Kind::Made, "records to tell", to_tell),
             (Kind::Delivered, "flows", read(&pipeline.stored)),
             (Kind::Delivered, "facts, shown with their flows", read(&pipeline.facts)),
             (Kind::Delivered, "waiting for conntrack", read(&pipeline.waiting)),

@@ -26,6 +26,7 @@ pub use config::{Aggregation, CaptureConfig, DEFAULT_IGNORED_REASONS};
 pub use counters::{CaptureStatus, HookStatus, LinkStatus, ProgramStatus, StatusHandle};
 pub use error::CaptureError;
 pub use links::{Link, LinkKind, LinkTable};
+pub use netlink::namespaces_outside;
 
 /// What has a number in the programs' maps.
 type Inode = u32;

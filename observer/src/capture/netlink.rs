@@ -11,7 +11,7 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessa
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -92,6 +92,18 @@ pub(super) fn default_route_links() -> io::Result<HashSet<u32>> {
         }
     }
     Ok(links)
+}
+
+/// Ids of the namespaces at the far end of the node's own uplinks: what is in them is outside, no local pod.
+pub fn namespaces_outside() -> io::Result<HashSet<i32>> {
+    let uplinks = default_route_links()?;
+    let far_end = |link: &LinkMessage| {
+        link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::LinkNetNsId(id) => Some(*id),
+            _ => None,
+        })
+    };
+    Ok(links()?.iter().filter(|link| uplinks.contains(&link.header.index)).filter_map(far_end).collect())
 }
 
 /// Inode numbers of the network namespaces that have an id in this one, by that id.

@@ -1,6 +1,7 @@
 //! Once a second, beside the pipeline's thread: sums of drops, last totals of connections that fell silent, facts.
 
 use std::collections::HashMap as StdHashMap;
+use std::mem::offset_of;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -78,7 +79,7 @@ impl Sweeper {
         let mut count = 0;
         if self.running {
             match self.batches.try_recv() {
-                Ok(batch) => count = records(&batch, each),
+                Ok(batch) => count = records(batch, each),
                 Err(TryRecvError::Empty) => return 0,
                 Err(TryRecvError::Disconnected) => {
                     tracing::error!("the sweep's thread failed");
@@ -98,7 +99,7 @@ impl Sweeper {
         }
         let mut count = 0;
         while let Ok(batch) = self.batches.recv() {
-            count += records(&batch, each);
+            count += records(batch, each);
         }
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the sweep's thread failed");
@@ -107,11 +108,16 @@ impl Sweeper {
     }
 }
 
-fn records(batch: &[u8], each: &mut dyn FnMut(&[u8])) -> usize {
-    let (mut rest, mut count) = (batch, 0);
-    while let Some(size) = rest.get(2..4) {
+/// Hands over what a sweep found, as of now: flows are kept in the order of their time, and readers rely on it.
+fn records(mut batch: Batch, each: &mut dyn FnMut(&[u8])) -> usize {
+    let now = monotonic().to_ne_bytes();
+    let (mut rest, mut count) = (&mut batch[..], 0);
+    while let Some(size) = rest.get(offset_of!(Header, size)..offset_of!(Header, cpu)) {
         let size = usize::from(u16::from_ne_bytes([size[0], size[1]]));
-        let Some((record, after)) = rest.split_at_checked(size) else { break };
+        let Some((record, after)) = rest.split_at_mut_checked(size) else { break };
+        if let Some(time) = record.get_mut(offset_of!(Header, time_ns)..size_of::<Header>()) {
+            time.copy_from_slice(&now);
+        }
         each(record);
         rest = after;
         count += 1;

@@ -6,6 +6,10 @@ use rustix::time::{ClockId, clock_gettime};
 /// for it would date events wrongly for as long.
 const LONGEST_WAIT_NS: i64 = 10_000_000_000;
 
+/// Differences up to this are those of two clocks that can't be read at once, and of a wall clock that is slewed; they
+/// are not followed until they add up, so that what a connection's records say of its start is the same.
+const NOISE_NS: i64 = 1_000_000;
+
 /// `CLOCK_MONOTONIC`, in which the kernel stamps records, to unix time in nanoseconds.
 ///
 /// The order of kernel times is the order of unix times, also across a change of the wall clock: a record from before
@@ -35,7 +39,10 @@ impl Clock {
 
     /// Measures again; to be called about once a second.
     pub fn remeasure(&mut self) {
-        self.change(Self::kernel_now(), measure());
+        let offset = measure();
+        if offset.abs_diff(self.offset) > NOISE_NS.unsigned_abs() {
+            self.change(Self::kernel_now(), offset);
+        }
     }
 
     fn change(&mut self, now_ns: u64, offset_ns: i64) {

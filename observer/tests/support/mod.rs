@@ -9,7 +9,9 @@ use observer_proto::{
         GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes, observer_client::ObserverClient,
     },
 };
+use prost::Message as _;
 use std::{
+    collections::HashMap,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -21,10 +23,10 @@ use tokio_stream::StreamExt as _;
 use tonic::transport::{Channel, Endpoint};
 
 /// The program under test.
-pub const OBSERVER: &str = env!("CARGO_BIN_EXE_observer");
+pub(crate) const OBSERVER: &str = env!("CARGO_BIN_EXE_observer");
 
 /// Whether kernel tests can run here; says why not. `CI_NO_SKIP` makes a skip a failure.
-pub fn can_run(test: &str) -> bool {
+pub(crate) fn can_run(test: &str) -> bool {
     let problem = if !rustix::process::geteuid().is_root() {
         "needs root"
     } else if !Path::new("/sys/kernel/btf/vmlinux").exists() {
@@ -38,22 +40,22 @@ pub fn can_run(test: &str) -> bool {
 }
 
 /// A scenario of `testdata/lab`.
-pub fn scenario(name: &str) -> Scenario {
+pub(crate) fn scenario(name: &str) -> Scenario {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/lab").join(name);
     Scenario::load(&file).unwrap()
 }
 
 /// A daemon in a node of a lab; ends with this value.
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
-    pub dir: TempDir,
+    pub(crate) dir: TempDir,
     log: Arc<Mutex<Vec<String>>>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Daemon {
     /// Starts it in `node` with the lab's inventory and waits until it says that it is ready.
-    pub fn start(lab: &Lab, node: &str, args: &[&str]) -> Self {
+    pub(crate) fn start(lab: &Lab, node: &str, args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let inventory = dir.path().join("inventory.yaml");
         lab.write_inventory(&inventory).unwrap();
@@ -63,7 +65,7 @@ impl Daemon {
     }
 
     /// Starts this command with sockets in `dir` and waits until it is ready.
-    pub fn spawn(mut command: Command, dir: TempDir) -> Self {
+    pub(crate) fn spawn(mut command: Command, dir: TempDir) -> Self {
         command.arg("--socket").arg(dir.path().join("hubble.sock")).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -87,11 +89,11 @@ impl Daemon {
     }
 
     /// What it logged so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
     }
 
-    pub fn pid(&self) -> rustix::process::Pid {
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
         rustix::process::Pid::from_child(&self.child)
     }
 
@@ -102,7 +104,7 @@ impl Daemon {
     }
 
     /// All flows of a request that ends by itself.
-    pub fn responses(&self, request: GetFlowsRequest) -> Vec<GetFlowsResponse> {
+    pub(crate) fn responses(&self, request: GetFlowsRequest) -> Vec<GetFlowsResponse> {
         let mut client = ObserverClient::new(self.channel("hubble.sock"));
         self.runtime.block_on(async {
             let mut stream = client.get_flows(request).await.unwrap().into_inner();
@@ -115,7 +117,7 @@ impl Daemon {
     }
 
     /// Everything the store holds. Panics if a part of it was lost.
-    pub fn flows(&self) -> Vec<Flow> {
+    pub(crate) fn flows(&self) -> Vec<Flow> {
         let request = GetFlowsRequest { number: u64::MAX, ..GetFlowsRequest::default() };
         let flow = |response: GetFlowsResponse| match response.response_types {
             Some(ResponseTypes::Flow(flow)) => flow,
@@ -124,17 +126,15 @@ impl Daemon {
         self.responses(request).into_iter().map(flow).collect()
     }
 
-    /// Flows, once `enough` holds for them; panics with `what` after 15 seconds.
-    pub fn flows_until(&self, what: &str, enough: impl Fn(&[Flow]) -> bool) -> Vec<Flow> {
+    /// Flows, once nothing is `missing` in them; panics with what is after 15 seconds.
+    pub(crate) fn flows_until(&self, missing: impl Fn(&[Flow]) -> Option<String>) -> Vec<Flow> {
         let deadline = Instant::now() + Duration::from_secs(15);
         loop {
             let flows = self.flows();
-            if enough(&flows) {
-                return flows;
-            }
+            let Some(missing) = missing(&flows) else { return flows };
             assert!(
                 Instant::now() < deadline,
-                "{what}: not in these {} flows; log:\n{}",
+                "{missing}: not in {} flows; log:\n{}",
                 flows.len(),
                 self.log()
             );
@@ -144,13 +144,13 @@ impl Daemon {
     }
 
     /// The state of the capture.
-    pub fn capture_status(&self) -> CaptureStatusResponse {
+    pub(crate) fn capture_status(&self) -> CaptureStatusResponse {
         let mut client = ControlClient::new(self.channel("control.sock"));
         self.runtime.block_on(client.capture_status(CaptureStatusRequest {})).unwrap().into_inner()
     }
 
     /// SIGTERM, then its exit status and how long it took.
-    pub fn stop(mut self) -> (std::process::ExitStatus, Duration) {
+    pub(crate) fn stop(mut self) -> (std::process::ExitStatus, Duration) {
         let started = Instant::now();
         rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
         let status = self.child.wait().unwrap();
@@ -168,11 +168,25 @@ impl Drop for Daemon {
 }
 
 /// `namespace/name` of an end, or its address.
-pub fn name(endpoint: Option<&observer_proto::flow::Endpoint>, ip: &str) -> String {
+pub(crate) fn name(endpoint: Option<&observer_proto::flow::Endpoint>, ip: &str) -> String {
     match endpoint {
         Some(endpoint) if !endpoint.pod_name.is_empty() => {
             format!("{}/{}", endpoint.namespace, endpoint.pod_name)
         }
         _ => ip.to_owned(),
     }
+}
+
+/// What a flow's `extensions` hold, as text by key.
+pub(crate) fn extensions(flow: &Flow) -> HashMap<String, String> {
+    use prost_types::value::Kind;
+    let Some(any) = &flow.extensions else { return HashMap::new() };
+    let fields = prost_types::Struct::decode(&any.value[..]).unwrap().fields;
+    let text = |value: prost_types::Value| match value.kind {
+        Some(Kind::StringValue(text)) => text,
+        Some(Kind::NumberValue(number)) => number.to_string(),
+        Some(Kind::BoolValue(value)) => value.to_string(),
+        other => format!("{other:?}"),
+    };
+    fields.into_iter().map(|(key, value)| (key, text(value))).collect()
 }

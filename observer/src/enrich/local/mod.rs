@@ -68,7 +68,8 @@ impl LocalNamespaces {
     fn look(&mut self, cache: &IpCache) -> Result<(), LocalError> {
         let at = now_ns();
         let own = self.netlink.addresses(None).map_err(LocalError::Netlink)?;
-        let found = scan::scan(&mut self.netlink)?;
+        let outside = crate::capture::namespaces_outside().map_err(LocalError::Netlink)?;
+        let found = scan::scan(&mut self.netlink, &outside)?;
         for trouble in found.troubles {
             if self.told.len() < scan::MAX_NAMESPACES && self.told.insert(trouble.clone()) {
                 tracing::warn!("names of local network namespaces: {trouble}");

@@ -8,7 +8,7 @@ use super::{
 use crate::enrich::source::Pod;
 use rustix::fd::AsFd as _;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::OsStr,
     fs::{self, File},
     io,
@@ -43,7 +43,8 @@ struct Namespace {
     pid: Option<u32>,
 }
 
-pub(super) fn scan(netlink: &mut Netlink) -> Result<Found, LocalError> {
+/// Namespaces that are not among those `outside` the node.
+pub(super) fn scan(netlink: &mut Netlink, outside: &HashSet<i32>) -> Result<Found, LocalError> {
     let mut found = Found::default();
     // The thread's, not the process's: threads may differ.
     let own = "/proc/thread-self/ns/net";
@@ -69,6 +70,9 @@ pub(super) fn scan(netlink: &mut Netlink) -> Result<Found, LocalError> {
     }
 
     for ((_, inode), namespace) in seen.into_iter().filter_map(|(inode, n)| Some((inode, n?))) {
+        if outside.contains(&namespace.nsid) {
+            continue;
+        }
         let ips = match netlink.addresses(Some(namespace.nsid)) {
             Ok(ips) => ips,
             Err(error) => {

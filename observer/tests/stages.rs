@@ -32,7 +32,9 @@ fn no_stage_imports_a_later_one() {
 
 #[test]
 fn an_import_is_seen_in_each_of_its_forms() {
-    for line in ["use crate::store::Store;", "use crate::{flow::Flow, store::Store};", "let x = crate::store::new();"] {
+    for line in
+        ["use crate::store::Store;", "use crate::{flow::Flow, store::Store};", "let x = crate::store::new();"]
+    {
         assert!(imports(line, "store"), "{line}");
     }
     assert!(!imports("use crate::{flow::Flow, storey::Store};", "store"));

@@ -132,7 +132,12 @@ impl Daemon {
             if enough(&flows) {
                 return flows;
             }
-            assert!(Instant::now() < deadline, "{what}: not in these {} flows; log:\n{}", flows.len(), self.log());
+            assert!(
+                Instant::now() < deadline,
+                "{what}: not in these {} flows; log:\n{}",
+                flows.len(),
+                self.log()
+            );
             // The API has no event for "no more flows"; what is waited for may also be the absence of one.
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -205,7 +205,7 @@ fn summaries_are_in_hubbles_words() {
         (6, 6, 0, Notes::FRAGMENT, "IPv6"),
         (0, 0, 0, Notes::default(), "Ethernet"),
     ] {
-        let flow = Flow { ip_version, protocol, icmp_type, notes, ..crate::flow::test_flow() };
+        let flow = Flow { protocol, ip_version, icmp_type, notes, ..crate::flow::test_flow() };
         assert_eq!(wire_flow(encode(1, &flow, &[])).summary, expected);
     }
 }

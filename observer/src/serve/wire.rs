@@ -6,6 +6,7 @@ const FIXED64: u32 = 1;
 pub(super) const LENGTH: u32 = 2;
 const FIXED32: u32 = 5;
 
+#[inline]
 pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -33,6 +34,7 @@ pub(super) fn double(out: &mut Vec<u8>, field: u32, value: f64) {
 }
 
 /// A string, bytes or encoded message, also when it is empty.
+#[inline]
 pub(super) fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
     tag(out, field, LENGTH);
     varint(out, value.len() as u64);

@@ -20,7 +20,7 @@ fn pod(name: &str) -> Arc<Endpoint> {
         pod_name: name.into(),
         ..Endpoint::default()
     };
-    Arc::new(endpoint.encode())
+    Arc::new(endpoint)
 }
 
 fn flow() -> Flow {

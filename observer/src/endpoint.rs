@@ -2,6 +2,7 @@
 
 use observer_proto::flow as wire;
 use prost::Message as _;
+use std::sync::{Arc, OnceLock};
 
 /// One version of one endpoint: when a pod's labels change it gets a new `Endpoint`, and flows keep the one they had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,28 +15,32 @@ pub struct Endpoint {
     pub cluster: String,
     /// The namespace, empty where there is none.
     pub namespace: String,
-    /// Labels with their source, sorted: `k8s:app=web`, `reserved:world`.
-    pub labels: Vec<String>,
+    /// Labels with their source, sorted: `k8s:app=web`, `reserved:world`. Shared by all pods of an identity.
+    pub labels: Arc<[String]>,
     /// The pod's name, empty where there is none.
     pub pod_name: String,
     /// Owner workloads.
     pub workloads: Vec<Workload>,
     /// Whether it runs on this node.
     pub local: bool,
-    /// The `flow.Endpoint` message of the above, encoded once: half of every flow's bytes are its two endpoints.
-    pub encoded: Vec<u8>,
+    /// Kept by [`Endpoint::encoded`].
+    pub encoded: Encoded,
 }
 
 impl Endpoint {
-    /// Fills [`Endpoint::encoded`] from the other fields.
-    #[must_use]
-    pub fn encode(mut self) -> Self {
-        self.encoded = wire::Endpoint {
+    /// The `flow.Endpoint` message of the fields as they are at the first call: half of every flow's bytes are its two
+    /// endpoints. Few of a cluster's pods are ever seen by one node, so it is made when first needed.
+    pub fn encoded(&self) -> &[u8] {
+        self.encoded.0.get_or_init(|| self.message().encode_to_vec().into())
+    }
+
+    fn message(&self) -> wire::Endpoint {
+        wire::Endpoint {
             id: self.id,
             identity: self.identity,
             cluster_name: self.cluster.clone(),
             namespace: self.namespace.clone(),
-            labels: self.labels.clone(),
+            labels: self.labels.to_vec(),
             pod_name: self.pod_name.clone(),
             workloads: self
                 .workloads
@@ -43,10 +48,27 @@ impl Endpoint {
                 .map(|w| wire::Workload { name: w.name.clone(), kind: w.kind.clone() })
                 .collect(),
         }
-        .encode_to_vec();
-        self
     }
 }
+
+/// The encoded form of an endpoint, once made. It follows from the endpoint, so it makes no two of them differ, and a
+/// copy, whose fields may be changed, starts without it.
+#[derive(Debug, Default)]
+pub struct Encoded(OnceLock<Box<[u8]>>);
+
+impl Clone for Encoded {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Encoded {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Encoded {}
 
 /// What made a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -64,4 +86,19 @@ pub struct Service {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_copy_is_encoded_anew() {
+        let first = Endpoint { pod_name: "web-0".into(), ..Endpoint::default() };
+        assert_eq!(first.encoded(), first.message().encode_to_vec());
+        let second = Endpoint { pod_name: "web-1".into(), ..first.clone() };
+        assert_eq!(second.encoded(), second.message().encode_to_vec());
+        assert_ne!(first, second);
+        assert_eq!(first, Endpoint { pod_name: "web-0".into(), ..Endpoint::default() });
+    }
 }

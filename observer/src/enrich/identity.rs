@@ -51,11 +51,13 @@ struct Held {
 }
 
 impl Identities {
-    /// The identity of these labels (sorted), one holder more. `None` when no number could be found for them.
-    pub fn acquire(&mut self, labels: &[String]) -> Option<u32> {
+    /// The identity of these labels (sorted), one holder more, and the labels as all its holders share them. `None` when
+    /// no number could be found for them.
+    pub fn acquire(&mut self, labels: &[String]) -> Option<(u32, Arc<[String]>)> {
         if let Some(held) = self.by_labels.get_mut(labels) {
             held.holders += 1;
-            return Some(held.number);
+            let number = held.number;
+            return self.labels(number).map(|labels| (number, labels));
         }
         let mut salts = 0..MAX_SALT;
         let number = salts.find_map(|salt| {
@@ -69,8 +71,8 @@ impl Identities {
         })?;
         let labels: Arc<[String]> = labels.into();
         self.by_number.insert(number, Arc::clone(&labels));
-        self.by_labels.insert(labels, Held { number, holders: 1 });
-        Some(number)
+        self.by_labels.insert(Arc::clone(&labels), Held { number, holders: 1 });
+        Some((number, labels))
     }
 
     /// One holder less.
@@ -167,14 +169,14 @@ mod tests {
     fn the_later_of_two_colliding_sets_moves_and_the_first_stays() {
         let (first, second) = collision();
         let mut identities = Identities::default();
-        let one = identities.acquire(&first).unwrap();
-        let two = identities.acquire(&second).unwrap();
+        let one = identities.acquire(&first).unwrap().0;
+        let two = identities.acquire(&second).unwrap().0;
         assert_eq!(one, candidate(&first, 0));
         assert_eq!(two, candidate(&second, 1));
         assert_eq!(identities.collisions(), 1);
         // The number became free, but the second set lives and keeps what it has.
         identities.release(one);
-        assert_eq!(identities.acquire(&second), Some(two));
+        assert_eq!(identities.acquire(&second).unwrap().0, two);
         assert_eq!(identities.labels(two).as_deref(), Some(&*second));
         assert_eq!(identities.labels(one), None);
     }
@@ -183,8 +185,8 @@ mod tests {
     fn a_set_keeps_its_number_until_its_last_holder_is_gone() {
         let mut identities = Identities::default();
         let labels = set(&["k8s:app=web"]);
-        let number = identities.acquire(&labels).unwrap();
-        assert_eq!(identities.acquire(&labels), Some(number));
+        let number = identities.acquire(&labels).unwrap().0;
+        assert_eq!(identities.acquire(&labels).unwrap().0, number);
         identities.release(number);
         assert!(identities.labels(number).is_some());
         identities.release(number);
@@ -196,7 +198,7 @@ mod tests {
     fn numbers_stay_in_their_range() {
         let mut identities = Identities::default();
         for n in 0..20_000 {
-            let number = identities.acquire(&[format!("k8s:app={n}")]).unwrap();
+            let number = identities.acquire(&[format!("k8s:app={n}")]).unwrap().0;
             assert!((FIRST_POD_IDENTITY..LOCAL_SCOPE).contains(&number));
         }
         assert_eq!(identities.by_number.len(), 20_000);

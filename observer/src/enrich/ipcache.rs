@@ -7,7 +7,7 @@ use super::{
     source::{Pod, Rank, Snapshot, Surroundings, Window},
     tables::Tables,
 };
-use crate::endpoint::{Endpoint, Service};
+use crate::endpoint::{Encoded, Endpoint, Service};
 use arc_swap::ArcSwap;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -261,7 +261,7 @@ impl Writer {
     /// The endpoint of a pod; the old one where nothing of it changed.
     fn endpoint(&mut self, old: Option<&Endpoint>, pod: Pod) -> Arc<Endpoint> {
         // Acquired before the old set is released, so that an unchanged set keeps its number.
-        let identity = self.identities.acquire(&pod.labels).unwrap_or(0);
+        let shared = self.identities.acquire(&pod.labels);
         if let Some(old) = old {
             self.identities.release(old.identity);
         }
@@ -270,10 +270,9 @@ impl Writer {
             _ if pod.local => self.endpoint_id(&pod.uid),
             _ => 0,
         };
-        let Pod { cluster, namespace, name, local, mut labels, workloads, .. } = pod;
-        labels.iter_mut().for_each(String::shrink_to_fit);
-        labels.shrink_to_fit();
-        let endpoint = Endpoint {
+        let Pod { cluster, namespace, name, local, labels, workloads, .. } = pod;
+        let (identity, labels) = shared.unwrap_or_else(|| (0, labels.into()));
+        Arc::new(Endpoint {
             id,
             identity,
             cluster,
@@ -282,9 +281,8 @@ impl Writer {
             pod_name: name,
             workloads,
             local,
-            encoded: Vec::new(),
-        };
-        Arc::new(endpoint.encode())
+            encoded: Encoded::default(),
+        })
     }
 
     /// A free number in 1..=65535, by the UID, so that it mostly outlives a restart of the daemon. 0 when all are taken.

@@ -41,7 +41,7 @@ impl Default for Reserved {
     fn default() -> Self {
         let endpoint = |identity, labels: &[&str]| {
             let labels = labels.iter().map(|&label| label.to_owned()).collect();
-            Arc::new(Endpoint { identity, labels, ..Endpoint::default() }.encode())
+            Arc::new(Endpoint { identity, labels, ..Endpoint::default() })
         };
         Self {
             unknown: endpoint(0, &["reserved:unknown"]),

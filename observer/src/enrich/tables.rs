@@ -55,9 +55,8 @@ impl Tables {
         let groups: Vec<_> = all.flat_map(|from| from.cidr_groups.iter().cloned()).collect();
         let cidrs = groups.iter().flat_map(|group| group.cidrs.iter().copied());
         for (cidr, identity) in identities.set_cidrs(cidrs) {
-            let labels = identity::cidr_labels(cidr, &groups);
-            let endpoint = Endpoint { identity, labels, ..Endpoint::default() }.encode();
-            tables.cidrs.insert(cidr, Arc::new(endpoint));
+            let labels = identity::cidr_labels(cidr, &groups).into();
+            tables.cidrs.insert(cidr, Arc::new(Endpoint { identity, labels, ..Endpoint::default() }));
         }
         tables
     }

@@ -3,9 +3,12 @@
 //! Which event fills which field follows Hubble: a trace has a point and a reason, a drop a drop reason, both have ends,
 //! addresses and a Summary. The emitter is named `Observer`: clients show it, none decides by it.
 
-use super::{mask::Mask, summary, wire};
-use crate::flow::{DropSite, Flow, Notes, Tristate};
-use observer_proto::{flow as proto, observer as api};
+use super::{extensions, mask::Mask, wire};
+use crate::flow::{Flow, Notes, Tristate};
+use observer_proto::{
+    flow as proto, observer as api,
+    summary::{self, Packet},
+};
 use prost::Message as _;
 use std::{io::Write as _, net::IpAddr, sync::Arc};
 
@@ -38,7 +41,6 @@ mod field {
     pub(super) const RESPONSE_TIME: u32 = 1001;
 }
 
-const DROP_EVENT: u8 = 1;
 /// Length of a gRPC message's head: a flag byte and the length.
 const GRPC_HEAD: usize = 5;
 
@@ -96,13 +98,9 @@ impl Encoder {
         grpc_message(out, |out| {
             wire::bytes(out, field::RESPONSE_FLOW, message);
             // Hubble copies both from the flow as it is after the mask.
-            if mask.is_none() {
-                wire::text(out, field::RESPONSE_NODE_NAME, &self.node_name);
-                wire::nested(out, field::RESPONSE_TIME, |out| timestamp(out, flow.time_ns));
-                return;
-            }
             let find = |number| wire::fields(message).find(|f| f.number == number).and_then(|f| f.content);
-            if let Some(name) = find(field::NODE_NAME) {
+            let name = if mask.is_none() { Some(self.node_name.as_bytes()) } else { find(field::NODE_NAME) };
+            if let Some(name) = name {
                 wire::bytes(out, field::RESPONSE_NODE_NAME, name);
             }
             if let Some(time) = find(field::TIME) {
@@ -162,11 +160,11 @@ fn grpc_message(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 
 /// Fields in the order of their numbers, as every protobuf library writes them.
 fn write_flow(out: &mut Vec<u8>, sequence: u64, flow: &Flow, node_name: &str, node_fields: &[u8]) {
-    let dropped = flow.event_type == DROP_EVENT;
+    let dropped = flow.is_drop();
     wire::nested(out, field::TIME, |out| timestamp(out, flow.time_ns));
     wire::number(out, 2, flow.verdict.into());
     if dropped {
-        wire::number(out, 3, flow.sub_type.into());
+        wire::number(out, 3, flow.drop_reason().into());
     }
     if flow.ethernet {
         wire::nested(out, 4, |out| {
@@ -178,14 +176,14 @@ fn write_flow(out: &mut Vec<u8>, sequence: u64, flow: &Flow, node_name: &str, no
         wire::nested(out, 5, |out| ip_header(out, flow));
         layer4(out, flow);
     }
-    wire::bytes(out, 8, &flow.source.encoded);
-    wire::bytes(out, 9, &flow.destination.encoded);
+    wire::bytes(out, 8, flow.source.encoded());
+    wire::bytes(out, 9, flow.destination.encoded());
     wire::number(out, 10, proto::FlowType::L3L4 as u64);
     wire::text(out, field::NODE_NAME, node_name);
     wire::number(out, 16, (flow.is_reply == Tristate::Yes).into());
     wire::nested(out, 19, |out| {
         wire::number(out, 1, flow.event_type.into());
-        wire::number(out, 2, flow.sub_type.into());
+        wire::number(out, 2, flow.event_sub_type().into());
     });
     for (number, service) in [(20, &flow.source_service), (21, &flow.destination_service)] {
         if let Some(service) = service {
@@ -200,7 +198,7 @@ fn write_flow(out: &mut Vec<u8>, sequence: u64, flow: &Flow, node_name: &str, no
         wire::number(out, 24, flow.observation_point.into());
     }
     if dropped {
-        wire::number(out, 25, flow.sub_type.into());
+        wire::number(out, 25, flow.drop_reason().into());
     }
     if let Some(is_reply) = flow.is_reply.as_option() {
         wire::nested(out, 26, |out| wire::number(out, 1, is_reply.into()));
@@ -216,13 +214,8 @@ fn write_flow(out: &mut Vec<u8>, sequence: u64, flow: &Flow, node_name: &str, no
         wire::number(out, 36, flow.trace_reason.into());
     }
     out.extend_from_slice(node_fields);
-    wire::nested(out, 100_000, |out| {
-        summary::packet(out, flow);
-        if let Some(site) = &flow.drop {
-            drop_text(out, site);
-        }
-    });
-    extensions(out, flow);
+    wire::nested(out, 100_000, |out| summary_text(out, flow));
+    extensions::write(out, flow);
 }
 
 fn timestamp(out: &mut Vec<u8>, time_ns: i64) {
@@ -291,118 +284,41 @@ fn layer4(out: &mut Vec<u8>, flow: &Flow) {
     });
 }
 
-/// `; NETFILTER_DROP at nf_hook_slow+0xab`
-fn drop_text(out: &mut Vec<u8>, site: &DropSite) {
-    out.extend_from_slice(b"; ");
-    out.extend_from_slice(site.kernel_reason.as_bytes());
-    if let Ok(location) = &site.location {
-        out.extend_from_slice(b" at ");
-        out.extend_from_slice(location.as_bytes());
-    }
-}
-
-/// What Hubble has no field for, as a `google.protobuf.Struct`: the one type for which its clients need no descriptor.
-/// Keys are sorted; unknown and zero values are left out.
-fn extensions(out: &mut Vec<u8>, flow: &Flow) {
-    let known = flow.packets != 0
-        || flow.bytes != 0
-        || flow.first_ns != 0
-        || flow.frontend_ip.is_some()
-        || flow.drop.is_some()
-        || flow.notes != Notes::default()
-        || flow.retransmits != 0;
-    if !known {
-        return;
-    }
-    wire::nested(out, 150_000, |out| {
-        wire::text(out, 1, "type.googleapis.com/google.protobuf.Struct");
-        wire::nested(out, 2, |out| {
-            count(out, "bytes", flow.bytes);
-            if flow.first_ns != 0 {
-                entry(out, "first_seen", |out| wire::nested(out, 3, |out| rfc3339(out, flow.first_ns)));
-            }
-            if let Some(ip) = flow.frontend_ip {
-                entry(out, "frontend", |out| {
-                    wire::nested(out, 3, |out| {
-                        let _ = write!(out, "{}", std::net::SocketAddr::new(ip, flow.frontend_port));
-                    });
-                });
-            }
-            if let Some(site) = &flow.drop {
-                string(out, "kernel_drop_reason", &site.kernel_reason);
-                match &site.location {
-                    Ok(location) => string(out, "kernel_location", location),
-                    Err(why) => string(out, "kernel_location_missing", why),
-                }
-            }
-            if flow.notes != Notes::default() {
-                entry(out, "notes", |out| wire::nested(out, 6, |out| notes(out, flow.notes)));
-            }
-            count(out, "packets", flow.packets);
-            count(out, "retransmits", flow.retransmits.into());
-        });
-    });
-}
-
-const NOTE_NAMES: [(Notes, &str); 5] = [
-    (Notes::OPENER_GUESSED, "opener_guessed"),
-    (Notes::FRAGMENT, "fragment"),
-    (Notes::CONNECT_FAILED, "connect_failed"),
-    (Notes::SUM, "sum"),
-    (Notes::FINAL, "final"),
-];
-
-fn notes(out: &mut Vec<u8>, notes: Notes) {
-    for (note, name) in NOTE_NAMES {
-        if notes.has(note) {
-            wire::nested(out, 1, |out| wire::bytes(out, 3, name.as_bytes()));
+/// `TCP Flags: SYN; NETFILTER_DROP at nf_hook_slow+0xab`; a later fragment is bare IP.
+fn summary_text(out: &mut Vec<u8>, flow: &Flow) {
+    let protocol = if flow.notes.has(Notes::FRAGMENT) { 0 } else { flow.protocol };
+    let packet =
+        Packet::from_numbers(flow.ip_version, protocol, flow.tcp_flags, flow.icmp_type, flow.icmp_code);
+    // Writing to a Vec can't fail.
+    let _ = summary::write(packet, &mut wire::Text(out));
+    if let Some(site) = &flow.drop {
+        out.extend_from_slice(b"; ");
+        out.extend_from_slice(site.kernel_reason.as_bytes());
+        if let Ok(location) = &site.location {
+            out.extend_from_slice(b" at ");
+            out.extend_from_slice(location.as_bytes());
         }
     }
 }
 
-/// One entry of a Struct's map; `value` writes the field of `google.protobuf.Value`.
-fn entry(out: &mut Vec<u8>, key: &str, value: impl FnOnce(&mut Vec<u8>)) {
-    wire::nested(out, 1, |out| {
-        wire::bytes(out, 1, key.as_bytes());
-        wire::nested(out, 2, value);
-    });
-}
-
-fn string(out: &mut Vec<u8>, key: &str, value: &str) {
-    entry(out, key, |out| wire::bytes(out, 3, value.as_bytes()));
-}
-
-/// A JSON number: exact up to 2^53.
-fn count(out: &mut Vec<u8>, key: &str, value: u64) {
-    if value != 0 {
-        entry(out, key, |out| wire::double(out, 2, value as f64));
-    }
-}
-
-fn rfc3339(out: &mut Vec<u8>, time_ns: i64) {
-    if let Ok(time) = jiff::Timestamp::from_nanosecond(time_ns.into()) {
-        let _ = write!(out, "{time}");
-    }
-}
-
-/// Writing to a Vec can't fail.
 fn ip_text(out: &mut Vec<u8>, ip: IpAddr) {
     match ip {
         IpAddr::V4(ip) => {
+            // The formatter of the standard library takes several times as long.
+            let (mut text, mut len) = ([b'.'; 15], 0);
             for (index, octet) in ip.octets().into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b'.');
+                len += usize::from(index > 0);
+                for (least, digit) in [(100, octet / 100), (10, octet / 10 % 10), (0, octet % 10)] {
+                    if octet >= least {
+                        text[len] = b'0' + digit;
+                        len += 1;
+                    }
                 }
-                if octet >= 100 {
-                    out.push(b'0' + octet / 100);
-                }
-                if octet >= 10 {
-                    out.push(b'0' + octet / 10 % 10);
-                }
-                out.push(b'0' + octet % 10);
             }
+            out.extend_from_slice(&text[..len]);
         }
         IpAddr::V6(ip) => {
+            // Writing to a Vec can't fail.
             let _ = write!(out, "{ip}");
         }
     }
@@ -410,10 +326,10 @@ fn ip_text(out: &mut Vec<u8>, ip: IpAddr) {
 
 fn mac(out: &mut Vec<u8>, mac: [u8; 6]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    for (index, byte) in mac.into_iter().enumerate() {
-        if index > 0 {
-            out.push(b':');
-        }
-        out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    let mut text = [b':'; 17];
+    for (place, byte) in text.chunks_mut(3).zip(mac) {
+        place[0] = HEX[usize::from(byte >> 4)];
+        place[1] = HEX[usize::from(byte & 15)];
     }
+    out.extend_from_slice(&text);
 }

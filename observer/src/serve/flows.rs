@@ -28,6 +28,8 @@ const PATH: &str = "/observer.Observer/GetFlows";
 /// What a server turns down.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Connections at a time, unix and TCP together; the control socket has as many of its own.
+    pub connections: usize,
     /// GetFlows streams at a time, over all connections.
     pub streams: usize,
     /// HTTP/2 streams of one connection.
@@ -38,7 +40,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { streams: 1000, streams_per_connection: 100, message_bytes: 4 << 20 }
+        Self { connections: 1024, streams: 1000, streams_per_connection: 100, message_bytes: 4 << 20 }
     }
 }
 

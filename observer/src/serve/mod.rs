@@ -1,14 +1,28 @@
 //! Hubble's gRPC API over the store, on a unix socket and TCP, and the control service on a socket of its own.
+//!
+//! What clients may take is bounded:
+//!
+//! | what | default | beyond it |
+//! |---|---|---|
+//! | connections (unix and TCP together; as many again for control) | 1,024 | closed at once, [`Server::refused_connections`] |
+//! | GetFlows streams, over all connections | 1,000 | RESOURCE_EXHAUSTED |
+//! | HTTP/2 streams of a connection | 100 | the client waits, as HTTP/2 has it |
+//! | a request message | 4 MiB | OUT_OF_RANGE |
+//! | request headers | 16 KiB | the stream is refused |
+//! | filters of a request | those of `observer_proto::filter` | INVALID_ARGUMENT |
+//! | flows that a reader is behind | the store's capacity | they are lost to it, and it is told how many |
+//! | a client without a sign of life | 20 s | its connection ends |
 
 mod api;
+mod connections;
 mod control;
 pub mod encode;
+mod extensions;
 mod flows;
 pub mod mask;
 pub mod query;
 mod sockets;
 mod stream;
-mod summary;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -20,6 +34,7 @@ pub use flows::Limits;
 
 use crate::store::Store;
 use api::Api;
+use connections::Places;
 use control::{ControlApi, StatsApi};
 use encode::Encoder;
 use flows::{Shared, WithFlows};
@@ -33,7 +48,10 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
@@ -153,6 +171,7 @@ pub struct Server {
     shutdown: watch::Sender<bool>,
     tasks: JoinSet<Result<(), tonic::transport::Error>>,
     tcp: Option<SocketAddr>,
+    refused: Arc<AtomicU64>,
     _files: [SocketFile; 2],
 }
 
@@ -160,6 +179,11 @@ impl Server {
     /// The TCP address listened on, with the port that the system chose for port 0.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         self.tcp
+    }
+
+    /// Connections that were closed because there were [`Limits::connections`] already.
+    pub fn refused_connections(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Ends every stream with UNAVAILABLE and waits for that, 2 s at most.
@@ -226,15 +250,23 @@ pub async fn start(
         // An error means that the handle is gone: the same.
         let _ = ending.wait_for(|down| *down).await;
     };
-    if let Some((_, listener)) = tcp {
+    let refused = Arc::new(AtomicU64::new(0));
+    let places = || Places::new(config.limits.connections, Arc::clone(&refused));
+    // Clients of flows can't take the places of those who control.
+    let (hubble_places, control_places) = (places(), places());
+    if let Some((address, listener)) = tcp {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = hubble_places.clone().limit(incoming, address);
         tasks.spawn(grpc(routes.clone()).serve_with_incoming_shutdown(incoming, ended(ending.clone())));
     }
-    for (listener, routes) in [(hubble, routes), (control, control_routes)] {
-        let incoming = UnixListenerStream::new(listener);
+    for (listener, path, places, routes) in [
+        (hubble, config.socket, hubble_places, routes),
+        (control, config.control_socket, control_places, control_routes),
+    ] {
+        let incoming = places.limit(UnixListenerStream::new(listener), path.display().to_string());
         tasks.spawn(grpc(routes).serve_with_incoming_shutdown(incoming, ended(ending.clone())));
     }
-    Ok(Server { shutdown, tasks, tcp: tcp_address, _files: [hubble_file, control_file] })
+    Ok(Server { shutdown, tasks, tcp: tcp_address, refused, _files: [hubble_file, control_file] })
 }
 
 fn bind(path: &std::path::Path, access: Access<'_>) -> Result<(UnixListener, SocketFile), ServeError> {

@@ -91,11 +91,11 @@ impl FlowView for View<'_> {
     }
 
     fn drop_reason_desc(&self) -> i32 {
-        if self.flow.event_type == 1 { self.flow.sub_type.into() } else { 0 }
+        if self.flow.is_drop() { self.flow.drop_reason().into() } else { 0 }
     }
 
     fn event_type(&self) -> (i32, i32) {
-        (self.flow.event_type.into(), self.flow.sub_type.into())
+        (self.flow.event_type.into(), self.flow.event_sub_type().into())
     }
 
     fn is_reply(&self) -> Option<bool> {

@@ -6,6 +6,7 @@ const FIXED64: u32 = 1;
 pub(super) const LENGTH: u32 = 2;
 const FIXED32: u32 = 5;
 
+#[inline]
 pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -33,6 +34,7 @@ pub(super) fn double(out: &mut Vec<u8>, field: u32, value: f64) {
 }
 
 /// A string, bytes or encoded message, also when it is empty.
+#[inline]
 pub(super) fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
     tag(out, field, LENGTH);
     varint(out, value.len() as u64);
@@ -57,10 +59,24 @@ pub(super) fn nested(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<
         out[at] = len as u8;
         return;
     }
-    // Rarely: the length takes more than the byte kept for it.
-    let mut prefix = Vec::with_capacity(4);
-    varint(&mut prefix, len as u64);
-    out.splice(at..=at, prefix);
+    // The length takes more than the byte kept for it.
+    let more = len.ilog2() as usize / 7;
+    out.resize(out.len() + more, 0);
+    out.copy_within(at + 1..at + 1 + len, at + 1 + more);
+    for (place, byte) in out[at..=at + more].iter_mut().enumerate() {
+        let continues = if place < more { 0x80 } else { 0 };
+        *byte = (len >> (7 * place)) as u8 & 0x7f | continues;
+    }
+}
+
+/// Appends text that others format.
+pub(super) struct Text<'a>(pub(super) &'a mut Vec<u8>);
+
+impl std::fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
 }
 
 /// One field of an encoded message.
@@ -105,4 +121,20 @@ fn read_varint(input: &[u8]) -> Option<(u64, &[u8])> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_all_sizes_stand_in_front() {
+        for len in [0, 1, 127, 128, 129, 16_383, 16_384, 2_097_151, 2_097_152] {
+            let content = vec![7; len];
+            let (mut nested, mut plain) = (vec![1, 2], vec![1, 2]);
+            super::nested(&mut nested, 100_000, |out| out.extend_from_slice(&content));
+            bytes(&mut plain, 100_000, &content);
+            assert!(nested == plain, "{len} bytes");
+        }
+    }
 }

@@ -179,14 +179,14 @@ fn address<T>(shared: &Arc<T>) -> usize {
     Arc::as_ptr(shared).addr()
 }
 
-/// What an endpoint takes on the heap, by and large: strings are counted by length.
+/// What an endpoint takes on the heap, by and large: strings are counted by length, and twice, because the encoded form
+/// has them again. Labels are counted for each endpoint that shares them, which is on the safe side.
 fn endpoint_bytes(endpoint: &Endpoint) -> usize {
-    let labels: usize = endpoint.labels.iter().map(|label| label.len() + size_of::<String>()).sum();
+    let labels: usize = endpoint.labels.iter().map(|label| 2 * label.len() + size_of::<String>()).sum();
+    let workloads: usize =
+        endpoint.workloads.iter().map(|w| size_of_val(w) + 2 * (w.kind.len() + w.name.len())).sum();
     size_of::<Endpoint>()
         + labels
-        + endpoint.encoded.len()
-        + endpoint.cluster.len()
-        + endpoint.namespace.len()
-        + endpoint.pod_name.len()
-        + endpoint.workloads.iter().map(|w| size_of_val(w) + w.kind.len() + w.name.len()).sum::<usize>()
+        + workloads
+        + 2 * (endpoint.cluster.len() + endpoint.namespace.len() + endpoint.pod_name.len())
 }

@@ -239,7 +239,7 @@ fn what_is_no_pod_has_a_reserved_or_cidr_identity() {
     }
     let office = cache.lookup(ip("10.1.2.3"), 1);
     let labels = ["cidr:10.1.2.0/24", "cidrgroup:io.cilium.policy.cidrgroupname/office=", "reserved:world"];
-    assert_eq!(office.labels, labels);
+    assert_eq!(*office.labels, labels);
     assert_eq!(cache.node_addresses(), [ip("192.168.0.1")]);
 }
 

@@ -98,7 +98,7 @@ fn in_node(lab: &Lab) {
     for address in ["10.77.0.2", "fd00:77::2"] {
         let pod = cache.lookup(ip(address), now_ns());
         assert_eq!((pod.namespace.as_str(), &pod.pod_name), ("netns", &lab.pod), "{address}");
-        assert_eq!(pod.labels, [label.as_str()]);
+        assert_eq!(*pod.labels, [label.as_str()]);
         assert_eq!(pod.identity, identity::candidate(std::slice::from_ref(&label), 0));
         assert!(pod.local && pod.id != 0);
     }

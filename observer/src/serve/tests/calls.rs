@@ -349,3 +349,37 @@ async fn tcp_needs_insecure_and_streams_are_limited() {
     drop(first);
     server.shutdown().await;
 }
+
+#[tokio::test]
+async fn connections_are_limited_and_a_place_is_free_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _writer) = Store::new(StoreConfig::default());
+    let mut config = config(directory.path());
+    config.limits.connections = 1;
+    let server = start(config, store, Arc::new(Capture)).await.unwrap();
+    let connect = |socket: &str| {
+        let path = directory.path().join(socket);
+        tonic::transport::Endpoint::from_shared(format!("unix://{}", path.display())).unwrap()
+    };
+    let mut first = ObserverClient::new(connect("hubble.sock").connect().await.unwrap());
+    first.server_status(ServerStatusRequest {}).await.unwrap();
+
+    let mut second = tokio::net::UnixStream::connect(directory.path().join("hubble.sock")).await.unwrap();
+    let read = tokio::io::AsyncReadExt::read(&mut second, &mut [0; 1]).await;
+    assert_eq!(read.unwrap_or(0), 0, "closed without a word");
+    assert_eq!(server.refused_connections(), 1);
+    let mut control = ControlClient::new(connect("control.sock").connect().await.unwrap());
+    control.capture_status(CaptureStatusRequest {}).await.unwrap();
+
+    // The server notices the end in its own time; until then it refuses, which is an answer to wait for.
+    drop(first);
+    loop {
+        if let Ok(channel) = connect("hubble.sock").connect().await
+            && ObserverClient::new(channel).server_status(ServerStatusRequest {}).await.is_ok()
+        {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    server.shutdown().await;
+}

@@ -59,7 +59,7 @@ fn pod(name: &str, labels: usize) -> Arc<Endpoint> {
         pod_name: name.into(),
         ..Endpoint::default()
     };
-    Arc::new(endpoint.encode())
+    Arc::new(endpoint)
 }
 
 /// What a drop of a pod's packet looks like.
@@ -75,7 +75,6 @@ pub(super) fn dropped() -> Flow {
         ip_version: 4,
         tcp_flags: 0x12,
         event_type: 1,
-        sub_type: 133,
         verdict: 2,
         direction: 1,
         ethernet: true,
@@ -131,22 +130,92 @@ fn a_drop_has_every_field_where_hubble_has_it() {
     assert_eq!(flow.node_labels, ["a=b", "zone="]);
     assert_eq!(flow.emitter, Some(proto::Emitter { name: "Observer".into(), version: "0.1.0".into() }));
     assert_eq!(flow.summary, "TCP Flags: SYN, ACK; NETFILTER_DROP at nf_hook_slow+0xab");
-    let any = flow.extensions.unwrap();
-    assert_eq!(any.type_url, "type.googleapis.com/google.protobuf.Struct");
-    let values = prost_types::Struct::decode(any.value.as_slice()).unwrap().fields;
-    let text: Vec<_> = values.iter().map(|(key, value)| format!("{key}={}", show(value))).collect();
     assert_eq!(
-        text,
+        extensions(&flow),
         [
             "bytes=180",
             "first_seen=2026-01-05T10:15:30Z",
             "frontend=10.96.0.10:80",
             "kernel_drop_reason=NETFILTER_DROP",
             "kernel_location=nf_hook_slow+0xab",
-            "notes=[opener_guessed sum]",
+            "opener_guessed=true",
             "packets=3",
+            "sum=true",
         ]
     );
+}
+
+#[test]
+fn a_flow_has_the_facts_that_it_knows_in_extensions() {
+    let flow = Flow {
+        event_type: 4,
+        packets: 12,
+        bytes: 1 << 40,
+        first_ns: 1_767_608_130_000_001_000,
+        retransmits: 2,
+        notes: Notes(Notes::FRAGMENT.0 | Notes::CONNECT_FAILED.0 | Notes::FINAL.0),
+        frontend_ip: Some("2001:db8::1".parse().unwrap()),
+        frontend_port: 443,
+        ..crate::flow::test_flow()
+    };
+    assert_eq!(
+        extensions(&wire_flow(encode(1, &flow, &[]))),
+        [
+            "bytes=1099511627776",
+            "connect_failed=true",
+            "final=true",
+            "first_seen=2026-01-05T10:15:30.000001Z",
+            "fragment=true",
+            "frontend=[2001:db8::1]:443",
+            "packets=12",
+            "retransmits=2",
+        ]
+    );
+    assert_eq!(wire_flow(encode(1, &crate::flow::test_flow(), &[])).extensions, None);
+}
+
+#[test]
+#[expect(deprecated, reason = "Hubble still fills the field")]
+fn a_drop_without_a_location_says_why() {
+    let site = |hubble_reason, location| {
+        Some(Arc::new(DropSite { kernel_reason: "NO_SOCKET".into(), hubble_reason, location }))
+    };
+    let flow = Flow { tcp_flags: 2, drop: site(178, Err("no symbols")), ..dropped() };
+    let flow = wire_flow(encode(1, &flow, &[]));
+    assert_eq!(flow.summary, "TCP Flags: SYN; NO_SOCKET");
+    let texts = extensions(&flow);
+    assert!(texts.contains(&"kernel_location_unknown=no symbols".to_owned()), "{texts:?}");
+    assert!(!texts.iter().any(|text| text.starts_with("kernel_location=")), "{texts:?}");
+
+    let flow = Flow { sub_type: 9, drop: site(300, Ok("tcp_v4_rcv+0x1".into())), ..dropped() };
+    let flow = wire_flow(encode(1, &flow, &[]));
+    assert_eq!(flow.drop_reason_desc, 300);
+    assert_eq!(flow.event_type, Some(proto::CiliumEventType { r#type: 1, sub_type: 300 % 256 }));
+}
+
+#[test]
+#[expect(deprecated, reason = "Hubble still fills the field")]
+fn summaries_are_in_hubbles_words() {
+    for (ip_version, protocol, icmp_type, notes, expected) in [
+        (4, 1, 8, Notes::default(), "ICMPv4 EchoRequest"),
+        (6, 58, 135, Notes::default(), "ICMPv6 NeighborSolicitation"),
+        (4, 2, 0x16, Notes::default(), "IGMP IGMPv2 Membership Report"),
+        (4, 17, 0, Notes::default(), "UDP"),
+        (4, 17, 0, Notes::FRAGMENT, "IPv4"),
+        (6, 6, 0, Notes::FRAGMENT, "IPv6"),
+        (0, 0, 0, Notes::default(), "Ethernet"),
+    ] {
+        let flow = Flow { protocol, ip_version, icmp_type, notes, ..crate::flow::test_flow() };
+        assert_eq!(wire_flow(encode(1, &flow, &[])).summary, expected);
+    }
+}
+
+/// The Struct's entries as `key=value`.
+fn extensions(flow: &proto::Flow) -> Vec<String> {
+    let any = flow.extensions.as_ref().unwrap();
+    assert_eq!(any.type_url, "type.googleapis.com/google.protobuf.Struct");
+    let values = prost_types::Struct::decode(any.value.as_slice()).unwrap().fields;
+    values.iter().map(|(key, value)| format!("{key}={}", show(value))).collect()
 }
 
 fn show(value: &prost_types::Value) -> String {
@@ -154,7 +223,7 @@ fn show(value: &prost_types::Value) -> String {
     match value.kind.as_ref().unwrap() {
         Kind::NumberValue(n) => n.to_string(),
         Kind::StringValue(s) => s.clone(),
-        Kind::ListValue(list) => format!("[{}]", list.values.iter().map(show).collect::<Vec<_>>().join(" ")),
+        Kind::BoolValue(b) => b.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -264,7 +333,7 @@ proptest! {
         prop_assert_eq!(wire.verdict, i32::from(flow.verdict));
         prop_assert_eq!(wire.is_reply, flow.is_reply.as_option());
         prop_assert_eq!(wire.traffic_direction, i32::from(flow.direction));
-        prop_assert_eq!(wire.source.unwrap(), proto::Endpoint::decode(flow.source.encoded.as_slice()).unwrap());
+        prop_assert_eq!(wire.source.unwrap(), proto::Endpoint::decode(flow.source.encoded()).unwrap());
         let time = wire.time.unwrap();
         prop_assert_eq!(i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos), i128::from(flow.time_ns));
         prop_assert_eq!(wire.interface.is_some(), flow.link.is_some());

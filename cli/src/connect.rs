@@ -56,9 +56,12 @@ impl Target {
         Ok(Self { endpoint, named_by })
     }
 
-    /// The daemon's control socket.
-    pub(crate) fn control(path: &str) -> Result<Self, String> {
-        let endpoint = Endpoint::parse(path).map_err(|e| e.to_string())?;
+    /// The daemon's control socket: the given one, else the one beside the server's socket, else the usual one.
+    pub(crate) fn control(given: Option<&str>, args: &ServerArgs) -> Result<Self, String> {
+        let endpoint = match given {
+            Some(path) => Endpoint::parse(path).map_err(|e| format!("--control-socket: {e}"))?,
+            None => Self::choose(args)?.endpoint.control_socket(),
+        };
         Ok(Self { endpoint, named_by: NamedBy::Flag("--control-socket") })
     }
 

@@ -5,8 +5,9 @@ use crate::{
     args::{Flows, ServerArgs},
     connect::Target,
     hint,
-    output::Output,
-    print, rpc, select,
+    output::{self, Output},
+    print::Printer,
+    rpc, select,
 };
 use observer_proto::observer::{
     GetFlowsResponse, get_flows_response::ResponseTypes, observer_client::ObserverClient,
@@ -16,6 +17,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
+use tokio::signal::unix::{SignalKind, signal};
 use tonic::{Code, Streaming};
 
 /// How long nothing may match before the hint.
@@ -25,7 +27,7 @@ const HINT_AFTER: Duration = Duration::from_secs(5);
 const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
 pub(crate) async fn run(server: &ServerArgs, flows: Flows) -> Result<(), Failure> {
-    let options = print::Options::new(&flows.format)?;
+    let mut printer = Printer::new(&flows.format, flows.messages, flows.select.follow)?;
     let request = select::request(&flows.select, flows.filters.clone())?;
     let target = Target::choose(server)?;
     let mut out = Output::new(request.follow);
@@ -41,7 +43,7 @@ pub(crate) async fn run(server: &ServerArgs, flows: Flows) -> Result<(), Failure
             Err(status) if status.code() == Code::Cancelled => return Ok(()),
             Err(status) => return Err(Failure::Text(rpc::text(&status))),
         };
-        let matched = show(stream, &options, &mut out, hint.as_mut()).await?;
+        let matched = show(stream, &mut printer, &mut out, hint.as_mut()).await?;
         // An answer that is empty at once deserves the hint as much as a silent stream.
         if matched == Matched::Nothing && wants_hint {
             hint::say(hint.await);
@@ -51,9 +53,19 @@ pub(crate) async fn run(server: &ServerArgs, flows: Flows) -> Result<(), Failure
     tokio::select! {
         result = shown => result?,
         // Hubble's rule: an interrupted observe has done its work.
-        _ = tokio::signal::ctrl_c() => {}
+        result = ended_by_signal() => result?,
+        () = output::reader_gone() => return Err(Failure::PipeClosed),
     }
+    printer.finish(&mut out)?;
     Ok(out.flush()?)
+}
+
+async fn ended_by_signal() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result,
+        _ = terminate.recv() => Ok(()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +77,7 @@ enum Matched {
 
 async fn show(
     mut stream: Streaming<GetFlowsResponse>,
-    options: &print::Options,
+    printer: &mut Printer,
     out: &mut Output,
     mut hint: std::pin::Pin<&mut impl Future<Output = Option<String>>>,
 ) -> Result<Matched, Failure> {
@@ -96,12 +108,13 @@ async fn show(
                 if matches!(response.response_types, Some(ResponseTypes::Flow(_))) {
                     matched = Matched::Something;
                 }
-                print::response(&response, options, out, &mut io::stderr().lock())?;
+                printer.response(&response, out, &mut io::stderr().lock())?;
             }
             Ok(None) => return Ok(matched),
             Err(status) if status.code() == Code::Cancelled => return Ok(Matched::Something),
             Err(status) => {
                 // What came before the error was asked for, too.
+                printer.finish(out)?;
                 out.flush()?;
                 return Err(Failure::Text(rpc::text(&status)));
             }

@@ -1,12 +1,12 @@
 //! Why a filter may match nothing: what the server has seen, and which names of the filter it does not know.
 
-use crate::numbers::grouped;
 use observer_proto::{
     filter::FilterLists,
     observer::{
         GetFlowsRequest, ServerStatusRequest, get_flows_response::ResponseTypes,
         observer_client::ObserverClient,
     },
+    text::status::grouped,
 };
 use prost_types::FieldMask;
 use std::{collections::BTreeSet, time::Duration};

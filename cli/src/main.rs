@@ -5,13 +5,11 @@ mod args;
 mod connect;
 mod flows;
 mod hint;
-mod numbers;
 mod output;
 mod print;
 mod rpc;
 mod select;
 mod status;
-mod times;
 
 use std::process::ExitCode;
 

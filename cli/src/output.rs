@@ -1,7 +1,12 @@
 //! Standard output: when it is flushed, and what becomes of a reader that has gone.
 
 use crate::Failure;
-use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write};
+use std::{
+    future::pending,
+    io::{self, BufWriter, IsTerminal as _, Stdout, Write},
+    os::fd::AsFd as _,
+};
+use tokio::{io::Interest, net::unix::pipe};
 
 /// Enough for a few hundred lines a system call.
 const BUFFER: usize = 64 * 1024;
@@ -32,6 +37,18 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         self.dirty = false;
         self.out.flush()
+    }
+}
+
+/// Ends when the reader of a pipe on standard output has gone: with no flow to write, nothing else would tell. Never
+/// ends where standard output is something else.
+pub(crate) async fn reader_gone() {
+    // A copy that is only watched: it stays in the mode that standard output is in. Regular files can't be watched;
+    // they have no reader either.
+    let watched = io::stdout().as_fd().try_clone_to_owned().and_then(pipe::Sender::from_owned_fd_unchecked);
+    let Ok(watched) = watched else { return pending().await };
+    if watched.ready(Interest::ERROR).await.is_err() {
+        pending::<()>().await;
     }
 }
 

@@ -1,16 +1,27 @@
-//! How a response becomes a line. The only place that knows which printer does it, so that the shared printers of
-//! `observer_proto` can take over by changing the two functions at the end.
+//! Which printer a response goes to, and on which stream it comes out.
 
-use crate::args::FormatArgs;
-use observer_proto::observer::{GetFlowsResponse, get_flows_response::ResponseTypes};
-use observer_proto::relay::NodeState;
+use crate::args::{FormatArgs, MessageArgs};
+use observer_proto::{
+    json::{self, MessageType},
+    observer::GetFlowsResponse,
+    text::{self, Dict, Stream, Table},
+    time::TimeFormat,
+};
+use prost::{Message as _, Name as _};
 use std::io::{self, Write};
 
-/// The formats of flows.
+/// Switches `-o json` to the form of the oldest Hubble, which had no response around a flow.
+const COMPAT: (&str, &str) = ("HUBBLE_COMPAT", "legacy-json-output");
+
+/// The value of `--output`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Compact,
+    Dict,
     Json,
+    /// JSON that no compatibility switch changes.
+    JsonPb,
+    Table,
 }
 
 impl Format {
@@ -18,125 +29,123 @@ impl Format {
     pub(crate) fn named(name: &str) -> Result<Self, String> {
         match name {
             "compact" => Ok(Self::Compact),
-            "json" | "jsonpb" | "JSON" => Ok(Self::Json),
-            "dict" | "tab" | "table" => {
-                Err(format!("output format {name} is not built in yet; use compact or json"))
-            }
+            "dict" => Ok(Self::Dict),
+            "json" | "JSON" => Ok(Self::Json),
+            "jsonpb" => Ok(Self::JsonPb),
+            "tab" | "table" => Ok(Self::Table),
             _ => Err(format!("invalid output format: {name}")),
         }
     }
 }
 
-/// What the printers need to know.
-#[expect(dead_code, reason = "read by the shared printers, which are not called yet")]
-#[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "one per flag")]
-pub(crate) struct Options {
-    pub(crate) format: Format,
-    pub(crate) time_format: String,
-    pub(crate) node_name: bool,
-    /// Names in place of addresses.
-    pub(crate) names: bool,
-    pub(crate) color: bool,
-    /// Also what relays say without being asked.
-    pub(crate) debug: bool,
-    pub(crate) silent_errors: bool,
+enum Layout {
+    Compact,
+    Dict(Dict),
+    /// Rows wait for the end, their widths are not known before.
+    Table(Table),
+    Json {
+        kind: MessageType,
+        legacy: bool,
+        writer: json::Writer,
+        encoded: Vec<u8>,
+        line: Vec<u8>,
+    },
 }
 
-impl Options {
-    pub(crate) fn new(args: &FormatArgs) -> Result<Self, String> {
-        Ok(Self {
-            format: Format::named(&args.output)?,
-            time_format: args.time_format.clone(),
-            node_name: args.print_node_name,
-            names: args.ip_translation && !args.numeric,
-            color: crate::output::color(&args.color),
-            debug: args.debug,
-            silent_errors: args.silent_errors,
-        })
+/// Prints the responses of one stream.
+pub(crate) struct Printer {
+    layout: Layout,
+    options: text::Options,
+    silent_errors: bool,
+    /// The record being written; its memory is used again.
+    text: String,
+}
+
+impl Printer {
+    /// The error is Hubble's text.
+    pub(crate) fn new(args: &FormatArgs, messages: MessageArgs, follow: bool) -> Result<Self, String> {
+        let options = text::Options {
+            colors: crate::output::color(&args.color),
+            translate: args.ip_translation && !args.numeric,
+            node_names: args.print_node_name,
+            policy_names: args.print_policy_names,
+            debug: messages.debug,
+            time: TimeFormat::named(&args.time_format),
+        };
+        let layout = match Format::named(&args.output)? {
+            Format::Compact => Layout::Compact,
+            Format::Dict => Layout::Dict(Dict::new(options)),
+            Format::Table if follow => {
+                return Err("table output format is not compatible with follow mode".to_owned());
+            }
+            Format::Table => Layout::Table(Table::flows(options)),
+            format @ (Format::Json | Format::JsonPb) => {
+                let name = GetFlowsResponse::full_name();
+                let legacy =
+                    format == Format::Json && std::env::var_os(COMPAT.0).is_some_and(|v| v == COMPAT.1);
+                Layout::Json {
+                    kind: MessageType::named(&name).ok_or_else(|| format!("no descriptor of {name}"))?,
+                    legacy,
+                    writer: json::Writer::new(),
+                    encoded: Vec::new(),
+                    line: Vec::new(),
+                }
+            }
+        };
+        Ok(Self { layout, options, silent_errors: messages.silent_errors, text: String::new() })
     }
-}
 
-/// Writes one response: flows and lost events to `out`, what a relay says of its nodes to `err`.
-pub(crate) fn response(
-    response: &GetFlowsResponse,
-    options: &Options,
-    out: &mut impl Write,
-    err: &mut impl Write,
-) -> io::Result<()> {
-    match &response.response_types {
-        Some(ResponseTypes::NodeStatus(status)) => {
-            let problem = [NodeState::NodeUnavailable, NodeState::NodeError].contains(&status.state_change());
-            if options.silent_errors || !(problem || options.debug) {
+    /// Writes one response: flows and lost events to `out`, what a relay says of its nodes to `err`.
+    pub(crate) fn response(
+        &mut self,
+        response: &GetFlowsResponse,
+        out: &mut impl Write,
+        err: &mut impl Write,
+    ) -> io::Result<()> {
+        match text::stream(response, self.options.debug) {
+            Some(Stream::Out) => self.record(response, Stream::Out, out),
+            Some(Stream::Err) if !self.silent_errors => self.record(response, Stream::Err, err),
+            Some(Stream::Err) | None => Ok(()),
+        }
+    }
+
+    fn record(&mut self, response: &GetFlowsResponse, stream: Stream, to: &mut impl Write) -> io::Result<()> {
+        self.text.clear();
+        match (&mut self.layout, stream) {
+            (Layout::Json { kind, legacy, writer, encoded, line }, _) => {
+                line.clear();
+                if *legacy {
+                    if !json::legacy(writer, response, line).map_err(io::Error::other)? {
+                        return Ok(());
+                    }
+                } else {
+                    encoded.clear();
+                    response.encode(encoded).map_err(io::Error::other)?;
+                    writer.write(*kind, encoded, line).map_err(io::Error::other)?;
+                }
+                line.push(b'\n');
+                return to.write_all(line);
+            }
+            (Layout::Table(table), Stream::Out) => {
+                table.flows_response(response);
                 return Ok(());
             }
-            line(response, options, err)
+            (Layout::Dict(dict), _) => dict.flows_response(response, &mut self.text),
+            (Layout::Compact, _) | (Layout::Table(_), Stream::Err) => {
+                text::flows_response(self.options, response, &mut self.text)
+            }
         }
-        Some(_) => line(response, options, out),
-        None => Ok(()),
+        .map_err(io::Error::other)?;
+        to.write_all(self.text.as_bytes())
     }
-}
 
-fn line(response: &GetFlowsResponse, options: &Options, out: &mut impl Write) -> io::Result<()> {
-    match options.format {
-        Format::Json => json(response, "observer.GetFlowsResponse", out),
-        Format::Compact => compact(response, options, out),
+    /// Writes what waited for the end.
+    pub(crate) fn finish(&mut self, out: &mut impl Write) -> io::Result<()> {
+        if let Layout::Table(table) = &self.layout {
+            self.text.clear();
+            table.write(&mut self.text).map_err(io::Error::other)?;
+            out.write_all(self.text.as_bytes())?;
+        }
+        Ok(())
     }
-}
-
-/// A message as one line of JSON, with the field names of the `.proto` files.
-pub(crate) fn json(message: &impl prost::Message, full_name: &str, out: &mut impl Write) -> io::Result<()> {
-    use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
-    static POOL: std::sync::OnceLock<Option<DescriptorPool>> = std::sync::OnceLock::new();
-    let descriptor = POOL
-        .get_or_init(|| DescriptorPool::decode(observer_proto::DESCRIPTORS).ok())
-        .as_ref()
-        .and_then(|pool| pool.get_message_by_name(full_name))
-        .ok_or_else(|| io::Error::other(format!("no descriptor of {full_name}")))?;
-    let message =
-        DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).map_err(io::Error::other)?;
-    let options = SerializeOptions::new().use_proto_field_name(true);
-    let mut writer = serde_json::Serializer::new(&mut *out);
-    message.serialize_with_options(&mut writer, &options).map_err(io::Error::other)?;
-    out.write_all(b"\n")
-}
-
-/// A bare line: ends, ports, verdict and summary.
-fn compact(response: &GetFlowsResponse, options: &Options, out: &mut impl Write) -> io::Result<()> {
-    use observer_proto::filter::{FlowView as _, Side};
-    let time = response
-        .time
-        .and_then(|t| jiff::Timestamp::new(t.seconds, t.nanos).ok())
-        .map_or_else(|| "N/A".to_owned(), |t| t.to_string());
-    let text = match &response.response_types {
-        Some(ResponseTypes::Flow(flow)) => {
-            let end = |side| {
-                let host = match flow.endpoint(side) {
-                    Some(e) if options.names && !e.pod_name.is_empty() => {
-                        format!("{}/{}", e.namespace, e.pod_name)
-                    }
-                    _ => flow.ip(side).map(|ip| ip.to_string()).unwrap_or_default(),
-                };
-                flow.port(side).map_or(host.clone(), |port| format!("{host}:{port}"))
-            };
-            let (source, destination) = (end(Side::Source), end(Side::Destination));
-            let ends = match flow.is_reply {
-                Some(true) => format!("{destination} <- {source}"),
-                Some(false) => format!("{source} -> {destination}"),
-                None => format!("{source} <> {destination}"),
-            };
-            #[expect(deprecated, reason = "Hubble's printers read the summary")]
-            let summary = &flow.summary;
-            format!("{time}: {ends} {} ({summary})", flow.verdict().as_str_name())
-        }
-        Some(ResponseTypes::LostEvents(lost)) => {
-            format!("{time} EVENTS LOST: {} {}", lost.source().as_str_name(), lost.num_events_lost)
-        }
-        Some(ResponseTypes::NodeStatus(status)) => {
-            format!("{time} [{}]: {} {}", response.node_name, status.message, status.node_names.join(", "))
-        }
-        None => return Ok(()),
-    };
-    let safe: String = text.chars().filter(|c| !c.is_control()).collect();
-    writeln!(out, "{safe}")
 }

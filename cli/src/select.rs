@@ -1,7 +1,7 @@
 //! Which part of the stream: the selectors' rules and their request.
 
-use crate::{args::SelectArgs, times};
-use observer_proto::{filter::FilterLists, observer::GetFlowsRequest};
+use crate::args::SelectArgs;
+use observer_proto::{filter::FilterLists, observer::GetFlowsRequest, time};
 
 /// What is shown if nothing is said.
 const DEFAULT_LAST: u64 = 20;
@@ -22,16 +22,14 @@ pub(crate) fn request(select: &SelectArgs, filters: FilterLists) -> Result<GetFl
         }
     }
     let now = jiff::Timestamp::now();
-    let time = |name: &str, text: &Option<String>| {
-        text.as_deref()
-            .map(|text| {
-                times::parse(text, now).map_err(|why| format!("failed to parse the {name} time: {why}"))
-            })
+    let moment = |name: &str, text: Option<&str>| {
+        text.map(|text| time::parse(text, now).map(time::to_proto))
             .transpose()
+            .map_err(|why| format!("failed to parse the {name} time: {why}"))
     };
-    let since = time("since", &select.since)?;
+    let since = moment("since", select.since.as_deref())?;
     // With --follow there is no end.
-    let until = time("until", &select.until)?.filter(|_| !select.follow);
+    let until = moment("until", select.until.as_deref())?.filter(|_| !select.follow);
     let number = if select.all {
         u64::MAX
     } else if select.first > 0 {

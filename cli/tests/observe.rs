@@ -1,7 +1,9 @@
 //! The real binary against a server of our own over a unix socket.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping, in its helpers too")]
 
+mod goldens;
 mod server;
+mod terminal;
 
 use observer_proto::{
     flow::{self, LostEvent},
@@ -37,8 +39,11 @@ fn flow(pod: &str) -> GetFlowsResponse {
         pod_name: pod.to_owned(),
         ..flow::Endpoint::default()
     };
+    // Hubble prints the names of an end only where there is an address to stand for.
+    let ip = flow::Ip { source: "10.0.0.1".to_owned(), ..flow::Ip::default() };
     let flow = flow::Flow {
         verdict: flow::Verdict::Forwarded as i32,
+        ip: Some(ip),
         source: Some(source),
         is_reply: Some(false),
         ..flow::Flow::default()
@@ -99,6 +104,7 @@ fn wrong_usage_exits_1_with_one_line() {
         (&["--first", "1", "--last", "1"][..], "cannot set both --first and --last"),
         (&["--first", "1", "--follow"], "cannot set both --first and --follow"),
         (&["-o", "bogus"], "invalid output format: bogus"),
+        (&["-f", "-o", "table"], "table output format is not compatible with follow mode"),
         (&["--bogus"], "unknown flag: --bogus"),
         (&["--not"], "trailing --not found in the arguments"),
         (&["--since", "x"], "failed to parse the since time: failed to convert x to time"),
@@ -136,16 +142,22 @@ fn an_unreachable_server_is_one_line_that_says_what_to_do() {
 }
 
 #[test]
-fn follow_shows_each_flow_at_once_and_ctrl_c_is_success() {
+fn follow_shows_each_flow_at_once_and_ends_well() {
+    use rustix::process::{Pid, Signal, kill_process};
     let server = Server::start(Mock { flows: vec![flow("web-0")], stay: true, ..Mock::default() });
-    let mut child = observe(&server.address(), &["-f"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    // Arrives though the stream stays open and standard output is a pipe.
-    assert!(lines.next().unwrap().unwrap().contains("shop/web-0"));
-    assert_eq!((server.request().number, server.request().follow), (0, true));
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    // `None`: the reader leaves while nothing is being written.
+    for signal in [Some(Signal::INT), Some(Signal::TERM), None] {
+        let mut child = observe(&server.address(), &["-f"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // Arrives though the stream stays open and standard output is a pipe.
+        assert!(lines.next().unwrap().unwrap().contains("shop/web-0"));
+        assert_eq!((server.request().number, server.request().follow), (0, true));
+        match signal {
+            Some(signal) => kill_process(Pid::from_child(&child), signal).unwrap(),
+            None => drop(lines),
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{signal:?}");
+    }
 }
 
 #[test]
@@ -186,10 +198,42 @@ fn status_shows_health_and_figures() {
 fn capture_status_comes_from_the_control_socket() {
     let server = Server::start(Mock::default());
     let path = server.path();
-    let output = run(&server, &["status", "--capture", "--control-socket", path.to_str().unwrap()]);
-    let text = stdout(&output);
-    assert!(text.contains("flows: tcx  attached"), "{text}{}", stderr(&output));
-    assert!(text.contains("made = delivered + lost"), "{text}");
+    // Beside the server's socket, unless it is named.
+    for arguments in
+        [&["status", "--capture"][..], &["status", "--capture", "--control-socket", path.to_str().unwrap()]]
+    {
+        let output = run(&server, arguments);
+        let text = stdout(&output);
+        assert!(text.contains("flows: tcx  attached"), "{text}{}", stderr(&output));
+        assert!(text.contains("made = delivered + lost"), "{text}");
+    }
+    let output = run(&server, &["status", "--capture", "-o", "json"]);
+    assert!(
+        stdout(&output).starts_with(r#"{"hooks":[{"name":"flows: tcx","state":"ATTACHED"}]"#),
+        "{}",
+        stdout(&output)
+    );
+    let output = run(&server, &["status", "--capture", "-o", "dict"]);
+    assert_eq!(stderr(&output), "output format dict is not available with --capture; use compact or json\n");
+}
+
+#[test]
+fn the_hint_is_for_people_only() {
+    let server = Server::start(Mock { known: vec![flow("web-0")], ..Mock::default() });
+    let arguments = ["--from-pod", "shop/wep", "--to-pod", "shop/web"];
+    let mut command = observe(&server.address(), &arguments);
+    let terminal = terminal::open();
+    let status = command.stdout(Stdio::null()).stderr(terminal.for_child).status().unwrap();
+    // Closes the last writing end, or reading would not end.
+    drop(command);
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(
+        terminal::read(terminal.ours),
+        "hint: 0 of 30 flows matched; no pod shop/wep is known\r\n",
+        "the server knows shop/web-0, so that only one of the two names is unknown"
+    );
+    // A pipe gets nothing.
+    assert_eq!(stderr(&run(&server, &arguments)), "");
 }
 
 #[test]

@@ -1,13 +1,23 @@
 //! Where a server is, read once into a type that a connector can use. Connecting itself is the caller's: this crate
 //! doesn't know the runtime.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// How long a connection attempt may take.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The port of Hubble's relay, for an address that has none.
 const DEFAULT_PORT: u16 = 4245;
+
+/// Where the daemon's sockets are.
+const RUN_FOLDER: &str = "/run/observer";
+
+/// The name of the control socket, in whichever folder the daemon's sockets are.
+const CONTROL_SOCKET: &str = "control.sock";
 
 /// A server's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +98,18 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// The control socket of the daemon on this machine: beside the server's socket; for a server over TCP, which may
+    /// stand before many daemons, in the usual place.
+    #[must_use]
+    pub fn control_socket(&self) -> Self {
+        match self {
+            Self::Unix(path) => Self::Unix(path.with_file_name(CONTROL_SOCKET)),
+            Self::Tcp(_) => Self::Unix(Path::new(RUN_FOLDER).join(CONTROL_SOCKET)),
+        }
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -139,5 +161,16 @@ mod tests {
             Endpoint::parse("tls://relay:443").unwrap_err().to_string(),
             "tls://relay:443: TLS is not supported yet; use a unix socket or plain TCP"
         );
+    }
+
+    #[test]
+    fn the_control_socket_stands_beside_the_servers() {
+        for (server, control) in [
+            ("unix:///x/hubble.sock", "unix:///x/control.sock"),
+            ("unix:hubble.sock", "unix://control.sock"),
+            ("localhost:4245", "unix:///run/observer/control.sock"),
+        ] {
+            assert_eq!(Endpoint::parse(server).unwrap().control_socket().to_string(), control);
+        }
     }
 }

@@ -4,14 +4,19 @@ mod filters;
 mod usage;
 
 use crate::Failure;
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource};
+use clap::{
+    ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource,
+};
+use filters::FilterArgs;
 use observer_proto::filter::FilterLists;
 use std::ffi::OsString;
 
-const FILTERS: &str = "Filters";
+// The groups of flags, in the order that help shows them in, which is Hubble's.
 const SELECTORS: &str = "Selectors";
+const FILTERS: &str = "Filters";
 const FORMATTING: &str = "Formatting";
 const SERVER: &str = "Server";
+const OTHER: &str = "Other";
 
 const AFTER_HELP: &str = "\
 Filters: a flag given twice means either value; different flags must all hold; --not turns the next one round.
@@ -39,6 +44,7 @@ pub(crate) enum Command {
 pub(crate) struct Flows {
     pub(crate) select: SelectArgs,
     pub(crate) format: FormatArgs,
+    pub(crate) messages: MessageArgs,
     pub(crate) filters: FilterLists,
 }
 
@@ -50,6 +56,8 @@ pub(crate) struct Flows {
     long_about = None,
     after_help = AFTER_HELP,
     disable_help_subcommand = true,
+    disable_help_flag = true,
+    disable_version_flag = true,
     infer_long_args = false
 )]
 struct Cli {
@@ -59,13 +67,26 @@ struct Cli {
     flows: FlowsArgs,
     #[command(flatten)]
     server: ServerArgs,
+    #[command(flatten)]
+    messages: MessageArgs,
+    /// Print this help
+    #[arg(short, long, action = ArgAction::Help, global = true, help_heading = OTHER)]
+    help: Option<bool>,
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = OTHER)]
+    version: Option<bool>,
 }
 
 #[derive(Subcommand)]
 enum Sub {
     /// Show flows; the default without a command
     #[command(after_help = AFTER_HELP)]
-    Flows(FlowsArgs),
+    Flows {
+        #[command(flatten)]
+        flows: FlowsArgs,
+        #[command(flatten)]
+        messages: MessageArgs,
+    },
     /// Show the state of the server, or of the capture
     Status(StatusArgs),
     /// Print the version
@@ -76,6 +97,8 @@ enum Sub {
 struct FlowsArgs {
     #[command(flatten)]
     select: SelectArgs,
+    #[command(flatten)]
+    filters: FilterArgs,
     #[command(flatten)]
     format: FormatArgs,
 }
@@ -109,25 +132,35 @@ pub(crate) struct SelectArgs {
 #[command(next_help_heading = FORMATTING)]
 #[expect(clippy::struct_excessive_bools, reason = "one per flag")]
 pub(crate) struct FormatArgs {
-    /// compact, or json (= jsonpb): one GetFlowsResponse a line
+    /// compact, dict, table (= tab), or json (= jsonpb): one GetFlowsResponse a line
     #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
     pub(crate) output: String,
-    /// StampMilli, RFC3339, RFC3339Milli, RFC3339Micro, RFC3339Nano, RFC1123Z, YearMonthDay, ...; always UTC
-    #[arg(long, value_name = "FORMAT", default_value = "StampMilli")]
-    pub(crate) time_format: String,
-    /// Show the node of each flow
-    #[arg(long)]
-    pub(crate) print_node_name: bool,
-    /// Addresses instead of names
-    #[arg(long)]
-    pub(crate) numeric: bool,
-    /// Names instead of addresses
-    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub(crate) ip_translation: bool,
     /// auto, always or never
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: String,
+    /// Addresses instead of names; the same as --ip-translation=false
+    #[arg(long)]
+    pub(crate) numeric: bool,
+    // Hidden: its optional value reads badly, and --numeric says the same.
+    /// Names instead of addresses
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = ArgAction::Set, hide = true)]
+    pub(crate) ip_translation: bool,
+    /// Show the node of each flow
+    #[arg(long)]
+    pub(crate) print_node_name: bool,
+    /// Show the policies behind each verdict
+    #[arg(long)]
+    pub(crate) print_policy_names: bool,
+    /// StampMilli, RFC3339, RFC3339Milli, RFC3339Micro, RFC3339Nano, RFC1123Z, YearMonthDay, ...; always UTC
+    #[arg(long, value_name = "FORMAT", default_value = "StampMilli")]
+    pub(crate) time_format: String,
+}
+
+/// What is said besides the flows.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = OTHER)]
+pub(crate) struct MessageArgs {
     /// Also show which nodes a relay is connected to
     #[arg(short = 'D', long)]
     pub(crate) debug: bool,
@@ -148,44 +181,43 @@ pub(crate) struct ServerArgs {
 /// `observe status`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StatusArgs {
-    /// compact or json
-    #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
+    /// compact, dict, json or table; with --capture, compact or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "compact", help_heading = FORMATTING)]
     pub(crate) output: String,
     /// What is attached in the kernel, and where every event went; needs the rights of root
     #[arg(long)]
     pub(crate) capture: bool,
-    /// The daemon's control socket
-    #[arg(long, value_name = "PATH", env = "OBSERVE_CONTROL", default_value = "/run/observer/control.sock")]
-    pub(crate) control_socket: String,
+    /// The daemon's control socket [default: control.sock beside the server's socket, else in /run/observer]
+    #[arg(long, value_name = "PATH", env = "OBSERVE_CONTROL", hide_env_values = true, help_heading = SERVER)]
+    pub(crate) control_socket: Option<String>,
 }
 
 fn command() -> clap::Command {
     Cli::command()
-        .mut_subcommand("flows", |flows| flows.args(filters::arguments()))
-        .args(filters::arguments())
 }
 
 /// Reads the arguments. Help and version are printed here.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, Failure> {
+    let arguments = arguments.into_iter().map(filters::without_switch_value);
     let matches = command().try_get_matches_from(arguments).map_err(|e| usage::failure(&e))?;
     let cli = Cli::from_arg_matches(&matches).map_err(|e| usage::failure(&e))?;
-    let flows = |args: FlowsArgs, matches| {
+    if let Some(name) = matches.subcommand_name() {
+        refuse_misplaced(&matches, name)?;
+    }
+    let flows = |args: FlowsArgs, messages| {
+        let filters = args.filters.lists().map_err(|e| e.to_string())?;
         Ok::<_, Failure>(Command::Flows(Box::new(Flows {
-            filters: filters::read(matches)?,
             select: args.select,
             format: args.format,
+            messages,
+            filters,
         })))
     };
-    let command = match (cli.command, matches.subcommand()) {
-        (Some(command), Some((name, own))) => {
-            refuse_misplaced(&matches, name)?;
-            match command {
-                Sub::Flows(args) => flows(args, own)?,
-                Sub::Status(args) => Command::Status(args),
-                Sub::Version => Command::Version,
-            }
-        }
-        _ => flows(cli.flows, &matches)?,
+    let command = match cli.command {
+        None => flows(cli.flows, cli.messages)?,
+        Some(Sub::Flows { flows: args, messages }) => flows(args, messages)?,
+        Some(Sub::Status(args)) => Command::Status(args),
+        Some(Sub::Version) => Command::Version,
     };
     Ok(Arguments { server: cli.server, command })
 }

@@ -1,7 +1,9 @@
 //! The capture's status as tables: hooks, links, where every event went, the store.
 
-use crate::numbers::grouped;
-use observer_proto::control::{CaptureStatusResponse, Counter, Link, counter::Kind, hook::State};
+use observer_proto::{
+    control::{CaptureStatusResponse, Counter, Link, counter::Kind, hook::State},
+    text::status::grouped,
+};
 use std::{cmp::Ordering, fmt::Write as _, iter, ops::Range};
 
 pub(super) fn text(status: &CaptureStatusResponse) -> String {

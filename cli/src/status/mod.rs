@@ -1,19 +1,22 @@
 //! `observe status`: the server, or with `--capture` the daemon's work in the kernel.
 
 mod capture;
-mod server;
 
 use crate::{
     Failure,
     args::{ServerArgs, StatusArgs},
     connect::Target,
-    output, print, rpc,
+    output,
+    print::Format,
+    rpc,
 };
 use observer_proto::{
     control::{CaptureStatusRequest, control_client::ControlClient},
+    json,
     observer::{ServerStatusRequest, observer_client::ObserverClient},
+    text::status as layout,
 };
-use std::time::Duration;
+use std::{fmt::Write as _, io, time::Duration};
 use tonic::Request;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -31,11 +34,11 @@ fn request<T>(message: T) -> Request<T> {
 }
 
 pub(crate) async fn run(server: &ServerArgs, args: &StatusArgs) -> Result<(), Failure> {
-    let format = print::Format::named(&args.output)?;
-    if args.capture { of_capture(args, format).await } else { of_server(server, format).await }
+    let format = Format::named(&args.output)?;
+    if args.capture { of_capture(server, args, format).await } else { of_server(server, format).await }
 }
 
-async fn of_server(server: &ServerArgs, format: print::Format) -> Result<(), Failure> {
+async fn of_server(server: &ServerArgs, format: Format) -> Result<(), Failure> {
     let target = Target::choose(server)?;
     let channel = target.connect().await?;
     let failed =
@@ -46,10 +49,12 @@ async fn of_server(server: &ServerArgs, format: print::Format) -> Result<(), Fai
         .map_err(failed)?
         .into_inner();
     let healthy = health.status() == ServingStatus::Serving;
-    if format == print::Format::Compact {
+    if format == Format::Compact {
         let state =
             if healthy { "Ok".to_owned() } else { format!("Unavailable: {}", health.status().as_str_name()) };
-        output::whole(&format!("Healthcheck (via {target}): {state}\n"))?;
+        let mut text = String::new();
+        layout::healthcheck(&target.to_string(), &state, &mut text).map_err(io::Error::other)?;
+        output::whole(&text)?;
     }
     if !healthy {
         return Err(Failure::Text("not healthy".to_owned()));
@@ -59,27 +64,34 @@ async fn of_server(server: &ServerArgs, format: print::Format) -> Result<(), Fai
         .await
         .map_err(failed)?
         .into_inner();
+    let mut text = String::new();
     match format {
-        print::Format::Compact => output::whole(&server::text(&status)),
-        print::Format::Json => json(&status, "observer.ServerStatusResponse"),
+        Format::Compact => layout::compact(&status, &mut text),
+        Format::Dict => layout::dict(&status, &mut text),
+        Format::Table => layout::table(&status, &mut text),
+        Format::Json | Format::JsonPb => writeln!(text, "{}", json::line(&status).map_err(io::Error::other)?),
     }
+    .map_err(io::Error::other)?;
+    output::whole(&text)
 }
 
-async fn of_capture(args: &StatusArgs, format: print::Format) -> Result<(), Failure> {
-    let channel = Target::control(&args.control_socket)?.connect().await?;
-    let status = ControlClient::new(channel)
+async fn of_capture(server: &ServerArgs, args: &StatusArgs, format: Format) -> Result<(), Failure> {
+    if matches!(format, Format::Dict | Format::Table) {
+        return Err(format!(
+            "output format {} is not available with --capture; use compact or json",
+            args.output
+        )
+        .into());
+    }
+    let target = Target::control(args.control_socket.as_deref(), server)?;
+    let status = ControlClient::new(target.connect().await?)
         .capture_status(request(CaptureStatusRequest {}))
         .await
         .map_err(|s| Failure::Text(format!("failed getting the capture's status: {}", rpc::text(&s))))?
         .into_inner();
-    match format {
-        print::Format::Compact => output::whole(&capture::text(&status)),
-        print::Format::Json => json(&status, "control.CaptureStatusResponse"),
+    if format == Format::Compact {
+        output::whole(&capture::text(&status))
+    } else {
+        output::whole(&(json::line(&status).map_err(io::Error::other)? + "\n"))
     }
-}
-
-fn json(message: &impl prost::Message, full_name: &str) -> Result<(), Failure> {
-    let mut line = Vec::new();
-    print::json(message, full_name, &mut line)?;
-    output::whole(&String::from_utf8_lossy(&line))
 }

@@ -31,6 +31,10 @@ pub(crate) struct Mock {
     pub(crate) stay: bool,
     pub(crate) error: Option<(Code, &'static str)>,
     pub(crate) serving: bool,
+    /// What the server has seen, for whom asks without a filter: the hint.
+    pub(crate) known: Vec<GetFlowsResponse>,
+    /// In place of the usual figures.
+    pub(crate) status: Option<ServerStatusResponse>,
     /// What was asked last; read it by [`Server::request`].
     pub(crate) last: Arc<Mutex<Option<GetFlowsRequest>>>,
 }
@@ -51,6 +55,8 @@ impl Server {
             let _guard = runtime.enter();
             UnixListener::bind(folder.path().join("hubble.sock")).unwrap()
         };
+        // One server answers for both of the daemon's sockets.
+        std::os::unix::fs::symlink("hubble.sock", folder.path().join("control.sock")).unwrap();
         runtime.spawn(async move {
             let (reporter, health) = tonic_health::server::health_reporter();
             let state = if mock.serving {
@@ -96,7 +102,11 @@ impl Observer for Mock {
         &self,
         request: Request<GetFlowsRequest>,
     ) -> Result<Response<Self::GetFlowsStream>, Status> {
-        *self.last.lock().unwrap() = Some(request.into_inner());
+        let request = request.into_inner();
+        if request.field_mask.is_some() {
+            return Ok(Response::new(Box::pin(iter(self.known.clone().into_iter().map(Ok)))));
+        }
+        *self.last.lock().unwrap() = Some(request);
         if let Some((code, text)) = self.error {
             return Err(Status::new(code, text));
         }
@@ -108,13 +118,13 @@ impl Observer for Mock {
         &self,
         _: Request<ServerStatusRequest>,
     ) -> Result<Response<ServerStatusResponse>, Status> {
-        Ok(Response::new(ServerStatusResponse {
+        Ok(Response::new(self.status.clone().unwrap_or_else(|| ServerStatusResponse {
             num_flows: 5,
             max_flows: 4095,
             seen_flows: 30,
             uptime_ns: 4_000_000_000,
             ..ServerStatusResponse::default()
-        }))
+        })))
     }
 
     async fn get_agent_events(

@@ -1,8 +1,11 @@
 //! Reads the values of the flags that are more than text.
 
 use super::go::{self, quote};
-use crate::flow::{
-    DropReason, EventTypeFilter, HttpHeader, IpVersion, TcpFlags, TrafficDirection, Verdict, Workload,
+use crate::{
+    flow::{
+        DropReason, EventTypeFilter, HttpHeader, IpVersion, TcpFlags, TrafficDirection, Verdict, Workload,
+    },
+    names,
 };
 
 /// FIN in bit 0, then in the order of the message's fields.
@@ -84,76 +87,19 @@ pub(super) fn workload(value: &str) -> Workload {
     Workload { kind: kind.to_owned(), name: name.to_owned() }
 }
 
-const RESERVED_IDENTITIES: [(&str, u32); 10] = [
-    ("host", 1),
-    ("world", 2),
-    ("unmanaged", 3),
-    ("health", 4),
-    ("init", 5),
-    ("remote-node", 6),
-    ("kube-apiserver", 7),
-    ("ingress", 8),
-    ("world-ipv4", 9),
-    ("world-ipv6", 10),
-];
-
+/// A number, or a reserved identity's name; the one named `unknown` can only be asked for as 0, as in Hubble.
 pub(super) fn identity(value: &str) -> Result<u32, String> {
     if let Some(number) = go::parse_literal(value) {
         return Ok(number);
     }
-    if let Some((_, number)) = RESERVED_IDENTITIES.iter().find(|(name, _)| *name == value) {
-        return Ok(*number);
-    }
-    let names: Vec<&str> = RESERVED_IDENTITIES.iter().map(|(name, _)| *name).collect();
-    // Hubble lists identity 11, which has no name there, by its number.
-    Err(format!("invalid security identity, expected one of [{} 11] or a numeric value", names.join(" ")))
+    names::reserved_identity(value).filter(|number| *number != 0).ok_or_else(|| {
+        // Hubble lists identity 11, which has no name there, by its number.
+        format!(
+            "invalid security identity, expected one of [{} 11] or a numeric value",
+            names::RESERVED_IDENTITIES[1..].join(" ")
+        )
+    })
 }
-
-const EVENT_TYPES: [(&str, i32); 8] = [
-    ("drop", 1),
-    ("debug", 2),
-    ("capture", 3),
-    ("trace", TRACE),
-    ("policy-verdict", 5),
-    ("trace-sock", 7),
-    ("l7", 129),
-    ("agent", AGENT),
-];
-const TRACE: i32 = 4;
-const AGENT: i32 = 130;
-
-/// By sub type number: `to-endpoint` is 0 here, unlike in `flow.TraceObservationPoint`.
-const TRACE_POINTS: [&str; 14] = [
-    "to-endpoint",
-    "to-proxy",
-    "to-host",
-    "to-stack",
-    "to-overlay",
-    "from-endpoint",
-    "from-proxy",
-    "from-host",
-    "from-stack",
-    "from-overlay",
-    "from-network",
-    "to-network",
-    "from-crypto",
-    "to-crypto",
-];
-
-/// Cilium's monitor numbers, unlike those of `flow.AgentEventType`.
-const AGENT_EVENTS: [(&str, i32); 11] = [
-    ("unspecified", 0),
-    ("message", 1),
-    ("agent-started", 2),
-    ("endpoint-regenerate-success", 3),
-    ("endpoint-regenerate-failure", 4),
-    ("policy-updated", 5),
-    ("policy-deleted", 6),
-    ("endpoint-created", 7),
-    ("endpoint-deleted", 8),
-    ("ipcache-upserted", 9),
-    ("ipcache-deleted", 10),
-];
 
 /// `TYPE` or `TYPE:SUB`, each by name or number.
 pub(super) fn event_type(value: &str) -> Result<EventTypeFilter, String> {
@@ -167,14 +113,14 @@ pub(super) fn event_type(value: &str) -> Result<EventTypeFilter, String> {
             format!("unable to parse {what} '{text}', not a known {names} name and unable to parse as numeric value: {why}")
         })
     };
-    let kind = match EVENT_TYPES.iter().find(|(n, _)| *n == name) {
-        Some((_, number)) => *number,
+    let kind = match names::event_type(name) {
+        Some(number) => number,
         None => by_number(name, "type", "type")?,
     };
     let Some(sub) = sub else { return Ok(EventTypeFilter { r#type: kind, ..EventTypeFilter::default() }) };
     let known = match kind {
-        TRACE => TRACE_POINTS.iter().position(|n| *n == sub).map(|at| at as i32),
-        AGENT => AGENT_EVENTS.iter().find(|(n, _)| *n == sub).map(|(_, number)| *number),
+        names::EVENT_TRACE => names::trace_point(sub),
+        names::EVENT_AGENT => names::agent_event(sub),
         _ => None,
     };
     let sub_type = match known {

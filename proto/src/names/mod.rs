@@ -105,6 +105,11 @@ pub const AGENT_EVENTS: &[(&str, i32)] = &[
     ("service-deleted", 12),
 ];
 
+/// The number of an agent event's name; `None` for an unknown name.
+pub fn agent_event(name: &str) -> Option<i32> {
+    by_name(AGENT_EVENTS, name)
+}
+
 /// Translation points of a socket event by number: `sock_xlate_point`, and `event_type.sub_type` since v1.20.
 pub fn socket_point_name(number: i32) -> Option<&'static str> {
     match number {

@@ -17,10 +17,7 @@ pub fn healthcheck(target: &str, state: &str, out: &mut impl Write) -> Result {
 
 /// The default layout: some lines, those about nodes only from a relay.
 pub fn compact(status: &ServerStatusResponse, out: &mut impl Write) -> Result {
-    out.write_str("Current/Max Flows: ")?;
-    grouped(status.num_flows, out)?;
-    out.write_char('/')?;
-    grouped(status.max_flows, out)?;
+    write!(out, "Current/Max Flows: {}/{}", grouped(status.num_flows), grouped(status.max_flows))?;
     if status.max_flows > 0 {
         write!(out, " ({:.2}%)", status.num_flows as f64 * 100.0 / status.max_flows as f64)?;
     }
@@ -87,19 +84,14 @@ const KEYS: [(&str, &str); 8] = [
 ];
 
 fn values(status: &ServerStatusResponse) -> [String; 8] {
-    let text = |number: u64| {
-        let mut text = String::new();
-        // Writing to a string can't fail.
-        let _ = grouped(number, &mut text);
-        text
-    };
-    let or_none = |number: Option<u32>| number.map_or_else(|| "N/A".to_owned(), |one| text(one.into()));
+    let or_none = |number: Option<u32>| number.map_or_else(|| "N/A".to_owned(), |one| grouped(one.into()));
     let mut version = String::new();
+    // Writing to a string can't fail.
     let _ = clean(&status.version, &mut version);
     [
-        text(status.num_flows),
-        text(status.max_flows),
-        text(status.seen_flows),
+        grouped(status.num_flows),
+        grouped(status.max_flows),
+        grouped(status.seen_flows),
         if status.flows_rate > 0.0 { format!("{:.2}", status.flows_rate) } else { "N/A".to_owned() },
         uptime(status.uptime_ns),
         or_none(status.num_connected_nodes),
@@ -120,15 +112,16 @@ fn uptime(nanos: u64) -> String {
 }
 
 /// A number with its thousands apart: `1,234,567`.
-pub fn grouped(number: u64, out: &mut impl Write) -> Result {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.write_char(',')?;
+            text.push(',');
         }
-        out.write_char(digit)?;
+        text.push(digit);
     }
-    Ok(())
+    text
 }
 
 #[cfg(test)]
@@ -144,9 +137,7 @@ mod tests {
             (123_456, "123,456"),
             (u64::MAX, "18,446,744,073,709,551,615"),
         ] {
-            let mut text = String::new();
-            grouped(number, &mut text).unwrap();
-            assert_eq!(text, expected);
+            assert_eq!(grouped(number), expected);
         }
     }
 

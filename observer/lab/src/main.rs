@@ -95,6 +95,8 @@ fn up(
             say(&format!("  inventory  {}\n", path.display()));
         }
         lab.start_traffic()?;
+        // The demo waits for this line.
+        say("ready\n");
         let end = async {
             match seconds {
                 Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,

@@ -1,8 +1,9 @@
 //! The daemon: starts the stages in order, and ends them in order.
 
 use crate::{
-    capture::{self, Capture, CaptureConfig, kernel::symbols::Symbols},
+    capture::{self, Capture, CaptureConfig, LinkStatus, kernel::symbols::Symbols as KernelSymbols},
     config::{Aggregation, Config},
+    decode::Symbols,
     enrich::{
         inventory::InventoryFile,
         ipcache::IpCache,
@@ -11,10 +12,10 @@ use crate::{
     },
     instance::Instance,
     logging,
-    pipeline::{Conntrack, Counters, Pipeline},
+    pipeline::{BehindLinks, Conntrack, Counters, Pipeline},
     serve::{self, NodeInfo, ServeConfig},
     status::Status,
-    store::{Store, StoreConfig, Writer},
+    store::{Store, StoreConfig},
     track::{ConntrackSource, ConntrackTable, SourceOptions, TableLimits},
 };
 use anyhow::Context as _;
@@ -26,7 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// # Errors
 ///
 /// What can't be started, with its cause, in one line.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(config: &Config) -> anyhow::Result<()> {
     logging::start(config.log_level, config.log_format);
     let _instance = Instance::take()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -40,24 +41,30 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     })?;
 
     let cache = Arc::new(IpCache::new(config.node_name.clone()));
-    let _sources = Sources::start(sources(&config)?, &cache)?;
-    let capture = Capture::start(&capture_config(&config))?;
+    let _sources = Sources::start(sources(config)?, &cache)?;
+    let capture = Capture::start(&capture_config(config))?;
     let conntrack = conntrack();
     let (store, writer) = Store::new(StoreConfig { flows: config.max_flows, bytes: config.max_bytes });
     let counters = Arc::new(Counters::default());
+    let behind = Arc::new(BehindLinks::default());
     let status = Status {
         capture: capture.status(),
         pipeline: Arc::clone(&counters),
         names: Arc::clone(&cache),
+        behind: Arc::clone(&behind),
         conntrack: conntrack.as_ref().map(|_| ()).map_err(Clone::clone),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
     };
     log_state(&status);
 
     let stop = Stop::new().map_err(std::io::Error::from).context("cannot make an event for stopping")?;
-    let mut pipeline = start_pipeline(capture, conntrack.ok(), cache, writer, counters, stop.clone())?;
+    let mut pipeline = start_pipeline(stop.clone(), move || {
+        let symbols = KernelSymbols::default();
+        let symbol = move |address| symbols.name(address);
+        Pipeline::new(capture, symbol, conntrack.ok(), cache, writer, counters, behind)
+    })?;
     let result = runtime.block_on(async {
-        let server = serve::start(serve_config(&config), store, Arc::new(status)).await?;
+        let server = serve::start(serve_config(config), store, Arc::new(status)).await?;
         tracing::info!(
             socket = %config.socket.display(),
             tcp = server.tcp_address().map(tracing::field::display),
@@ -88,24 +95,16 @@ struct Running {
     ended: tokio::sync::oneshot::Receiver<Result<(), capture::CaptureError>>,
 }
 
-fn start_pipeline(
-    capture: Capture,
-    conntrack: Option<Conntrack>,
-    cache: Arc<IpCache>,
-    writer: Writer,
-    counters: Arc<Counters>,
+/// `make` runs in the pipeline's own thread.
+fn start_pipeline<S: Symbols>(
     stop: Stop,
+    make: impl FnOnce() -> Pipeline<S> + Send + 'static,
 ) -> anyhow::Result<Running> {
     let (tell, ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new()
         .name("pipeline".to_owned())
-        .spawn(move || {
-            let symbols = Symbols::default();
-            let symbol = move |address| symbols.name(address);
-            let pipeline = Pipeline::new(capture, symbol, conntrack, cache, writer, counters);
-            // Nobody listens any more only where the daemon ends already.
-            let _ = tell.send(pipeline.run(stop.as_fd()));
-        })
+        // Nobody listens any more only where the daemon ends already.
+        .spawn(move || _ = tell.send(make().run(stop.as_fd())))
         .context("cannot start the pipeline's thread")?;
     Ok(Running { thread, ended })
 }
@@ -168,24 +167,21 @@ fn serve_config(config: &Config) -> ServeConfig {
 fn log_state(status: &Status) {
     let capture = status.capture.status();
     for hook in &capture.hooks {
-        match &hook.error {
-            Some(reason) => tracing::warn!(hook = hook.name, reason, "not available"),
-            None => tracing::info!(hook = hook.name, note = hook.note, "loaded"),
+        if let Some(reason) = &hook.error {
+            tracing::warn!(hook = hook.name, reason, "not available");
+        } else {
+            tracing::info!(hook = hook.name, note = hook.note, "loaded");
         }
     }
     if let Err(reason) = &status.conntrack {
         tracing::warn!(reason, "services are known by their address only");
     }
-    for status in &capture.links {
-        let link = &status.link;
-        match &link.error {
-            Some(reason) => tracing::warn!(link = link.name, reason, "not attached"),
-            None => tracing::info!(
-                link = link.name,
-                kind = ?link.kind,
-                others_before = link.chained[0] + link.chained[1],
-                "attached"
-            ),
+    for LinkStatus { link, .. } in &capture.links {
+        if let Some(reason) = &link.error {
+            tracing::warn!(link = link.name, reason, "not attached");
+        } else {
+            let others = link.chained[0] + link.chained[1];
+            tracing::info!(link = link.name, kind = ?link.kind, others_before = others, "attached");
         }
     }
     if let Some(line) = status.capture.links().no_pod_link() {

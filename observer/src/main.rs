@@ -6,7 +6,8 @@ use observer::{config::Options, daemon};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let result = Options::parse().resolve().map_err(anyhow::Error::from).and_then(daemon::run);
+    let result =
+        Options::parse().resolve().map_err(anyhow::Error::from).and_then(|config| daemon::run(&config));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

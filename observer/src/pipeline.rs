@@ -12,6 +12,7 @@ use crate::{
     store::{LossSource, Writer},
     track::{ConntrackSource, ConntrackTable, Tracked, Tracker},
 };
+pub(crate) use local::BehindLinks;
 use local::{Links, Local};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
@@ -68,6 +69,7 @@ impl<S: Symbols> Pipeline<S> {
         cache: Arc<IpCache>,
         writer: Writer,
         counters: Arc<Counters>,
+        behind: Arc<BehindLinks>,
     ) -> Self {
         let kernel = capture.kernel();
         let reasons =
@@ -78,7 +80,7 @@ impl<S: Symbols> Pipeline<S> {
             conntrack,
             tracker: Tracker::default(),
             local: Local::default(),
-            links: Links::default(),
+            links: Links::new(behind),
             filler: Filler::new(Enricher::new(Arc::clone(&cache))),
             cache,
             writer,
@@ -188,7 +190,9 @@ impl<S: Symbols> Stages<S> {
         add(&self.counters.stored, self.tracked.len() as u64);
         for tracked in self.tracked.drain(..) {
             let link = self.links.of(&tracked);
-            self.writer.push(self.filler.fill(tracked, link));
+            let flow = self.filler.fill(tracked, link);
+            self.links.learn(&flow);
+            self.writer.push(flow);
         }
         self.writer.publish();
     }

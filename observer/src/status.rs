@@ -3,7 +3,7 @@
 use crate::{
     capture::{HookStatus, LinkKind, LinkStatus, ProgramStatus, StatusHandle},
     enrich::ipcache::IpCache,
-    pipeline::Counters,
+    pipeline::{BehindLinks, Counters},
     serve::CaptureInfo,
 };
 use observer_proto::control::{CaptureStatusResponse, Counter, Hook, Link, counter::Kind, hook::State};
@@ -14,6 +14,8 @@ pub(crate) struct Status {
     pub(crate) capture: StatusHandle,
     pub(crate) pipeline: Arc<Counters>,
     pub(crate) names: Arc<IpCache>,
+    /// Who stands behind the links.
+    pub(crate) behind: Arc<BehindLinks>,
     /// Why there is no conntrack to listen to.
     pub(crate) conntrack: Result<(), String>,
     /// As `uname -r` prints it.
@@ -61,7 +63,7 @@ impl Status {
                 LinkKind::Tunnel => "tunnel",
             }
             .to_owned(),
-            endpoint: String::new(),
+            endpoint: self.behind.name(link.ifindex),
             received_packets: status.ingress.packets,
             received_bytes: status.ingress.bytes,
             sent_packets: status.egress.packets,

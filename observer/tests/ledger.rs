@@ -1,4 +1,5 @@
 //! Flows held to the ledger: what the lab says that it sent, and what the daemon says that it saw.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -82,9 +82,9 @@ pub(super) fn default_route_links() -> io::Result<HashSet<u32>> {
             }
             for attribute in &route.attributes {
                 match attribute {
-                    RouteAttribute::Oif(index) => _ = links.insert(*index),
+                    RouteAttribute::Oif(index) => links.extend([*index]),
                     RouteAttribute::MultiPath(hops) => {
-                        links.extend(hops.iter().map(|hop| hop.interface_index))
+                        links.extend(hops.iter().map(|hop| hop.interface_index));
                     }
                     _ => {}
                 }

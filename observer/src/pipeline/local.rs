@@ -2,12 +2,17 @@
 
 use crate::{
     capture::{self, Capture, CaptureError, LinkTable},
+    endpoint::Endpoint,
     enrich::ipcache::IpCache,
-    flow::{Link, LinkKind},
+    flow::{Flow, Link, LinkKind},
     track::{Addresses, Tracked},
 };
 use hashbrown::{HashMap, HashSet};
-use std::{net::IpAddr, sync::Arc};
+use observer_proto::flow::TraceObservationPoint as Point;
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// Addresses of this node's pods, and its own.
 #[derive(Debug, Default)]
@@ -56,10 +61,25 @@ impl Addresses for Local {
     }
 }
 
-/// The links that flows name. One that is gone is remembered until its index is another's.
+/// Who stands behind each pod link, as its traffic tells; for status.
 #[derive(Debug, Default)]
+pub(crate) struct BehindLinks(Mutex<HashMap<u32, Arc<Endpoint>>>);
+
+impl BehindLinks {
+    /// `namespace/name`, empty where nothing was seen yet.
+    pub(crate) fn name(&self, ifindex: u32) -> String {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&ifindex).map_or_else(String::new, |e| format!("{}/{}", e.namespace, e.pod_name))
+    }
+}
+
+/// The links that flows name. One that is gone is remembered until its index is another's.
+#[derive(Debug)]
 pub(super) struct Links {
     by_index: HashMap<u32, Arc<Link>>,
+    behind: Arc<BehindLinks>,
+    /// What `behind` holds, to look at without its lock.
+    learnt: HashMap<u32, Arc<Endpoint>>,
     /// The node's own network namespace: a drop elsewhere has another namespace's index.
     netns: u32,
 }
@@ -68,11 +88,29 @@ pub(super) struct Links {
 const MOST_LINKS: usize = 65_536;
 
 impl Links {
+    pub(super) fn new(behind: Arc<BehindLinks>) -> Self {
+        Self { by_index: HashMap::new(), behind, learnt: HashMap::new(), netns: 0 }
+    }
+
+    /// Remembers who a pod link leads to.
+    pub(super) fn learn(&mut self, flow: &Flow) {
+        let Some(link) = flow.link.as_ref().filter(|link| link.kind == LinkKind::Pod) else { return };
+        let delivered = flow.observation_point == Point::ToEndpoint as u8;
+        let pod = if delivered { &flow.destination } else { &flow.source };
+        let known = self.learnt.get(&link.index).is_some_and(|known| Arc::ptr_eq(known, pod));
+        if !known && !pod.pod_name.is_empty() && !flow.is_drop() {
+            self.learnt.insert(link.index, Arc::clone(pod));
+            self.behind.0.lock().unwrap_or_else(PoisonError::into_inner).insert(link.index, Arc::clone(pod));
+        }
+    }
+
     /// Takes in the links as they are now.
     pub(super) fn refresh(&mut self, table: &LinkTable) {
         self.netns = table.netns;
         if self.by_index.len() > MOST_LINKS {
             self.by_index.clear();
+            self.learnt.clear();
+            self.behind.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
         for link in &table.links {
             let known = self.by_index.get(&link.ifindex);

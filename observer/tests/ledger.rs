@@ -115,7 +115,7 @@ fn pod_name(party: &str) -> Option<&str> {
 fn check_names_and_replies(answered: &[&Entry], flows: &[Flow]) {
     let mut by_ends: HashMap<Ends, Vec<&Flow>> = HashMap::new();
     for flow in flows {
-        if let Some(ends) = ends(flow) {
+        if let Some(ends) = ends(flow).filter(|_| !is_housekeeping(flow)) {
             by_ends.entry(ends).or_default().push(flow);
         }
     }

@@ -55,8 +55,8 @@ const HEALTH_NAME: &str = "hubble.server.Observer";
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Requests have few headers.
 const HEADER_BYTES: u32 = 16 << 10;
-/// How long streams get to end when the server does.
-const SHUTDOWN: Duration = Duration::from_secs(2);
+/// How long streams get to end when the server does; with the other stages the daemon ends within 2 s.
+const SHUTDOWN: Duration = Duration::from_secs(1);
 
 /// Where and as whom to serve.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ impl ServeConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The socket is in use.
-    #[error("another process is listening on {}", path.display())]
+    #[error("another process is listening on {}; stop it, or choose another path", path.display())]
     Taken {
         /// The socket.
         path: PathBuf,
@@ -162,7 +162,7 @@ impl Server {
         self.tcp
     }
 
-    /// Ends every stream with UNAVAILABLE and waits for that, 2 s at most.
+    /// Ends every stream with UNAVAILABLE and waits for that, 1 s at most.
     pub async fn shutdown(mut self) {
         self.shutdown.send_replace(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };

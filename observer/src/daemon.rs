@@ -170,6 +170,7 @@ fn log_state(status: &Status) {
     for hook in &capture.hooks {
         match &hook.error {
             Some(reason) => tracing::warn!(hook = hook.name, reason, "not available"),
+            None if hook.note.is_empty() => tracing::info!(hook = hook.name, "loaded"),
             None => tracing::info!(hook = hook.name, note = hook.note, "loaded"),
         }
     }

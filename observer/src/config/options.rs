@@ -107,9 +107,13 @@ impl Settings {
         let text = std::fs::read_to_string(path)
             .map_err(|cause| ConfigError::Unreadable { file: path.clone(), cause })?;
         toml::from_str(&text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            let line = text[..at].matches('\n').count() + 1;
-            ConfigError::Invalid { file: path.clone(), cause: format!("line {line}: {}", error.message()) }
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            let before = text.get(..at).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            // An unknown key is in the message; of a bad value only the line tells the key.
+            let key = before.rsplit('\n').next().and_then(|start| start.split_once('='));
+            let key = key.map(|(key, _)| format!("{}: ", key.trim())).unwrap_or_default();
+            ConfigError::Invalid { file: path.clone(), line, problem: format!("{key}{}", error.message()) }
         })
     }
 
@@ -256,7 +260,7 @@ mod tests {
         let unknown = file("cluster = \"a\"\n\nagregation = \"low\"\n");
         let path = unknown.path().to_str().unwrap().to_owned();
         for (args, wanted) in [
-            (vec!["--config", path.as_str()], "line 3: unknown field `agregation`, expected one of"),
+            (vec!["--config", path.as_str()], ":3: unknown field `agregation`, expected one of"),
             (vec!["--config", "/nonexistent.toml"], "cannot read the configuration /nonexistent.toml"),
             (
                 vec!["--listen", "0.0.0.0:4244"],

@@ -250,15 +250,22 @@ fn bind(path: &std::path::Path, access: Access<'_>) -> Result<(UnixListener, Soc
 async fn hubble_routes(api: Api, shared: Shared, limits: &Limits) -> Result<Routes, ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(HEALTH_NAME, ServingStatus::Serving).await;
-    let reflection =
-        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    // Listed is what is served here: the descriptors have the control service too, which has a socket of its own.
+    let reflection = |own| {
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        ["observer.Observer", "peer.Peer", "stats.Stats", "grpc.health.v1.Health", own]
+            .into_iter()
+            .fold(builder, |builder, service| builder.with_service_name(service))
+    };
     let observer = ObserverServer::new(api.clone()).max_decoding_message_size(limits.message_bytes);
     Ok(Routes::new(WithFlows { inner: observer, context: Arc::new(shared) })
         .add_service(PeerServer::new(api).max_decoding_message_size(limits.message_bytes))
         .add_service(StatsServer::new(StatsApi).max_decoding_message_size(limits.message_bytes))
         .add_service(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?))
+        .add_service(reflection("grpc.reflection.v1.ServerReflection").build_v1()?)
+        .add_service(reflection("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?))
 }
 
 type Response = http::Response<tonic::body::Body>;

@@ -217,3 +217,17 @@ impl Daemon {
         self.runtime.block_on(client(self.channel("hubble.sock")))
     }
 }
+
+/// The demo's node after each kind of its traffic was played `count` times, with the daemon that saw it.
+pub(crate) fn demo(name: &str, count: u64, args: &[&str]) -> (Lab, Daemon) {
+    let mut lab = Lab::up(&scenario("demo.toml"), &unique_prefix(name)).unwrap();
+    let daemon = Daemon::start(&lab, "n1", args);
+    for mut traffic in lab.scenario().traffic.clone() {
+        (traffic.count, traffic.interval_ms, traffic.delay_ms) = (Some(count), 0, 0);
+        lab.play(traffic).unwrap();
+    }
+    lab.wait_traffic();
+    let odd: Vec<_> = lab.ledger().into_iter().filter(|entry| !entry.as_expected()).collect();
+    assert!(odd.is_empty(), "the lab itself is not as expected: {odd:?}");
+    (lab, daemon)
+}

@@ -1,4 +1,5 @@
 //! The API as a client finds it: what requests select from real flows, and how those flows are filled.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping, in its helpers too")]
 
 mod support;
 

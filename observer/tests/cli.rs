@@ -1,4 +1,5 @@
 //! `observe` against the daemon: the two binaries as a user runs them.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping, in its helpers too")]
 
 mod support;
 

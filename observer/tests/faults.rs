@@ -1,5 +1,6 @@
 //! Bad input and bad luck: one line that says what is wrong and what to do, an exit code, no panic. What only makes the
 //! daemon see less is a warning, and the rest goes on.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping, in its helpers too")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! A host without Kubernetes and without an inventory: what runs here has a name all the same.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping, in its helpers too")]
 
 mod support;
 

@@ -257,7 +257,7 @@ async fn hubble_routes(api: Api, shared: Shared, limits: &Limits) -> Result<Rout
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
         ["observer.Observer", "peer.Peer", "stats.Stats", "grpc.health.v1.Health", own]
             .into_iter()
-            .fold(builder, |builder, service| builder.with_service_name(service))
+            .fold(builder, tonic_reflection::server::Builder::with_service_name)
     };
     let observer = ObserverServer::new(api.clone()).max_decoding_message_size(limits.message_bytes);
     Ok(Routes::new(WithFlows { inner: observer, context: Arc::new(shared) })

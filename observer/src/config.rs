@@ -110,13 +110,15 @@ pub enum ConfigError {
         /// Why.
         cause: std::io::Error,
     },
-    /// The file is no TOML, or has a key or value that does not exist; `cause` has line and column.
-    #[error("{file}: {cause}")]
+    /// The file is no TOML, or has a key or value that does not exist.
+    #[error("{file}:{line}: {problem}")]
     Invalid {
         /// The file.
         file: PathBuf,
-        /// Line, column and what was expected.
-        cause: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong and what would be right.
+        problem: String,
     },
     /// A value that can't be.
     #[error("{field}: {problem}")]

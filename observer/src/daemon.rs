@@ -167,10 +167,10 @@ fn serve_config(config: &Config) -> ServeConfig {
 fn log_state(status: &Status) {
     let capture = status.capture.status();
     for hook in &capture.hooks {
-        if let Some(reason) = &hook.error {
-            tracing::warn!(hook = hook.name, reason, "not available");
-        } else {
-            tracing::info!(hook = hook.name, note = hook.note, "loaded");
+        match &hook.error {
+            Some(reason) => tracing::warn!(hook = hook.name, reason, "not available"),
+            None if hook.note.is_empty() => tracing::info!(hook = hook.name, "loaded"),
+            None => tracing::info!(hook = hook.name, note = hook.note, "loaded"),
         }
     }
     if let Err(reason) = &status.conntrack {

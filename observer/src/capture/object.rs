@@ -33,6 +33,9 @@ pub(super) struct Object {
 }
 
 pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object, CaptureError> {
+    if let Some(error) = no_rights() {
+        return Err(error);
+    }
     let globals = Raw(globals(config));
     let offsets = Raw(facts.offsets);
     let loaded = EbpfLoader::new()
@@ -42,7 +45,7 @@ pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object
         .map_max_entries("PRIORITY", config.priority_ring_bytes)
         .map_max_entries("FLOW_TABLE", config.flow_table_entries)
         .load(OBJECT);
-    let ebpf = loaded.map_err(|error| no_rights().unwrap_or_else(|| CaptureError::Object(chain(&error))))?;
+    let ebpf = loaded.map_err(|error| CaptureError::Object(chain(&error)))?;
     let mut object = Object { ebpf, hooks: Vec::new(), tracing: Vec::new() };
     object.load_flow(INGRESS);
     object.load_flow(EGRESS);
@@ -61,8 +64,7 @@ pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object
     }
     if object.hooks.iter().all(|hook| hook.error.is_some()) {
         let reasons = object.hooks.iter().find_map(|hook| hook.error.as_deref());
-        let error = CaptureError::NoProgram(reasons.unwrap_or("no hook").to_owned());
-        return Err(no_rights().unwrap_or(error));
+        return Err(CaptureError::NoProgram(reasons.unwrap_or("no hook").to_owned()));
     }
     Ok(object)
 }

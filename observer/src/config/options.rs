@@ -5,17 +5,27 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use std::{net::SocketAddr, path::PathBuf};
 
+/// Closes the help.
+const AFTER_HELP: &str = "\
+Every option but --config is also a key of the configuration file, which is
+/etc/observer/observer.toml where none is named. A flag wins over the
+environment, and the environment over the file.
+
+It needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN. Read its flows with
+`observe -f`, its own state with `observe status --capture`.";
+
 /// The command line of the daemon. Each option can also be set by the environment variable named in its help, and by
 /// the key of the same name in the configuration file.
 #[derive(Clone, Debug, Default, clap::Parser)]
 #[command(
     name = "observer",
     version,
-    about = "Shows who talks to whom on this node, what was dropped, and why"
+    about = "Shows who talks to whom on this node, what was dropped, and why",
+    after_help = AFTER_HELP
 )]
 pub struct Options {
     /// Configuration file (TOML).
-    #[arg(long, env = "OBSERVER_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "OBSERVER_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Everything that a file can set too.
     #[command(flatten)]
@@ -27,60 +37,78 @@ pub struct Options {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Settings {
     /// Name of this node [default: the host name].
-    #[arg(long, env = "OBSERVER_NODE_NAME", value_name = "NAME")]
+    #[arg(long, env = "OBSERVER_NODE_NAME", hide_env_values = true, value_name = "NAME")]
     node_name: Option<String>,
     /// Name of the cluster [default: default].
-    #[arg(long, env = "OBSERVER_CLUSTER", value_name = "NAME")]
+    #[arg(long, env = "OBSERVER_CLUSTER", hide_env_values = true, value_name = "NAME")]
     cluster: Option<String>,
     /// Unix socket of Hubble's API [default: /run/observer/hubble.sock].
-    #[arg(long, env = "OBSERVER_SOCKET", value_name = "PATH")]
+    #[arg(long, env = "OBSERVER_SOCKET", hide_env_values = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Unix socket of the control service, for root only [default: control.sock beside the other].
-    #[arg(long, env = "OBSERVER_CONTROL_SOCKET", value_name = "PATH")]
+    #[arg(long, env = "OBSERVER_CONTROL_SOCKET", hide_env_values = true, value_name = "PATH")]
     control_socket: Option<PathBuf>,
     /// Serve Hubble's API on this TCP address too, such as 0.0.0.0:4244. Needs --insecure.
-    #[arg(long, env = "OBSERVER_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "OBSERVER_LISTEN", hide_env_values = true, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
     /// Serve TCP without encryption: flows tell who talks to whom, so be sure who can connect.
-    #[arg(long, env = "OBSERVER_INSECURE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, env = "OBSERVER_INSECURE", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
     insecure: Option<bool>,
     /// Inventory of nodes, pods and services (YAML), read again when it changes.
-    #[arg(long, env = "OBSERVER_INVENTORY", value_name = "FILE")]
+    #[arg(long, env = "OBSERVER_INVENTORY", hide_env_values = true, value_name = "FILE")]
     inventory: Option<PathBuf>,
     /// Name local network namespaces by their name, container, unit or command [default: true].
-    #[arg(long, env = "OBSERVER_LOCAL_NAMESPACES", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, env = "OBSERVER_LOCAL_NAMESPACES", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
     local_namespaces: Option<bool>,
     /// Watch these interfaces too; `*` stands for any run of characters. Repeatable.
-    #[arg(long = "interface", env = "OBSERVER_INTERFACE", value_delimiter = ',', value_name = "GLOB")]
+    #[arg(
+        long = "interface",
+        env = "OBSERVER_INTERFACE",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_name = "GLOB"
+    )]
     #[serde(default, rename = "interface")]
     interfaces: Vec<String>,
     /// How many packets of a connection become flows [default: medium].
-    #[arg(long, env = "OBSERVER_AGGREGATION", value_enum, value_name = "LEVEL")]
+    #[arg(long, env = "OBSERVER_AGGREGATION", value_enum, hide_env_values = true, value_name = "LEVEL")]
     aggregation: Option<Aggregation>,
     /// New connections told of per second and CPU; further ones are counted as suppressed [default: 20000].
-    #[arg(long, env = "OBSERVER_NEW_FLOW_CAP", value_name = "N")]
+    #[arg(long, env = "OBSERVER_NEW_FLOW_CAP", hide_env_values = true, value_name = "N")]
     new_flow_cap: Option<u32>,
     /// Kernel drop reasons to leave out, by the kernel's names, instead of the default list of noise.
-    #[arg(long, env = "OBSERVER_IGNORE_DROP_REASONS", value_delimiter = ',', value_name = "NAMES")]
+    #[arg(
+        long,
+        env = "OBSERVER_IGNORE_DROP_REASONS",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_name = "NAMES"
+    )]
     ignore_drop_reasons: Option<Vec<String>>,
     /// Tell of drops anywhere on the host, not only in the node's network namespace and its pods'.
-    #[arg(long, env = "OBSERVER_DROPS_HOST_WIDE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, env = "OBSERVER_DROPS_HOST_WIDE", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
     drops_host_wide: Option<bool>,
     /// Flows kept for readers [default: 65536].
-    #[arg(long, env = "OBSERVER_MAX_FLOWS", value_name = "N")]
+    #[arg(long, env = "OBSERVER_MAX_FLOWS", hide_env_values = true, value_name = "N")]
     max_flows: Option<usize>,
     /// Mebibytes that the kept flows may take [default: 64].
-    #[arg(long, env = "OBSERVER_MAX_MIB", value_name = "MIB")]
+    #[arg(long, env = "OBSERVER_MAX_MIB", hide_env_values = true, value_name = "MIB")]
     max_mib: Option<usize>,
     /// Nets to be told apart from the rest of the world, each with an identity of its own. Repeatable.
-    #[arg(long = "cidr", env = "OBSERVER_CIDR", value_delimiter = ',', value_name = "CIDR")]
+    #[arg(
+        long = "cidr",
+        env = "OBSERVER_CIDR",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_name = "CIDR"
+    )]
     #[serde(default, rename = "cidr")]
     cidrs: Vec<IpNet>,
     /// The least severe message that is logged [default: info].
-    #[arg(long, env = "OBSERVER_LOG_LEVEL", value_enum, value_name = "LEVEL")]
+    #[arg(long, env = "OBSERVER_LOG_LEVEL", value_enum, hide_env_values = true, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
     /// The form of a log line [default: text].
-    #[arg(long, env = "OBSERVER_LOG_FORMAT", value_enum, value_name = "FORM")]
+    #[arg(long, env = "OBSERVER_LOG_FORMAT", value_enum, hide_env_values = true, value_name = "FORM")]
     log_format: Option<LogFormat>,
 }
 
@@ -107,9 +135,13 @@ impl Settings {
         let text = std::fs::read_to_string(path)
             .map_err(|cause| ConfigError::Unreadable { file: path.clone(), cause })?;
         toml::from_str(&text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            let line = text[..at].matches('\n').count() + 1;
-            ConfigError::Invalid { file: path.clone(), cause: format!("line {line}: {}", error.message()) }
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            let before = text.get(..at).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            // An unknown key is in the message; of a bad value only the line tells the key.
+            let key = before.rsplit('\n').next().and_then(|start| start.split_once('='));
+            let key = key.map(|(key, _)| format!("{}: ", key.trim())).unwrap_or_default();
+            ConfigError::Invalid { file: path.clone(), line, problem: format!("{key}{}", error.message()) }
         })
     }
 
@@ -256,7 +288,7 @@ mod tests {
         let unknown = file("cluster = \"a\"\n\nagregation = \"low\"\n");
         let path = unknown.path().to_str().unwrap().to_owned();
         for (args, wanted) in [
-            (vec!["--config", path.as_str()], "line 3: unknown field `agregation`, expected one of"),
+            (vec!["--config", path.as_str()], ":3: unknown field `agregation`, expected one of"),
             (vec!["--config", "/nonexistent.toml"], "cannot read the configuration /nonexistent.toml"),
             (
                 vec!["--listen", "0.0.0.0:4244"],

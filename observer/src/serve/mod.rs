@@ -73,8 +73,8 @@ const HEALTH_NAME: &str = "hubble.server.Observer";
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Requests have few headers.
 const HEADER_BYTES: u32 = 16 << 10;
-/// How long streams get to end when the server does.
-const SHUTDOWN: Duration = Duration::from_secs(2);
+/// How long streams get to end when the server does; with the other stages the daemon ends within 2 s.
+const SHUTDOWN: Duration = Duration::from_secs(1);
 
 /// Where and as whom to serve.
 #[derive(Clone, Debug)]
@@ -114,7 +114,7 @@ impl ServeConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The socket is in use.
-    #[error("another process is listening on {}", path.display())]
+    #[error("another process is listening on {}; stop it, or choose another path", path.display())]
     Taken {
         /// The socket.
         path: PathBuf,
@@ -186,7 +186,7 @@ impl Server {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Ends every stream with UNAVAILABLE and waits for that, 2 s at most.
+    /// Ends every stream with UNAVAILABLE and waits for that, 1 s at most.
     pub async fn shutdown(mut self) {
         self.shutdown.send_replace(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
@@ -282,15 +282,22 @@ fn bind(path: &std::path::Path, access: Access<'_>) -> Result<(UnixListener, Soc
 async fn hubble_routes(api: Api, shared: Shared, limits: &Limits) -> Result<Routes, ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(HEALTH_NAME, ServingStatus::Serving).await;
-    let reflection =
-        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    // Listed is what is served here: the descriptors have the control service too, which has a socket of its own.
+    let reflection = |own| {
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        ["observer.Observer", "peer.Peer", "stats.Stats", "grpc.health.v1.Health", own]
+            .into_iter()
+            .fold(builder, tonic_reflection::server::Builder::with_service_name)
+    };
     let observer = ObserverServer::new(api.clone()).max_decoding_message_size(limits.message_bytes);
     Ok(Routes::new(WithFlows { inner: observer, context: Arc::new(shared) })
         .add_service(PeerServer::new(api).max_decoding_message_size(limits.message_bytes))
         .add_service(StatsServer::new(StatsApi).max_decoding_message_size(limits.message_bytes))
         .add_service(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?))
+        .add_service(reflection("grpc.reflection.v1.ServerReflection").build_v1()?)
+        .add_service(reflection("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?))
 }
 
 type Response = http::Response<tonic::body::Body>;

@@ -133,7 +133,10 @@ mod tests {
         assert_eq!(mode(&path), 0o600);
 
         let error = bind(&path, Access::Owner).unwrap_err().to_string();
-        assert_eq!(error, format!("another process is listening on {}", path.display()));
+        assert_eq!(
+            error,
+            format!("another process is listening on {}; stop it, or choose another path", path.display())
+        );
         drop(listener);
         drop(file);
         assert!(!path.exists());

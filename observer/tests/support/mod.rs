@@ -1,7 +1,7 @@
 //! A daemon in a lab's node, and what a client sees of it.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
-use observer_lab::{Lab, Scenario};
+use observer_lab::{Lab, Scenario, unique_prefix};
 use observer_proto::{
     control::{CaptureStatusRequest, CaptureStatusResponse, control_client::ControlClient},
     flow::Flow,
@@ -188,4 +188,45 @@ pub(crate) fn extensions(flow: &Flow) -> HashMap<String, String> {
         other => format!("{other:?}"),
     };
     fields.into_iter().map(|(key, value)| (key, text(value))).collect()
+}
+
+/// A node with nothing on it but its uplink, for what needs no traffic.
+pub(crate) fn empty_node(name: &str) -> Lab {
+    let text = "name = \"empty\"\n[outside]\naddresses = [\"192.168.50.1/24\"]\n\
+                [[nodes]]\nname = \"n1\"\nwiring = \"routed\"\naddresses = [\"192.168.50.11\"]\n";
+    Lab::up(&Scenario::parse(text, name).unwrap(), &unique_prefix(name)).unwrap()
+}
+
+impl Daemon {
+    /// A line of the log with `text` in it; panics after 15 seconds without.
+    pub(crate) fn log_line(&self, text: &str) -> String {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            let found = self.log.lock().unwrap().iter().find(|line| line.contains(text)).cloned();
+            if let Some(line) = found {
+                return line;
+            }
+            assert!(Instant::now() < deadline, "no {text:?} in the log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Runs a client of the read-only socket.
+    pub(crate) fn call<T>(&self, client: impl AsyncFnOnce(Channel) -> T) -> T {
+        self.runtime.block_on(client(self.channel("hubble.sock")))
+    }
+}
+
+/// The demo's node after each kind of its traffic was played `count` times, with the daemon that saw it.
+pub(crate) fn demo(name: &str, count: u64, args: &[&str]) -> (Lab, Daemon) {
+    let mut lab = Lab::up(&scenario("demo.toml"), &unique_prefix(name)).unwrap();
+    let daemon = Daemon::start(&lab, "n1", args);
+    for mut traffic in lab.scenario().traffic.clone() {
+        (traffic.count, traffic.interval_ms, traffic.delay_ms) = (Some(count), 0, 0);
+        lab.play(traffic).unwrap();
+    }
+    lab.wait_traffic();
+    let odd: Vec<_> = lab.ledger().into_iter().filter(|entry| !entry.as_expected()).collect();
+    assert!(odd.is_empty(), "the lab itself is not as expected: {odd:?}");
+    (lab, daemon)
 }

@@ -33,6 +33,8 @@ const CONNTRACK_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) struct Counters {
     /// Records taken from the rings and the sweeps.
     pub(crate) records: AtomicU64,
+    /// Of these, those that the sweeps of the tables found; all others came through a ring.
+    pub(crate) swept: AtomicU64,
     /// Of these, those that could not be read: lost.
     pub(crate) undecodable: AtomicU64,
     /// Records of a packet that is told at another point: suppressed.
@@ -103,7 +105,8 @@ impl<S: Symbols> Pipeline<S> {
             let now = Clock::kernel_now();
             if now.saturating_sub(self.last_tick_ns) >= TICK_NS {
                 self.last_tick_ns = now;
-                self.capture.sweep(&mut |record| self.stages.read(record));
+                let swept = self.capture.sweep(&mut |record| self.stages.read(record));
+                add(&self.stages.counters.swept, swept as u64);
                 self.stages.tick();
             }
             let links = self.capture.links();

@@ -56,7 +56,7 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Requests have few headers.
 const HEADER_BYTES: u32 = 16 << 10;
 /// How long streams get to end when the server does.
-const SHUTDOWN: Duration = Duration::from_secs(2);
+const SHUTDOWN: Duration = Duration::from_secs(1);
 
 /// Where and as whom to serve.
 #[derive(Clone, Debug)]

@@ -188,11 +188,13 @@ impl<S: Symbols> Stages<S> {
         if self.tracked.is_empty() {
             return;
         }
-        add(&self.counters.stored, self.tracked.len() as u64);
+        let count = self.tracked.len() as u64;
         for tracked in self.tracked.drain(..) {
             let link = self.links.of(&tracked);
             self.writer.push(self.filler.fill(tracked, link));
         }
+        // Not before they can be read: who sums up must not find them missing in the store.
+        add(&self.counters.stored, count);
         self.writer.publish();
     }
 }

@@ -6,7 +6,8 @@ use observer_proto::{
     control::{CaptureStatusRequest, CaptureStatusResponse, control_client::ControlClient, counter::Kind},
     flow::{Flow, layer4::Protocol},
     observer::{
-        GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes, observer_client::ObserverClient,
+        GetFlowsRequest, GetFlowsResponse, ServerStatusRequest, get_flows_response::ResponseTypes,
+        observer_client::ObserverClient,
     },
 };
 use prost::Message as _;
@@ -156,7 +157,8 @@ impl Daemon {
         loop {
             let status = self.capture_status();
             let sums = Sums::of(&status);
-            if sums.in_the_rings() == 0 && sums.waiting == 0 {
+            // A batch that is under way is made and not delivered.
+            if sums.in_the_rings() == 0 && sums.waiting == 0 && sums.balance("pipeline") {
                 return status;
             }
             assert!(Instant::now() < deadline, "the rings never empty: {sums:?}");
@@ -165,13 +167,67 @@ impl Daemon {
         }
     }
 
-    /// SIGTERM, then its exit status and how long it took.
-    pub(crate) fn stop(mut self) -> (std::process::ExitStatus, Duration) {
-        let started = Instant::now();
-        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
-        let status = self.child.wait().unwrap();
-        (status, started.elapsed())
+    /// Flows given to the store so far.
+    pub(crate) fn seen(&self) -> u64 {
+        let mut client = ObserverClient::new(self.channel("hubble.sock"));
+        let status = self.runtime.block_on(client.server_status(ServerStatusRequest {})).unwrap();
+        status.into_inner().seen_flows
     }
+
+    /// Reads a request that follows in a thread of its own; returns once the server has accepted it.
+    pub(crate) fn follow(&self, request: GetFlowsRequest) -> Follower {
+        let path = self.dir.path().join("hubble.sock");
+        let (sender, responses) = mpsc::channel();
+        let (accepted, wait) = mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let endpoint = Endpoint::from_shared(format!("unix://{}", path.display())).unwrap();
+                let mut client = ObserverClient::new(endpoint.connect().await.unwrap());
+                let mut stream = client.get_flows(request).await.unwrap().into_inner();
+                accepted.send(()).unwrap();
+                // The receiver may have seen enough.
+                while let Some(response) = stream.next().await {
+                    if sender.send(response).is_err() {
+                        break;
+                    }
+                }
+            });
+        });
+        wait.recv_timeout(Duration::from_secs(10)).unwrap();
+        Follower { responses }
+    }
+
+    /// How many files it has open.
+    pub(crate) fn open_files(&self) -> usize {
+        let dir = format!("/proc/{}/fd", self.pid().as_raw_nonzero());
+        std::fs::read_dir(dir).unwrap().count()
+    }
+
+    /// SIGTERM, then its exit status and how long it took.
+    pub(crate) fn stop(self) -> (std::process::ExitStatus, Duration) {
+        let (status, took, _) = self.end(rustix::process::Signal::TERM);
+        (status, took)
+    }
+
+    /// Sends it a signal; its exit status, how long it took, and the directory of its sockets.
+    pub(crate) fn end(
+        mut self,
+        signal: rustix::process::Signal,
+    ) -> (std::process::ExitStatus, Duration, TempDir) {
+        let started = Instant::now();
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+        let status = self.child.wait().unwrap();
+        let took = started.elapsed();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        (status, took, dir)
+    }
+}
+
+/// A stream that goes on.
+pub(crate) struct Follower {
+    /// What came; closed when the stream has ended.
+    pub(crate) responses: mpsc::Receiver<Result<GetFlowsResponse, tonic::Status>>,
 }
 
 impl Drop for Daemon {
@@ -270,6 +326,11 @@ impl Sums {
         let delivered: u64 =
             self.stages.iter().filter(|(stage, _)| *stage != "pipeline").map(|(_, [_, d, _])| d).sum();
         i128::from(delivered) - i128::from(self.stages["pipeline"][0]) - i128::from(self.told_elsewhere)
+    }
+
+    fn balance(&self, stage: &str) -> bool {
+        let [made, delivered, lost] = self.stages[stage];
+        made == delivered + lost
     }
 
     pub(crate) fn lost(&self) -> u64 {

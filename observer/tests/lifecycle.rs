@@ -31,7 +31,8 @@ fn lab(name: &str) -> Lab {
 
 /// Requests without end.
 fn requests() -> Traffic {
-    let mut traffic = scenario("drops.toml").traffic.into_iter().find(|traffic| traffic.name == "beside").unwrap();
+    let mut traffic =
+        scenario("drops.toml").traffic.into_iter().find(|traffic| traffic.name == "beside").unwrap();
     (traffic.count, traffic.interval_ms) = (None, 5);
     traffic
 }
@@ -94,7 +95,8 @@ fn a_killed_daemon_is_replaced_at_once() {
     let daemon = Daemon::spawn(command, dir);
     assert_eq!(programs(&lab), 6);
     daemon.flows_until(|flows| flows.is_empty().then(|| "a flow after the restart".to_owned()));
-    let second = lab.command_in("n1", OBSERVER).arg("--socket").arg(daemon.dir.path().join("other.sock")).output();
+    let second =
+        lab.command_in("n1", OBSERVER).arg("--socket").arg(daemon.dir.path().join("other.sock")).output();
     let second = second.unwrap();
     assert!(!second.status.success());
     let error = String::from_utf8(second.stderr).unwrap();

@@ -179,6 +179,8 @@ impl Daemon {
         let path = self.dir.path().join("hubble.sock");
         let (sender, responses) = mpsc::channel();
         let (accepted, wait) = mpsc::channel();
+        let gate = Arc::new(Mutex::new(()));
+        let open = Arc::clone(&gate);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -191,11 +193,12 @@ impl Daemon {
                     if sender.send(response).is_err() {
                         break;
                     }
+                    drop(open.lock().unwrap());
                 }
             });
         });
         wait.recv_timeout(Duration::from_secs(10)).unwrap();
-        Follower { responses }
+        Follower { responses, gate }
     }
 
     /// How many files it has open.
@@ -228,6 +231,8 @@ impl Daemon {
 pub(crate) struct Follower {
     /// What came; closed when the stream has ended.
     pub(crate) responses: mpsc::Receiver<Result<GetFlowsResponse, tonic::Status>>,
+    /// While it is locked, nothing is read: a client that is too slow.
+    pub(crate) gate: Arc<Mutex<()>>,
 }
 
 impl Drop for Daemon {

@@ -34,6 +34,8 @@ const CONNTRACK_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) struct Counters {
     /// Records taken from the rings and the sweeps.
     pub(crate) records: AtomicU64,
+    /// Of these, those that the sweeps of the tables found; all others came through a ring.
+    pub(crate) swept: AtomicU64,
     /// Of these, those that could not be read: lost.
     pub(crate) undecodable: AtomicU64,
     /// Records of a packet that is told at another point: suppressed.
@@ -105,7 +107,8 @@ impl<S: Symbols> Pipeline<S> {
             let now = Clock::kernel_now();
             if now.saturating_sub(self.last_tick_ns) >= TICK_NS {
                 self.last_tick_ns = now;
-                self.capture.sweep(&mut |record| self.stages.read(record));
+                let swept = self.capture.sweep(&mut |record| self.stages.read(record));
+                add(&self.stages.counters.swept, swept as u64);
                 self.stages.tick();
             }
             let links = self.capture.links();
@@ -187,13 +190,15 @@ impl<S: Symbols> Stages<S> {
         if self.tracked.is_empty() {
             return;
         }
-        add(&self.counters.stored, self.tracked.len() as u64);
+        let count = self.tracked.len() as u64;
         for tracked in self.tracked.drain(..) {
             let link = self.links.of(&tracked);
             let flow = self.filler.fill(tracked, link);
             self.links.learn(&flow);
             self.writer.push(flow);
         }
+        // Not before they can be read: who sums up must not find them missing in the store.
+        add(&self.counters.stored, count);
         self.writer.publish();
     }
 }

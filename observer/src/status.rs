@@ -79,6 +79,9 @@ impl Status {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let pipeline = &self.pipeline;
         let to_tell = read(&pipeline.records).saturating_sub(read(&pipeline.told_elsewhere));
+        let swept = read(&pipeline.swept);
+        counters.push(counter("sweep", Kind::Made, "records", swept));
+        counters.push(counter("sweep", Kind::Delivered, "pipeline", swept));
         for (kind, cause, value) in [
             (Kind::Made, "records to tell", to_tell),
             (Kind::Delivered, "flows", read(&pipeline.stored)),

@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::SocketAddr,
 };
-use support::{Daemon, can_run, name, scenario};
+use support::{Daemon, Ends, can_run, ends, name, scenario};
 
 /// The least number of connections that such a test is worth.
 const CONNECTIONS: usize = 2_000;
@@ -23,9 +23,6 @@ fn routed_pods_flows_are_the_ledgers() {
 fn bridged_pods_flows_are_the_ledgers() {
     flows_are_the_ledgers("bridged");
 }
-
-/// A packet's ends as its headers say, with the protocol.
-type Ends = (u8, SocketAddr, SocketAddr);
 
 fn flows_are_the_ledgers(wiring: &str) {
     if !can_run(wiring) {
@@ -92,19 +89,6 @@ fn real_ends(entry: &Entry) -> (SocketAddr, SocketAddr) {
         return (without_port(entry.source), without_port(server));
     }
     (entry.source, server)
-}
-
-fn ends(flow: &Flow) -> Option<Ends> {
-    let ip = flow.ip.as_ref()?;
-    let (protocol, source_port, destination_port) = match flow.l4.as_ref()?.protocol.as_ref()? {
-        Protocol::Tcp(tcp) => (6, tcp.source_port, tcp.destination_port),
-        Protocol::Udp(udp) => (17, udp.source_port, udp.destination_port),
-        Protocol::IcmPv4(_) => (1, 0, 0),
-        Protocol::IcmPv6(_) => (58, 0, 0),
-        _ => return None,
-    };
-    let end = |ip: &str, port: u32| Some(SocketAddr::new(ip.parse().ok()?, u16::try_from(port).ok()?));
-    Some((protocol, end(&ip.source, source_port)?, end(&ip.destination, destination_port)?))
 }
 
 /// `pod/NAMESPACE/NAME` as the daemon names it; nothing for who is no pod.

@@ -44,8 +44,24 @@ pub fn nearest_hubble_reason(kernel_reason: &str, symbol: &str) -> Hubble {
     if name == "IP_INHDR" && (symbol.starts_with("ip_forward") || symbol.starts_with("ip6_forward")) {
         return Hubble::TtlExceeded;
     }
+    // Nor has it one for what a route discards, and for IPv6's unresolved neighbours none either.
+    if name == "NOT_SPECIFIED"
+        && let Some((_, hubble)) = UNSPECIFIED.iter().find(|(function, _)| symbol.starts_with(function))
+    {
+        return *hubble;
+    }
     NEAREST.iter().find(|(_, names)| names.contains(&name)).map_or(NO_NEAR_REASON, |(hubble, _)| *hubble)
 }
+
+/// Functions that free with no reason (up to 6.18) and do so for one only.
+const UNSPECIFIED: [(&str, Hubble); 4] = [
+    // IPv4: `blackhole` and `prohibit` routes; IPv6: `blackhole`, each way.
+    ("ip_error+", Hubble::FibLookupFailed),
+    ("dst_discard", Hubble::FibLookupFailed),
+    // Calls IPv6's own function last, whose place is taken by a tail call.
+    ("neigh_invalidate+", Hubble::UnknownL3TargetAddress),
+    ("ndisc_error_report+", Hubble::UnknownL3TargetAddress),
+];
 
 /// Names of `enum skb_drop_reason` up to 6.18 with those that older kernels had (from 5.17), and Open vSwitch's.
 #[expect(
@@ -271,6 +287,10 @@ mod tests {
             ("IP_INHDR", "ip6_forward+0x10", 196),
             ("IP_INHDR", "ip_rcv_core+0x10", 134),
             ("IP_INHDR", "", 134),
+            ("NOT_SPECIFIED", "ip_error+0x94", 169),
+            ("NOT_SPECIFIED", "dst_discard_out+0x14", 169),
+            ("NOT_SPECIFIED", "neigh_invalidate+0x7e", 150),
+            ("NOT_SPECIFIED", "ip6_mc_input+0x15e", 134),
             ("A_REASON_OF_TOMORROW", "", 134),
         ] {
             assert_eq!(nearest_hubble_reason(name, symbol) as i32, number, "{name} at {symbol}");

@@ -3,16 +3,18 @@
 
 use observer_lab::{Lab, Scenario, unique_prefix};
 use observer_proto::{
-    control::{CaptureStatusRequest, CaptureStatusResponse, control_client::ControlClient},
-    flow::Flow,
+    control::{CaptureStatusRequest, CaptureStatusResponse, control_client::ControlClient, counter::Kind},
+    flow::{Flow, layer4::Protocol},
     observer::{
-        GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes, observer_client::ObserverClient,
+        GetFlowsRequest, GetFlowsResponse, ServerStatusRequest, get_flows_response::ResponseTypes,
+        observer_client::ObserverClient,
     },
 };
 use prost::Message as _;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::{BufRead as _, BufReader},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, mpsc},
@@ -148,13 +150,88 @@ impl Daemon {
         self.runtime.block_on(client.capture_status(CaptureStatusRequest {})).unwrap().into_inner()
     }
 
-    /// SIGTERM, then its exit status and how long it took.
-    pub(crate) fn stop(mut self) -> (std::process::ExitStatus, Duration) {
-        let started = Instant::now();
-        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
-        let status = self.child.wait().unwrap();
-        (status, started.elapsed())
+    /// The state of the capture once everything that was made is in the store. Traffic must have ended.
+    pub(crate) fn settled(&self) -> CaptureStatusResponse {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            let status = self.capture_status();
+            let sums = Sums::of(&status);
+            // A batch that is under way is made and not delivered.
+            if sums.in_the_rings() == 0 && sums.waiting == 0 && sums.balance("pipeline") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the rings never empty: {sums:?}");
+            // The API has no event for "nothing left".
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
+
+    /// Flows given to the store so far.
+    pub(crate) fn seen(&self) -> u64 {
+        let mut client = ObserverClient::new(self.channel("hubble.sock"));
+        let status = self.runtime.block_on(client.server_status(ServerStatusRequest {})).unwrap();
+        status.into_inner().seen_flows
+    }
+
+    /// Reads a request that follows in a thread of its own; returns once the server has accepted it.
+    pub(crate) fn follow(&self, request: GetFlowsRequest) -> Follower {
+        let path = self.dir.path().join("hubble.sock");
+        let (sender, responses) = mpsc::channel();
+        let (accepted, wait) = mpsc::channel();
+        let gate = Arc::new(Mutex::new(()));
+        let open = Arc::clone(&gate);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let endpoint = Endpoint::from_shared(format!("unix://{}", path.display())).unwrap();
+                let mut client = ObserverClient::new(endpoint.connect().await.unwrap());
+                let mut stream = client.get_flows(request).await.unwrap().into_inner();
+                accepted.send(()).unwrap();
+                // The receiver may have seen enough.
+                while let Some(response) = stream.next().await {
+                    if sender.send(response).is_err() {
+                        break;
+                    }
+                    drop(open.lock().unwrap());
+                }
+            });
+        });
+        wait.recv_timeout(Duration::from_secs(10)).unwrap();
+        Follower { responses, gate }
+    }
+
+    /// How many files it has open.
+    pub(crate) fn open_files(&self) -> usize {
+        let dir = format!("/proc/{}/fd", self.pid().as_raw_nonzero());
+        std::fs::read_dir(dir).unwrap().count()
+    }
+
+    /// SIGTERM, then its exit status and how long it took.
+    pub(crate) fn stop(self) -> (std::process::ExitStatus, Duration) {
+        let (status, took, _) = self.end(rustix::process::Signal::TERM);
+        (status, took)
+    }
+
+    /// Sends it a signal; its exit status, how long it took, and the directory of its sockets.
+    pub(crate) fn end(
+        mut self,
+        signal: rustix::process::Signal,
+    ) -> (std::process::ExitStatus, Duration, TempDir) {
+        let started = Instant::now();
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+        let status = self.child.wait().unwrap();
+        let took = started.elapsed();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        (status, took, dir)
+    }
+}
+
+/// A stream that goes on.
+pub(crate) struct Follower {
+    /// What came; closed when the stream has ended.
+    pub(crate) responses: mpsc::Receiver<Result<GetFlowsResponse, tonic::Status>>,
+    /// While it is locked, nothing is read: a client that is too slow.
+    pub(crate) gate: Arc<Mutex<()>>,
 }
 
 impl Drop for Daemon {
@@ -229,4 +306,87 @@ pub(crate) fn demo(name: &str, count: u64, args: &[&str]) -> (Lab, Daemon) {
     let odd: Vec<_> = lab.ledger().into_iter().filter(|entry| !entry.as_expected()).collect();
     assert!(odd.is_empty(), "the lab itself is not as expected: {odd:?}");
     (lab, daemon)
+}
+
+/// A packet's ends as its headers say, with the protocol. Ports are 0 for ICMP.
+pub(crate) type Ends = (u8, SocketAddr, SocketAddr);
+
+pub(crate) fn ends(flow: &Flow) -> Option<Ends> {
+    let ip = flow.ip.as_ref()?;
+    let (protocol, source_port, destination_port) = match flow.l4.as_ref()?.protocol.as_ref()? {
+        Protocol::Tcp(tcp) => (6, tcp.source_port, tcp.destination_port),
+        Protocol::Udp(udp) => (17, udp.source_port, udp.destination_port),
+        Protocol::IcmPv4(_) => (1, 0, 0),
+        Protocol::IcmPv6(_) => (58, 0, 0),
+        _ => return None,
+    };
+    let end = |ip: &str, port: u32| Some(SocketAddr::new(ip.parse().ok()?, u16::try_from(port).ok()?));
+    Some((protocol, end(&ip.source, source_port)?, end(&ip.destination, destination_port)?))
+}
+
+/// The capture's counters, stage by stage.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sums {
+    /// Made, delivered and lost of each stage.
+    pub(crate) stages: BTreeMap<String, [u64; 3]>,
+    /// By stage and cause.
+    pub(crate) suppressed: BTreeMap<(String, String), u64>,
+    pub(crate) waiting: u64,
+    /// Given to the store.
+    pub(crate) flows: u64,
+    told_elsewhere: u64,
+}
+
+impl Sums {
+    pub(crate) fn of(status: &CaptureStatusResponse) -> Self {
+        let mut sums = Self::default();
+        for counter in &status.counters {
+            let place = match counter.kind() {
+                Kind::Made => 0,
+                Kind::Delivered => 1,
+                Kind::Lost => 2,
+                Kind::Suppressed => {
+                    sums.suppressed.insert((counter.stage.clone(), counter.cause.clone()), counter.value);
+                    continue;
+                }
+                Kind::Unknown => panic!("{counter:?}"),
+            };
+            sums.stages.entry(counter.stage.clone()).or_default()[place] += counter.value;
+            match counter.cause.as_str() {
+                "waiting for conntrack" => sums.waiting = counter.value,
+                "flows" => sums.flows = counter.value,
+                _ => {}
+            }
+        }
+        sums.told_elsewhere = sums.suppressed("pipeline", "told at another point");
+        sums
+    }
+
+    pub(crate) fn suppressed(&self, stage: &str, cause: &str) -> u64 {
+        self.suppressed.get(&(stage.to_owned(), cause.to_owned())).copied().unwrap_or(0)
+    }
+
+    /// Delivered by the programs or a sweep, and not taken by the pipeline yet.
+    pub(crate) fn in_the_rings(&self) -> i128 {
+        let delivered: u64 =
+            self.stages.iter().filter(|(stage, _)| *stage != "pipeline").map(|(_, [_, d, _])| d).sum();
+        i128::from(delivered) - i128::from(self.stages["pipeline"][0]) - i128::from(self.told_elsewhere)
+    }
+
+    fn balance(&self, stage: &str) -> bool {
+        let [made, delivered, lost] = self.stages[stage];
+        made == delivered + lost
+    }
+
+    pub(crate) fn lost(&self) -> u64 {
+        self.stages.values().map(|[.., lost]| lost).sum()
+    }
+
+    /// Holds that made = delivered + lost in every stage, to the unit. To be called on a settled state.
+    pub(crate) fn check(&self) {
+        for (stage, [made, delivered, lost]) in &self.stages {
+            assert_eq!(*made, delivered + lost, "{stage}: made = delivered + lost; {self:?}");
+        }
+        assert_eq!(self.in_the_rings(), 0, "{self:?}");
+    }
 }

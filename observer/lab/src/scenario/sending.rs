@@ -41,7 +41,8 @@ impl Cause {
             Self::Blackhole => &["NOT_SPECIFIED"],
             Self::Ttl => &["IP_INHDR"],
             Self::TooBig => &["PKT_TOO_BIG"],
-            Self::Neighbour => &["NEIGH_FAILED"],
+            // IPv6 gives no reason here (6.18).
+            Self::Neighbour => &["NEIGH_FAILED", "NOT_SPECIFIED"],
         }
     }
 

@@ -1,0 +1,157 @@
+//! The daemon's end, in order and not, and its neighbours on the hooks.
+
+mod support;
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use observer::capture::{Capture, CaptureConfig};
+use observer_lab::{
+    Lab, netns,
+    scenario::{Party, Traffic},
+    unique_prefix,
+};
+use observer_proto::observer::{GetFlowsRequest, get_flows_response::ResponseTypes};
+use rustix::process::Signal;
+use std::{path::Path, process::Command, time::Duration};
+use support::{Daemon, OBSERVER, can_run, scenario};
+use tonic::Code;
+
+#[test]
+fn sigterm_ends_it_in_order() {
+    ends_in_order(Signal::TERM, "term");
+}
+
+#[test]
+fn ctrl_c_ends_it_in_order() {
+    ends_in_order(Signal::INT, "int");
+}
+
+fn lab(name: &str) -> Lab {
+    Lab::up(&scenario("drops.toml"), &unique_prefix(name)).unwrap()
+}
+
+/// Requests without end.
+fn requests() -> Traffic {
+    let mut traffic =
+        scenario("drops.toml").traffic.into_iter().find(|traffic| traffic.name == "beside").unwrap();
+    (traffic.count, traffic.interval_ms) = (None, 5);
+    traffic
+}
+
+/// Programs on the two hooks of a node's links.
+fn programs(lab: &Lab) -> usize {
+    let node = lab.node_netns("n1").file_name().unwrap().to_string_lossy().into_owned();
+    let count = |link: &str, hook| SchedClassifier::query_tcx(link, hook).unwrap().1.len();
+    netns::inside(&node, || {
+        let both = |link: &str| count(link, TcAttachType::Ingress) + count(link, TcAttachType::Egress);
+        Ok(["veth0", "veth1", "eth0"].into_iter().map(both).sum())
+    })
+    .unwrap()
+}
+
+fn ends_in_order(signal: Signal, name: &str) {
+    if !can_run(name) {
+        return;
+    }
+    let mut lab = lab(name);
+    let daemon = Daemon::start(&lab, "n1", &[]);
+    assert_eq!(programs(&lab), 6, "two on each link");
+    let follower = daemon.follow(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() });
+    lab.play(requests()).unwrap();
+    // Under way: a flow has come.
+    let first = follower.responses.recv_timeout(Duration::from_secs(5)).unwrap().unwrap();
+    assert!(matches!(first.response_types, Some(ResponseTypes::Flow(_))), "{first:?}");
+
+    let (status, took, dir) = daemon.end(signal);
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(2), "it took {took:?}");
+    let end = follower.responses.iter().find_map(Result::err).expect("the stream ends with a status");
+    assert_eq!(end.code(), Code::Unavailable, "{end}");
+    assert_eq!(programs(&lab), 0);
+    assert_eq!(sockets(dir.path()), Vec::<String>::new());
+    lab.stop_traffic();
+}
+
+fn sockets(dir: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    names.map(|name| name.to_string_lossy().into_owned()).filter(|name| name.contains("sock")).collect()
+}
+
+#[test]
+fn a_killed_daemon_is_replaced_at_once() {
+    if !can_run("kill") {
+        return;
+    }
+    let mut lab = lab("kill");
+    let daemon = Daemon::start(&lab, "n1", &[]);
+    lab.play(requests()).unwrap();
+    daemon.flows_until(|flows| flows.is_empty().then(|| "a flow".to_owned()));
+    let (status, _, dir) = daemon.end(Signal::KILL);
+    assert!(!status.success());
+    assert_eq!(sockets(dir.path()).len(), 2, "nobody removed them");
+    assert_eq!(programs(&lab), 0, "nothing is pinned");
+
+    let mut command = lab.command_in("n1", OBSERVER);
+    command.args(["--node-name", "n1", "--inventory"]).arg(dir.path().join("inventory.yaml"));
+    let daemon = Daemon::spawn(command, dir);
+    assert_eq!(programs(&lab), 6);
+    daemon.flows_until(|flows| flows.is_empty().then(|| "a flow after the restart".to_owned()));
+    let second =
+        lab.command_in("n1", OBSERVER).arg("--socket").arg(daemon.dir.path().join("other.sock")).output();
+    let second = second.unwrap();
+    assert!(!second.status.success());
+    let error = String::from_utf8(second.stderr).unwrap();
+    let first = format!("another observer (pid {})", daemon.pid().as_raw_nonzero());
+    assert!(error.contains(&first), "{error}");
+    lab.stop_traffic();
+}
+
+/// The other program here is a second capture, loaded by this test: to the daemon it is a stranger's.
+#[test]
+fn programs_of_others_run_on() {
+    if !can_run("others") {
+        return;
+    }
+    let mut lab = lab("others");
+    let node = lab.node_netns("n1").file_name().unwrap().to_string_lossy().into_owned();
+    let other = netns::inside(&node, || Ok(Capture::start(&CaptureConfig::default()).unwrap())).unwrap();
+    let veth = lab.pod_link(&lab.scenario().pods[0]);
+    // The queueing discipline of classic tc programs beside both, as on kernels before 6.6.
+    let tc = Command::new("nsenter")
+        .arg(format!("--net={}", lab.node_netns("n1").display()))
+        .args(["tc", "qdisc", "add", "dev", &veth, "clsact"])
+        .status()
+        .unwrap();
+    assert!(tc.success());
+    let daemon = Daemon::start(&lab, "n1", &[]);
+    for link in daemon.capture_status().links {
+        assert_eq!((link.other_programs, link.problem.as_str()), (2, ""), "{link:?}");
+    }
+    assert_eq!(programs(&lab), 12);
+    let counted = |other: &Capture| {
+        let status = other.status().status();
+        let link = status.links.into_iter().find(|link| link.link.name == veth).unwrap();
+        [link.ingress.packets, link.egress.packets]
+    };
+    let before = (counted(&other), link_packets(&daemon, &veth));
+    let mut request = requests();
+    request.count = Some(10);
+    assert!(matches!(request.from, Party::Pod(..)));
+    lab.play(request).unwrap();
+    lab.wait_traffic();
+    assert!(lab.ledger().iter().all(observer_lab::Entry::as_expected));
+    let after = (counted(&other), link_packets(&daemon, &veth));
+    let grown = |before: [u64; 2], after: [u64; 2]| [after[0] - before[0], after[1] - before[1]];
+    let (theirs, ours) = (grown(before.0, after.0), grown(before.1, after.1));
+    assert!(theirs[0] >= 50, "{theirs:?}");
+    assert_eq!(theirs, ours, "both see every packet");
+    assert!(daemon.stop().0.success());
+    assert_eq!(programs(&lab), 6, "the other's are still there");
+    drop(other);
+    assert_eq!(programs(&lab), 0);
+}
+
+fn link_packets(daemon: &Daemon, name: &str) -> [u64; 2] {
+    let links = daemon.capture_status().links;
+    let link = links.into_iter().find(|link| link.name == name).unwrap();
+    [link.received_packets, link.sent_packets]
+}

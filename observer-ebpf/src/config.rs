@@ -12,6 +12,8 @@ static CONFIG: Global<Config> = Global::new(Config {
     interval_ns: 0,
     new_flow_cost_ns: 0,
     new_flow_burst: 0,
+    coarse_clock: 0,
+    pad: 0,
 });
 
 /// Where the kernel's fields are.

@@ -11,7 +11,7 @@ pub use tables::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Raised by every change of a record or a map value.
-pub const ABI_VERSION: u8 = 1;
+pub const ABI_VERSION: u8 = 2;
 
 /// What a record is; the first byte of each.
 pub mod kind {

@@ -7,6 +7,8 @@ fn main() {}
 #[cfg(target_arch = "bpf")]
 mod config;
 #[cfg(target_arch = "bpf")]
+mod connection;
+#[cfg(target_arch = "bpf")]
 mod drop;
 #[cfg(target_arch = "bpf")]
 mod facts;
@@ -14,6 +16,8 @@ mod facts;
 mod flow;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod opener;
 #[cfg(target_arch = "bpf")]
 mod parse;
 #[cfg(target_arch = "bpf")]

@@ -43,6 +43,7 @@ pub struct Config {
 pub struct Offsets {
     pub skb_dev: u32,
     pub skb_head: u32,
+    pub skb_tail: u32,
     pub skb_network_header: u32,
     pub skb_len: u32,
     pub skb_protocol: u32,
@@ -50,6 +51,7 @@ pub struct Offsets {
     pub dev_ifindex: u32,
     pub dev_net: u32,
     pub net_inum: u32,
+    pub net_cookie: u32,
     pub sk_net: u32,
     pub sk_family: u32,
     pub sk_num: u32,
@@ -218,6 +220,8 @@ pub struct DropValue {
     pub last_ns: u64,
     /// Address of the code that dropped the first one.
     pub location: u64,
+    /// Cookie of the namespace.
+    pub netns_cookie: u64,
     /// Length of the first one.
     pub packet_len: u32,
     /// [`crate::drop_flags`].

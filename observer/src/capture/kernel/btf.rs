@@ -63,6 +63,7 @@ fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
     Ok(Offsets {
         skb_dev: at(&["sk_buff", "dev"])?,
         skb_head: at(&["sk_buff", "head"])?,
+        skb_tail: at(&["sk_buff", "tail"])?,
         skb_network_header: at(&["sk_buff", "network_header"])?,
         skb_len: at(&["sk_buff", "len"])?,
         skb_protocol: at(&["sk_buff", "protocol"])?,
@@ -70,6 +71,8 @@ fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
         dev_ifindex: at(&["net_device", "ifindex"])?,
         dev_net: at(&["net_device", "nd_net", "net"])?,
         net_inum: at(&["net", "ns", "inum"])?,
+        // Kernels before 5.12 make the cookie when it is first asked for, behind another type.
+        net_cookie: at(&["net", "net_cookie"]).unwrap_or(0),
         sk_net: sock(&["skc_net", "net"])?,
         sk_family: sock(&["skc_family"])?,
         sk_num: sock(&["skc_num"])?,

@@ -156,19 +156,17 @@ unsafe fn summed(
 ) -> bool {
     // SAFETY: map values.
     unsafe {
-        let sum = match table.get_ptr_mut(key) {
-            Some(sum) => sum,
-            None => {
-                if table.insert(key, value, BPF_NOEXIST).is_ok() {
-                    return false;
-                }
-                // Another CPU was first, or there is no room.
-                let Some(sum) = table.get_ptr_mut(key) else {
-                    add(&raw mut (*counters).table_full, 1);
-                    return false;
-                };
-                sum
+        let mut sum = table.get_ptr_mut(key);
+        if sum.is_none() {
+            if table.insert(key, value, BPF_NOEXIST).is_ok() {
+                return false;
             }
+            // Another CPU was first, or there is no room.
+            sum = table.get_ptr_mut(key);
+        }
+        let Some(sum) = sum else {
+            add(&raw mut (*counters).table_full, 1);
+            return false;
         };
         add(&raw mut (*sum).packets, 1);
         add(&raw mut (*sum).bytes, u64::from(value.packet_len));

@@ -178,30 +178,7 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
     }
 
     let key = &*key;
-    let mut created = false;
-    let value = match FLOW_TABLE.get_ptr_mut(key) {
-        Some(value) => value,
-        None => {
-            let (sender_opened, guessed) = opener(&config, packet);
-            fresh.first_ns = now();
-            fresh.opener = u8::from(sender_opened != from_local);
-            fresh.guessed = u8::from(guessed);
-            fresh.link_kind = seen.link_kind;
-            created = FLOW_TABLE.insert(key, &*fresh, BPF_NOEXIST).is_ok();
-            if created && guessed && tuple.protocol == TCP {
-                // SAFETY: a per-CPU map value.
-                add_alone(unsafe { &raw mut (*counters).met_midway }, 1);
-            }
-            match FLOW_TABLE.get_ptr_mut(key) {
-                Some(value) => value,
-                None => {
-                    // SAFETY: a map value.
-                    add(unsafe { &raw mut (*counters).table_full }, 1);
-                    return;
-                }
-            }
-        }
-    };
+    let Some((value, created)) = entry(counters, &config, seen, packet, key, fresh) else { return };
     // SAFETY: a map value; an entry that is evicted meanwhile stays readable until the program ends.
     unsafe {
         let (this, other) = if from_local {
@@ -244,15 +221,7 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
 
         let told_ns = (*this).told_ns;
         let fresh = (flags | SEEN) & !before;
-        let reason = match config.aggregation {
-            aggregation::NONE | aggregation::LOW => flow_reason::PACKET,
-            aggregation::MAXIMUM if fresh & (SEEN | FIN | RST) == 0 && told_ns != 0 => 0,
-            _ if told_ns == 0 && !reply => flow_reason::NEW,
-            _ if fresh != 0 || told_ns == 0 => flow_reason::FLAGS,
-            // The clock that is behind may not yet have reached the time of the record.
-            _ if seen.now.saturating_sub(told_ns) >= config.interval_ns => flow_reason::INTERVAL,
-            _ => 0,
-        };
+        let reason = reason(&config, fresh, told_ns, reply, seen.now);
         if reason == 0 {
             add_alone(&raw mut (*counters).aggregated, seen.packets);
             return;
@@ -289,6 +258,52 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
             });
         });
     }
+}
+
+/// Why this packet has a record, 0 where it has none; `fresh` is what was not seen before in this direction.
+#[inline(always)]
+fn reason(config: &Config, fresh: u16, told_ns: u64, reply: bool, now: u64) -> u8 {
+    match config.aggregation {
+        aggregation::NONE | aggregation::LOW => flow_reason::PACKET,
+        aggregation::MAXIMUM if fresh & (SEEN | FIN | RST) == 0 && told_ns != 0 => 0,
+        _ if told_ns == 0 && !reply => flow_reason::NEW,
+        _ if fresh != 0 || told_ns == 0 => flow_reason::FLAGS,
+        // The clock that is behind may not yet have reached the time of the record.
+        _ if now.saturating_sub(told_ns) >= config.interval_ns => flow_reason::INTERVAL,
+        _ => 0,
+    }
+}
+
+/// The connection's entry, and whether it is new; `None` where the table has no room.
+#[inline(always)]
+fn entry(
+    counters: *mut Counters,
+    config: &Config,
+    seen: &Seen,
+    packet: &Packet,
+    key: &FlowKey,
+    fresh: &mut FlowValue,
+) -> Option<(*mut FlowValue, bool)> {
+    if let Some(value) = FLOW_TABLE.get_ptr_mut(key) {
+        return Some((value, false));
+    }
+    let (sender_opened, guessed) = opener(config, packet);
+    let from_local = (seen.link_kind == link_kind::POD) == (seen.hook == hook::INGRESS);
+    fresh.first_ns = now();
+    fresh.opener = u8::from(sender_opened != from_local);
+    fresh.guessed = u8::from(guessed);
+    fresh.link_kind = seen.link_kind;
+    let created = FLOW_TABLE.insert(key, &*fresh, BPF_NOEXIST).is_ok();
+    // SAFETY: only addresses of a map value's fields are taken.
+    let (midway, full) = unsafe { (&raw mut (*counters).met_midway, &raw mut (*counters).table_full) };
+    if created && guessed && packet.tuple.protocol == TCP {
+        add_alone(midway, 1);
+    }
+    let value = FLOW_TABLE.get_ptr_mut(key);
+    if value.is_none() {
+        add(full, 1);
+    }
+    Some((value?, created))
 }
 
 #[inline(always)]

@@ -1,5 +1,21 @@
 //! The eBPF programs. Built for `bpfel-unknown-none` by observer's build script; on the host there is nothing to run.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        clippy::inline_always,
+        reason = "a subprogram would lose what the verifier knows of its arguments"
+    ),
+    expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "a key passed by value is copied to the stack"
+    ),
+    expect(clippy::needless_pass_by_value, reason = "aya's macros hand the context over by value"),
+    expect(
+        clippy::cast_ptr_alignment,
+        reason = "the kernel aligns its fields, and Head and Packet are aligned"
+    )
+)]
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

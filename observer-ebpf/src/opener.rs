@@ -26,10 +26,10 @@ pub(crate) fn opener(config: &Config, packet: &Packet) -> (bool, bool) {
     let to_service = is_service(tuple.protocol, tuple.destination_port);
     let from_service = is_service(tuple.protocol, tuple.source_port);
     let ephemeral = |port: u16| port >= config.ephemeral_low && port <= config.ephemeral_high;
-    let sender = if to_service != from_service {
-        to_service
-    } else {
+    let sender = if to_service == from_service {
         ephemeral(tuple.source_port) || !ephemeral(tuple.destination_port)
+    } else {
+        to_service
     };
     (sender, tuple.protocol == TCP || !sender)
 }

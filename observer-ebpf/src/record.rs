@@ -78,7 +78,7 @@ pub(crate) fn write<T: 'static>(
     fill: impl FnOnce(&mut MaybeUninit<T>),
 ) {
     // SAFETY: `counters` is a map value, see `counters`; only field addresses are taken.
-    let (made, submitted, full) = unsafe {
+    let (made, submitted, lost) = unsafe {
         (&raw mut (*counters).made, &raw mut (*counters).submitted, &raw mut (*counters).ring_full)
     };
     add(made, 1);
@@ -89,7 +89,7 @@ pub(crate) fn write<T: 'static>(
         Wake::First => RB_NO_WAKEUP,
     };
     let Some(mut entry) = ring.reserve::<T>(0) else {
-        add(full, 1);
+        add(lost, 1);
         return;
     };
     fill(&mut entry);

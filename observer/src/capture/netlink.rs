@@ -84,7 +84,7 @@ pub(super) fn default_route_links() -> io::Result<HashSet<u32>> {
                 match attribute {
                     RouteAttribute::Oif(index) => _ = links.insert(*index),
                     RouteAttribute::MultiPath(hops) => {
-                        links.extend(hops.iter().map(|hop| hop.interface_index))
+                        links.extend(hops.iter().map(|hop| hop.interface_index));
                     }
                     _ => {}
                 }

@@ -5,10 +5,13 @@ use std::sync::OnceLock;
 const KALLSYMS: &str = "/proc/kallsyms";
 const UNREADABLE: &str = "/proc/kallsyms cannot be read";
 
+/// Functions by their address, ascending, or why there are none.
+type Table = Result<Vec<(u64, Box<str>)>, &'static str>;
+
 /// The kernel's functions by address; read on first use.
 #[derive(Debug, Default)]
 pub struct Symbols {
-    loaded: OnceLock<Result<Vec<(u64, Box<str>)>, &'static str>>,
+    loaded: OnceLock<Table>,
 }
 
 impl Symbols {
@@ -22,12 +25,12 @@ impl Symbols {
     }
 }
 
-fn load() -> Result<Vec<(u64, Box<str>)>, &'static str> {
+fn load() -> Table {
     let file = std::fs::File::open(KALLSYMS).map_err(|_| UNREADABLE)?;
     parse(std::io::BufReader::new(file))
 }
 
-fn parse(text: impl std::io::BufRead) -> Result<Vec<(u64, Box<str>)>, &'static str> {
+fn parse(text: impl std::io::BufRead) -> Table {
     let mut table = Vec::new();
     for line in text.lines() {
         let line = line.map_err(|_| UNREADABLE)?;

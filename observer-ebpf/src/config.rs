@@ -12,6 +12,8 @@ static CONFIG: Global<Config> = Global::new(Config {
     interval_ns: 0,
     new_flow_cost_ns: 0,
     new_flow_burst: 0,
+    coarse_clock: 0,
+    pad: 0,
 });
 
 /// Where the kernel's fields are.
@@ -19,6 +21,7 @@ static CONFIG: Global<Config> = Global::new(Config {
 static OFFSETS: Global<Offsets> = Global::new(Offsets {
     skb_dev: 0,
     skb_head: 0,
+    skb_tail: 0,
     skb_network_header: 0,
     skb_len: 0,
     skb_protocol: 0,
@@ -26,6 +29,7 @@ static OFFSETS: Global<Offsets> = Global::new(Offsets {
     dev_ifindex: 0,
     dev_net: 0,
     net_inum: 0,
+    net_cookie: 0,
     sk_net: 0,
     sk_family: 0,
     sk_num: 0,

@@ -8,7 +8,7 @@ use observer_ebpf::{Counters, DropKey, DropRecord, DropValue, Tuple, drop_flags,
 
 use crate::config::offsets;
 use crate::maps::{DROP_SCRATCH, DROPS_0, DROPS_1, IGNORED_REASONS, PRIORITY, SETTINGS, WATCHED};
-use crate::parse::{self, Bytes, Packet};
+use crate::parse::{self, Bytes, Head, Packet};
 use crate::record::{Wake, add, counters, header, now, write};
 
 const BPF_NOEXIST: u64 = 1;
@@ -30,20 +30,43 @@ pub(crate) fn observer_drop_unreasoned(ctx: BtfTracePointContext) -> i32 {
 /// Working memory: the stack has 512 bytes.
 #[repr(C)]
 pub(crate) struct Scratch {
+    head: Head,
     packet: Packet,
     key: DropKey,
     value: DropValue,
 }
 
-struct KernelBytes(*const u8);
+/// The part of an skb that lies in one piece: paged data is not followed, since headers are never there when IP drops.
+struct KernelBytes {
+    skb_head: *const u8,
+    /// Where the piece ends, from `skb_head`.
+    tail: u32,
+}
 
 impl Bytes for KernelBytes {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: u32, into: &mut [u8; N]) -> Option<()> {
-        let from = self.0.wrapping_add(offset as usize);
+        if offset.saturating_add(N as u32) > self.tail {
+            return None;
+        }
+        let from = self.skb_head.wrapping_add(offset as usize);
         // SAFETY: the helper writes N bytes; an address that is not mapped is an error, not a fault.
         let failed = unsafe { bpf_probe_read_kernel(into.as_mut_ptr().cast(), N as u32, from.cast()) };
         (failed == 0).then_some(())
+    }
+}
+
+impl KernelBytes {
+    /// The tuple of the packet whose IP header is at `start`: nearly always with one read.
+    #[inline(always)]
+    fn parse(&self, ether_type: u16, start: u32, head: &mut Head, packet: &mut Packet) -> bool {
+        let from = self.skb_head.wrapping_add(start as usize);
+        // SAFETY: `head` has room. What was read behind the packet's end is inside the kernel's own memory and is not
+        // used.
+        let failed = unsafe { bpf_probe_read_kernel(head.packet().cast(), Head::PACKET, from.cast()) };
+        let available = self.tail.saturating_sub(start);
+        (failed == 0 && parse::plain(head, available, ether_type, packet))
+            || parse::ip(self, ether_type, start, packet).is_ok()
     }
 }
 
@@ -55,6 +78,20 @@ impl Bytes for KernelBytes {
 unsafe fn field<T: Copy>(base: *const u8, offset: u32) -> T {
     // SAFETY: loads through BTF pointers never fault: the kernel turns a bad address into 0.
     unsafe { *base.add(offset as usize).cast::<T>() }
+}
+
+/// Inode and cookie of a network namespace.
+///
+/// # Safety
+/// As for [`field`].
+#[inline(always)]
+unsafe fn namespace(net: *const u8) -> (u32, u64) {
+    let offsets = offsets();
+    // SAFETY: as the caller says. Kernels without the cookie have no offset for it.
+    unsafe {
+        let cookie = if offsets.net_cookie == 0 { 0 } else { field(net, offsets.net_cookie) };
+        (field(net, offsets.net_inum), cookie)
+    }
 }
 
 #[inline(always)]
@@ -71,14 +108,12 @@ fn dropped(skb: *const u8, location: u64, reason: u32) {
         }
         let dev: *const u8 = field(skb, offsets.skb_dev);
         let sk: *const u8 = field(skb, offsets.skb_sk);
-        let (mut ifindex, mut netns) = (0_u32, 0_u32);
+        let (mut ifindex, mut netns, mut netns_cookie) = (0_u32, 0_u32, 0_u64);
         if !dev.is_null() {
             ifindex = field(dev, offsets.dev_ifindex);
-            let net: *const u8 = field(dev, offsets.dev_net);
-            netns = field(net, offsets.net_inum);
+            (netns, netns_cookie) = namespace(field(dev, offsets.dev_net));
         } else if !sk.is_null() {
-            let net: *const u8 = field(sk, offsets.sk_net);
-            netns = field(net, offsets.net_inum);
+            (netns, netns_cookie) = namespace(field(sk, offsets.sk_net));
         }
         let Some(settings) = SETTINGS.get(0) else { return };
         if settings.host_wide == 0 && WATCHED.get_ptr(&netns).is_none() {
@@ -86,18 +121,19 @@ fn dropped(skb: *const u8, location: u64, reason: u32) {
             return;
         }
         let Some(scratch) = DROP_SCRATCH.get_ptr_mut(0) else { return };
-        let Scratch { packet, key, value } = &mut *scratch;
-        *value = DropValue { location, first_ns: now(), ..DropValue::default() };
+        let Scratch { head, packet, key, value } = &mut *scratch;
+        *value = DropValue { location, netns_cookie, first_ns: now(), ..DropValue::default() };
         value.last_ns = value.first_ns;
         value.packet_len = field(skb, offsets.skb_len);
         value.ether_type = u16::from_be(field(skb, offsets.skb_protocol));
         if !sk.is_null() {
             value.flags |= drop_flags::SOCKET;
         }
-        let head: *const u8 = field(skb, offsets.skb_head);
+        let bytes =
+            KernelBytes { skb_head: field(skb, offsets.skb_head), tail: field(skb, offsets.skb_tail) };
         let start: u16 = field(skb, offsets.skb_network_header);
         key.tuple = Tuple::default();
-        if parse::ip(&KernelBytes(head), value.ether_type, u32::from(start), packet).is_ok() {
+        if bytes.parse(value.ether_type, u32::from(start), head, packet) {
             key.tuple = packet.tuple;
             value.tcp_flags = packet.tcp_flags;
             value.flags |= drop_flags::PARSED;
@@ -120,19 +156,17 @@ unsafe fn summed(
 ) -> bool {
     // SAFETY: map values.
     unsafe {
-        let sum = match table.get_ptr_mut(key) {
-            Some(sum) => sum,
-            None => {
-                if table.insert(key, value, BPF_NOEXIST).is_ok() {
-                    return false;
-                }
-                // Another CPU was first, or there is no room.
-                let Some(sum) = table.get_ptr_mut(key) else {
-                    add(&raw mut (*counters).table_full, 1);
-                    return false;
-                };
-                sum
+        let mut sum = table.get_ptr_mut(key);
+        if sum.is_none() {
+            if table.insert(key, value, BPF_NOEXIST).is_ok() {
+                return false;
             }
+            // Another CPU was first, or there is no room.
+            sum = table.get_ptr_mut(key);
+        }
+        let Some(sum) = sum else {
+            add(&raw mut (*counters).table_full, 1);
+            return false;
         };
         add(&raw mut (*sum).packets, 1);
         add(&raw mut (*sum).bytes, u64::from(value.packet_len));
@@ -160,6 +194,7 @@ fn emit(counters: *mut Counters, key: &DropKey, value: &DropValue) {
             packets: 1,
             bytes: u64::from(value.packet_len),
             first_ns: value.first_ns,
+            netns_cookie: value.netns_cookie,
         });
     });
 }

@@ -57,16 +57,14 @@ fn count(sk: *const u8, failed_connect: bool) {
         tuple.destination_port = u16::from_be(*sk.add(offsets.sk_dport as usize).cast());
         let net: *const u8 = *sk.add(offsets.sk_net as usize).cast();
         let key = FactKey { tuple, netns: *net.add(offsets.net_inum as usize).cast() };
-        let value = match FACTS.get_ptr_mut(&key) {
-            Some(value) => value,
-            None => {
-                let _ = FACTS.insert(&key, FactValue::default(), BPF_NOEXIST);
-                let Some(value) = FACTS.get_ptr_mut(&key) else {
-                    add(&raw mut (*counters).table_full, 1);
-                    return;
-                };
-                value
-            }
+        let mut value = FACTS.get_ptr_mut(&key);
+        if value.is_none() {
+            let _ = FACTS.insert(&key, FactValue::default(), BPF_NOEXIST);
+            value = FACTS.get_ptr_mut(&key);
+        }
+        let Some(value) = value else {
+            add(&raw mut (*counters).table_full, 1);
+            return;
         };
         if failed_connect {
             add(&raw mut (*value).failed_connects, 1);

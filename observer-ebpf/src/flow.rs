@@ -1,31 +1,30 @@
 //! The flow programs: every packet is counted in its connection, some become records. They always return `TCX_NEXT`.
 
-use core::mem::MaybeUninit;
+use core::hint::black_box;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use observer_ebpf::{
-    Config, Counters, FlowDirection, FlowKey, FlowRecord, FlowValue, LinkTraffic, SEEN, Tuple, aggregation,
-    flow_flags, flow_reason, hook, kind, link_kind, program,
+    Config, Counters, FlowKey, FlowRecord, FlowValue, LinkTraffic, SEEN, aggregation, flow_flags,
+    flow_reason, hook, kind, link_kind, program,
 };
 
 use crate::config::config;
-use crate::maps::{FLOW_SCRATCH, FLOW_TABLE, FLOWS, LINKS, LOCAL, NEW_FLOW_CAP, SERVICE_PORTS};
-use crate::parse::{self, Bytes, Echo, Packet, TCP, Unparsed};
-use crate::record::{Wake, add, add_alone, counters, header, now, write};
+use crate::connection::{LOCAL_POD, finish, is_over, places, restart, told};
+use crate::maps::{FLOW_SCRATCH, FLOW_TABLE, FLOWS, LINKS, NEW_FLOW_CAP};
+use crate::opener::opener;
+use crate::parse::{self, Bytes, Head, Packet, TCP, Unparsed, copy_address};
+use crate::record::{Wake, add, add_alone, clock, counters, header, now, write};
 
 const TCX_NEXT: i32 = -1;
 const BPF_NOEXIST: u64 = 1;
 
-const FIN: u16 = 1;
-const SYN: u16 = 2;
-const RST: u16 = 4;
-const ACK: u16 = 16;
-
-const LOCAL_POD: u32 = 1;
-const LOCAL_NODE: u32 = 2;
+pub(crate) const FIN: u16 = 1;
+pub(crate) const SYN: u16 = 2;
+pub(crate) const RST: u16 = 4;
+pub(crate) const ACK: u16 = 16;
 
 #[classifier]
 pub(crate) fn observer_ingress(ctx: TcContext) -> i32 {
@@ -50,29 +49,51 @@ impl Bytes for Skb {
     }
 }
 
+impl Skb {
+    /// Copies the packet's start, as much as `head` has room for, with one call. Returns how much of it begins at the
+    /// IP header, if no VLAN tag is before that.
+    #[inline(always)]
+    fn load(&self, ethernet: bool, len: u32, head: &mut Head) -> Option<u32> {
+        let (into, skipped) = if ethernet { (head.frame(), Head::ETHERNET) } else { (head.packet(), 0) };
+        // Without the black box LLVM proves the bounds for itself and leaves the verifier without them.
+        let size = black_box(len.min(Head::PACKET + skipped));
+        if size == 0 || size > Head::PACKET + skipped {
+            return None;
+        }
+        // SAFETY: `into` has room for `Head::PACKET` bytes behind those skipped.
+        let failed = unsafe { bpf_skb_load_bytes(self.0.cast(), 0, into.cast(), size) };
+        (failed == 0 && size >= skipped).then(|| size - skipped)
+    }
+}
+
 /// What is known of the packet besides its headers.
 #[repr(C)]
-struct Seen {
-    hook: u8,
-    link_kind: u8,
-    vlan_tci: u16,
-    ifindex: u32,
-    len: u32,
-    forwarded: bool,
-    ethernet: bool,
-    macs: [u8; 14],
-    packets: u64,
-    now: u64,
+pub(crate) struct Seen {
+    pub(crate) hook: u8,
+    pub(crate) link_kind: u8,
+    pub(crate) vlan_tci: u16,
+    pub(crate) ifindex: u32,
+    pub(crate) len: u32,
+    pub(crate) forwarded: bool,
+    pub(crate) ethernet: bool,
+    pub(crate) packets: u64,
+    /// May be 4 ms behind, see `clock`.
+    pub(crate) now: u64,
 }
 
 /// Working memory: the stack has 512 bytes.
 #[repr(C)]
 pub(crate) struct Scratch {
     seen: Seen,
+    head: Head,
     packet: Packet,
-    key: FlowKey,
+    key: Key,
     fresh: FlowValue,
 }
+
+/// A key whose addresses can be copied word by word.
+#[repr(C, align(8))]
+struct Key(FlowKey);
 
 #[inline(always)]
 fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
@@ -93,7 +114,7 @@ fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
         let bytes = Skb(skb);
         let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return };
         let scratch = &mut *scratch;
-        let seen = &mut scratch.seen;
+        let Scratch { seen, head, packet, .. } = scratch;
         seen.hook = hook;
         seen.link_kind = (*link).kind as u8;
         seen.vlan_tci = if (*skb).vlan_present == 0 { 0 } else { (*skb).vlan_tci as u16 };
@@ -102,20 +123,22 @@ fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
         seen.forwarded = (*skb).ingress_ifindex != 0;
         seen.ethernet = (*link).layer3 == 0;
         seen.packets = packets;
-        seen.now = now();
+        let Some(available) = bytes.load(seen.ethernet, len, head) else {
+            return malformed(traffic, packets);
+        };
+        let ether_type = u16::from_be(if seen.ethernet { head.ether_type } else { (*skb).protocol as u16 });
+        if parse::plain(head, available, ether_type, packet) {
+            return track(counters, scratch);
+        }
         let (ether_type, offset) = if seen.ethernet {
-            if bytes.read(0, &mut seen.macs).is_none() {
-                return malformed(traffic, packets);
-            }
-            let ether_type = u16::from_be_bytes([seen.macs[12], seen.macs[13]]);
             let Some(found) = parse::ethernet(&bytes, ether_type, &mut seen.vlan_tci) else {
                 return malformed(traffic, packets);
             };
             found
         } else {
-            (u16::from_be((*skb).protocol as u16), 0)
+            (ether_type, 0)
         };
-        match parse::ip(&bytes, ether_type, offset, &mut scratch.packet) {
+        match parse::ip(&bytes, ether_type, offset, packet) {
             Ok(()) => track(counters, scratch),
             Err(Unparsed::NotIp) => (*traffic).not_ip += packets,
             Err(Unparsed::Malformed) => malformed(traffic, packets),
@@ -131,44 +154,31 @@ fn malformed(traffic: *mut LinkTraffic, packets: u64) {
 
 #[inline(always)]
 fn track(counters: *mut Counters, scratch: &mut Scratch) {
-    let Scratch { seen, packet, key, fresh } = scratch;
-    let (seen, packet) = (&*seen, &*packet);
+    let Scratch { seen, head, packet, key: Key(key), fresh } = scratch;
     let config = config();
+    seen.now = clock(&config);
+    let (seen, packet) = (&*seen, &*packet);
     let tuple = &packet.tuple;
     // The near side of a pod link is the pod, of every other link the node.
     let from_local = (seen.link_kind == link_kind::POD) == (seen.hook == hook::INGRESS);
     key.ifindex = seen.ifindex;
     key.protocol = tuple.protocol;
     key.ip_version = tuple.ip_version;
-    if from_local {
-        (key.local, key.local_port) = (tuple.source, tuple.source_port);
-        (key.remote, key.remote_port) = (tuple.destination, tuple.destination_port);
-    } else {
-        (key.local, key.local_port) = (tuple.destination, tuple.destination_port);
-        (key.remote, key.remote_port) = (tuple.source, tuple.source_port);
+    // SAFETY: `Packet` and `Key` are aligned to 8, and each address in them.
+    unsafe {
+        if from_local {
+            copy_address(&tuple.source, &mut key.local);
+            copy_address(&tuple.destination, &mut key.remote);
+            (key.local_port, key.remote_port) = (tuple.source_port, tuple.destination_port);
+        } else {
+            copy_address(&tuple.destination, &mut key.local);
+            copy_address(&tuple.source, &mut key.remote);
+            (key.local_port, key.remote_port) = (tuple.destination_port, tuple.source_port);
+        }
     }
 
     let key = &*key;
-    let mut created = false;
-    let value = match FLOW_TABLE.get_ptr_mut(key) {
-        Some(value) => value,
-        None => {
-            let (sender_opened, guessed) = opener(&config, packet);
-            fresh.first_ns = seen.now;
-            fresh.opener = u8::from(sender_opened != from_local);
-            fresh.guessed = u8::from(guessed);
-            fresh.link_kind = seen.link_kind;
-            created = FLOW_TABLE.insert(key, &*fresh, BPF_NOEXIST).is_ok();
-            match FLOW_TABLE.get_ptr_mut(key) {
-                Some(value) => value,
-                None => {
-                    // SAFETY: a map value.
-                    add(unsafe { &raw mut (*counters).table_full }, 1);
-                    return;
-                }
-            }
-        }
-    };
+    let Some((value, created)) = entry(counters, &config, seen, packet, key, fresh) else { return };
     // SAFETY: a map value; an entry that is evicted meanwhile stays readable until the program ends.
     unsafe {
         let (this, other) = if from_local {
@@ -179,7 +189,7 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
         let flags = u16::from(packet.tcp_flags);
         if tuple.protocol == TCP && flags & (SYN | ACK) == SYN && !created && is_over(this, other) {
             finish(counters, key, value, seen);
-            restart(value, from_local, seen.now);
+            restart(value, from_local, now());
         }
         let first_ns = (*value).first_ns;
         let reply = ((*value).opener == 0) != from_local;
@@ -187,7 +197,9 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
         add(&raw mut (*this).bytes, u64::from(seen.len));
         (*this).last_ns = seen.now;
 
-        let (tellable, to_pod) = told(&config, packet, seen, value);
+        let (to, from) = places(key, value, created, from_local);
+        let to_pod = to == LOCAL_POD;
+        let tellable = told(seen, value, to, from) || config.aggregation == aggregation::NONE;
         let mut bits = 0;
         set(&mut bits, flow_flags::REPLY, reply);
         set(&mut bits, flow_flags::OPENER_GUESSED, (*value).guessed != 0);
@@ -209,30 +221,24 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
 
         let told_ns = (*this).told_ns;
         let fresh = (flags | SEEN) & !before;
-        let reason = match config.aggregation {
-            aggregation::NONE | aggregation::LOW => flow_reason::PACKET,
-            aggregation::MAXIMUM if fresh & (SEEN | FIN | RST) == 0 && told_ns != 0 => 0,
-            _ if told_ns == 0 && !reply => flow_reason::NEW,
-            _ if fresh != 0 || told_ns == 0 => flow_reason::FLAGS,
-            _ if seen.now.wrapping_sub(told_ns) >= config.interval_ns => flow_reason::INTERVAL,
-            _ => 0,
-        };
+        let reason = reason(&config, fresh, told_ns, reply, seen.now);
         if reason == 0 {
             add_alone(&raw mut (*counters).aggregated, seen.packets);
             return;
         }
+        let time_ns = now();
         let untold = told_ns == 0 && (*other).told_ns == 0;
-        if reason != flow_reason::PACKET && untold && !under_cap(&config, seen.now) {
+        if reason != flow_reason::PACKET && untold && !under_cap(&config, time_ns) {
             add_alone(&raw mut (*counters).new_flow_cap, seen.packets);
             return;
         }
         let packets = (*this).packets;
-        (*this).told_ns = seen.now;
+        (*this).told_ns = time_ns;
         (*this).told_packets = packets;
         let bytes = (*this).bytes;
         write(&FLOWS, Wake::First, counters, |record| {
             record.write(FlowRecord {
-                header: header::<FlowRecord>(kind::FLOW, seen.now),
+                header: header::<FlowRecord>(kind::FLOW, time_ns),
                 tuple: *tuple,
                 ifindex: seen.ifindex,
                 packet_len: seen.len,
@@ -242,22 +248,8 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
                 link_kind: seen.link_kind,
                 reason,
                 tcp_flags: packet.tcp_flags,
-                source_mac: [
-                    seen.macs[6],
-                    seen.macs[7],
-                    seen.macs[8],
-                    seen.macs[9],
-                    seen.macs[10],
-                    seen.macs[11],
-                ],
-                destination_mac: [
-                    seen.macs[0],
-                    seen.macs[1],
-                    seen.macs[2],
-                    seen.macs[3],
-                    seen.macs[4],
-                    seen.macs[5],
-                ],
+                source_mac: head.source_mac,
+                destination_mac: head.destination_mac,
                 tcp_flags_high: packet.tcp_flags_high,
                 pad: [0; 3],
                 packets,
@@ -268,142 +260,57 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
     }
 }
 
+/// Why this packet has a record, 0 where it has none; `fresh` is what was not seen before in this direction.
+#[inline(always)]
+fn reason(config: &Config, fresh: u16, told_ns: u64, reply: bool, now: u64) -> u8 {
+    match config.aggregation {
+        aggregation::NONE | aggregation::LOW => flow_reason::PACKET,
+        aggregation::MAXIMUM if fresh & (SEEN | FIN | RST) == 0 && told_ns != 0 => 0,
+        _ if told_ns == 0 && !reply => flow_reason::NEW,
+        _ if fresh != 0 || told_ns == 0 => flow_reason::FLAGS,
+        // The clock that is behind may not yet have reached the time of the record.
+        _ if now.saturating_sub(told_ns) >= config.interval_ns => flow_reason::INTERVAL,
+        _ => 0,
+    }
+}
+
+/// The connection's entry, and whether it is new; `None` where the table has no room.
+#[inline(always)]
+fn entry(
+    counters: *mut Counters,
+    config: &Config,
+    seen: &Seen,
+    packet: &Packet,
+    key: &FlowKey,
+    fresh: &mut FlowValue,
+) -> Option<(*mut FlowValue, bool)> {
+    if let Some(value) = FLOW_TABLE.get_ptr_mut(key) {
+        return Some((value, false));
+    }
+    let (sender_opened, guessed) = opener(config, packet);
+    let from_local = (seen.link_kind == link_kind::POD) == (seen.hook == hook::INGRESS);
+    fresh.first_ns = now();
+    fresh.opener = u8::from(sender_opened != from_local);
+    fresh.guessed = u8::from(guessed);
+    fresh.link_kind = seen.link_kind;
+    let created = FLOW_TABLE.insert(key, &*fresh, BPF_NOEXIST).is_ok();
+    // SAFETY: only addresses of a map value's fields are taken.
+    let (midway, full) = unsafe { (&raw mut (*counters).met_midway, &raw mut (*counters).table_full) };
+    if created && guessed && packet.tuple.protocol == TCP {
+        add_alone(midway, 1);
+    }
+    let value = FLOW_TABLE.get_ptr_mut(key);
+    if value.is_none() {
+        add(full, 1);
+    }
+    Some((value?, created))
+}
+
 #[inline(always)]
 fn set(bits: &mut u16, flag: u16, on: bool) {
     if on {
         *bits |= flag;
     }
-}
-
-/// Whether this pass is the one at which the packet is told, and whether it goes to a local pod.
-#[inline(always)]
-unsafe fn told(config: &Config, packet: &Packet, seen: &Seen, value: *mut FlowValue) -> (bool, bool) {
-    // SAFETY: look-ups of plain numbers; `value` is a map value.
-    unsafe {
-        let to = LOCAL.get(&packet.tuple.destination).copied().unwrap_or(0);
-        let to_pod = to == LOCAL_POD;
-        let tellable = if seen.link_kind == link_kind::POD {
-            // What goes to a local pod is told where it is delivered.
-            seen.hook == hook::EGRESS || !to_pod
-        } else if seen.hook == hook::EGRESS {
-            if seen.forwarded {
-                (*value).forwarded = 1;
-            }
-            !seen.forwarded && !to_pod
-        } else {
-            // Replies to masqueraded pods carry the node's address here: the connection went out forwarded.
-            to == LOCAL_NODE
-                && (*value).forwarded == 0
-                && LOCAL.get(&packet.tuple.source).copied().unwrap_or(0) != LOCAL_POD
-        };
-        (tellable || config.aggregation == aggregation::NONE, to_pod)
-    }
-}
-
-/// Whether a SYN from `this` side can only be a new connection: the old one ended, or had got past its handshake.
-#[inline(always)]
-unsafe fn is_over(this: *const FlowDirection, other: *const FlowDirection) -> bool {
-    // SAFETY: map values.
-    let (this, other) = unsafe { ((*this).seen, (*other).seen) };
-    (this | other) & RST != 0 || this & other & FIN != 0 || this & ACK != 0
-}
-
-/// Empties the entry for the connection that takes its place.
-#[inline(always)]
-unsafe fn restart(value: *mut FlowValue, from_local: bool, now: u64) {
-    // SAFETY: a map value.
-    unsafe {
-        (*value).directions = [FlowDirection::default(); 2];
-        (*value).opener = u8::from(!from_local);
-        (*value).guessed = 0;
-        (*value).first_ns = now;
-    }
-}
-
-/// Tells what the ended connection counted since its last records.
-#[inline(always)]
-unsafe fn finish(counters: *mut Counters, key: &FlowKey, value: *mut FlowValue, seen: &Seen) {
-    for index in 0..2 {
-        // SAFETY: a map value; the index is 0 or 1.
-        unsafe {
-            let direction = if index == 0 {
-                &raw const (*value).directions[0]
-            } else {
-                &raw const (*value).directions[1]
-            };
-            if (*direction).tellable == 0
-                || (*direction).told_ns == 0
-                || (*direction).packets == (*direction).told_packets
-            {
-                continue;
-            }
-            let outward = (index == 0) == (seen.link_kind == link_kind::POD);
-            write(&FLOWS, Wake::First, counters, |record: &mut MaybeUninit<FlowRecord>| {
-                let record = record.write(FlowRecord {
-                    header: header::<FlowRecord>(kind::FLOW, (*direction).last_ns),
-                    tuple: Tuple {
-                        source: key.local,
-                        destination: key.remote,
-                        source_port: key.local_port,
-                        destination_port: key.remote_port,
-                        protocol: key.protocol,
-                        ip_version: key.ip_version,
-                        icmp_type: 0,
-                        icmp_code: 0,
-                    },
-                    ifindex: seen.ifindex,
-                    packet_len: 0,
-                    flags: (*direction).flags & !flow_flags::ETHERNET,
-                    vlan_tci: 0,
-                    hook: if outward { hook::INGRESS } else { hook::EGRESS },
-                    link_kind: seen.link_kind,
-                    reason: flow_reason::SWEEP,
-                    tcp_flags: (*direction).tcp_flags,
-                    source_mac: [0; 6],
-                    destination_mac: [0; 6],
-                    tcp_flags_high: 0,
-                    pad: [0; 3],
-                    packets: (*direction).packets,
-                    bytes: (*direction).bytes,
-                    first_ns: (*value).first_ns,
-                });
-                if index == 1 {
-                    (record.tuple.source, record.tuple.source_port) = (key.remote, key.remote_port);
-                    (record.tuple.destination, record.tuple.destination_port) = (key.local, key.local_port);
-                }
-            });
-        }
-    }
-}
-
-/// Who opened a connection whose first packet here is this one: (the sender did, that is a guess).
-#[inline(always)]
-fn opener(config: &Config, packet: &Packet) -> (bool, bool) {
-    let tuple = &packet.tuple;
-    let flags = u16::from(packet.tcp_flags);
-    match tuple.protocol {
-        TCP if flags & (SYN | ACK) == SYN => return (true, false),
-        TCP if flags & SYN != 0 => return (false, false),
-        parse::ICMP | parse::ICMPV6 => {
-            return (parse::echo(tuple.protocol, tuple.icmp_type) != Echo::Reply, false);
-        }
-        _ => {}
-    }
-    let to_service = is_service(tuple.protocol, tuple.destination_port);
-    let from_service = is_service(tuple.protocol, tuple.source_port);
-    let ephemeral = |port: u16| port >= config.ephemeral_low && port <= config.ephemeral_high;
-    let sender = if to_service != from_service {
-        to_service
-    } else {
-        ephemeral(tuple.source_port) || !ephemeral(tuple.destination_port)
-    };
-    (sender, tuple.protocol == TCP || !sender)
-}
-
-#[inline(always)]
-fn is_service(protocol: u8, port: u16) -> bool {
-    let key = u32::from(protocol) << 16 | u32::from(port);
-    SERVICE_PORTS.get_ptr(&key).is_some()
 }
 
 /// Whether this CPU may write one more new-flow record: a bucket kept as the time at which it is full again.

@@ -11,7 +11,7 @@ pub use tables::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Raised by every change of a record or a map value.
-pub const ABI_VERSION: u8 = 1;
+pub const ABI_VERSION: u8 = 2;
 
 /// What a record is; the first byte of each.
 pub mod kind {
@@ -196,6 +196,8 @@ pub struct DropRecord {
     pub bytes: u64,
     /// When the first of them was dropped, as [`Header::time_ns`].
     pub first_ns: u64,
+    /// Cookie of the network namespace, which is never used again as inode numbers are; 0 where unknown.
+    pub netns_cookie: u64,
 }
 
 /// Counted facts about a TCP connection, written by the daemon's sweep when they changed.
@@ -220,4 +222,4 @@ const _: () = assert!(size_of::<Header>() == 16);
 const _: () = assert!(size_of::<FactRecord>() == 80);
 const _: () = assert!(size_of::<Tuple>() == 40);
 const _: () = assert!(size_of::<FlowRecord>() == 112);
-const _: () = assert!(size_of::<DropRecord>() == 112);
+const _: () = assert!(size_of::<DropRecord>() == 120);

@@ -1,11 +1,29 @@
 //! The eBPF programs. Built for `bpfel-unknown-none` by observer's build script; on the host there is nothing to run.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        clippy::inline_always,
+        reason = "a subprogram would lose what the verifier knows of its arguments"
+    ),
+    expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "a key passed by value is copied to the stack"
+    ),
+    expect(clippy::needless_pass_by_value, reason = "aya's macros hand the context over by value"),
+    expect(
+        clippy::cast_ptr_alignment,
+        reason = "the kernel aligns its fields, and Head and Packet are aligned"
+    )
+)]
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
 
 #[cfg(target_arch = "bpf")]
 mod config;
+#[cfg(target_arch = "bpf")]
+mod connection;
 #[cfg(target_arch = "bpf")]
 mod drop;
 #[cfg(target_arch = "bpf")]
@@ -14,6 +32,8 @@ mod facts;
 mod flow;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod opener;
 #[cfg(target_arch = "bpf")]
 mod parse;
 #[cfg(target_arch = "bpf")]

@@ -34,6 +34,10 @@ pub(crate) static LINKS: PerCpuHashMap<u32, LinkState> = PerCpuHashMap::with_max
 #[map]
 pub(crate) static LOCAL: HashMap<[u8; 16], u32> = HashMap::with_max_entries(16_384, NO_PREALLOC);
 
+/// Raised after each change of [`LOCAL`], one entry.
+#[map]
+pub(crate) static LOCAL_GENERATION: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Ports of services: protocol << 16 | port.
 #[map]
 pub(crate) static SERVICE_PORTS: HashMap<u32, u32> = HashMap::with_max_entries(16_384, NO_PREALLOC);

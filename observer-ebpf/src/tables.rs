@@ -30,6 +30,10 @@ pub struct Config {
     pub new_flow_cost_ns: u64,
     /// How many new-flow records a CPU may write at once.
     pub new_flow_burst: u64,
+    /// 1 where the kernel has `bpf_ktime_get_coarse_ns`.
+    pub coarse_clock: u32,
+    /// Always 0.
+    pub pad: u32,
 }
 
 /// Where the fields are in this kernel's structs, in bytes. From BTF.
@@ -39,6 +43,7 @@ pub struct Config {
 pub struct Offsets {
     pub skb_dev: u32,
     pub skb_head: u32,
+    pub skb_tail: u32,
     pub skb_network_header: u32,
     pub skb_len: u32,
     pub skb_protocol: u32,
@@ -46,6 +51,7 @@ pub struct Offsets {
     pub dev_ifindex: u32,
     pub dev_net: u32,
     pub net_inum: u32,
+    pub net_cookie: u32,
     pub sk_net: u32,
     pub sk_family: u32,
     pub sk_num: u32,
@@ -123,7 +129,7 @@ pub struct FlowDirection {
     pub packets: u64,
     /// Bytes (`skb->len`).
     pub bytes: u64,
-    /// When the last packet came.
+    /// When the last packet came; may be 10 ms behind.
     pub last_ns: u64,
     /// When the last record was written, 0 = never.
     pub told_ns: u64,
@@ -160,8 +166,14 @@ pub struct FlowValue {
     pub forwarded: u8,
     /// One of [`crate::link_kind`].
     pub link_kind: u8,
+    /// What the local address is: 1 = a local pod's, 2 = the node's, else 0.
+    pub local_place: u8,
+    /// What the remote address is.
+    pub remote_place: u8,
     /// Always 0.
-    pub pad: [u8; 4],
+    pub pad: [u8; 6],
+    /// The generation of the table of local addresses in which these two were looked up.
+    pub generation: u32,
     /// From local to remote (`[0]`) and back (`[1]`).
     pub directions: [FlowDirection; 2],
 }
@@ -208,6 +220,8 @@ pub struct DropValue {
     pub last_ns: u64,
     /// Address of the code that dropped the first one.
     pub location: u64,
+    /// Cookie of the namespace.
+    pub netns_cookie: u64,
     /// Length of the first one.
     pub packet_len: u32,
     /// [`crate::drop_flags`].
@@ -272,6 +286,8 @@ pub struct Counters {
     pub aggregated: u64,
     /// Suppressed: packets whose new-flow record was over the cap.
     pub new_flow_cap: u64,
+    /// TCP connections met in the middle: older than the daemon, or evicted from the full table.
+    pub met_midway: u64,
     /// Suppressed: drops that went into a sum.
     pub summed: u64,
     /// Suppressed: drops whose reason is noise, or of a namespace nobody watches.

@@ -131,7 +131,7 @@ fn capture_config(config: &Config) -> CaptureConfig {
     CaptureConfig {
         aggregation,
         new_flows_per_second: config.new_flow_cap,
-        interfaces: config.interfaces.iter().map(|glob| glob.as_str().to_owned()).collect(),
+        interfaces: config.interfaces.clone(),
         host_wide_drops: config.drops_host_wide,
         ignored_reasons: config.ignored_drop_reasons.clone().unwrap_or(defaults.ignored_reasons),
         ..CaptureConfig::default()

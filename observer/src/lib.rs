@@ -1,4 +1,5 @@
 //! The daemon `observer`, one module a stage of the pipeline. A stage imports nothing from a later one.
+#![deny(unsafe_code)]
 
 pub mod capture;
 pub mod config;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use observer_ebpf::aggregation;
 
+use super::Glob;
+
 /// How much of the traffic becomes flow records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Aggregation {
@@ -58,8 +60,8 @@ pub struct CaptureConfig {
     pub interval: Duration,
     /// New-flow records that one CPU may write in a second; 0 = no cap.
     pub new_flows_per_second: u32,
-    /// Names of further links to attach to as pod links, with `*` and `?`.
-    pub interfaces: Vec<String>,
+    /// Names of further links to attach to as pod links.
+    pub interfaces: Vec<Glob>,
     /// Drops of every network namespace, not only of the node's and its pods'.
     pub host_wide_drops: bool,
     /// Drop reasons that are not told, by name.

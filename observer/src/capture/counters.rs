@@ -156,6 +156,7 @@ impl Shared {
                 sum.ring_full += each.ring_full;
                 sum.aggregated += each.aggregated;
                 sum.new_flow_cap += each.new_flow_cap;
+                sum.met_midway += each.met_midway;
                 sum.summed += each.summed;
                 sum.ignored += each.ignored;
                 sum.table_full += each.table_full;

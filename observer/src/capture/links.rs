@@ -1,21 +1,21 @@
 //! Which links there are and what stands behind them; attaching to those that matter, as they come and go.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 use observer_ebpf::link_kind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::attach::Attacher;
+use super::classify::classify;
 use super::counters::Shared;
 use super::error::CaptureError;
 use super::tables::Tables;
-use super::{CaptureConfig, Inode, netlink};
+use super::{CaptureConfig, Glob, Inode, netlink};
 
 /// How often links are looked at without a notification: namespaces get their names without one.
 const RESCAN: Duration = Duration::from_secs(5);
@@ -164,7 +164,7 @@ struct State {
     attacher: Attacher,
     shared: Arc<Shared>,
     tables: Arc<Tables>,
-    globs: Vec<String>,
+    globs: Vec<Glob>,
     attached: BTreeMap<u32, Link>,
 }
 
@@ -242,208 +242,4 @@ fn same(old: &Link, new: &Link) -> bool {
 fn own_namespace() -> Inode {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |meta| meta.ino() as u32)
-}
-
-/// What netlink says of one link.
-struct Raw<'a> {
-    ifindex: u32,
-    name: &'a str,
-    kind: Option<&'a InfoKind>,
-    controller: Option<u32>,
-    peer_nsid: Option<i32>,
-    ethernet: bool,
-    loopback: bool,
-    default_route: bool,
-}
-
-impl<'a> Raw<'a> {
-    fn read(message: &'a LinkMessage) -> Self {
-        let mut raw = Self {
-            ifindex: message.header.index,
-            name: "",
-            kind: None,
-            controller: None,
-            peer_nsid: None,
-            ethernet: message.header.link_layer_type == LinkLayerType::Ether,
-            loopback: message.header.flags.contains(LinkFlags::Loopback),
-            default_route: false,
-        };
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => raw.name = name,
-                LinkAttribute::Controller(index) => raw.controller = Some(*index),
-                LinkAttribute::LinkNetNsId(id) => raw.peer_nsid = Some(*id),
-                LinkAttribute::LinkInfo(infos) => {
-                    raw.kind = infos.iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind),
-                        _ => None,
-                    });
-                }
-                _ => {}
-            }
-        }
-        raw
-    }
-
-    /// A node that is itself a container has a veth as its uplink; no default route leads to a pod.
-    fn is_pod(&self) -> bool {
-        let paired = matches!(self.kind, Some(InfoKind::Veth | InfoKind::Netkit)) && self.peer_nsid.is_some();
-        paired && !self.default_route
-    }
-
-    fn is_tunnel(&self) -> bool {
-        use InfoKind as K;
-        matches!(
-            self.kind,
-            Some(
-                K::Vxlan
-                    | K::Geneve
-                    | K::GreTap
-                    | K::GreTap6
-                    | K::GreTun
-                    | K::GreTun6
-                    | K::IpIp
-                    | K::Ip6Tnl
-                    | K::SitTun
-                    | K::Wireguard
-                    | K::BareUdp
-                    | K::Xfrm
-                    | K::Vti
-                    | K::Vti6
-            )
-        )
-    }
-}
-
-/// The links to attach to, and the names of the others.
-fn classify(
-    messages: &[LinkMessage],
-    addresses: &[(u32, IpAddr)],
-    default_routes: &HashSet<u32>,
-    globs: &[String],
-) -> (Vec<Link>, Vec<String>) {
-    let mut links: Vec<Raw<'_>> = messages.iter().map(Raw::read).collect();
-    for link in &mut links {
-        link.default_route = default_routes.contains(&link.ifindex);
-    }
-    let with_address: HashSet<u32> = addresses.iter().map(|(index, _)| *index).collect();
-    let pods: HashSet<u32> = links.iter().filter(|link| link.is_pod()).map(|link| link.ifindex).collect();
-    // A bridge of pods alone leads nowhere else: its traffic is told on their links or on an uplink.
-    let leads_out = |bridge: &Raw<'_>| {
-        links.iter().any(|port| port.controller == Some(bridge.ifindex) && !pods.contains(&port.ifindex))
-    };
-    let (mut wanted, mut others) = (Vec::new(), Vec::new());
-    for link in &links {
-        let named = globs.iter().any(|pattern| glob(pattern.as_bytes(), link.name.as_bytes()));
-        let kind = match link {
-            _ if link.loopback => None,
-            _ if link.is_pod() || named => Some(LinkKind::Pod),
-            _ if link.is_tunnel() => Some(LinkKind::Tunnel),
-            _ if link.default_route => Some(LinkKind::Uplink),
-            _ if link.controller.is_some() || !with_address.contains(&link.ifindex) => None,
-            _ if link.kind == Some(&InfoKind::Bridge) && !leads_out(link) => None,
-            _ => Some(LinkKind::Uplink),
-        };
-        let Some(kind) = kind else {
-            others.push(link.name.to_owned());
-            continue;
-        };
-        wanted.push(Link {
-            ifindex: link.ifindex,
-            name: link.name.to_owned(),
-            kind,
-            ethernet: link.ethernet,
-            peer_nsid: link.peer_nsid,
-            peer_netns: None,
-            attached_by: "",
-            chained: [0; 2],
-            error: None,
-        });
-    }
-    wanted.sort_by_key(|link| link.ifindex);
-    (wanted, others)
-}
-
-/// Shell patterns with `*` and `?`.
-fn glob(pattern: &[u8], name: &[u8]) -> bool {
-    match (pattern.split_first(), name.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => {
-            glob(rest, name) || name.split_first().is_some_and(|(_, name)| glob(pattern, name))
-        }
-        (Some((b'?', rest)), Some((_, name))) => glob(rest, name),
-        (Some((byte, rest)), Some((first, name))) => byte == first && glob(rest, name),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn link(index: u32, name: &str, kind: Option<InfoKind>) -> LinkMessage {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.header.link_layer_type = LinkLayerType::Ether;
-        message.attributes.push(LinkAttribute::IfName(name.into()));
-        if let Some(kind) = kind {
-            message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
-        }
-        message
-    }
-
-    fn with(mut message: LinkMessage, attribute: LinkAttribute) -> LinkMessage {
-        message.attributes.push(attribute);
-        message
-    }
-
-    #[test]
-    fn tells_pods_uplinks_and_tunnels_apart() {
-        let mut lo = link(1, "lo", None);
-        lo.header.flags = LinkFlags::Loopback;
-        let messages = [
-            lo,
-            link(2, "eth0", None),
-            with(link(3, "veth1", Some(InfoKind::Veth)), LinkAttribute::LinkNetNsId(4)),
-            link(4, "veth-local", Some(InfoKind::Veth)),
-            link(5, "flannel.1", Some(InfoKind::Vxlan)),
-            link(6, "br-pods", Some(InfoKind::Bridge)),
-            with(
-                with(link(7, "veth2", Some(InfoKind::Veth)), LinkAttribute::LinkNetNsId(0)),
-                LinkAttribute::Controller(6),
-            ),
-            link(8, "br-out", Some(InfoKind::Bridge)),
-            with(link(9, "eth1", None), LinkAttribute::Controller(8)),
-            link(10, "tap7", Some(InfoKind::Tun)),
-            with(link(11, "eth2", Some(InfoKind::Veth)), LinkAttribute::LinkNetNsId(1)),
-        ];
-        let address = "10.0.0.1".parse().unwrap();
-        let addresses = [(1, address), (2, address), (6, address), (8, address)];
-        let (wanted, others) = classify(&messages, &addresses, &HashSet::from([11]), &["tap?".into()]);
-        let kinds: Vec<(&str, LinkKind)> =
-            wanted.iter().map(|link| (link.name.as_str(), link.kind)).collect();
-        let expected = [
-            ("eth0", LinkKind::Uplink),
-            ("veth1", LinkKind::Pod),
-            ("flannel.1", LinkKind::Tunnel),
-            ("veth2", LinkKind::Pod),
-            ("br-out", LinkKind::Uplink),
-            ("tap7", LinkKind::Pod),
-            ("eth2", LinkKind::Uplink),
-        ];
-        assert_eq!(kinds, expected);
-        assert_eq!(others, ["lo", "veth-local", "br-pods", "eth1"]);
-    }
-
-    #[test]
-    fn globs_match_whole_names() {
-        for (pattern, name, expected) in [
-            ("cali*", "cali12", true),
-            ("cali*", "xcali", false),
-            ("e?h0", "eth0", true),
-            ("eth", "eth0", false),
-        ] {
-            assert_eq!(glob(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
-        }
-    }
 }

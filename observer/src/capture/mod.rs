@@ -5,9 +5,11 @@
 //! [`Capture`] is dropped, nothing is left in the kernel.
 
 mod attach;
+mod classify;
 mod config;
 mod counters;
 mod error;
+mod glob;
 pub mod kernel;
 mod links;
 mod netlink;
@@ -25,6 +27,7 @@ use std::time::Duration;
 pub use config::{Aggregation, CaptureConfig, DEFAULT_IGNORED_REASONS};
 pub use counters::{CaptureStatus, HookStatus, LinkStatus, ProgramStatus, StatusHandle};
 pub use error::CaptureError;
+pub use glob::Glob;
 pub use links::{Link, LinkKind, LinkTable};
 pub use netlink::namespaces_outside;
 

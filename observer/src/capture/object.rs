@@ -36,7 +36,7 @@ pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object
     if let Some(error) = no_rights() {
         return Err(error);
     }
-    let globals = Raw(globals(config));
+    let globals = Raw(globals(config, facts));
     let offsets = Raw(facts.offsets);
     let loaded = EbpfLoader::new()
         .override_global("CONFIG", &globals, true)
@@ -76,7 +76,7 @@ fn no_rights() -> Option<CaptureError> {
         .then(|| CaptureError::NoRights { missing: format!("{} {verb}", missing.join(", ")) })
 }
 
-fn globals(config: &CaptureConfig) -> Config {
+fn globals(config: &CaptureConfig, facts: &KernelFacts) -> Config {
     // The kernel's default, should the file not be readable.
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut ports = range.split_ascii_whitespace().filter_map(|port| port.parse().ok());
@@ -88,6 +88,8 @@ fn globals(config: &CaptureConfig) -> Config {
         interval_ns: u64::try_from(config.interval.as_nanos()).unwrap_or(u64::MAX),
         new_flow_cost_ns: 1_000_000_000_u64.checked_div(rate).unwrap_or(0),
         new_flow_burst: (rate * BURST.as_millis() as u64 / 1000).max(1),
+        coarse_clock: u32::from(facts.coarse_clock),
+        pad: 0,
     }
 }
 
@@ -139,7 +141,10 @@ impl Object {
     pub(super) fn tables(&mut self) -> Result<Tables, CaptureError> {
         let ignored =
             Array::try_from(self.take("IGNORED_REASONS")?).map_err(CaptureError::map("IGNORED_REASONS"))?;
-        Ok(Tables::new(self.hash("LOCAL")?, self.hash("SERVICE_PORTS")?, self.hash("WATCHED")?, ignored))
+        let generation =
+            Array::try_from(self.take("LOCAL_GENERATION")?).map_err(CaptureError::map("LOCAL_GENERATION"))?;
+        let local = self.hash("LOCAL")?;
+        Ok(Tables::new(local, generation, self.hash("SERVICE_PORTS")?, self.hash("WATCHED")?, ignored))
     }
 
     pub(super) fn shared(&mut self) -> Result<Shared, CaptureError> {

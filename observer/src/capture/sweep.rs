@@ -260,6 +260,7 @@ fn drop_sum(key: &DropKey, value: &DropValue) -> DropRecord {
         packets: value.packets,
         bytes: value.bytes,
         first_ns: value.first_ns,
+        netns_cookie: value.netns_cookie,
     }
 }
 

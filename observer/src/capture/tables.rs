@@ -45,6 +45,8 @@ impl<K: aya::Pod + Eq + Hash> Synced<K> {
 
 struct Inner {
     local: Synced<[u8; 16]>,
+    /// The programs keep what they looked up in `local` until this has another number.
+    local_generation: (Array<MapData, u32>, u32),
     services: Synced<u32>,
     watched: Synced<Inode>,
     ignored: Array<MapData, u32>,
@@ -65,12 +67,14 @@ impl std::fmt::Debug for Tables {
 impl Tables {
     pub(super) fn new(
         local: HashMap<MapData, [u8; 16], u32>,
+        local_generation: Array<MapData, u32>,
         services: HashMap<MapData, u32, u32>,
         watched: HashMap<MapData, u32, u32>,
         ignored: Array<MapData, u32>,
     ) -> Self {
         Self(Mutex::new(Inner {
             local: Synced::new("LOCAL", local),
+            local_generation: (local_generation, 0),
             services: Synced::new("SERVICE_PORTS", services),
             watched: Synced::new("WATCHED", watched),
             ignored,
@@ -142,7 +146,13 @@ impl Inner {
         let nodes = self.nodes.iter().flatten().map(|address| (bytes(*address), NODE));
         let pods = self.pods.iter().map(|address| (bytes(*address), POD));
         let wanted = nodes.chain(pods).collect();
-        self.local.set(wanted)
+        if self.local.current == wanted {
+            return Ok(());
+        }
+        let written = self.local.set(wanted);
+        let (map, generation) = &mut self.local_generation;
+        *generation = generation.wrapping_add(1);
+        written.and(map.set(0, *generation, 0).map_err(CaptureError::map("LOCAL_GENERATION")))
     }
 
     fn write_namespaces(&mut self) -> Result<(), CaptureError> {

@@ -1,6 +1,7 @@
 //! What the user wrote: flags, environment and file in one shape, so that none of the three can lack an option.
 
-use super::{Aggregation, Config, ConfigError, DEFAULT_FILE, Glob, LogFormat, LogLevel};
+use super::{Aggregation, Config, ConfigError, DEFAULT_FILE, LogFormat, LogLevel};
+use crate::capture::Glob;
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::{net::SocketAddr, path::PathBuf};

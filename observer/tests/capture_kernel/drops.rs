@@ -39,6 +39,7 @@ fn each_cause_has_its_reason() {
         assert_eq!(hook.error, None, "{}", hook.name);
     }
     let (node, pod) = (lab.node.inode(), lab.pods[1].inode());
+    let mut cookies = std::collections::BTreeSet::new();
     for (reason, to, ttl, netns) in [
         ("NO_SOCKET", "10.77.0.2:9999", 64, pod),
         ("NETFILTER_DROP", "10.77.0.2:7777", 64, node),
@@ -53,9 +54,13 @@ fn each_cause_has_its_reason() {
         let found = named(&watch, reason);
         let drop = found.iter().find(is).unwrap();
         assert_eq!(drop.netns, netns, "{reason}: {drop:?}");
+        cookies.insert((netns, drop.netns_cookie));
         assert!(drop.flags & drop_flags::PARSED != 0 && drop.location != 0 && drop.ifindex != 0, "{drop:?}");
         assert_eq!(drop.tuple.source[12..], [10, 77, 0, 1]);
     }
+    // One cookie for each of the two namespaces.
+    let values: std::collections::BTreeSet<u64> = cookies.iter().map(|(_, cookie)| *cookie).collect();
+    assert_eq!((cookies.len(), values.len(), values.contains(&0)), (2, 2, false), "{cookies:?}");
 }
 
 #[test]

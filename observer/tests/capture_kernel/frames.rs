@@ -27,6 +27,8 @@ impl Programs {
             interval_ns: 5_000_000_000,
             new_flow_cost_ns: 0,
             new_flow_burst: 1,
+            coarse_clock: 1,
+            pad: 0,
         };
         let mut ebpf =
             EbpfLoader::new().override_global("CONFIG", config.as_bytes(), true).load(OBJECT).unwrap();
@@ -120,7 +122,7 @@ fn extensions(next: u8, rest: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn frames() -> Vec<(&'static str, u8, u16, Vec<u8>)> {
+pub(crate) fn frames() -> Vec<(&'static str, u8, u16, Vec<u8>)> {
     let options = [1, 1, 1, 1, 1, 1, 1, 0];
     let vlan = |rest: Vec<u8>| [&[0, 42, 8, 0][..], &rest].concat();
     let qinq = [&[0, 7, 0x81, 0, 0, 42, 8, 0][..], &ipv4(17, &[], 0, &udp())].concat();

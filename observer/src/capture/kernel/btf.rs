@@ -29,6 +29,8 @@ pub struct KernelFacts {
     pub drop_reasons: BTreeMap<u32, String>,
     /// How many arguments the `kfree_skb` tracepoint has, 0 where unknown. With 3 it tells the reason.
     pub kfree_skb_arguments: usize,
+    /// Whether there is `bpf_ktime_get_coarse_ns` (5.11 on).
+    pub coarse_clock: bool,
 }
 
 impl KernelFacts {
@@ -43,6 +45,8 @@ impl KernelFacts {
             offsets: offsets(&btf)?,
             drop_reasons: drop_reasons(&btf),
             kfree_skb_arguments: tracepoint_arguments(&btf, "kfree_skb"),
+            coarse_clock: enum_members(&btf, "bpf_func_id")
+                .any(|(name, _)| name == "BPF_FUNC_ktime_get_coarse_ns"),
         })
     }
 
@@ -59,6 +63,7 @@ fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
     Ok(Offsets {
         skb_dev: at(&["sk_buff", "dev"])?,
         skb_head: at(&["sk_buff", "head"])?,
+        skb_tail: at(&["sk_buff", "tail"])?,
         skb_network_header: at(&["sk_buff", "network_header"])?,
         skb_len: at(&["sk_buff", "len"])?,
         skb_protocol: at(&["sk_buff", "protocol"])?,
@@ -66,6 +71,8 @@ fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
         dev_ifindex: at(&["net_device", "ifindex"])?,
         dev_net: at(&["net_device", "nd_net", "net"])?,
         net_inum: at(&["net", "ns", "inum"])?,
+        // Kernels before 5.12 make the cookie when it is first asked for, behind another type.
+        net_cookie: at(&["net", "net_cookie"]).unwrap_or(0),
         sk_net: sock(&["skc_net", "net"])?,
         sk_family: sock(&["skc_family"])?,
         sk_num: sock(&["skc_num"])?,
@@ -108,20 +115,21 @@ fn field(btf: &Btf, kind: &Type, path: &[&str]) -> Option<u32> {
 }
 
 fn drop_reasons(btf: &Btf) -> BTreeMap<u32, String> {
-    let Ok(types) = btf.resolve_types_by_name("skb_drop_reason") else { return BTreeMap::new() };
+    let reasons = enum_members(btf, "skb_drop_reason").filter_map(|(name, number)| {
+        let name = name.strip_prefix("SKB_DROP_REASON_").or_else(|| name.strip_prefix("SKB_"))?;
+        Some((number, name.to_owned()))
+    });
+    reasons.collect()
+}
+
+/// Names and values of an enum; none where this kernel has no such enum.
+fn enum_members(btf: &Btf, name: &str) -> impl Iterator<Item = (String, u32)> {
+    let types = btf.resolve_types_by_name(name).unwrap_or_default();
     let members = types.into_iter().filter_map(|kind| match kind {
         Type::Enum(listing) => Some(listing.members),
         _ => None,
     });
-    members
-        .flatten()
-        .filter_map(|member| {
-            let name = btf.resolve_name(&member).ok()?;
-            let name =
-                name.strip_prefix("SKB_DROP_REASON_").or_else(|| name.strip_prefix("SKB_"))?.to_owned();
-            Some((member.val(), name))
-        })
-        .collect()
+    members.flatten().filter_map(|member| Some((btf.resolve_name(&member).ok()?, member.val())))
 }
 
 /// The arguments of a tracepoint, without the context that each handler gets first.

@@ -1,4 +1,5 @@
 //! Flows held to the ledger: what the lab says that it sent, and what the daemon says that it saw.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
 mod support;
 

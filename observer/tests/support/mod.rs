@@ -84,9 +84,8 @@ impl Daemon {
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let daemon = Self { child, dir, log, runtime };
-        if wait.recv_timeout(Duration::from_secs(30)).is_err() {
-            panic!("the daemon is not ready:\n{}", daemon.log());
-        }
+        let ready = wait.recv_timeout(Duration::from_secs(30)).is_ok();
+        assert!(ready, "the daemon is not ready:\n{}", daemon.log());
         daemon
     }
 

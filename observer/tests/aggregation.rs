@@ -1,4 +1,5 @@
 //! How many flows a connection becomes at each level, and what the new-flow cap keeps back: exactly.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Pods that come and go while the daemon runs: attached within a second, named with their first packet, gone without
 //! a trace.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
 mod support;
 

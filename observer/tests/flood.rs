@@ -1,5 +1,6 @@
 //! 50,000 packets a second of one pod, beside one drop a second of another: every event is accounted for to the unit,
 //! every drop is told once, and a follower gets every flow or is told how many it did not get.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The daemon's end, in order and not, and its neighbours on the hooks.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
 mod support;
 

@@ -39,6 +39,7 @@ static OFFSETS: Global<Offsets> = Global::new(Offsets {
     sk_v6_daddr: 0,
     sk_v6_rcv_saddr: 0,
     sk_protocol: 0,
+    trace_reason: 0,
 });
 
 #[inline(always)]

@@ -1,9 +1,13 @@
-//! The drop program: what `kfree_skb` frees, with the kernel's reason. By BTF, so no helper call for a struct's field.
+//! The drop program: what `kfree_skb` frees, with the kernel's reason. One of four is loaded, the first that the kernel
+//! takes: by BTF, which needs no helper call for a struct's field, raw, or as a plain tracepoint.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use aya_ebpf::macros::btf_tracepoint;
+use core::mem::MaybeUninit;
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
 use aya_ebpf::maps::HashMap;
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
 use observer_ebpf::{Counters, DropKey, DropRecord, DropValue, Tuple, drop_flags, kind, program};
 
 use crate::config::offsets;
@@ -16,16 +20,42 @@ const BPF_NOEXIST: u64 = 1;
 /// Kernels whose tracepoint has the reason (5.17 on).
 #[btf_tracepoint(function = "kfree_skb")]
 pub(crate) fn observer_drop(ctx: BtfTracePointContext) -> i32 {
-    dropped(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    dropped::<BTF>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
 
 /// Kernels whose tracepoint has none: the reason is 0, which no kernel uses for one.
 #[btf_tracepoint(function = "kfree_skb")]
 pub(crate) fn observer_drop_unreasoned(ctx: BtfTracePointContext) -> i32 {
-    dropped(ctx.arg(0), ctx.arg(1), 0);
+    dropped::<BTF>(ctx.arg(0), ctx.arg(1), 0);
     0
 }
+
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub(crate) fn observer_drop_raw(ctx: RawTracePointContext) -> i32 {
+    dropped::<PLAIN>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[tracepoint(name = "kfree_skb", category = "skb")]
+pub(crate) fn observer_drop_plain(ctx: TracePointContext) -> i32 {
+    let context = ctx.as_ptr().cast::<u8>();
+    let reason = offsets().trace_reason;
+    // SAFETY: plain numbers. The address of the skb and the location are the first fields on every kernel; those
+    // before 5.17 have no reason, hence no offset. The verifier lets no program read its context at a variable offset.
+    unsafe {
+        let skb = *context.add(8).cast::<*const u8>();
+        let location = *context.add(16).cast::<u64>();
+        let reason = if reason == 0 { 0 } else { field::<PLAIN, u32>(context, reason) };
+        dropped::<PLAIN>(skb, location, reason);
+    }
+    0
+}
+
+/// The skb is a pointer that the verifier knows by BTF.
+const BTF: bool = true;
+/// It is just a number.
+const PLAIN: bool = false;
 
 /// Working memory: the stack has 512 bytes.
 #[repr(C)]
@@ -70,14 +100,23 @@ impl KernelBytes {
     }
 }
 
-/// Follows a pointer of the kernel's. The verifier knows its type, and that the offset is a pointer's.
+/// Reads a field. With `BTF` the verifier knows the pointer's type, and that the offset is such a field's.
 ///
 /// # Safety
-/// `base` must be a BTF pointer of the program's context, `offset` frozen.
+/// With `BTF`, `base` must be a BTF pointer of the program's context, `offset` frozen. `T` must be a plain number or a
+/// pointer.
 #[inline(always)]
-unsafe fn field<T: Copy>(base: *const u8, offset: u32) -> T {
-    // SAFETY: loads through BTF pointers never fault: the kernel turns a bad address into 0.
-    unsafe { *base.add(offset as usize).cast::<T>() }
+unsafe fn field<const BTF: bool, T: Copy>(base: *const u8, offset: u32) -> T {
+    let from = base.wrapping_add(offset as usize).cast::<T>();
+    // SAFETY: loads through BTF pointers never fault: the kernel turns a bad address into 0, as is done here otherwise.
+    unsafe {
+        if BTF {
+            return *from;
+        }
+        let mut value = MaybeUninit::<T>::zeroed();
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from.cast());
+        value.assume_init()
+    }
 }
 
 /// Inode and cookie of a network namespace.
@@ -85,17 +124,17 @@ unsafe fn field<T: Copy>(base: *const u8, offset: u32) -> T {
 /// # Safety
 /// As for [`field`].
 #[inline(always)]
-unsafe fn namespace(net: *const u8) -> (u32, u64) {
+unsafe fn namespace<const BTF: bool>(net: *const u8) -> (u32, u64) {
     let offsets = offsets();
     // SAFETY: as the caller says. Kernels without the cookie have no offset for it.
     unsafe {
-        let cookie = if offsets.net_cookie == 0 { 0 } else { field(net, offsets.net_cookie) };
-        (field(net, offsets.net_inum), cookie)
+        let cookie = if offsets.net_cookie == 0 { 0 } else { field::<BTF, _>(net, offsets.net_cookie) };
+        (field::<BTF, _>(net, offsets.net_inum), cookie)
     }
 }
 
 #[inline(always)]
-fn dropped(skb: *const u8, location: u64, reason: u32) {
+fn dropped<const BTF: bool>(skb: *const u8, location: u64, reason: u32) {
     let Some(counters) = counters(program::DROP) else { return };
     let offsets = offsets();
     // SAFETY: see `field`; map values outlive the run.
@@ -106,14 +145,14 @@ fn dropped(skb: *const u8, location: u64, reason: u32) {
             add(&raw mut (*counters).ignored, 1);
             return;
         }
-        let dev: *const u8 = field(skb, offsets.skb_dev);
-        let sk: *const u8 = field(skb, offsets.skb_sk);
+        let dev: *const u8 = field::<BTF, _>(skb, offsets.skb_dev);
+        let sk: *const u8 = field::<BTF, _>(skb, offsets.skb_sk);
         let (mut ifindex, mut netns, mut netns_cookie) = (0_u32, 0_u32, 0_u64);
         if !dev.is_null() {
-            ifindex = field(dev, offsets.dev_ifindex);
-            (netns, netns_cookie) = namespace(field(dev, offsets.dev_net));
+            ifindex = field::<BTF, _>(dev, offsets.dev_ifindex);
+            (netns, netns_cookie) = namespace::<BTF>(field::<BTF, _>(dev, offsets.dev_net));
         } else if !sk.is_null() {
-            (netns, netns_cookie) = namespace(field(sk, offsets.sk_net));
+            (netns, netns_cookie) = namespace::<BTF>(field::<BTF, _>(sk, offsets.sk_net));
         }
         let Some(settings) = SETTINGS.get(0) else { return };
         if settings.host_wide == 0 && WATCHED.get_ptr(&netns).is_none() {
@@ -124,14 +163,16 @@ fn dropped(skb: *const u8, location: u64, reason: u32) {
         let Scratch { head, packet, key, value } = &mut *scratch;
         *value = DropValue { location, netns_cookie, first_ns: now(), ..DropValue::default() };
         value.last_ns = value.first_ns;
-        value.packet_len = field(skb, offsets.skb_len);
-        value.ether_type = u16::from_be(field(skb, offsets.skb_protocol));
+        value.packet_len = field::<BTF, _>(skb, offsets.skb_len);
+        value.ether_type = u16::from_be(field::<BTF, _>(skb, offsets.skb_protocol));
         if !sk.is_null() {
             value.flags |= drop_flags::SOCKET;
         }
-        let bytes =
-            KernelBytes { skb_head: field(skb, offsets.skb_head), tail: field(skb, offsets.skb_tail) };
-        let start: u16 = field(skb, offsets.skb_network_header);
+        let bytes = KernelBytes {
+            skb_head: field::<BTF, _>(skb, offsets.skb_head),
+            tail: field::<BTF, _>(skb, offsets.skb_tail),
+        };
+        let start: u16 = field::<BTF, _>(skb, offsets.skb_network_header);
         key.tuple = Tuple::default();
         if bytes.parse(value.ether_type, u32::from(start), head, packet) {
             key.tuple = packet.tuple;

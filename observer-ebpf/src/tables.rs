@@ -61,6 +61,7 @@ pub struct Offsets {
     pub sk_v6_daddr: u32,
     pub sk_v6_rcv_saddr: u32,
     pub sk_protocol: u32,
+    pub trace_reason: u32,
 }
 
 /// What the daemon changes while the programs run.

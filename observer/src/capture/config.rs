@@ -51,6 +51,20 @@ pub const DEFAULT_IGNORED_REASONS: &[&str] = &[
     "PFMEMALLOC",
 ];
 
+/// How the drop program hangs on `kfree_skb`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DropHook {
+    /// The first that the kernel takes, in the order of the others.
+    #[default]
+    Auto,
+    /// By BTF: the cheapest.
+    TpBtf,
+    /// Raw, for kernels whose BTF lacks the tracepoint.
+    RawTp,
+    /// As a plain tracepoint, which needs tracefs and is on every kernel.
+    Tracepoint,
+}
+
 /// Configuration of [`super::Capture`].
 #[derive(Clone, Debug)]
 pub struct CaptureConfig {
@@ -62,6 +76,8 @@ pub struct CaptureConfig {
     pub new_flows_per_second: u32,
     /// Names of further links to attach to as pod links.
     pub interfaces: Vec<Glob>,
+    /// How drops are seen.
+    pub drop_hook: DropHook,
     /// Drops of every network namespace, not only of the node's and its pods'.
     pub host_wide_drops: bool,
     /// Drop reasons that are not told, by name.
@@ -81,6 +97,7 @@ impl Default for CaptureConfig {
             interval: Duration::from_secs(5),
             new_flows_per_second: 20_000,
             interfaces: Vec::new(),
+            drop_hook: DropHook::default(),
             host_wide_drops: false,
             ignored_reasons: DEFAULT_IGNORED_REASONS.iter().map(ToString::to_string).collect(),
             flow_table_entries: 65_536,

@@ -68,8 +68,11 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         }
         next = cause.source();
     }
-    // A verifier's log has hundreds of lines; its end has the reason.
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // A verifier's log has hundreds of lines; its end, before the statistics, has the reason.
+    let statistic =
+        |line: &str| ["processed ", "stack depth ", "verification time "].iter().any(|s| line.starts_with(s));
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !statistic(line)).collect();
     match lines.as_slice() {
         [first, .., a, b] if lines.len() > 4 => format!("{first} ... {a} {b}"),
         all => all.join(" "),

@@ -24,7 +24,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use config::{Aggregation, CaptureConfig, DEFAULT_IGNORED_REASONS};
+pub use config::{Aggregation, CaptureConfig, DEFAULT_IGNORED_REASONS, DropHook};
 pub use counters::{CaptureStatus, HookStatus, LinkStatus, ProgramStatus, StatusHandle};
 pub use error::CaptureError;
 pub use glob::Glob;

@@ -1,13 +1,13 @@
 //! Loading: the object with its globals and map sizes, each program by itself.
 
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
-use aya::programs::{BtfTracePoint, SchedClassifier};
+use aya::programs::{BtfTracePoint, ProgramError, ProgramFd, RawTracePoint, SchedClassifier, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
 use observer_ebpf::Config;
 
-use super::CaptureConfig;
 use super::attach::Attacher;
 use super::counters::{HookStatus, Shared};
 use super::error::{CaptureError, chain, missing_capabilities};
@@ -16,6 +16,7 @@ use super::pod::Raw;
 use super::rings::Rings;
 use super::sweep::SweepMaps;
 use super::tables::Tables;
+use super::{CaptureConfig, DropHook};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
 
@@ -29,7 +30,7 @@ pub(super) const EGRESS: &str = "observer_egress";
 pub(super) struct Object {
     ebpf: Ebpf,
     hooks: Vec<HookStatus>,
-    tracing: Vec<(&'static str, std::os::fd::OwnedFd)>,
+    tracing: Vec<(&'static str, OwnedFd)>,
 }
 
 pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object, CaptureError> {
@@ -49,19 +50,10 @@ pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object
     let mut object = Object { ebpf, hooks: Vec::new(), tracing: Vec::new() };
     object.load_flow(INGRESS);
     object.load_flow(EGRESS);
-    match Btf::from_sys_fs() {
-        Ok(btf) => {
-            let (drop, note) = if facts.kfree_skb_arguments >= 3 {
-                ("observer_drop", "")
-            } else {
-                ("observer_drop_unreasoned", "drop reason unknown on this kernel (it has none before 5.17)")
-            };
-            object.load_tracing(drop, "kfree_skb", note, &btf);
-            object.load_tracing("observer_retransmit", "tcp_retransmit_skb", "", &btf);
-            object.load_tracing("observer_socket_state", "inet_sock_set_state", "", &btf);
-        }
-        Err(error) => object.hooks.push(HookStatus::failed("kfree_skb", chain(&error))),
-    }
+    let btf = Btf::from_sys_fs().map_err(|error| chain(&error));
+    object.load_drop(config.drop_hook, facts, btf.as_ref());
+    object.load_btf("observer_retransmit", "tcp_retransmit_skb", btf.as_ref());
+    object.load_btf("observer_socket_state", "inet_sock_set_state", btf.as_ref());
     if object.hooks.iter().all(|hook| hook.error.is_some()) {
         let reasons = object.hooks.iter().find_map(|hook| hook.error.as_deref());
         return Err(CaptureError::NoProgram(reasons.unwrap_or("no hook").to_owned()));
@@ -93,6 +85,10 @@ fn globals(config: &CaptureConfig, facts: &KernelFacts) -> Config {
     }
 }
 
+fn own(fd: Result<&ProgramFd, ProgramError>) -> Result<OwnedFd, String> {
+    fd.map_err(|e| chain(&e))?.as_fd().try_clone_to_owned().map_err(|e| chain(&e))
+}
+
 impl Object {
     fn load_flow(&mut self, name: &'static str) {
         let result = (|| {
@@ -103,22 +99,80 @@ impl Object {
         self.hooks.push(HookStatus::new(name, result));
     }
 
-    fn load_tracing(&mut self, name: &'static str, tracepoint: &'static str, note: &str, btf: &Btf) {
-        let result = (|| {
-            let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
-            let program: &mut BtfTracePoint = program.try_into().map_err(|e| chain(&e))?;
-            program.load(tracepoint, btf).map_err(|e| chain(&e))?;
-            program.attach().map_err(|e| chain(&e))?;
-            let fd = program.fd().map_err(|e| chain(&e))?;
-            std::os::fd::AsFd::as_fd(fd).try_clone_to_owned().map_err(|e| chain(&e))
-        })();
-        match result {
-            Ok(fd) => {
-                self.tracing.push((tracepoint, fd));
-                self.hooks.push(HookStatus { note: note.to_owned(), ..HookStatus::new(tracepoint, Ok(())) });
+    /// Tries one way after the other; what failed before is in the note, or all of it is the error.
+    fn load_drop(&mut self, hook: DropHook, facts: &KernelFacts, btf: Result<&Btf, &String>) {
+        const KFREE_SKB: &str = "kfree_skb";
+        let reasoned = facts.kfree_skb_arguments >= 3;
+        let ways = [DropHook::TpBtf, DropHook::RawTp, DropHook::Tracepoint];
+        let (mut failed, mut used) = (Vec::new(), None);
+        for way in ways.into_iter().filter(|way| hook == DropHook::Auto || hook == *way) {
+            let (name, result) = match way {
+                DropHook::TpBtf | DropHook::Auto => {
+                    let name = if reasoned { "observer_drop" } else { "observer_drop_unreasoned" };
+                    ("tp_btf", self.attach_btf(name, KFREE_SKB, btf))
+                }
+                DropHook::RawTp if reasoned => ("raw_tp", self.attach_raw("observer_drop_raw", KFREE_SKB)),
+                DropHook::RawTp => ("raw_tp", Err("its reason is no argument on this kernel".to_owned())),
+                DropHook::Tracepoint => {
+                    ("tracepoint", self.attach_plain("observer_drop_plain", "skb", KFREE_SKB))
+                }
+            };
+            match result {
+                Ok(fd) => {
+                    self.tracing.push((KFREE_SKB, fd));
+                    used = Some(name);
+                    break;
+                }
+                Err(error) => failed.push(format!("{name}: {error}")),
             }
-            Err(error) => self.hooks.push(HookStatus::failed(tracepoint, error)),
         }
+        let failed = failed.join("; ");
+        let Some(used) = used else {
+            self.hooks.push(HookStatus::failed(KFREE_SKB, failed));
+            return;
+        };
+        let mut note = format!("by {used}");
+        if !failed.is_empty() {
+            note = format!("{note}, since {failed}");
+        }
+        if !reasoned {
+            note.push_str("; drop reason unknown on this kernel (it has none before 5.17)");
+        }
+        self.hooks.push(HookStatus { note, ..HookStatus::new(KFREE_SKB, Ok(())) });
+    }
+
+    fn load_btf(&mut self, name: &str, tracepoint: &'static str, btf: Result<&Btf, &String>) {
+        let result = self.attach_btf(name, tracepoint, btf).map(|fd| self.tracing.push((tracepoint, fd)));
+        self.hooks.push(HookStatus::new(tracepoint, result));
+    }
+
+    fn attach_btf(
+        &mut self,
+        name: &str,
+        tracepoint: &str,
+        btf: Result<&Btf, &String>,
+    ) -> Result<OwnedFd, String> {
+        let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
+        let program: &mut BtfTracePoint = program.try_into().map_err(|e| chain(&e))?;
+        program.load(tracepoint, btf?).map_err(|e| chain(&e))?;
+        program.attach().map_err(|e| chain(&e))?;
+        own(program.fd())
+    }
+
+    fn attach_raw(&mut self, name: &str, tracepoint: &str) -> Result<OwnedFd, String> {
+        let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
+        let program: &mut RawTracePoint = program.try_into().map_err(|e| chain(&e))?;
+        program.load().map_err(|e| chain(&e))?;
+        program.attach(tracepoint).map_err(|e| chain(&e))?;
+        own(program.fd())
+    }
+
+    fn attach_plain(&mut self, name: &str, category: &str, tracepoint: &str) -> Result<OwnedFd, String> {
+        let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
+        let program: &mut TracePoint = program.try_into().map_err(|e| chain(&e))?;
+        program.load().map_err(|e| chain(&e))?;
+        program.attach(category, tracepoint).map_err(|e| chain(&e))?;
+        own(program.fd())
     }
 
     fn take(&mut self, name: &'static str) -> Result<Map, CaptureError> {

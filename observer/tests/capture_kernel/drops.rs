@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 
-use observer::capture::CaptureConfig;
+use observer::capture::{CaptureConfig, DropHook};
 use observer_ebpf::{DropRecord, drop_flags};
 
 use crate::support::{Lab, Watch, Wiring, skip};
@@ -25,7 +25,35 @@ fn named<'a>(watch: &'a Watch, reason: &str) -> Vec<&'a DropRecord> {
 }
 
 #[test]
-fn each_cause_has_its_reason() {
+fn each_cause_has_its_reason_by_btf() {
+    each_cause_has_its_reason(DropHook::TpBtf, "by tp_btf");
+}
+
+#[test]
+fn each_cause_has_its_reason_by_raw_tracepoint() {
+    each_cause_has_its_reason(DropHook::RawTp, "by raw_tp");
+}
+
+#[test]
+fn each_cause_has_its_reason_by_plain_tracepoint() {
+    if skip() {
+        return;
+    }
+    if !std::path::Path::new("/sys/kernel/tracing/events").exists() {
+        // Not mounted on this machine: again, in a mount namespace where it is.
+        let this = "drops::each_cause_has_its_reason_by_plain_tracepoint";
+        let script = "mount -t tracefs tracefs /sys/kernel/tracing && exec \"$0\" --exact \"$1\"";
+        let mut again = std::process::Command::new("unshare");
+        again.args(["--mount", "sh", "-c", script]).arg(std::env::current_exe().unwrap()).arg(this);
+        let output = again.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    each_cause_has_its_reason(DropHook::Tracepoint, "by tracepoint");
+}
+
+fn each_cause_has_its_reason(drop_hook: DropHook, note: &str) {
     if skip() {
         return;
     }
@@ -34,7 +62,9 @@ fn each_cause_has_its_reason() {
     lab.node.run("nft add table ip filter");
     lab.node.run("nft add chain ip filter forward { type filter hook forward priority 0 ; }");
     lab.node.run("nft add rule ip filter forward udp dport 7777 drop");
-    let mut watch = lab.capture(&CaptureConfig::default());
+    let mut watch = lab.capture(&CaptureConfig { drop_hook, ..CaptureConfig::default() });
+    let hooks = watch.capture.status().status().hooks;
+    assert!(hooks.iter().any(|hook| hook.note == note), "{hooks:?}");
     for hook in watch.capture.status().status().hooks {
         assert_eq!(hook.error, None, "{}", hook.name);
     }

@@ -83,6 +83,8 @@ fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
         sk_v6_daddr: sock(&["skc_v6_daddr"]).unwrap_or(0),
         sk_v6_rcv_saddr: sock(&["skc_v6_rcv_saddr"]).unwrap_or(0),
         sk_protocol: at(&["sock", "sk_protocol"])?,
+        // Kernels before 5.17 tell no reason.
+        trace_reason: at(&["trace_event_raw_kfree_skb", "reason"]).unwrap_or(0),
     })
 }
 

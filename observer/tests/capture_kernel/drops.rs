@@ -53,7 +53,7 @@ fn each_cause_has_its_reason_by_plain_tracepoint() {
     each_cause_has_its_reason(DropHook::Tracepoint, "by tracepoint");
 }
 
-fn each_cause_has_its_reason(drop_hook: DropHook, note: &str) {
+fn each_cause_has_its_reason(drop_hook: DropHook, hook_note: &str) {
     if skip() {
         return;
     }
@@ -64,18 +64,18 @@ fn each_cause_has_its_reason(drop_hook: DropHook, note: &str) {
     lab.node.run("nft add rule ip filter forward udp dport 7777 drop");
     let mut watch = lab.capture(&CaptureConfig { drop_hook, ..CaptureConfig::default() });
     let hooks = watch.capture.status().status().hooks;
-    assert!(hooks.iter().any(|hook| hook.note == note), "{hooks:?}");
+    assert!(hooks.iter().any(|hook| hook.note == hook_note), "{hooks:?}");
     for hook in watch.capture.status().status().hooks {
         assert_eq!(hook.error, None, "{}", hook.name);
     }
-    let (node, pod) = (lab.node.inode(), lab.pods[1].inode());
+    let (node_netns, pod_netns) = (lab.node.inode(), lab.pods[1].inode());
     let mut cookies = std::collections::BTreeSet::new();
     for (reason, to, ttl, netns) in [
-        ("NO_SOCKET", "10.77.0.2:9999", 64, pod),
-        ("NETFILTER_DROP", "10.77.0.2:7777", 64, node),
-        ("IP_INNOROUTES", "10.79.0.1:53", 64, node),
-        ("NOT_SPECIFIED", "10.78.0.1:53", 64, node),
-        ("IP_INHDR", "10.77.0.2:9998", 1, node),
+        ("NO_SOCKET", "10.77.0.2:9999", 64, pod_netns),
+        ("NETFILTER_DROP", "10.77.0.2:7777", 64, node_netns),
+        ("IP_INNOROUTES", "10.79.0.1:53", 64, node_netns),
+        ("NOT_SPECIFIED", "10.78.0.1:53", 64, node_netns),
+        ("IP_INHDR", "10.77.0.2:9998", 1, node_netns),
     ] {
         send(&lab, to, 1, ttl);
         let port: u16 = to.rsplit(':').next().unwrap().parse().unwrap();

@@ -3,6 +3,7 @@
 
 use observer::decode::{Clock, End, Tuple};
 use observer::track::{ConntrackSource, ConntrackTable, SourceOptions, TableLimits, Translation};
+use observer_lab::Namespaces;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
@@ -20,6 +21,8 @@ const GATEWAY: &str = "10.1.2.1";
 /// Two pods and a node that translates both ends of calls to the service.
 struct Lab {
     name: String,
+    #[expect(dead_code, reason = "held: it removes the namespaces")]
+    namespaces: Namespaces,
 }
 
 impl Lab {
@@ -30,10 +33,10 @@ impl Lab {
             println!("SKIP: network namespaces need root");
             return None;
         }
-        let lab = Self { name: format!("track-{test}-{}", std::process::id()) };
-        let (node, a, b) = (lab.space("node"), lab.space("a"), lab.space("b"));
+        let name = format!("track-{test}-{}", std::process::id());
+        let [node, a, b] = ["node", "a", "b"].map(|part| format!("{name}-{part}"));
+        let lab = Self { namespaces: Namespaces::make(&name, &[&node, &a, &b]).unwrap(), name };
         for space in [&node, &a, &b] {
-            run(&["ip", "netns", "add", space]);
             run(&["ip", "-n", space, "link", "set", "lo", "up"]);
         }
         for (pod, subnet, link) in [(&a, "10.1.1", "va"), (&b, "10.1.2", "vb")] {
@@ -88,14 +91,6 @@ impl Lab {
         client.read_exact(&mut [0]).unwrap();
         self.enter("node");
         (client, accepted)
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for part in ["a", "b", "node"] {
-            let _ = Command::new("ip").args(["netns", "del", &self.space(part)]).status();
-        }
     }
 }
 

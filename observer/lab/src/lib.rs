@@ -27,6 +27,7 @@ pub use inventory::Inventory;
 pub use lab::{Lab, unique_prefix};
 pub use ledger::{Entry, Ledger, Outcome};
 pub use scenario::{Cause, Kind, Scenario};
+pub use state::Namespaces;
 
 /// Why a lab could not be read, built or taken down.
 #[derive(Debug, thiserror::Error)]

@@ -53,6 +53,31 @@ impl Claim {
     }
 }
 
+/// Namespaces of a test that wires them itself. They go with this value, or with the next player where the test was
+/// killed.
+#[derive(Debug)]
+pub struct Namespaces(Claim);
+
+impl Namespaces {
+    /// Makes namespaces of these names. Needs root.
+    pub fn make(prefix: &str, names: &[&str]) -> Result<Self> {
+        clean(None)?;
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let script = names.iter().fold(String::new(), |script, name| script + "netns add " + name + "\n");
+        let made = Self(Claim::take(prefix, names)?);
+        netns::feed("ip", &["-batch", "-"], &script, NETNS_DIR)?;
+        Ok(made)
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.release() {
+            eprintln!("namespaces of a test: {error}");
+        }
+    }
+}
+
 /// Removes labs whose player is dead: all of them, or the one of a prefix. Returns the removed prefixes.
 pub fn clean(prefix: Option<&str>) -> Result<Vec<String>> {
     let mut removed = Vec::new();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use observer::capture::{Capture, CaptureConfig};
 use observer_ebpf::{DropRecord, FactRecord, FlowRecord, kind};
+use observer_lab::Namespaces;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use zerocopy::FromBytes as _;
 
@@ -33,14 +34,17 @@ pub(crate) fn run(line: &str) {
 }
 
 /// A network namespace, removed when dropped.
-pub(crate) struct Netns(pub(crate) String);
+pub(crate) struct Netns(
+    pub(crate) String,
+    #[expect(dead_code, reason = "held: it removes the namespace")] Namespaces,
+);
 
 impl Netns {
     pub(crate) fn new(role: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("ebpf-{}-{}-{role}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        run(&format!("ip netns add {name}"));
-        let netns = Self(name);
+        let namespaces = Namespaces::make(&name, &[&name]).unwrap();
+        let netns = Self(name, namespaces);
         netns.run("ip link set lo up");
         netns
     }
@@ -72,12 +76,6 @@ impl Netns {
     pub(crate) fn inode(&self) -> u32 {
         use std::os::unix::fs::MetadataExt as _;
         std::fs::metadata(format!("/run/netns/{}", self.0)).unwrap().ino() as u32
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
     }
 }
 

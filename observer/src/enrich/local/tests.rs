@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::enrich::{identity, source::Sources};
+use observer_lab::Namespaces;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::{
     fs::File,
@@ -17,6 +18,8 @@ struct Lab {
     node: String,
     pod: String,
     process: Option<Child>,
+    #[expect(dead_code, reason = "held: it removes the namespaces")]
+    namespaces: Namespaces,
 }
 
 fn run(line: &str) {
@@ -29,9 +32,8 @@ impl Lab {
     fn build() -> Self {
         let prefix = format!("enrich-{}", std::process::id());
         let (node, pod) = (format!("{prefix}-node"), format!("{prefix}-pod"));
-        run(&format!("ip netns add {node}"));
-        let mut lab = Self { node: node.clone(), pod: pod.clone(), process: None };
-        run(&format!("ip netns add {pod}"));
+        let namespaces = Namespaces::make(&prefix, &[&node, &pod]).unwrap();
+        let mut lab = Self { node: node.clone(), pod: pod.clone(), process: None, namespaces };
         run(&format!("ip -n {node} link add v0 type veth peer name eth0 netns {pod}"));
         run(&format!("ip -n {node} addr add 10.77.0.1/24 dev v0"));
         run(&format!("ip -n {pod} addr add 10.77.0.2/24 dev eth0"));
@@ -55,9 +57,6 @@ impl Drop for Lab {
         if let Some(process) = &mut self.process {
             let _ = process.kill();
             let _ = process.wait();
-        }
-        for name in [&self.pod, &self.node] {
-            let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Links are found when they come, and forgotten when they go.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use observer::capture::{CaptureConfig, LinkKind};
 
@@ -20,7 +20,7 @@ fn a_pod_that_comes_is_attached_and_one_that_goes_is_forgotten() {
         assert_eq!((link.kind, link.peer_netns, link.attached_by), (LinkKind::Pod, Some(pod.inode()), "tcx"));
     }
     let third = Netns::new("c");
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     lab.wire(&third, 3);
     watch.until("pod3", |watch| watch.capture.links().links.iter().any(|link| link.name == "pod3"));
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());

@@ -32,7 +32,7 @@ static OFFSETS: Global<Offsets> = Global::new(Offsets {
     net_cookie: 0,
     sk_net: 0,
     sk_family: 0,
-    sk_num: 0,
+    inet_sport: 0,
     sk_dport: 0,
     sk_daddr: 0,
     sk_rcv_saddr: 0,

@@ -75,6 +75,7 @@ pub(crate) unsafe fn restart(value: *mut FlowValue, from_local: bool, now: u64) 
         (*value).directions = [FlowDirection::default(); 2];
         (*value).opener = u8::from(!from_local);
         (*value).guessed = 0;
+        (*value).resets = 0;
         (*value).first_ns = now;
     }
 }
@@ -121,7 +122,8 @@ pub(crate) unsafe fn finish(counters: *mut Counters, key: &FlowKey, value: *mut 
                     source_mac: [0; 6],
                     destination_mac: [0; 6],
                     tcp_flags_high: 0,
-                    pad: [0; 3],
+                    pad: 0,
+                    resets: (*value).resets,
                     packets: (*direction).packets,
                     bytes: (*direction).bytes,
                     first_ns: (*value).first_ns,

@@ -106,7 +106,7 @@ impl KernelBytes {
 /// With `BTF`, `base` must be a BTF pointer of the program's context, `offset` frozen. `T` must be a plain number or a
 /// pointer.
 #[inline(always)]
-unsafe fn field<const BTF: bool, T: Copy>(base: *const u8, offset: u32) -> T {
+pub(crate) unsafe fn field<const BTF: bool, T: Copy>(base: *const u8, offset: u32) -> T {
     let from = base.wrapping_add(offset as usize).cast::<T>();
     // SAFETY: loads through BTF pointers never fault: the kernel turns a bad address into 0, as is done here otherwise.
     unsafe {

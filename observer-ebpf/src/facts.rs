@@ -5,6 +5,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use observer_ebpf::{FactKey, FactValue, Tuple, program};
 
 use crate::config::offsets;
+use crate::drop::field;
 use crate::maps::FACTS;
 use crate::parse::{TCP, mapped};
 use crate::record::{add, counters, now};
@@ -53,7 +54,9 @@ fn count(sk: *const u8, failed_connect: bool) {
             }
             _ => return,
         }
-        tuple.source_port = *sk.add(offsets.sk_num as usize).cast();
+        // Not `skc_num`: a socket that closes has given its port back before its state changes. Behind `struct sock`, where
+        // BTF allows no direct load.
+        tuple.source_port = u16::from_be(field::<false, u16>(sk, offsets.inet_sport));
         tuple.destination_port = u16::from_be(*sk.add(offsets.sk_dport as usize).cast());
         let net: *const u8 = *sk.add(offsets.sk_net as usize).cast();
         let key = FactKey { tuple, netns: *net.add(offsets.net_inum as usize).cast() };

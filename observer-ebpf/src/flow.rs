@@ -208,6 +208,9 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
         set(&mut bits, flow_flags::ETHERNET, seen.ethernet);
         set(&mut bits, flow_flags::FORWARDED, seen.forwarded);
         set(&mut bits, flow_flags::TO_LOCAL_POD, to_pod);
+        if flags & RST != 0 {
+            (*value).resets = (*value).resets.saturating_add(1);
+        }
         let before = (*this).seen;
         (*this).seen = before | flags | SEEN;
         (*this).flags = bits;
@@ -236,6 +239,7 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
         (*this).told_ns = time_ns;
         (*this).told_packets = packets;
         let bytes = (*this).bytes;
+        let resets = (*value).resets;
         write(&FLOWS, Wake::First, counters, |record| {
             record.write(FlowRecord {
                 header: header::<FlowRecord>(kind::FLOW, time_ns),
@@ -251,7 +255,8 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
                 source_mac: head.source_mac,
                 destination_mac: head.destination_mac,
                 tcp_flags_high: packet.tcp_flags_high,
-                pad: [0; 3],
+                pad: 0,
+                resets,
                 packets,
                 bytes,
                 first_ns,

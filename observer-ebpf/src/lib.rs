@@ -11,7 +11,7 @@ pub use tables::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Raised by every change of a record or a map value.
-pub const ABI_VERSION: u8 = 2;
+pub const ABI_VERSION: u8 = 3;
 
 /// What a record is; the first byte of each.
 pub mod kind {
@@ -145,7 +145,9 @@ pub struct FlowRecord {
     /// TCP's NS bit in bit 0; the rest is 0.
     pub tcp_flags_high: u8,
     /// Always 0.
-    pub pad: [u8; 3],
+    pub pad: u8,
+    /// RST segments of the connection on this link, both ways, up to `u16::MAX`.
+    pub resets: u16,
     /// Packets (GSO segments) of the connection in this packet's direction on this link, this one included.
     pub packets: u64,
     /// Bytes (`skb->len`) likewise.

@@ -54,7 +54,7 @@ pub struct Offsets {
     pub net_cookie: u32,
     pub sk_net: u32,
     pub sk_family: u32,
-    pub sk_num: u32,
+    pub inet_sport: u32,
     pub sk_dport: u32,
     pub sk_daddr: u32,
     pub sk_rcv_saddr: u32,
@@ -171,8 +171,10 @@ pub struct FlowValue {
     pub local_place: u8,
     /// What the remote address is.
     pub remote_place: u8,
+    /// RST segments seen, both ways, up to `u16::MAX`.
+    pub resets: u16,
     /// Always 0.
-    pub pad: [u8; 6],
+    pub pad: [u8; 4],
     /// The generation of the table of local addresses in which these two were looked up.
     pub generation: u32,
     /// From local to remote (`[0]`) and back (`[1]`).

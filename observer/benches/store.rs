@@ -57,6 +57,7 @@ fn flow() -> Flow {
         bytes: 3400,
         first_ns: 1_767_608_130_000_000_000,
         retransmits: 0,
+        resets: 0,
         notes: Notes::default(),
         frontend_ip: None,
         frontend_port: 0,

@@ -97,6 +97,8 @@ pub struct Flow {
     pub first_ns: i64,
     /// TCP retransmits of the connection so far.
     pub retransmits: u32,
+    /// TCP resets of the connection so far, both ways.
+    pub resets: u16,
     /// Facts shown in `extensions`.
     pub notes: Notes,
     /// The service address that the client really called, where it was translated.
@@ -175,6 +177,9 @@ impl Notes {
     pub const SUM: Self = Self(1 << 3);
     /// The connection is over, or fell silent; these are its last totals.
     pub const FINAL: Self = Self(1 << 4);
+    /// The connection was met in its middle: it is older than the watch of its link, or its entry was evicted from the
+    /// full flow table. Packets, bytes and the like count from `first_ns` on.
+    pub const PARTIAL: Self = Self(1 << 5);
 
     /// Whether all bits of `other` are set.
     pub fn has(self, other: Self) -> bool {
@@ -223,6 +228,7 @@ pub(crate) fn test_flow() -> Flow {
         bytes: 0,
         first_ns: 0,
         retransmits: 0,
+        resets: 0,
         notes: Notes::default(),
         frontend_ip: None,
         frontend_port: 0,

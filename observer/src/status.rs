@@ -40,6 +40,7 @@ impl CaptureInfo for Status {
         ] {
             program_counters(name, program, &mut counters);
         }
+        counters.push(counter("flow table", Kind::Suppressed, "connections evicted", status.evicted));
         self.pipeline_counters(&mut counters);
         CaptureStatusResponse {
             kernel: self.kernel.clone(),

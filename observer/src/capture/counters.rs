@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -68,6 +69,9 @@ pub struct CaptureStatus {
     pub drops: ProgramStatus,
     /// Socket facts.
     pub facts: ProgramStatus,
+    /// Connections that the full flow table pushed out, as seen once a second. What they counted since their last
+    /// records is not told; if they come back, they are told as met in their middle.
+    pub evicted: u64,
 }
 
 impl CaptureStatus {
@@ -109,6 +113,7 @@ pub(super) struct Shared {
     hooks: Vec<HookStatus>,
     tracing: Vec<(&'static str, OwnedFd)>,
     pub(super) links: ArcSwap<LinkTable>,
+    pub(super) evicted: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -125,7 +130,7 @@ impl Shared {
         tracing: Vec<(&'static str, OwnedFd)>,
     ) -> Self {
         let links = ArcSwap::from_pointee(LinkTable::default());
-        Self { counters, link_map: Mutex::new(link_map), hooks, tracing, links }
+        Self { counters, link_map: Mutex::new(link_map), hooks, tracing, links, evicted: Arc::default() }
     }
 
     fn link_map(&self) -> MutexGuard<'_, LinkMap> {
@@ -191,6 +196,7 @@ impl Shared {
             egress: self.program(program::EGRESS, &[]),
             drops: self.program(program::DROP, &["kfree_skb"]),
             facts: self.program(program::FACTS, &["tcp_retransmit_skb", "inet_sock_set_state"]),
+            evicted: self.evicted.load(Ordering::Relaxed),
         }
     }
 }

@@ -55,7 +55,7 @@ impl Capture {
         let tables = Arc::new(object.tables()?);
         tables.ignore_reasons(config, &facts)?;
         let shared = Arc::new(object.shared()?);
-        let sweeper = sweep::Sweeper::start(object.sweep_maps()?, config)?;
+        let sweeper = sweep::Sweeper::start(object.sweep_maps()?, config, Arc::clone(&shared.evicted))?;
         let links =
             links::Watcher::start(object.attacher(), Arc::clone(&shared), Arc::clone(&tables), config)?;
         Ok(Self { rings, sweeper, links, shared, tables, facts })

@@ -1,7 +1,9 @@
 //! Once a second, beside the pipeline's thread: sums of drops, last totals of connections that fell silent, facts.
 
-use std::collections::HashMap as StdHashMap;
+use std::collections::{HashMap as StdHashMap, HashSet};
 use std::mem::offset_of;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use aya::maps::{Array, HashMap, MapData};
 use observer_ebpf::{
     ABI_VERSION, DropKey, DropRecord, DropValue, FactKey, FactRecord, FactValue, FlowKey, FlowRecord,
-    FlowValue, Header, Settings, Tuple, drop_flags, flow_flags, flow_reason, hook, kind, link_kind,
+    FlowValue, Header, SEEN, Settings, Tuple, drop_flags, flow_flags, flow_reason, hook, kind, link_kind,
 };
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes;
@@ -39,6 +41,8 @@ pub(super) struct SweepMaps {
 
 /// Whole records, one after another.
 type Batch = Vec<u8>;
+/// An address with its port.
+type End = ([u8; 16], u16);
 
 /// The handle of the sweep's thread.
 #[derive(Debug)]
@@ -51,7 +55,12 @@ pub(super) struct Sweeper {
 }
 
 impl Sweeper {
-    pub(super) fn start(maps: SweepMaps, config: &CaptureConfig) -> Result<Self, CaptureError> {
+    /// `evicted` counts the connections that the full flow table pushed out.
+    pub(super) fn start(
+        maps: SweepMaps,
+        config: &CaptureConfig,
+        evicted: Arc<AtomicU64>,
+    ) -> Result<Self, CaptureError> {
         let (requests, asked) = channel();
         let (sender, batches) = channel();
         let mut sweep = Sweep {
@@ -61,6 +70,7 @@ impl Sweeper {
             table_entries: config.flow_table_entries as usize,
             told: StdHashMap::new(),
             facts: StdHashMap::new(),
+            evicted,
         };
         sweep.write_settings()?;
         let run = move || {
@@ -133,6 +143,7 @@ struct Sweep {
     /// Packets told by sweeps, each way, of the connections that are in the table.
     told: StdHashMap<FlowKey, Told>,
     facts: StdHashMap<FactKey, FactValue>,
+    evicted: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -152,8 +163,9 @@ impl Sweep {
         if all {
             self.drops(&mut batch);
         }
-        self.flows(&mut batch, all);
-        self.facts(&mut batch);
+        // Before the flows that show them.
+        let gave_up = self.facts(&mut batch);
+        self.flows(&mut batch, all, &gave_up);
         batch
     }
 
@@ -177,7 +189,7 @@ impl Sweep {
         }
     }
 
-    fn flows(&mut self, batch: &mut Batch, all: bool) {
+    fn flows(&mut self, batch: &mut Batch, all: bool, gave_up: &HashSet<End>) {
         let now = monotonic();
         let mut told = StdHashMap::with_capacity(self.told.len());
         let mut ended = Vec::new();
@@ -192,11 +204,16 @@ impl Sweep {
             let [a, b] = &value.directions;
             let over = (a.seen | b.seen) & RST != 0 || a.seen & b.seen & FIN != 0;
             let idle = now.saturating_sub(a.last_ns.max(b.last_ns));
+            let answered = a.seen & b.seen & SEEN != 0;
+            let ends = [(key.local, key.local_port), (key.remote, key.remote_port)];
             for (index, direction) in value.directions.iter().enumerate() {
                 let before = direction.told_packets.max(known.packets[index]);
                 let silent = now.saturating_sub(direction.last_ns) >= self.interval_ns;
                 let due = all || silent || (over && idle > 1_000_000_000);
-                if due && direction.tellable != 0 && direction.told_ns != 0 && direction.packets > before {
+                // No packet will follow that could carry the fact: an answer would be a RST, and that one tells it.
+                let failed = !answered && gave_up.contains(&ends[index]);
+                let has_news = failed || (due && direction.packets > before);
+                if has_news && direction.tellable != 0 && direction.told_ns != 0 {
                     batch.extend_from_slice(totals(&key, &value, index).as_bytes());
                     known.packets[index] = direction.packets;
                 }
@@ -209,16 +226,27 @@ impl Sweep {
             }
         }
         for key in ended {
+            self.told.remove(&key);
             // Evicted already is as good.
             let _ = self.maps.flows.remove(&Raw(key));
         }
+        // The walk may have missed a few, so each is looked up.
+        let gone = self.told.keys().filter(|key| !told.contains_key(*key));
+        let evicted = gone.filter(|key| self.maps.flows.get(&Raw(**key), 0).is_err()).count();
+        self.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
         self.told = told;
     }
 
-    fn facts(&mut self, batch: &mut Batch) {
+    /// Returns the sockets whose connects failed since the last sweep.
+    fn facts(&mut self, batch: &mut Batch) -> HashSet<End> {
+        let mut gave_up = HashSet::new();
         let mut facts = StdHashMap::with_capacity(self.facts.len());
         for (Raw(key), Raw(value)) in self.maps.facts.iter().filter_map(Result::ok).take(65_536) {
-            if self.facts.get(&key) != Some(&value) && !facts.contains_key(&key) {
+            let known = self.facts.get(&key).copied().unwrap_or_default();
+            if known != value && !facts.contains_key(&key) {
+                if value.failed_connects > known.failed_connects {
+                    gave_up.insert((key.tuple.source, key.tuple.source_port));
+                }
                 let record = FactRecord {
                     header: header::<FactRecord>(kind::FACT, value.last_ns),
                     tuple: key.tuple,
@@ -232,6 +260,7 @@ impl Sweep {
             facts.insert(key, value);
         }
         self.facts = facts;
+        gave_up
     }
 }
 
@@ -294,7 +323,8 @@ fn totals(key: &FlowKey, value: &FlowValue, index: usize) -> FlowRecord {
         source_mac: [0; 6],
         destination_mac: [0; 6],
         tcp_flags_high: 0,
-        pad: [0; 3],
+        pad: 0,
+        resets: value.resets,
         packets: direction.packets,
         bytes: direction.bytes,
         first_ns: value.first_ns,

@@ -173,6 +173,8 @@ pub struct FlowEvent {
     pub macs: Option<Macs>,
     /// Length of this packet, bytes.
     pub packet_len: u32,
+    /// RST segments of the connection on this link so far, both ways.
+    pub resets: u16,
     /// Packets of the connection in this packet's direction on this link.
     pub packets: u64,
     /// Their bytes.
@@ -214,6 +216,7 @@ impl FlowEvent {
             macs: (record.flags & flow_flags::ETHERNET != 0)
                 .then_some(Macs { source: record.source_mac, destination: record.destination_mac }),
             packet_len: record.packet_len,
+            resets: record.resets,
             packets: record.packets,
             bytes: record.bytes,
             first_ns: clock.unix(record.first_ns),

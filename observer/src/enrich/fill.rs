@@ -55,6 +55,7 @@ impl Filler {
             bytes: event.bytes,
             first_ns: event.first_ns,
             retransmits: tracked.retransmits,
+            resets: event.resets,
             notes: tracked.notes,
             link,
             ..self.named(event.time_ns, event.packet.as_ref(), event.macs, &tracked.ends, reply)
@@ -73,6 +74,7 @@ impl Filler {
             packets: event.packets,
             bytes: event.bytes,
             first_ns: event.first_ns,
+            retransmits: tracked.retransmits,
             notes: tracked.notes,
             link,
             drop: Some(event.site),
@@ -133,6 +135,7 @@ impl Filler {
             bytes: 0,
             first_ns: 0,
             retransmits: 0,
+            resets: 0,
             notes: crate::flow::Notes::default(),
             frontend_ip: ends.frontend.map(|end| end.ip),
             frontend_port: ends.frontend.map_or(0, |end| end.port),

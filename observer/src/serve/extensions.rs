@@ -7,8 +7,8 @@
 //! | `kernel_drop_reason` | the kernel's own name |
 //! | `kernel_location` | `symbol+0xoffset`; where there is none, `kernel_location_unknown` says why |
 //! | `frontend` | `ip:port` of the service address that the client called |
-//! | `retransmits` | number |
-//! | `opener_guessed`, `fragment`, `connect_failed`, `sum`, `final` | `true` ([`Notes`] says what they mean) |
+//! | `retransmits`, `resets` | numbers: segments sent again by local sockets, RST segments seen |
+//! | `opener_guessed`, `partial`, `fragment`, `connect_failed`, `sum`, `final` | `true` ([`Notes`] says what they mean) |
 //!
 //! Unknown and zero values are left out.
 
@@ -31,7 +31,8 @@ pub(super) fn write(out: &mut Vec<u8>, flow: &Flow) {
         || flow.frontend_ip.is_some()
         || flow.drop.is_some()
         || flow.notes != Notes::default()
-        || flow.retransmits != 0;
+        || flow.retransmits != 0
+        || flow.resets != 0;
     if !known {
         return;
     }
@@ -71,6 +72,8 @@ fn entries(out: &mut Vec<u8>, flow: &Flow) {
     }
     note(out, "opener_guessed", Notes::OPENER_GUESSED);
     number(out, "packets", flow.packets);
+    note(out, "partial", Notes::PARTIAL);
+    number(out, "resets", flow.resets.into());
     number(out, "retransmits", flow.retransmits.into());
     note(out, "sum", Notes::SUM);
 }

@@ -1,7 +1,7 @@
 //! Counted facts of TCP connections, kept until the connection's next record.
 
 use super::conntrack::Key;
-use crate::decode::{FactEvent, FlowEvent, FlowReason, Tuple};
+use crate::decode::{FactEvent, Tuple};
 use crate::flow::Notes;
 use hashbrown::HashMap;
 
@@ -45,15 +45,16 @@ impl Facts {
         fact.time_ns = event.time_ns;
     }
 
-    /// Retransmits and notes of the connection `tuple`, of which `event` tells.
-    pub(super) fn of(&mut self, tuple: &Tuple, event: &FlowEvent) -> (u32, Notes) {
+    /// Retransmits and notes of the connection `tuple`. With `begun_ns`, a new connection is told of, which began at this
+    /// Unix time; with `is_final`, nothing more will be.
+    pub(super) fn of(&mut self, tuple: &Tuple, begun_ns: Option<i64>, is_final: bool) -> (u32, Notes) {
         let mut notes = Notes::default();
         if self.connections.is_empty() {
             return (0, notes);
         }
         let key = Key::new(tuple);
         let Some(&fact) = self.connections.get(&key) else { return (0, notes) };
-        if event.reason == FlowReason::New && fact.time_ns < event.first_ns {
+        if begun_ns.is_some_and(|begun| fact.time_ns < begun) {
             // An earlier connection of the same ports.
             self.connections.remove(&key);
             return (0, notes);
@@ -61,7 +62,7 @@ impl Facts {
         if fact.connect_failed {
             notes.set(Notes::CONNECT_FAILED);
         }
-        if event.reason == FlowReason::Sweep {
+        if is_final {
             self.connections.remove(&key);
         }
         (fact.retransmits, notes)

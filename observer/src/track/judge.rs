@@ -9,6 +9,8 @@ use observer_ebpf::flow_flags;
 use observer_proto::flow::{TraceObservationPoint as Point, TraceReason, TrafficDirection};
 use std::net::IpAddr;
 
+const TCP: u8 = 6;
+
 /// What the node's addresses are, as far as this stage must know.
 pub trait Addresses {
     /// A pod of this node whose link is watched: what goes to it is told when it is delivered.
@@ -32,7 +34,6 @@ pub struct Ends {
 
 impl Ends {
     fn new(packet: Option<&Packet>, translation: Option<&Translation>) -> Self {
-        const TCP: u8 = 6;
         const UDP: u8 = 17;
         const SCTP: u8 = 132;
         let Some(seen) = packet.map(|packet| packet.tuple) else { return Self::default() };
@@ -87,6 +88,8 @@ pub struct TrackedDrop {
     pub ends: Ends,
     /// Hubble's direction, where one end is of this node.
     pub direction: TrafficDirection,
+    /// TCP retransmits of the connection so far, by local sockets.
+    pub retransmits: u32,
     /// Facts for `extensions`.
     pub notes: Notes,
 }
@@ -145,7 +148,9 @@ pub(super) fn judge_flow(
         TraceReason::Established
     };
     let mut notes = Notes::default();
+    let is_tcp = event.packet.is_some_and(|packet| packet.tuple.protocol == TCP);
     for (is_so, note) in [
+        (guessed && is_tcp, Notes::PARTIAL),
         (guessed && !related && translation.is_none(), Notes::OPENER_GUESSED),
         (event.flags.has(flow_flags::FRAGMENT), Notes::FRAGMENT),
         (event.reason == FlowReason::Sweep, Notes::FINAL),
@@ -178,7 +183,8 @@ pub(super) fn judge_drop(
     if event.sum {
         notes.set(Notes::SUM);
     }
-    TrackedDrop { direction: direction(local_end_is_source(&ends, addresses), false), event, ends, notes }
+    let direction = direction(local_end_is_source(&ends, addresses), false);
+    TrackedDrop { direction, event, ends, notes, retransmits: 0 }
 }
 
 /// Whether the record is of its connection's first packet, as far as the kernel side saw it.

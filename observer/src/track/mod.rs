@@ -10,7 +10,7 @@ pub use conntrack::{ConntrackTable, Entry, TableCounters, TableLimits, Translati
 pub use judge::{Addresses, Ends, Suppressed, TrackedDrop, TrackedFlow};
 pub use netlink::{ConntrackSource, SourceCounters, SourceOptions, Unavailable};
 
-use crate::decode::{DropEvent, Event, FactEvent, FlowEvent, Hook, Packet, Tuple};
+use crate::decode::{DropEvent, Event, FactEvent, FlowEvent, FlowReason, Hook, Packet, Tuple};
 use facts::Facts;
 use observer_ebpf::flow_flags;
 use std::collections::VecDeque;
@@ -136,7 +136,13 @@ impl Tracker {
             Event::Flow(event) => out.extend(self.flow(event, translation, addresses).map(Tracked::Flow)),
             Event::Drop(event) => {
                 self.counters.drops += 1;
-                out.push(Tracked::Drop(judge::judge_drop(event, translation, addresses)));
+                let mut dropped = judge::judge_drop(event, translation, addresses);
+                if let Some(packet) = &dropped.event.packet {
+                    let (retransmits, notes) = self.facts.of(&connection(packet, translation), None, false);
+                    dropped.retransmits = retransmits;
+                    dropped.notes.set(notes);
+                }
+                out.push(Tracked::Drop(dropped));
             }
             Event::Fact(event) => self.fact(&event, translation),
         }
@@ -166,7 +172,11 @@ impl Tracker {
         counters.flows += 1;
         counters.openers_guessed += u64::from(guessed && translation.is_none());
         if let Some(packet) = &flow.event.packet {
-            let (retransmits, notes) = self.facts.of(&connection(packet, translation), &flow.event);
+            let reason = flow.event.reason;
+            let begun_ns = (reason == FlowReason::New).then_some(flow.event.first_ns);
+            let is_final = reason == FlowReason::Sweep;
+            let connection = connection(packet, translation);
+            let (retransmits, notes) = self.facts.of(&connection, begun_ns, is_final);
             flow.retransmits = retransmits;
             flow.notes.set(notes);
         }

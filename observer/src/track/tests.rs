@@ -132,6 +132,7 @@ fn flow_event(tuple: Tuple, time_ns: u64) -> FlowEvent {
         vlan_tci: 0,
         macs: None,
         packet_len: 60,
+        resets: 0,
         packets: 1,
         bytes: 60,
         first_ns: time_ns as i64,

@@ -156,8 +156,10 @@ fn failed_connects_are_counted() {
         let refused = std::net::TcpStream::connect("10.77.0.2:9");
         assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
     });
-    let (_, _, facts) = watch.stop();
+    let (flows, _, facts) = watch.stop();
     let fact = facts.iter().find(|fact| fact.netns == lab.pods[0].inode()).expect("a fact");
     assert_eq!((fact.failed_connects, fact.tuple.destination_port), (1, 9));
     assert_eq!(fact.tuple.destination[12..], [10, 77, 0, 2]);
+    let syn = flows.iter().find(|flow| flow.tuple.destination_port == 9).expect("the SYN");
+    assert_eq!((fact.tuple.source, fact.tuple.source_port), (syn.tuple.source, syn.tuple.source_port));
 }

@@ -75,7 +75,7 @@ fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
         net_cookie: at(&["net", "net_cookie"]).unwrap_or(0),
         sk_net: sock(&["skc_net", "net"])?,
         sk_family: sock(&["skc_family"])?,
-        sk_num: sock(&["skc_num"])?,
+        inet_sport: at(&["inet_sock", "inet_sport"])?,
         sk_dport: sock(&["skc_dport"])?,
         sk_daddr: sock(&["skc_daddr"])?,
         sk_rcv_saddr: sock(&["skc_rcv_saddr"])?,

@@ -153,7 +153,8 @@ fn a_flow_has_the_facts_that_it_knows_in_extensions() {
         bytes: 1 << 40,
         first_ns: 1_767_608_130_000_001_000,
         retransmits: 2,
-        notes: Notes(Notes::FRAGMENT.0 | Notes::CONNECT_FAILED.0 | Notes::FINAL.0),
+        resets: 1,
+        notes: Notes(Notes::FRAGMENT.0 | Notes::CONNECT_FAILED.0 | Notes::FINAL.0 | Notes::PARTIAL.0),
         frontend_ip: Some("2001:db8::1".parse().unwrap()),
         frontend_port: 443,
         ..crate::flow::test_flow()
@@ -168,6 +169,8 @@ fn a_flow_has_the_facts_that_it_knows_in_extensions() {
             "fragment=true",
             "frontend=[2001:db8::1]:443",
             "packets=12",
+            "partial=true",
+            "resets=1",
             "retransmits=2",
         ]
     );

@@ -152,6 +152,35 @@ fn an_earlier_connections_facts_are_not_the_new_ones() {
 }
 
 #[test]
+fn facts_join_a_drop_of_the_connection() {
+    let mut tracker = Tracker::default();
+    let mut events = vec![
+        fact("10.0.1.1:4000>10.0.2.2:80", 10, 2, false),
+        event("drop tcp 10.0.1.1:4000>10.0.2.2:80", 20, Family::Four),
+        event("drop tcp 10.0.1.1:4001>10.0.2.2:80", 20, Family::Four),
+    ];
+    let mut out = Vec::new();
+    tracker.batch(&mut events, None, u64::MAX, &Lab, &mut out);
+    let [Tracked::Drop(dropped), Tracked::Drop(other)] = &out[..] else { panic!("two drops") };
+    assert_eq!((dropped.retransmits, other.retransmits), (2, 0));
+}
+
+#[test]
+fn only_tcp_met_in_its_middle_is_partial() {
+    for (line, partial) in [
+        ("pod out flags+guess tcp 10.0.1.1:4000>10.0.1.2:80", true),
+        ("pod out flags tcp 10.0.1.1:4000>10.0.1.2:80", false),
+        // Of UDP only the opener can be a guess: it has no middle.
+        ("pod out flags+guess udp 10.0.1.1:4000>10.0.1.2:80", false),
+    ] {
+        let mut out = Vec::new();
+        Tracker::default().batch(&mut vec![event(line, 1, Family::Four)], None, u64::MAX, &Lab, &mut out);
+        let [Tracked::Flow(flow)] = &out[..] else { panic!("one flow") };
+        assert_eq!(flow.notes.has(Notes::PARTIAL), partial, "{line}");
+    }
+}
+
+#[test]
 fn what_is_not_ip_is_told_without_ends() {
     let Event::Flow(flow) = event("pod out new tcp 10.0.1.1:1>10.0.1.2:2", 1, Family::Four) else {
         panic!("a flow")

@@ -27,7 +27,7 @@ fn with_aggregation_a_flood_loses_nothing() {
 #[test]
 fn at_50000_events_a_second_a_flood_loses_nothing() {
     let Some(sums) = flood("low", &["--aggregation", "low"]) else { return };
-    assert!(sums.flows >= PACKETS, "every packet once: {sums:?}");
+    assert!(sums.flows + sums.lost() >= PACKETS, "every packet once: {sums:?}");
     // Without optimization the daemon may be too slow on a busy machine; then the sums still hold.
     if cfg!(debug_assertions) && sums.lost() > 0 {
         eprintln!("lost {} of {} by a build without optimization", sums.lost(), sums.flows);

@@ -1,0 +1,165 @@
+//! Nanoseconds a packet that the flow program costs, over a program that does nothing, by the kernel's own test runs.
+//!
+//! `hot`: packets of one established connection, the mean of 100,000 runs in one call. `random`: established connections
+//! in random order, 50,000 of them, one run a call, so that each packet finds the caches as another left them; the median.
+//! Rounds of both programs alternate; the medians of the rounds are printed. Needs root.
+
+use aya::maps::{PerCpuHashMap, PerCpuValues, RingBuf};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
+use observer_ebpf::{Config, LinkState, aggregation, link_kind};
+use std::process::ExitCode;
+use zerocopy::IntoBytes as _;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
+const FLOW: &str = "observer_ingress";
+const NOTHING: &str = "observer_nothing";
+const LINK: usize = size_of::<LinkState>();
+/// `lo`, whose index a test run gives.
+const IFINDEX: u32 = 1;
+const ROUNDS: usize = 9;
+const REPEAT: u32 = 100_000;
+const CONNECTIONS: u32 = 50_000;
+const RANDOM_RUNS: u32 = 20_000;
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("flow_program: needs root: it loads programs into the kernel (nothing is attached)");
+        return ExitCode::SUCCESS;
+    }
+    match measure() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flow_program: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure() -> Result<(), Failure> {
+    for (family, frame) in [("IPv4", ipv4 as fn(u32) -> Vec<u8>), ("IPv6", ipv6)] {
+        let mut programs = Programs::load()?;
+        let hot = frame(0);
+        // The entry, and its records, are made before the clock runs.
+        programs.run(FLOW, &hot, 2)?;
+        let rounds = (0..ROUNDS).map(|_| {
+            let nothing = programs.run(NOTHING, &hot, REPEAT)?;
+            Ok(programs.run(FLOW, &hot, REPEAT)? - nothing)
+        });
+        report(&format!("flow program, established {family} packet, hot"), median(rounds)?, 80.0);
+
+        for connection in 0..CONNECTIONS {
+            programs.run(FLOW, &frame(connection), 2)?;
+            programs.forget_records();
+        }
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut single = |programs: &mut Programs, name| {
+            median((0..RANDOM_RUNS).map(|_| programs.run(name, &frame(random.next() % CONNECTIONS), 1)))
+        };
+        let rounds = (0..3).map(|_| {
+            let nothing = single(&mut programs, NOTHING)?;
+            Ok(single(&mut programs, FLOW)? - nothing)
+        });
+        report(&format!("flow program, established {family} packet, random"), median(rounds)?, 250.0);
+    }
+    Ok(())
+}
+
+fn report(what: &str, nanoseconds: f64, aim: f64) {
+    println!("BENCH {what}\t{nanoseconds:.0}\tns\taim {aim:.0}");
+}
+
+fn median(values: impl Iterator<Item = Result<f64, Failure>>) -> Result<f64, Failure> {
+    let mut values = values.collect::<Result<Vec<_>, _>>()?;
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().ok_or_else(|| "nothing was measured".into())
+}
+
+struct Programs {
+    ebpf: Ebpf,
+    flows: RingBuf<aya::maps::MapData>,
+}
+
+impl Programs {
+    fn load() -> Result<Self, Failure> {
+        let config = Config {
+            aggregation: aggregation::MEDIUM,
+            ephemeral_low: 32_768,
+            ephemeral_high: 60_999,
+            interval_ns: u64::MAX,
+            new_flow_cost_ns: 0,
+            new_flow_burst: 1,
+            coarse_clock: 1,
+            pad: 0,
+        };
+        let mut ebpf = EbpfLoader::new().override_global("CONFIG", config.as_bytes(), true).load(OBJECT)?;
+        let mut links: PerCpuHashMap<_, u32, [u8; LINK]> =
+            ebpf.map_mut("LINKS").ok_or("no map LINKS")?.try_into()?;
+        let state = LinkState { kind: u32::from(link_kind::POD), ..LinkState::default() };
+        let state: [u8; LINK] = state.as_bytes().try_into()?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        links.insert(IFINDEX, PerCpuValues::try_from(vec![state; cpus])?, 0)?;
+        for name in [FLOW, NOTHING] {
+            classifier(&mut ebpf, name)?.load()?;
+        }
+        let flows = RingBuf::try_from(ebpf.take_map("FLOWS").ok_or("no map FLOWS")?)?;
+        Ok(Self { ebpf, flows })
+    }
+
+    /// Mean nanoseconds of `repeat` runs.
+    fn run(&mut self, name: &str, frame: &[u8], repeat: u32) -> Result<f64, Failure> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+        let result = classifier(&mut self.ebpf, name)?.test_run(options)?;
+        Ok(result.duration.as_nanos() as f64)
+    }
+
+    fn forget_records(&mut self) {
+        while self.flows.next().is_some() {}
+    }
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Failure> {
+    Ok(ebpf.program_mut(name).ok_or("no such program in the object")?.try_into()?)
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as u32
+    }
+}
+
+fn ethernet(ether_type: u16, rest: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+    frame.extend(ether_type.to_be_bytes());
+    frame.extend(rest);
+    frame
+}
+
+/// A TCP segment with ACK alone.
+fn segment(connection: u32) -> Vec<u8> {
+    let mut header = (32_768 + (connection % 16_384) as u16).to_be_bytes().to_vec();
+    header.extend([0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 16, 0, 0, 0, 0, 0, 0]);
+    header
+}
+
+fn ipv4(connection: u32) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 40, 0, 7, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 1];
+    packet.push((connection / 16_384) as u8);
+    packet.extend(segment(connection));
+    ethernet(0x0800, &packet)
+}
+
+fn ipv6(connection: u32) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 20, 6, 64];
+    packet.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    packet.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, (connection / 16_384) as u8]);
+    packet.extend(segment(connection));
+    ethernet(0x86dd, &packet)
+}

@@ -8,11 +8,13 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
 use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
+use observer_ebpf::parse::{self, Bytes, Head, Packet};
 use observer_ebpf::{Counters, DropKey, DropRecord, DropValue, Tuple, drop_flags, kind, program};
 
 use crate::config::offsets;
-use crate::maps::{DROP_SCRATCH, DROPS_0, DROPS_1, IGNORED_REASONS, PRIORITY, SETTINGS, WATCHED};
-use crate::parse::{self, Bytes, Head, Packet};
+use crate::maps::{
+    DROP_SCRATCH, DROPS_0, DROPS_1, FirstFragments, IGNORED_REASONS, PRIORITY, SETTINGS, WATCHED,
+};
 use crate::record::{Wake, add, counters, header, now, write};
 
 const BPF_NOEXIST: u64 = 1;
@@ -96,7 +98,7 @@ impl KernelBytes {
         let failed = unsafe { bpf_probe_read_kernel(head.packet().cast(), Head::PACKET, from.cast()) };
         let available = self.tail.saturating_sub(start);
         (failed == 0 && parse::plain(head, available, ether_type, packet))
-            || parse::ip(self, ether_type, start, packet).is_ok()
+            || parse::ip(self, &mut FirstFragments, ether_type, start, packet).is_ok()
     }
 }
 

@@ -2,12 +2,12 @@
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
+use observer_ebpf::parse::{TCP, mapped};
 use observer_ebpf::{FactKey, FactValue, Tuple, program};
 
 use crate::config::offsets;
 use crate::drop::field;
 use crate::maps::FACTS;
-use crate::parse::{TCP, mapped};
 use crate::record::{add, counters, now};
 
 const AF_INET: u16 = 2;

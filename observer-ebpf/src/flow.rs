@@ -6,6 +6,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use observer_ebpf::parse::{self, Bytes, Head, Packet, TCP, Unparsed, copy_address};
 use observer_ebpf::{
     Config, Counters, FlowKey, FlowRecord, FlowValue, LinkTraffic, SEEN, aggregation, flow_flags,
     flow_reason, hook, kind, link_kind, program,
@@ -13,9 +14,8 @@ use observer_ebpf::{
 
 use crate::config::config;
 use crate::connection::{LOCAL_POD, finish, is_over, places, restart, told};
-use crate::maps::{FLOW_SCRATCH, FLOW_TABLE, FLOWS, LINKS, NEW_FLOW_CAP};
+use crate::maps::{FLOW_SCRATCH, FLOW_TABLE, FLOWS, FirstFragments, LINKS, NEW_FLOW_CAP};
 use crate::opener::opener;
-use crate::parse::{self, Bytes, Head, Packet, TCP, Unparsed, copy_address};
 use crate::record::{Wake, add, add_alone, clock, counters, header, now, write};
 
 const TCX_NEXT: i32 = -1;
@@ -144,7 +144,7 @@ fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
         } else {
             (ether_type, 0)
         };
-        match parse::ip(&bytes, ether_type, offset, packet) {
+        match parse::ip(&bytes, &mut FirstFragments, ether_type, offset, packet) {
             Ok(()) => track(counters, scratch),
             Err(Unparsed::NotIp) => (*traffic).not_ip += packets,
             Err(Unparsed::Malformed) => malformed(traffic, packets),

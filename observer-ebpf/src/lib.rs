@@ -1,10 +1,17 @@
-//! What the eBPF programs and the daemon share: the records in the rings, the keys and values of the maps.
+//! What the eBPF programs and the daemon share: the records in the rings, the keys and values of the maps; and the
+//! programs' packet parser, which is here so that the host can test it.
 //!
 //! Everything is `repr(C)` without implicit padding (a map key with padding bytes compares equal to nothing), fixed in
 //! size, and read by the daemon with zerocopy. [`ABI_VERSION`] stands in every record: a daemon never reads records of
 //! programs that another version left pinned.
 #![no_std]
 
+#[cfg(any(test, fuzzing))]
+extern crate std;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+pub mod parse;
 mod tables;
 
 pub use tables::*;

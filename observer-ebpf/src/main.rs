@@ -35,8 +35,6 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod opener;
 #[cfg(target_arch = "bpf")]
-mod parse;
-#[cfg(target_arch = "bpf")]
 mod record;
 
 /// Never linked in: a reachable panic is a subprogram without an exit, which the verifier refuses.

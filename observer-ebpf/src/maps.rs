@@ -2,6 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use observer_ebpf::parse::Fragments;
 use observer_ebpf::{
     Counters, DropKey, DropValue, FactKey, FactValue, FlowKey, FlowValue, FragmentKey, LinkState, Settings,
     program,
@@ -25,6 +26,22 @@ pub(crate) static FLOW_TABLE: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_
 /// Ports of first fragments.
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, [u16; 2]> = LruHashMap::with_max_entries(2_048, 0);
+
+/// [`FRAGMENTS`], for the parser.
+pub(crate) struct FirstFragments;
+
+impl Fragments for FirstFragments {
+    #[inline(always)]
+    fn ports(&self, key: &FragmentKey) -> Option<&[u16; 2]> {
+        // SAFETY: the parser copies the ports out at once; an entry replaced meanwhile gives another fragment's ports.
+        unsafe { FRAGMENTS.get(key) }
+    }
+
+    #[inline(always)]
+    fn keep(&mut self, key: &FragmentKey, ports: [u16; 2]) {
+        let _ = FRAGMENTS.insert(key, ports, 0);
+    }
+}
 
 /// Attached links, by index.
 #[map]

@@ -5,10 +5,10 @@
 //! [`observer_ebpf::Counters::met_midway`].
 
 use observer_ebpf::Config;
+use observer_ebpf::parse::{self, Echo, Packet, TCP};
 
 use crate::flow::{ACK, SYN};
 use crate::maps::SERVICE_PORTS;
-use crate::parse::{self, Echo, Packet, TCP};
 
 /// Who opened a connection whose first packet here is this one: (the sender did, that is a guess).
 #[inline(always)]

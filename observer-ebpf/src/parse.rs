@@ -1,29 +1,49 @@
-//! Packet headers, from any source of bytes: a packet at a tcx hook, or kernel memory.
+//! Packet headers, from any source of bytes: a packet at a tcx hook, kernel memory, or a slice in a test.
+//!
+//! Part of the library, so that the host can test what the programs do; they inline all of it.
+#![expect(clippy::inline_always, reason = "a subprogram would lose what the verifier knows of its arguments")]
+#![expect(clippy::cast_ptr_alignment, reason = "Head and Packet are aligned")]
 
-use observer_ebpf::{FragmentKey, Tuple};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::maps::FRAGMENTS;
+use crate::{FragmentKey, Tuple};
 
-pub(crate) const ETH_IPV4: u16 = 0x0800;
-pub(crate) const ETH_IPV6: u16 = 0x86dd;
+/// EtherType of IPv4.
+pub const ETH_IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const ETH_IPV6: u16 = 0x86dd;
 const ETH_VLAN: u16 = 0x8100;
 const ETH_QINQ: u16 = 0x88a8;
 
-pub(crate) const ICMP: u8 = 1;
-pub(crate) const TCP: u8 = 6;
-pub(crate) const UDP: u8 = 17;
-pub(crate) const ICMPV6: u8 = 58;
-pub(crate) const SCTP: u8 = 132;
+/// IANA protocol number of ICMP.
+pub const ICMP: u8 = 1;
+/// Of TCP.
+pub const TCP: u8 = 6;
+/// Of UDP.
+pub const UDP: u8 = 17;
+/// Of ICMP for IPv6.
+pub const ICMPV6: u8 = 58;
+/// Of SCTP.
+pub const SCTP: u8 = 132;
 const UDPLITE: u8 = 136;
 
 /// Where bytes of a packet come from. `None` where the packet ends before.
-pub(crate) trait Bytes {
+pub trait Bytes {
+    /// Copies what stands at `offset`, all of it or nothing.
     fn read<const N: usize>(&self, offset: u32, into: &mut [u8; N]) -> Option<()>;
 }
 
+/// The ports of first fragments, kept for the later ones, which have none.
+pub trait Fragments {
+    /// Source and destination port of the packet that this fragment is part of.
+    fn ports(&self, key: &FragmentKey) -> Option<&[u16; 2]>;
+    /// Keeps them. Where there is no room, later fragments have no ports, which their flag says.
+    fn keep(&mut self, key: &FragmentKey, ports: [u16; 2]);
+}
+
 /// Why a packet has no tuple.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unparsed {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unparsed {
     /// ARP, LLDP, ...
     NotIp,
     /// A header ends too early or contradicts itself.
@@ -32,43 +52,49 @@ pub(crate) enum Unparsed {
 
 /// What the headers say. It lives in a per-CPU map: the stack has 512 bytes. Aligned, so that the target, which has no
 /// unaligned loads, copies its addresses by words.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(8))]
-pub(crate) struct Packet {
-    pub(crate) tuple: Tuple,
-    pub(crate) tcp_flags: u8,
-    pub(crate) tcp_flags_high: u8,
+pub struct Packet {
+    /// Its ends.
+    pub tuple: Tuple,
+    /// As in [`crate::FlowRecord::tcp_flags`].
+    pub tcp_flags: u8,
+    /// As in [`crate::FlowRecord::tcp_flags_high`].
+    pub tcp_flags_high: u8,
     /// A fragment that is not the first.
-    pub(crate) fragment: bool,
+    pub fragment: bool,
 }
 
 /// The start of a packet, copied at once. What is behind the Ethernet header is aligned.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C, align(8))]
-pub(crate) struct Head {
+pub struct Head {
     pad: [u8; 2],
-    pub(crate) destination_mac: [u8; 6],
-    pub(crate) source_mac: [u8; 6],
+    /// Who the frame is for.
+    pub destination_mac: [u8; 6],
+    /// Who sent it.
+    pub source_mac: [u8; 6],
     /// In network order.
-    pub(crate) ether_type: u16,
+    pub ether_type: u16,
     packet: [u64; 7],
 }
 
 impl Head {
     /// Size of an Ethernet header.
-    pub(crate) const ETHERNET: u32 = 14;
+    pub const ETHERNET: u32 = 14;
     /// Room for what is behind it: IPv6 and the part of TCP that is read, 54 bytes, in whole words.
-    pub(crate) const PACKET: u32 = 56;
+    pub const PACKET: u32 = 56;
 
     /// Where a frame goes that starts with an Ethernet header.
     #[inline(always)]
-    pub(crate) fn frame(&mut self) -> *mut u8 {
+    pub fn frame(&mut self) -> *mut u8 {
         // Of the whole struct: what is written goes beyond the field.
         (&raw mut *self).cast::<u8>().wrapping_add(2)
     }
 
     /// Where a packet goes that starts with its IP header.
     #[inline(always)]
-    pub(crate) fn packet(&mut self) -> *mut u8 {
+    pub fn packet(&mut self) -> *mut u8 {
         (&raw mut self.packet).cast()
     }
 
@@ -85,7 +111,7 @@ impl Head {
 /// # Safety
 /// Both must be aligned to 8.
 #[inline(always)]
-pub(crate) unsafe fn copy_address(from: &[u8; 16], to: &mut [u8; 16]) {
+pub unsafe fn copy_address(from: &[u8; 16], to: &mut [u8; 16]) {
     let (from, to) = (from.as_ptr().cast::<[u64; 2]>(), to.as_mut_ptr().cast::<[u64; 2]>());
     // SAFETY: as the caller says.
     unsafe { *to = *from };
@@ -94,7 +120,7 @@ pub(crate) unsafe fn copy_address(from: &[u8; 16], to: &mut [u8; 16]) {
 /// Reads the headers of most packets: IP without options or fragments, then TCP or UDP. False where [`ip`] is needed;
 /// `available` is how much of the packet was copied.
 #[inline(always)]
-pub(crate) fn plain(head: &Head, available: u32, ether_type: u16, packet: &mut Packet) -> bool {
+pub fn plain(head: &Head, available: u32, ether_type: u16, packet: &mut Packet) -> bool {
     // SAFETY: constant offsets below `Head::PACKET`, multiples of the sizes read; the tuple stands at the start of
     // `Packet`, which is aligned to 8.
     unsafe {
@@ -140,7 +166,7 @@ const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 /// The innermost EtherType and where its payload starts, behind an Ethernet header and up to two VLAN tags.
 #[inline(always)]
-pub(crate) fn ethernet<B: Bytes>(bytes: &B, ether_type: u16, vlan_tci: &mut u16) -> Option<(u16, u32)> {
+pub fn ethernet(bytes: &impl Bytes, ether_type: u16, vlan_tci: &mut u16) -> Option<(u16, u32)> {
     let (mut ether_type, mut offset) = (ether_type, 14);
     for _ in 0..2 {
         if ether_type != ETH_VLAN && ether_type != ETH_QINQ {
@@ -159,8 +185,9 @@ pub(crate) fn ethernet<B: Bytes>(bytes: &B, ether_type: u16, vlan_tci: &mut u16)
 
 /// Reads the IP header at `offset` and what is behind it.
 #[inline(always)]
-pub(crate) fn ip<B: Bytes>(
-    bytes: &B,
+pub fn ip(
+    bytes: &impl Bytes,
+    fragments: &mut impl Fragments,
     ether_type: u16,
     offset: u32,
     packet: &mut Packet,
@@ -170,8 +197,8 @@ pub(crate) fn ip<B: Bytes>(
     packet.tcp_flags_high = 0;
     packet.fragment = false;
     let found = match ether_type {
-        ETH_IPV4 => ipv4(bytes, offset, packet),
-        ETH_IPV6 => ipv6(bytes, offset, packet),
+        ETH_IPV4 => ipv4(bytes, fragments, offset, packet),
+        ETH_IPV6 => ipv6(bytes, fragments, offset, packet),
         _ => return Err(Unparsed::NotIp),
     };
     found.ok_or(Unparsed::Malformed)
@@ -185,7 +212,7 @@ struct Fragment {
 }
 
 #[inline(always)]
-fn ipv4<B: Bytes>(bytes: &B, offset: u32, packet: &mut Packet) -> Option<()> {
+fn ipv4(bytes: &impl Bytes, fragments: &mut impl Fragments, offset: u32, packet: &mut Packet) -> Option<()> {
     let mut header = [0; 20];
     bytes.read(offset, &mut header)?;
     let length = u32::from(header[0] & 15) * 4;
@@ -202,17 +229,18 @@ fn ipv4<B: Bytes>(bytes: &B, offset: u32, packet: &mut Packet) -> Option<()> {
     (tuple.protocol, tuple.ip_version) = (header[9], 4);
     tuple.source = mapped([header[12], header[13], header[14], header[15]]);
     tuple.destination = mapped([header[16], header[17], header[18], header[19]]);
-    transport(bytes, offset + length, packet, &fragment)
+    transport(bytes, fragments, offset + length, packet, &fragment)
 }
 
+/// An IPv4 address as IPv4-mapped IPv6.
 #[inline(always)]
-pub(crate) fn mapped(address: [u8; 4]) -> [u8; 16] {
+pub fn mapped(address: [u8; 4]) -> [u8; 16] {
     let [a, b, c, d] = address;
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
 #[inline(always)]
-fn ipv6<B: Bytes>(bytes: &B, offset: u32, packet: &mut Packet) -> Option<()> {
+fn ipv6(bytes: &impl Bytes, fragments: &mut impl Fragments, offset: u32, packet: &mut Packet) -> Option<()> {
     let mut header = [0; 40];
     bytes.read(offset, &mut header)?;
     if header[0] >> 4 != 6 {
@@ -260,19 +288,24 @@ fn ipv6<B: Bytes>(bytes: &B, offset: u32, packet: &mut Packet) -> Option<()> {
         }
     }
     packet.tuple.protocol = next;
-    transport(bytes, offset, packet, &fragment)
+    transport(bytes, fragments, offset, packet, &fragment)
 }
 
 #[inline(always)]
-fn transport<B: Bytes>(bytes: &B, offset: u32, packet: &mut Packet, fragment: &Fragment) -> Option<()> {
+fn transport(
+    bytes: &impl Bytes,
+    fragments: &mut impl Fragments,
+    offset: u32,
+    packet: &mut Packet,
+    fragment: &Fragment,
+) -> Option<()> {
     let tuple = &mut packet.tuple;
     let ported = matches!(tuple.protocol, TCP | UDP | SCTP | UDPLITE);
     if fragment.later {
         packet.fragment = true;
         if ported {
             let key = fragment_key(tuple, fragment);
-            // SAFETY: the ports are copied out at once; an entry replaced meanwhile gives another fragment's ports.
-            if let Some(ports) = unsafe { FRAGMENTS.get(&key) } {
+            if let Some(ports) = fragments.ports(&key) {
                 tuple.source_port = ports[0];
                 tuple.destination_port = ports[1];
             }
@@ -305,8 +338,7 @@ fn transport<B: Bytes>(bytes: &B, offset: u32, packet: &mut Packet, fragment: &F
     }
     if fragment.more && ported {
         let key = fragment_key(tuple, fragment);
-        // A full table means later fragments without ports, which their flag says.
-        let _ = FRAGMENTS.insert(&key, [tuple.source_port, tuple.destination_port], 0);
+        fragments.keep(&key, [tuple.source_port, tuple.destination_port]);
     }
     Some(())
 }
@@ -327,16 +359,20 @@ fn fragment_key(tuple: &Tuple, fragment: &Fragment) -> FragmentKey {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Echo {
+/// What an ICMP message is to an echo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Echo {
+    /// It asks for one, or for a time stamp.
     Request,
+    /// It answers such a request.
     Reply,
+    /// Neither.
     No,
 }
 
 /// Whether an ICMP message asks for an echo (or a time stamp) or answers one.
 #[inline(always)]
-pub(crate) fn echo(protocol: u8, icmp_type: u8) -> Echo {
+pub fn echo(protocol: u8, icmp_type: u8) -> Echo {
     match (protocol, icmp_type) {
         (ICMP, 8 | 13) | (ICMPV6, 128) => Echo::Request,
         (ICMP, 0 | 14) | (ICMPV6, 129) => Echo::Reply,
@@ -346,10 +382,13 @@ pub(crate) fn echo(protocol: u8, icmp_type: u8) -> Echo {
 
 /// Whether an ICMP message is an error about another packet.
 #[inline(always)]
-pub(crate) fn icmp_error(protocol: u8, icmp_type: u8) -> bool {
+pub fn icmp_error(protocol: u8, icmp_type: u8) -> bool {
     match protocol {
         ICMP => matches!(icmp_type, 3 | 4 | 5 | 11 | 12),
         ICMPV6 => (1..128).contains(&icmp_type),
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,7 +182,7 @@ pub struct FlowValue {
 }
 
 /// A first fragment; its value is the ports (source, destination).
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct FragmentKey {
     /// Source address.

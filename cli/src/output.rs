@@ -1,6 +1,7 @@
 //! Standard output: when it is flushed, and what becomes of a reader that has gone.
 
 use crate::Failure;
+use rustix::termios::tcgetwinsize;
 use std::{
     future::pending,
     io::{self, BufWriter, IsTerminal as _, Stdout, Write},
@@ -57,6 +58,41 @@ pub(crate) fn whole(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// How long a line on standard output may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LineWidth {
+    Cells(usize),
+    /// As the terminal has it, which its user may change.
+    Terminal,
+    /// A pipe or a file, whose reader wants the whole.
+    Any,
+}
+
+impl LineWidth {
+    /// `$COLUMNS` if it is set, also for a pipe; else the terminal decides.
+    pub(crate) fn of_stdout() -> Self {
+        let columns =
+            std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|cells| *cells > 0);
+        match columns {
+            Some(cells) => Self::Cells(cells),
+            None if io::stdout().is_terminal() => Self::Terminal,
+            None => Self::Any,
+        }
+    }
+
+    /// What it is now; `None` without a bound.
+    pub(crate) fn cells(self) -> Option<usize> {
+        match self {
+            Self::Cells(cells) => Some(cells),
+            // Some terminals, serial lines among them, don't know and say 0.
+            Self::Terminal => {
+                tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col.into()).filter(|cells| *cells > 0)
+            }
+            Self::Any => None,
+        }
+    }
 }
 
 /// `--color`: an unknown word acts as auto, as in Hubble.

@@ -1,10 +1,13 @@
 //! Which printer a response goes to, and on which stream it comes out.
 
-use crate::args::{FormatArgs, MessageArgs};
+use crate::{
+    args::{FormatArgs, MessageArgs},
+    output::{self, LineWidth},
+};
 use observer_proto::{
     json::{self, MessageType},
     observer::GetFlowsResponse,
-    text::{self, Dict, Stream, Table},
+    text::{self, Dict, Stream, Table, Wide},
     time::TimeFormat,
 };
 use prost::{Message as _, Name as _};
@@ -22,10 +25,12 @@ pub(crate) enum Format {
     /// JSON that no compatibility switch changes.
     JsonPb,
     Table,
+    /// Observer's own.
+    Wide,
 }
 
 impl Format {
-    /// Hubble's names, `JSON` among them.
+    /// Hubble's names, `JSON` among them, and one of our own.
     pub(crate) fn named(name: &str) -> Result<Self, String> {
         match name {
             "compact" => Ok(Self::Compact),
@@ -33,6 +38,7 @@ impl Format {
             "json" | "JSON" => Ok(Self::Json),
             "jsonpb" => Ok(Self::JsonPb),
             "tab" | "table" => Ok(Self::Table),
+            "wide" => Ok(Self::Wide),
             _ => Err(format!("invalid output format: {name}")),
         }
     }
@@ -43,6 +49,7 @@ enum Layout {
     Dict(Dict),
     /// Rows wait for the end, their widths are not known before.
     Table(Table),
+    Wide(Wide, LineWidth),
     Json {
         kind: MessageType,
         legacy: bool,
@@ -65,7 +72,7 @@ impl Printer {
     /// The error is Hubble's text.
     pub(crate) fn new(args: &FormatArgs, messages: MessageArgs, follow: bool) -> Result<Self, String> {
         let options = text::Options {
-            colors: crate::output::color(&args.color),
+            colors: output::color(&args.color),
             translate: args.ip_translation && !args.numeric,
             node_names: args.print_node_name,
             policy_names: args.print_policy_names,
@@ -79,6 +86,10 @@ impl Printer {
                 return Err("table output format is not compatible with follow mode".to_owned());
             }
             Format::Table => Layout::Table(Table::flows(options)),
+            Format::Wide => {
+                let width = LineWidth::of_stdout();
+                Layout::Wide(Wide::new(options, width.cells()), width)
+            }
             format @ (Format::Json | Format::JsonPb) => {
                 let name = GetFlowsResponse::full_name();
                 let legacy =
@@ -130,8 +141,12 @@ impl Printer {
                 table.flows_response(response);
                 return Ok(());
             }
+            (Layout::Wide(table, width), Stream::Out) => {
+                table.resize(width.cells());
+                table.flows_response(response, &mut self.text)
+            }
             (Layout::Dict(dict), _) => dict.flows_response(response, &mut self.text),
-            (Layout::Compact, _) | (Layout::Table(_), Stream::Err) => {
+            (Layout::Compact, _) | (Layout::Table(_) | Layout::Wide(..), Stream::Err) => {
                 text::flows_response(self.options, response, &mut self.text)
             }
         }

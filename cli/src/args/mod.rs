@@ -23,6 +23,7 @@ Filters: a flag given twice means either value; different flags must all hold; -
 
 Examples:
   observe -f                                    all flows from now on
+  observe -f -o wide                            the same as a table that fits the terminal
   observe --verdict DROPPED --since 5m          what was dropped in the last five minutes, and why
   observe --from-pod shop/web --to-port 5432    web's connections to a database
   observe -n shop --not --protocol dns -o json  all of namespace shop but DNS, as JSON lines";
@@ -132,7 +133,8 @@ pub(crate) struct SelectArgs {
 #[command(next_help_heading = FORMATTING)]
 #[expect(clippy::struct_excessive_bools, reason = "one per flag")]
 pub(crate) struct FormatArgs {
-    /// compact, dict, table (= tab), or json (= jsonpb): one GetFlowsResponse a line
+    /// compact; wide: a table that fits the terminal; dict; table (= tab), printed at the end; json (= jsonpb): one
+    /// GetFlowsResponse a line
     #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
     pub(crate) output: String,
     /// auto, always or never

@@ -70,13 +70,18 @@ async fn of_server(server: &ServerArgs, format: Format) -> Result<(), Failure> {
         Format::Dict => layout::dict(&status, &mut text),
         Format::Table => layout::table(&status, &mut text),
         Format::Json | Format::JsonPb => writeln!(text, "{}", json::line(&status).map_err(io::Error::other)?),
+        Format::Wide => {
+            return Err("output format wide is for flows; use compact, dict, json or table"
+                .to_owned()
+                .into());
+        }
     }
     .map_err(io::Error::other)?;
     output::whole(&text)
 }
 
 async fn of_capture(server: &ServerArgs, args: &StatusArgs, format: Format) -> Result<(), Failure> {
-    if matches!(format, Format::Dict | Format::Table) {
+    if matches!(format, Format::Dict | Format::Table | Format::Wide) {
         return Err(format!(
             "output format {} is not available with --capture; use compact or json",
             args.output

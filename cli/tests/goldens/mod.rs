@@ -1,13 +1,22 @@
 //! Against a server that sends Hubble's recorded responses: what comes out is what Hubble's
 //! own command line printed, byte for byte on both streams.
 
-use crate::server::{Mock, Server};
+use crate::{
+    server::{Mock, Server},
+    terminal,
+};
 use observer_proto::{json, observer::GetFlowsResponse};
 use std::process::{Command, Stdio};
 
 macro_rules! golden {
     ($name:literal) => {
         include_str!(concat!("../../../testdata/hubble-api/goldens/", $name))
+    };
+}
+
+macro_rules! wide_golden {
+    ($name:literal) => {
+        include_str!(concat!("../../../testdata/wide/", $name))
     };
 }
 
@@ -65,6 +74,48 @@ fn flows_in_every_layout() {
     assert_eq!(observe(&server, "-o jsonpb", &legacy).0, golden!("flows.json.out"));
     let (rfc, _) = observe(&server, "--time-format rfc3339", &[]);
     assert!(rfc.starts_with("2026-01-05T10:15:30Z: "), "{rfc}");
+}
+
+/// `-o wide` to a terminal of this width, or with `$COLUMNS` of it to a pipe.
+fn wide(server: &Server, terminal_width: u16, arguments: &[&str], columns: Option<&str>) -> String {
+    let terminal = terminal::of_width(terminal_width);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_observe"));
+    command.args(["-o", "wide"]).args(arguments).env_clear().env("OBSERVE_SERVER", server.address());
+    command.envs(columns.map(|columns| ("COLUMNS", columns))).stdout(terminal.for_child);
+    let mut child = command.spawn().unwrap();
+    // Closes the last writing end of ours, or reading would not end.
+    drop(command);
+    let text = terminal::read(terminal.ours).replace("\r\n", "\n");
+    assert!(child.wait().unwrap().success());
+    text
+}
+
+#[test]
+fn wide_fits_its_terminal() {
+    let flows = lines::<GetFlowsResponse>(include_str!("../../../testdata/wide/flows.in.jsonl"));
+    let server = Server::start(Mock { flows, ..Mock::default() });
+    let plain = ["--color", "never", "-s"];
+    assert_eq!(wide(&server, 120, &plain, None), wide_golden!("120.out"));
+    assert_eq!(wide(&server, 80, &plain, None), wide_golden!("80.out"));
+    assert_eq!(wide(&server, 40, &plain, None), wide_golden!("40.out"));
+    assert_eq!(wide(&server, 120, &["-s"], None), wide_golden!("120-color.out"));
+    assert_eq!(
+        wide(&server, 120, &[&plain[..], &["--numeric"]].concat(), None),
+        wide_golden!("120-numeric.out")
+    );
+    let more = ["--print-node-name", "--print-policy-names", "--time-format", "rfc3339milli"];
+    let more = [&plain[..], &more].concat();
+    assert_eq!(wide(&server, 160, &more, None), wide_golden!("160-node-policy-time.out"));
+    // The variable is stronger than the terminal, which may not know (0).
+    assert_eq!(wide(&server, 120, &plain, Some("80")), wide_golden!("80.out"));
+    assert_eq!(wide(&server, 0, &plain, Some("0")), wide_golden!("pipe.out"));
+
+    let trouble = "Jan 10 15:31:03.000 [relay-0]: 1 nodes are unavailable: n2\n";
+    for (variables, out) in
+        [(&[][..], wide_golden!("pipe.out")), (&[("COLUMNS", "40")], wide_golden!("40.out"))]
+    {
+        assert_eq!(observe(&server, "-o wide", variables), (out.to_owned(), trouble.to_owned()));
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use rustix::{
     fs::{Mode, OFlags, open as open_file},
     io::Errno,
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{Winsize, tcsetwinsize},
 };
 use std::{fs::File, io::Read as _, os::fd::OwnedFd};
 
@@ -20,6 +21,14 @@ pub(crate) fn open() -> Terminal {
     let name = ptsname(&ours, Vec::new()).unwrap();
     let for_child = open_file(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
     Terminal { ours: ours.into(), for_child }
+}
+
+/// One whose lines have this many cells.
+pub(crate) fn of_width(cells: u16) -> Terminal {
+    let terminal = open();
+    let size = Winsize { ws_row: 24, ws_col: cells, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&terminal.ours, size).unwrap();
+    terminal
 }
 
 /// All that was written, after the last writer has closed its end.

@@ -247,6 +247,11 @@ pub(super) fn lost_source(lost: &LostEvent, out: &mut impl Write) -> Result {
 /// `CPU(0) 12`, with the first and last time where one of them is known.
 pub(super) fn lost_count(options: Options, lost: &LostEvent, dash: &str, out: &mut impl Write) -> Result {
     write!(out, "CPU({}){dash}{}", lost.cpu.unwrap_or_default(), lost.num_events_lost)?;
+    lost_times(options, lost, out)
+}
+
+/// ` (first: <time>, last: <time>)` where one of them is known.
+pub(super) fn lost_times(options: Options, lost: &LostEvent, out: &mut impl Write) -> Result {
     if lost.first.is_some() || lost.last.is_some() {
         out.write_str(" (first: ")?;
         options.time.write(lost.first.as_ref(), out)?;

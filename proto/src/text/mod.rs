@@ -1,5 +1,5 @@
-//! Flows and events as lines for people, in Hubble's layouts. Nothing here knows of terminals: whether colours are
-//! wanted is an option.
+//! Flows and events as lines for people, in Hubble's layouts and one of our own. Nothing here knows of terminals: whether
+//! colours are wanted is an option, how wide lines may be an argument.
 
 mod compact;
 mod details;
@@ -8,9 +8,11 @@ mod parts;
 pub mod sanitize;
 pub mod status;
 mod table;
+mod wide;
 
 pub use dict::Dict;
 pub use table::Table;
+pub use wide::Wide;
 
 pub use compact::{agent_event, debug_event, flow, flows_response, lost_events, node_status};
 

@@ -3,12 +3,15 @@
 use super::{Options, sanitize::clean};
 use crate::{
     flow::{
-        AuthType, DebugCapturePoint, Endpoint, Flow, L7FlowType, Policy, Service, TrafficDirection, Verdict,
-        layer4::Protocol, layer7::Record,
+        AuthType, DebugCapturePoint, Endpoint, Flow, L7FlowType, Layer7, Policy, Service, TrafficDirection,
+        Verdict, layer4::Protocol, layer7::Record,
     },
     names,
 };
-use std::fmt::{Result, Write};
+use std::{
+    borrow::Cow,
+    fmt::{Result, Write},
+};
 
 const RED: &str = "31";
 const GREEN: &str = "32";
@@ -61,7 +64,7 @@ impl End {
         }
     }
 
-    fn port(self, flow: &Flow) -> u32 {
+    pub(super) fn port(self, flow: &Flow) -> u32 {
         let ports = match flow.l4.as_ref().and_then(|l4| l4.protocol.as_ref()) {
             Some(Protocol::Tcp(tcp)) => (tcp.source_port, tcp.destination_port),
             Some(Protocol::Udp(udp)) => (udp.source_port, udp.destination_port),
@@ -75,15 +78,16 @@ impl End {
     }
 }
 
-/// The name or address of one end, with its port. A service's namespace wins, but a pod's name does.
-pub(super) fn host(options: Options, flow: &Flow, end: End, out: &mut impl Write) -> Result {
+/// The name or address of one end and its port, not escaped yet; `None` where a flow has no address at all. A service's
+/// namespace wins, but a pod's name does.
+pub(super) fn name(options: Options, flow: &Flow, end: End) -> Option<(Cow<'_, str>, u32)> {
     let Some(ip) = &flow.ip else {
-        let Some(ethernet) = &flow.ethernet else { return Ok(()) };
+        let ethernet = flow.ethernet.as_ref()?;
         let address = match end {
             End::Source => &ethernet.source,
             End::Destination => &ethernet.destination,
         };
-        return colored(options, CYAN, out, |out| clean(address, out));
+        return Some((address.into(), 0));
     };
     let address = match end {
         End::Source => &ip.source,
@@ -98,20 +102,25 @@ pub(super) fn host(options: Options, flow: &Flow, end: End, out: &mut impl Write
     let service = service.map(|service| service.name.as_str()).filter(|name| !name.is_empty());
     let dns = end.dns_names(flow);
 
-    let joined: String;
     let name = match pod.or(service).filter(|_| options.translate) {
-        Some(name) if namespace.is_empty() => name,
-        Some(name) => {
-            joined = format!("{namespace}/{name}");
-            &joined
-        }
-        None if options.translate && !dns.is_empty() => {
-            joined = dns.join(",");
-            &joined
-        }
-        None => address,
+        Some(name) if namespace.is_empty() => name.into(),
+        Some(name) => format!("{namespace}/{name}").into(),
+        None if options.translate && !dns.is_empty() => dns.join(",").into(),
+        None => address.into(),
     };
-    let port = end.port(flow);
+    Some((name, end.port(flow)))
+}
+
+/// The name or address of one end, with its port.
+pub(super) fn host(options: Options, flow: &Flow, end: End, out: &mut impl Write) -> Result {
+    match name(options, flow, end) {
+        Some((name, port)) => named(options, &name, port, out),
+        None => Ok(()),
+    }
+}
+
+/// A name with a port, unless that is 0; brackets tell the colons of an address from the one before the port.
+pub(super) fn named(options: Options, name: &str, port: u32, out: &mut impl Write) -> Result {
     colored(options, CYAN, out, |out| {
         if port == 0 {
             return clean(name, out);
@@ -137,21 +146,26 @@ pub(super) fn identity(options: Options, flow: &Flow, end: End, out: &mut impl W
     })
 }
 
+/// `http-request`, `dns-response` and the like.
+pub(super) fn l7_type(l7: &Layer7, out: &mut impl Write) -> Result {
+    let protocol = match &l7.record {
+        Some(Record::Dns(_)) => "dns",
+        Some(Record::Http(_)) => "http",
+        #[expect(deprecated, reason = "servers before v1.20 send it")]
+        Some(Record::Kafka(_)) => "kafka",
+        None => "l7",
+    };
+    write!(out, "{protocol}-")?;
+    match L7FlowType::try_from(l7.r#type) {
+        Ok(kind) => out.write_str(&kind.as_str_name().to_lowercase()),
+        Err(_) => write!(out, "{}", l7.r#type),
+    }
+}
+
 /// What kind of event it was.
 pub(super) fn event_type(flow: &Flow, out: &mut impl Write) -> Result {
     if let Some(l7) = &flow.l7 {
-        let protocol = match &l7.record {
-            Some(Record::Dns(_)) => "dns",
-            Some(Record::Http(_)) => "http",
-            #[expect(deprecated, reason = "servers before v1.20 send it")]
-            Some(Record::Kafka(_)) => "kafka",
-            None => "l7",
-        };
-        write!(out, "{protocol}-")?;
-        match L7FlowType::try_from(l7.r#type) {
-            Ok(kind) => out.write_str(&kind.as_str_name().to_lowercase())?,
-            Err(_) => write!(out, "{}", l7.r#type)?,
-        }
+        l7_type(l7, out)?;
         if let Some(Record::Dns(dns)) = &l7.record {
             out.write_char(' ')?;
             clean(&dns.observation_source, out)?;
@@ -176,10 +190,7 @@ pub(super) fn event_type(flow: &Flow, out: &mut impl Write) -> Result {
                 Err(_) => write!(out, "{}", flow.traffic_direction),
             }
         }
-        names::EVENT_CAPTURE => match DebugCapturePoint::try_from(flow.debug_capture_point) {
-            Ok(point) => out.write_str(point.as_str_name()),
-            Err(_) => write!(out, "{}", flow.debug_capture_point),
-        },
+        names::EVENT_CAPTURE => capture_point(flow, out),
         names::EVENT_TRACE_SOCK => {
             // v1.20 moves the point into the event's subtype.
             let name = names::socket_point_name(flow.sock_xlate_point)
@@ -190,35 +201,56 @@ pub(super) fn event_type(flow: &Flow, out: &mut impl Write) -> Result {
     }
 }
 
+/// Where a packet was captured for debugging.
+pub(super) fn capture_point(flow: &Flow, out: &mut impl Write) -> Result {
+    match DebugCapturePoint::try_from(flow.debug_capture_point) {
+        Ok(point) => out.write_str(point.as_str_name()),
+        Err(_) => write!(out, "{}", flow.debug_capture_point),
+    }
+}
+
 /// The verdict, in the words of a policy verdict where it is one, and the policies behind it if wanted.
 pub(super) fn verdict(options: Options, flow: &Flow, out: &mut impl Write) -> Result {
-    let is_policy = flow.event_type.is_some_and(|event| event.r#type == names::EVENT_POLICY_VERDICT);
-    let Ok(verdict) = Verdict::try_from(flow.verdict) else {
-        return write!(out, "{}", flow.verdict);
-    };
-    let (color, policy_word) = match verdict {
-        Verdict::Forwarded | Verdict::Redirected => (GREEN, Some("ALLOWED")),
-        Verdict::Dropped | Verdict::Error => (RED, Some("DENIED")),
-        Verdict::Audit => (YELLOW, Some("AUDITED")),
-        Verdict::Traced | Verdict::Translated => (YELLOW, None),
-        Verdict::Unknown => return out.write_str(verdict.as_str_name()),
-    };
-    let word = policy_word.filter(|_| is_policy).unwrap_or(verdict.as_str_name());
-    colored(options, color, out, |out| out.write_str(word))?;
+    verdict_alone(options, &verdict_word(flow), flow, out)?;
     if options.policy_names {
-        policies(flow, verdict, out)?;
+        policies(flow, out)?;
     }
     Ok(())
 }
 
+/// The verdict as a word.
+pub(super) fn verdict_word(flow: &Flow) -> Cow<'static, str> {
+    let is_policy = flow.event_type.is_some_and(|event| event.r#type == names::EVENT_POLICY_VERDICT);
+    let Ok(verdict) = Verdict::try_from(flow.verdict) else { return flow.verdict.to_string().into() };
+    match verdict {
+        Verdict::Forwarded | Verdict::Redirected if is_policy => "ALLOWED",
+        Verdict::Dropped | Verdict::Error if is_policy => "DENIED",
+        Verdict::Audit if is_policy => "AUDITED",
+        _ => verdict.as_str_name(),
+    }
+    .into()
+}
+
+/// A word in the colour of the flow's verdict.
+pub(super) fn verdict_alone(options: Options, word: &str, flow: &Flow, out: &mut impl Write) -> Result {
+    let color = match Verdict::try_from(flow.verdict) {
+        Ok(Verdict::Forwarded | Verdict::Redirected) => GREEN,
+        Ok(Verdict::Dropped | Verdict::Error) => RED,
+        Ok(Verdict::Audit | Verdict::Traced | Verdict::Translated) => YELLOW,
+        Ok(Verdict::Unknown) | Err(_) => return out.write_str(word),
+    };
+    colored(options, color, out, |out| out.write_str(word))
+}
+
 /// ` BY name (Kind), name (Kind)`.
-fn policies(flow: &Flow, verdict: Verdict, out: &mut impl Write) -> Result {
+pub(super) fn policies(flow: &Flow, out: &mut impl Write) -> Result {
     let (allowed, denied) = match flow.traffic_direction() {
         TrafficDirection::Ingress => (&flow.ingress_allowed_by, &flow.ingress_denied_by),
         TrafficDirection::Egress => (&flow.egress_allowed_by, &flow.egress_denied_by),
         TrafficDirection::Unknown => return Ok(()),
     };
-    let list: &[Policy] = match verdict {
+    let list: &[Policy] = match flow.verdict() {
+        Verdict::Unknown => return Ok(()),
         // v1.19 looks at the allowing policies of an audited flow, v1.20 at the denying ones.
         Verdict::Audit if denied.is_empty() => allowed,
         Verdict::Dropped | Verdict::Error | Verdict::Audit => denied,

@@ -1,0 +1,139 @@
+//! The type and the reason of a flow in words.
+
+use super::super::{
+    Options,
+    parts::{self, End},
+    sanitize::clean,
+};
+use crate::{
+    flow::{Flow, TraceReason, TrafficDirection, Verdict},
+    names,
+};
+use prost::Message as _;
+use prost_types::{Struct, Value, value::Kind};
+use std::fmt::{Result, Write};
+
+/// What replaces parts of a type where the line is narrow.
+const SHORT: [(&str, &str); 6] = [
+    ("ESTABLISHED", "EST"),
+    ("RELATED", "REL"),
+    ("request", "req"),
+    ("response", "res"),
+    ("policy-verdict", "policy"),
+    ("-xlate", ""),
+];
+
+/// `L4-NEW` and the like from the connection's state, `DROP`, `http-request`; else Hubble's name of the event.
+pub(super) fn event_type(flow: &Flow, is_short: bool, out: &mut String) -> Result {
+    let event = flow.event_type.unwrap_or_default();
+    match (&flow.l7, event.r#type, flow.trace_reason()) {
+        (Some(l7), ..) => parts::l7_type(l7, out)?,
+        (None, names::EVENT_DROP, TraceReason::Unknown) => out.write_str("DROP")?,
+        (None, names::EVENT_TRACE | names::EVENT_DROP, reason) if reason != TraceReason::Unknown => {
+            write!(out, "L4-{}", reason.as_str_name().replace('_', "-"))?;
+        }
+        (None, names::EVENT_POLICY_VERDICT, _) => out.write_str("policy-verdict")?,
+        (None, names::EVENT_CAPTURE, _) => out.write_str("capture")?,
+        _ => parts::event_type(flow, out)?,
+    }
+    if is_short {
+        for (long, short) in SHORT {
+            *out = out.replace(long, short);
+        }
+    }
+    Ok(())
+}
+
+/// The first port that Linux gives to clients by itself (`ip_local_port_range`).
+const EPHEMERAL: u32 = 32_768;
+
+/// Whether this end is the client's, whose port says little. Where nobody tells, its port must look like one.
+pub(super) fn is_client(flow: &Flow, end: End) -> bool {
+    match (flow.is_reply, end) {
+        (Some(is_reply), End::Source) => !is_reply,
+        (Some(is_reply), End::Destination) => is_reply,
+        (None, End::Source) => End::Source.port(flow) >= EPHEMERAL.max(End::Destination.port(flow)),
+        (None, End::Destination) => {
+            End::Destination.port(flow) >= EPHEMERAL.max(End::Source.port(flow).saturating_add(1))
+        }
+    }
+}
+
+/// Why a packet was dropped, allowed or denied and where; then what the packet was.
+pub(super) fn reason(options: Options, flow: &Flow, out: &mut String) -> Result {
+    let options = Options { colors: false, ..options };
+    let event = flow.event_type.unwrap_or_default();
+    match event.r#type {
+        names::EVENT_DROP => match names::drop_reason_text(event.sub_type) {
+            Some(text) => out.write_str(text)?,
+            None => write!(out, "reason {}", event.sub_type as u8)?,
+        },
+        names::EVENT_POLICY_VERDICT => out.write_str(match flow.verdict() {
+            Verdict::Dropped | Verdict::Error => "Policy denied",
+            Verdict::Audit => "Policy would deny",
+            _ => "Policy allowed",
+        })?,
+        names::EVENT_CAPTURE => parts::capture_point(flow, out)?,
+        _ => {
+            parts::summary(options, flow, out)?;
+            return if options.policy_names { parts::policies(flow, out) } else { Ok(()) };
+        }
+    }
+    let kernel = kernel(flow)?;
+    let mut summary = String::new();
+    parts::summary(options, flow, &mut summary)?;
+    if !kernel.reason.is_empty() {
+        write!(out, ": {}", kernel.reason)?;
+        // The summary says it again.
+        if let Some(at) = summary.find(&format!("; {}", kernel.reason)) {
+            summary.truncate(at);
+        }
+    }
+    match (kernel.function.as_str(), flow.traffic_direction()) {
+        ("", TrafficDirection::Ingress) => out.write_str(" at ingress")?,
+        ("", TrafficDirection::Egress) => out.write_str(" at egress")?,
+        ("", TrafficDirection::Unknown) => {}
+        // Says it more exactly.
+        (function, _) => write!(out, " in {function}")?,
+    }
+    if options.policy_names {
+        parts::policies(flow, out)?;
+    }
+    if kernel.packets > 1.0 {
+        write!(out, ", {} packets", kernel.packets)?;
+    }
+    if summary.is_empty() { Ok(()) } else { write!(out, "; {summary}") }
+}
+
+/// What Observer tells of a drop beyond Hubble's fields.
+#[derive(Default)]
+struct Kernel {
+    /// The kernel's own name of the reason.
+    reason: String,
+    function: String,
+    /// How many packets the record stands for.
+    packets: f64,
+}
+
+/// From `extensions`, whatever stands there.
+fn kernel(flow: &Flow) -> std::result::Result<Kernel, std::fmt::Error> {
+    let fields = flow
+        .extensions
+        .as_ref()
+        .filter(|any| any.type_url.ends_with("/google.protobuf.Struct"))
+        .and_then(|any| Struct::decode(any.value.as_slice()).ok())
+        .map(|extensions| extensions.fields)
+        .unwrap_or_default();
+    let text = |key| match fields.get(key) {
+        Some(Value { kind: Some(Kind::StringValue(text)) }) => text.as_str(),
+        _ => "",
+    };
+    let mut kernel = Kernel::default();
+    clean(text("kernel_drop_reason"), &mut kernel.reason)?;
+    // `symbol+0xoffset`: the offset is for who reads the kernel's code, and JSON has it.
+    clean(text("kernel_location").split('+').next().unwrap_or_default(), &mut kernel.function)?;
+    if let Some(Value { kind: Some(Kind::NumberValue(packets)) }) = fields.get("packets") {
+        kernel.packets = *packets;
+    }
+    Ok(kernel)
+}

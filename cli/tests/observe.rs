@@ -34,8 +34,12 @@ fn stderr(output: &Output) -> String {
 }
 
 fn flow(pod: &str) -> GetFlowsResponse {
+    flow_of("shop", pod)
+}
+
+fn flow_of(namespace: &str, pod: &str) -> GetFlowsResponse {
     let source = flow::Endpoint {
-        namespace: "shop".to_owned(),
+        namespace: namespace.to_owned(),
         pod_name: pod.to_owned(),
         ..flow::Endpoint::default()
     };
@@ -234,6 +238,49 @@ fn the_hint_is_for_people_only() {
     );
     // A pipe gets nothing.
     assert_eq!(stderr(&run(&server, &arguments)), "");
+}
+
+/// Five seconds of a stream without a match, told to who watches; the stream goes on.
+#[test]
+fn the_hint_comes_while_following() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let known =
+        [("payments", "payments-api-0"), ("shop", "web-0")].map(|(namespace, pod)| flow_of(namespace, pod));
+    let status = observer_proto::observer::ServerStatusResponse { seen_flows: 12_345, ..Default::default() };
+    let silent = Mock { known: known.into(), status: Some(status), stay: true, ..Mock::default() };
+    let matching = Server::start(Mock { flows: vec![flow("web-0")], ..silent.clone() });
+    let silent = Server::start(silent);
+    let arguments = ["-f", "--from-pod", "payments/payments-apo", "--to-pod", "web"];
+
+    // Who sees flows gets none; this one starts first, so that its five seconds are over first.
+    let with_flows = terminal::open();
+    let mut command = observe(&matching.address(), &arguments);
+    let mut follower = command.stdout(Stdio::piped()).stderr(with_flows.for_child).spawn().unwrap();
+    drop(command);
+    let mut shown = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert!(shown.next().unwrap().unwrap().contains("shop/web-0"));
+
+    let mut command = observe(&silent.address(), &arguments);
+    let without = terminal::open();
+    let mut waiting = command.stdout(Stdio::null()).stderr(without.for_child).spawn().unwrap();
+    drop(command);
+    let mut said = BufReader::new(without.ours);
+    let mut hint = String::new();
+    said.read_line(&mut hint).unwrap();
+    assert_eq!(
+        hint,
+        "hint: 0 of 12,345 flows matched; no pod payments/payments-apo is known; 'web' means default/web\r\n"
+    );
+    assert_eq!(waiting.try_wait().unwrap(), None, "the hint ends nothing");
+    assert!(silent.request().follow, "what was asked stays asked");
+    assert_eq!(follower.try_wait().unwrap(), None, "its reader is still there");
+    for child in [&mut waiting, &mut follower] {
+        kill_process(Pid::from_child(child), Signal::INT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+    assert!(shown.next().is_none());
+    assert_eq!(terminal::read(said.into_inner()), "", "one hint is enough");
+    assert_eq!(terminal::read(with_flows.ours), "");
 }
 
 #[test]

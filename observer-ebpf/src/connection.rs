@@ -3,22 +3,24 @@
 use core::mem::MaybeUninit;
 
 use observer_ebpf::{
-    Counters, FlowDirection, FlowKey, FlowRecord, FlowValue, Tuple, flow_flags, flow_reason, hook, kind,
-    link_kind,
+    Counters, FlowDirection, FlowKey, FlowRecord, FlowValue, Tunnel, Tuple, flow_flags, flow_reason, hook,
+    kind, link_kind,
 };
 
+use crate::carried::write_flow;
 use crate::flow::{ACK, FIN, RST, Seen};
-use crate::maps::{FLOWS, LOCAL, LOCAL_GENERATION};
-use crate::record::{Wake, header, write};
+use crate::maps::{LOCAL, LOCAL_GENERATION};
+use crate::record::header;
 
 pub(crate) const LOCAL_POD: u8 = 1;
 const LOCAL_NODE: u8 = 2;
 
-/// What the destination and the source of this packet are: [`LOCAL_POD`], [`LOCAL_NODE`] or 0. Looked up once for a
+/// What the destination and the source of this packet, whose addresses are `near` and `far`, are: [`LOCAL_POD`], [`LOCAL_NODE`] or 0. Looked up once for a
 /// connection, and again when the table of addresses has changed.
 #[inline(always)]
 pub(crate) unsafe fn places(
-    key: &FlowKey,
+    near: &[u8; 16],
+    far: &[u8; 16],
     value: *mut FlowValue,
     created: bool,
     from_local: bool,
@@ -28,8 +30,8 @@ pub(crate) unsafe fn places(
         // Read before the addresses: a change in between is found by the next packet.
         let generation = LOCAL_GENERATION.get(0).copied().unwrap_or(0);
         if created || (*value).generation != generation {
-            (*value).local_place = LOCAL.get(&key.local).copied().unwrap_or(0) as u8;
-            (*value).remote_place = LOCAL.get(&key.remote).copied().unwrap_or(0) as u8;
+            (*value).local_place = LOCAL.get(near).copied().unwrap_or(0) as u8;
+            (*value).remote_place = LOCAL.get(far).copied().unwrap_or(0) as u8;
             (*value).generation = generation;
         }
         let (local, remote) = ((*value).local_place, (*value).remote_place);
@@ -82,7 +84,13 @@ pub(crate) unsafe fn restart(value: *mut FlowValue, from_local: bool, now: u64) 
 
 /// Tells what the ended connection counted since its last records.
 #[inline(always)]
-pub(crate) unsafe fn finish(counters: *mut Counters, key: &FlowKey, value: *mut FlowValue, seen: &Seen) {
+pub(crate) unsafe fn finish(
+    counters: *mut Counters,
+    key: &FlowKey,
+    value: *mut FlowValue,
+    seen: &Seen,
+    tunnel: Option<&Tunnel>,
+) {
     for index in 0..2 {
         // SAFETY: a map value; the index is 0 or 1.
         unsafe {
@@ -98,7 +106,7 @@ pub(crate) unsafe fn finish(counters: *mut Counters, key: &FlowKey, value: *mut 
                 continue;
             }
             let outward = (index == 0) == (seen.link_kind == link_kind::POD);
-            write(&FLOWS, Wake::First, counters, |record: &mut MaybeUninit<FlowRecord>| {
+            write_flow(counters, tunnel, |record: &mut MaybeUninit<FlowRecord>| {
                 let record = record.write(FlowRecord {
                     header: header::<FlowRecord>(kind::FLOW, (*direction).last_ns.max((*direction).told_ns)),
                     tuple: Tuple {
@@ -107,7 +115,7 @@ pub(crate) unsafe fn finish(counters: *mut Counters, key: &FlowKey, value: *mut 
                         source_port: key.local_port,
                         destination_port: key.remote_port,
                         protocol: key.protocol,
-                        ip_version: key.ip_version,
+                        ip_version: (*value).ip_version,
                         icmp_type: 0,
                         icmp_code: 0,
                     },

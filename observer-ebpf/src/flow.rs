@@ -6,17 +6,18 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use observer_ebpf::parse::{self, Bytes, Head, Packet, TCP, Unparsed, copy_address};
+use observer_ebpf::parse::{self, Bytes, Head, Packet, TCP, copy_address};
 use observer_ebpf::{
-    Config, Counters, FlowKey, FlowRecord, FlowValue, LinkTraffic, SEEN, aggregation, flow_flags,
+    Config, Counters, FlowKey, FlowRecord, FlowValue, LinkTraffic, SEEN, Tunnel, aggregation, flow_flags,
     flow_reason, hook, kind, link_kind, program,
 };
 
+use crate::carried;
 use crate::config::config;
 use crate::connection::{LOCAL_POD, finish, is_over, places, restart, told};
-use crate::maps::{FLOW_SCRATCH, FLOW_TABLE, FLOWS, FirstFragments, LINKS, NEW_FLOW_CAP};
+use crate::maps::{FLOW_SCRATCH, FLOW_TABLE, LINKS, NEW_FLOW_CAP};
 use crate::opener::opener;
-use crate::record::{Wake, add, add_alone, clock, counters, header, now, write};
+use crate::record::{add, add_alone, clock, counters, header, now};
 
 const TCX_NEXT: i32 = -1;
 const BPF_NOEXIST: u64 = 1;
@@ -44,7 +45,7 @@ pub(crate) fn observer_nothing(_: TcContext) -> i32 {
     TCX_NEXT
 }
 
-struct Skb(*mut __sk_buff);
+pub(crate) struct Skb(pub(crate) *mut __sk_buff);
 
 impl Bytes for Skb {
     #[inline(always)]
@@ -81,7 +82,10 @@ pub(crate) struct Seen {
     pub(crate) ifindex: u32,
     pub(crate) len: u32,
     pub(crate) forwarded: bool,
+    /// The frame, or the one inside the tunnel, has an Ethernet header.
     pub(crate) ethernet: bool,
+    /// The packet was inside another.
+    pub(crate) tunneled: bool,
     pub(crate) packets: u64,
     /// May be 4 ms behind, see `clock`.
     pub(crate) now: u64,
@@ -90,9 +94,15 @@ pub(crate) struct Seen {
 /// Working memory: the stack has 512 bytes.
 #[repr(C)]
 pub(crate) struct Scratch {
-    seen: Seen,
-    head: Head,
-    packet: Packet,
+    pub(crate) seen: Seen,
+    pub(crate) head: Head,
+    pub(crate) packet: Packet,
+    /// Where the IP header of `packet` stands.
+    pub(crate) network: u32,
+    /// The packet inside `packet` while it is being read.
+    pub(crate) inner: Packet,
+    /// What is around the packet where it is tunneled.
+    pub(crate) tunnel: Tunnel,
     key: Key,
     fresh: FlowValue,
 }
@@ -133,22 +143,26 @@ fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
             return malformed(traffic, packets);
         };
         let ether_type = u16::from_be(if seen.ethernet { head.ether_type } else { (*skb).protocol as u16 });
-        if parse::plain(head, available, ether_type, packet) {
-            return track(counters, scratch);
+        let mut network = if seen.ethernet { Head::ETHERNET } else { 0 };
+        if !parse::plain(head, available, ether_type, packet) {
+            let mut ether_type = ether_type;
+            if seen.ethernet {
+                let Some(found) = parse::ethernet(&bytes, ether_type, network, &mut seen.vlan_tci) else {
+                    return malformed(traffic, packets);
+                };
+                (ether_type, network) = found;
+            }
+            match carried::read_ip(skb, scratch, ether_type, network) {
+                carried::READ => scratch.packet = scratch.inner,
+                carried::NOT_IP => {
+                    (*traffic).not_ip += packets;
+                    return;
+                }
+                _ => return malformed(traffic, packets),
+            }
         }
-        let (ether_type, offset) = if seen.ethernet {
-            let Some(found) = parse::ethernet(&bytes, ether_type, &mut seen.vlan_tci) else {
-                return malformed(traffic, packets);
-            };
-            found
-        } else {
-            (ether_type, 0)
-        };
-        match parse::ip(&bytes, &mut FirstFragments, ether_type, offset, packet) {
-            Ok(()) => track(counters, scratch),
-            Err(Unparsed::NotIp) => (*traffic).not_ip += packets,
-            Err(Unparsed::Malformed) => malformed(traffic, packets),
-        }
+        carried::unwrap(skb, scratch, network);
+        track(counters, scratch);
     }
 }
 
@@ -158,9 +172,10 @@ fn malformed(traffic: *mut LinkTraffic, packets: u64) {
     unsafe { (*traffic).malformed += packets };
 }
 
-#[inline(always)]
+/// Not inlined: its stack and that of [`carried::unwrap`] are too much together.
+#[inline(never)]
 fn track(counters: *mut Counters, scratch: &mut Scratch) {
-    let Scratch { seen, head, packet, key: Key(key), fresh } = scratch;
+    let Scratch { seen, head, packet, tunnel, key: Key(key), fresh, .. } = scratch;
     let config = config();
     seen.now = clock(&config);
     let (seen, packet) = (&*seen, &*packet);
@@ -169,7 +184,7 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
     let from_local = (seen.link_kind == link_kind::POD) == (seen.hook == hook::INGRESS);
     key.ifindex = seen.ifindex;
     key.protocol = tuple.protocol;
-    key.ip_version = tuple.ip_version;
+    key.vni = [0; 3];
     // SAFETY: `Packet` and `Key` are aligned to 8, and each address in them.
     unsafe {
         if from_local {
@@ -183,6 +198,20 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
         }
     }
 
+    // A tunneled packet goes where the outer one goes.
+    let (mut near, mut far) = (&raw const key.local, &raw const key.remote);
+    let tunnel = if seen.tunneled {
+        carried::mark(key, tunnel, from_local);
+        let outer = &tunnel.tuple;
+        (near, far) = if from_local {
+            (&raw const outer.source, &raw const outer.destination)
+        } else {
+            (&raw const outer.destination, &raw const outer.source)
+        };
+        Some(&*tunnel)
+    } else {
+        None
+    };
     let key = &*key;
     let Some((value, created)) = entry(counters, &config, seen, packet, key, fresh) else { return };
     // SAFETY: a map value; an entry that is evicted meanwhile stays readable until the program ends.
@@ -194,7 +223,7 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
         };
         let flags = u16::from(packet.tcp_flags);
         if tuple.protocol == TCP && flags & (SYN | ACK) == SYN && !created && is_over(this, other) {
-            finish(counters, key, value, seen);
+            finish(counters, key, value, seen, tunnel);
             restart(value, from_local, now());
         }
         let first_ns = (*value).first_ns;
@@ -203,7 +232,10 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
         add(&raw mut (*this).bytes, u64::from(seen.len));
         (*this).last_ns = seen.now;
 
-        let (to, from) = places(key, value, created, from_local);
+        if created && let Some(tunnel) = tunnel {
+            carried::remember(key, tunnel);
+        }
+        let (to, from) = places(&*near, &*far, value, created, from_local);
         let to_pod = to == LOCAL_POD;
         let tellable = told(seen, value, to, from) || config.aggregation == aggregation::NONE;
         let mut bits = 0;
@@ -246,7 +278,7 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
         (*this).told_packets = packets;
         let bytes = (*this).bytes;
         let resets = (*value).resets;
-        write(&FLOWS, Wake::First, counters, |record| {
+        carried::write_flow(counters, tunnel, |record| {
             record.write(FlowRecord {
                 header: header::<FlowRecord>(kind::FLOW, time_ns),
                 tuple: *tuple,
@@ -304,6 +336,7 @@ fn entry(
     fresh.opener = u8::from(sender_opened != from_local);
     fresh.guessed = u8::from(guessed);
     fresh.link_kind = seen.link_kind;
+    fresh.ip_version = packet.tuple.ip_version;
     let created = FLOW_TABLE.insert(key, &*fresh, BPF_NOEXIST).is_ok();
     // SAFETY: only addresses of a map value's fields are taken.
     let (midway, full) = unsafe { (&raw mut (*counters).met_midway, &raw mut (*counters).table_full) };

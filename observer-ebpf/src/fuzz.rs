@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use crate::FragmentKey;
+use crate::parse::tunnel;
 use crate::parse::{self, Bytes, Echo, Fragments, Head, Packet, Unparsed};
 
 const UDPLITE: u8 = 136;
@@ -40,7 +41,8 @@ pub fn read(frame: &[u8], fragments: &mut FirstFragments) -> Result<Packet, Unpa
     let mut ether_type = [0; 2];
     bytes.read(12, &mut ether_type).ok_or(Unparsed::Malformed)?;
     let (ether_type, offset) =
-        parse::ethernet(&bytes, u16::from_be_bytes(ether_type), &mut 0).ok_or(Unparsed::Malformed)?;
+        parse::ethernet(&bytes, u16::from_be_bytes(ether_type), Head::ETHERNET, &mut 0)
+            .ok_or(Unparsed::Malformed)?;
     let mut packet = Packet::default();
     parse::ip(&bytes, fragments, ether_type, offset, &mut packet).map(|()| packet)
 }
@@ -75,11 +77,31 @@ pub fn packet(frame: &[u8]) {
     }
     let Ok(packet) = found else { return };
     check(&packet);
+    let tagged = ![[8, 0], [0x86, 0xdd]].iter().any(|ether_type| frame.get(12..14) == Some(ether_type));
+    if !tagged {
+        check_inside(frame, &packet, Head::ETHERNET);
+    }
     let mut fragments = FirstFragments::default();
     assert_eq!(read(frame, &mut fragments), found);
     if !fragments.0.is_empty() {
         assert!(!packet.fragment, "the ports of a later fragment were kept");
         assert_eq!(read(frame, &mut fragments), found, "its own ports change a first fragment");
+    }
+}
+
+/// What is inside a tunnel begins behind the outer headers, and so does what is inside that.
+fn check_inside(frame: &[u8], packet: &Packet, network: u32) {
+    let bytes = Memory(frame);
+    if !tunnel::may_carry(packet) {
+        return;
+    }
+    let Some(inside) = tunnel::inside(&bytes, network, packet) else { return };
+    assert!(inside.offset >= network + 20, "{inside:?} of {packet:?}");
+    let mut inner = Packet::default();
+    let mut fragments = FirstFragments::default();
+    if parse::ip(&bytes, &mut fragments, inside.ether_type, inside.offset, &mut inner).is_ok() {
+        check(&inner);
+        check_inside(frame, &inner, inside.offset);
     }
 }
 

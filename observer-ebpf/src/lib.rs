@@ -28,6 +28,8 @@ pub mod kind {
     pub const DROP: u8 = 2;
     /// A [`super::FactRecord`].
     pub const FACT: u8 = 3;
+    /// A [`super::TunneledFlowRecord`].
+    pub const TUNNELED_FLOW: u8 = 4;
 }
 
 /// The start of every record.
@@ -163,6 +165,44 @@ pub struct FlowRecord {
     pub first_ns: u64,
 }
 
+/// How a packet was carried inside another.
+pub mod tunnel_kind {
+    /// VXLAN.
+    pub const VXLAN: u8 = 1;
+    /// Geneve.
+    pub const GENEVE: u8 = 2;
+    /// GRE.
+    pub const GRE: u8 = 3;
+    /// IP in IP.
+    pub const IP: u8 = 4;
+}
+
+/// The headers around a packet that was carried inside another; of several, the outermost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Tunnel {
+    /// The outer ends.
+    pub tuple: Tuple,
+    /// Network identifier of VXLAN and Geneve, key of GRE, else 0.
+    pub vni: u32,
+    /// One of [`tunnel_kind`]; 0 where it is not known any more.
+    pub kind: u8,
+    /// 1 where it was around a packet from [`FlowKey::remote`].
+    pub from_remote: u8,
+    /// Always 0.
+    pub pad: [u8; 2],
+}
+
+/// A [`FlowRecord`] of a packet inside another.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct TunneledFlowRecord {
+    /// The packet inside; its header tells the size of this record.
+    pub flow: FlowRecord,
+    /// What is around it.
+    pub tunnel: Tunnel,
+}
+
 /// Facts about a drop record, as bits.
 pub mod drop_flags {
     /// [`super::DropRecord::tuple`] could be read from the packet.
@@ -231,4 +271,5 @@ const _: () = assert!(size_of::<Header>() == 16);
 const _: () = assert!(size_of::<FactRecord>() == 80);
 const _: () = assert!(size_of::<Tuple>() == 40);
 const _: () = assert!(size_of::<FlowRecord>() == 112);
+const _: () = assert!(size_of::<TunneledFlowRecord>() == 160);
 const _: () = assert!(size_of::<DropRecord>() == 120);

@@ -21,6 +21,8 @@
 fn main() {}
 
 #[cfg(target_arch = "bpf")]
+mod carried;
+#[cfg(target_arch = "bpf")]
 mod config;
 #[cfg(target_arch = "bpf")]
 mod connection;

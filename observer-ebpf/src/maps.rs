@@ -5,7 +5,7 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, Rin
 use observer_ebpf::parse::Fragments;
 use observer_ebpf::{
     Counters, DropKey, DropValue, FactKey, FactValue, FlowKey, FlowValue, FragmentKey, LinkState, Settings,
-    program,
+    Tunnel, program,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory for the entries in use only, since each has a copy per CPU.
@@ -22,6 +22,10 @@ pub(crate) static PRIORITY: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
 /// Connections by link.
 #[map]
 pub(crate) static FLOW_TABLE: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(65_536, 0);
+
+/// What is around the connections of [`FLOW_TABLE`] that are inside a tunnel, for the daemon's sweep.
+#[map]
+pub(crate) static TUNNELS: LruHashMap<FlowKey, Tunnel> = LruHashMap::with_max_entries(8_192, 0);
 
 /// Ports of first fragments.
 #[map]

@@ -4,6 +4,8 @@
 #![expect(clippy::inline_always, reason = "a subprogram would lose what the verifier knows of its arguments")]
 #![expect(clippy::cast_ptr_alignment, reason = "Head and Packet are aligned")]
 
+pub mod tunnel;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{FragmentKey, Tuple};
@@ -164,10 +166,11 @@ pub fn plain(head: &Head, available: u32, ether_type: u16, packet: &mut Packet) 
 /// The third word of an IPv4-mapped address.
 const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
-/// The innermost EtherType and where its payload starts, behind an Ethernet header and up to two VLAN tags.
+/// The innermost EtherType and where its payload starts: behind the Ethernet header that ends at `offset`, and up to two
+/// VLAN tags.
 #[inline(always)]
-pub fn ethernet(bytes: &impl Bytes, ether_type: u16, vlan_tci: &mut u16) -> Option<(u16, u32)> {
-    let (mut ether_type, mut offset) = (ether_type, 14);
+pub fn ethernet(bytes: &impl Bytes, ether_type: u16, offset: u32, vlan_tci: &mut u16) -> Option<(u16, u32)> {
+    let (mut ether_type, mut offset) = (ether_type, offset);
     for _ in 0..2 {
         if ether_type != ETH_VLAN && ether_type != ETH_QINQ {
             break;

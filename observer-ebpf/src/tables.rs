@@ -108,7 +108,7 @@ pub struct FlowKey {
     pub local: [u8; 16],
     /// The other address.
     pub remote: [u8; 16],
-    /// The link.
+    /// The link, with [`INSIDE_TUNNEL`] where the packets are carried inside others.
     pub ifindex: u32,
     /// Port with `local`.
     pub local_port: u16,
@@ -116,11 +116,12 @@ pub struct FlowKey {
     pub remote_port: u16,
     /// IANA protocol number.
     pub protocol: u8,
-    /// 4 or 6.
-    pub ip_version: u8,
-    /// Always 0.
-    pub pad: [u8; 2],
+    /// The lower 24 bits of [`crate::Tunnel::vni`]: tenants of an overlay may have the same addresses.
+    pub vni: [u8; 3],
 }
+
+/// In [`FlowKey::ifindex`], which the kernel keeps below 2^31.
+pub const INSIDE_TUNNEL: u32 = 1 << 31;
 
 /// One direction of a connection on one link.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -173,8 +174,10 @@ pub struct FlowValue {
     pub remote_place: u8,
     /// RST segments seen, both ways, up to `u16::MAX`.
     pub resets: u16,
+    /// 4 or 6.
+    pub ip_version: u8,
     /// Always 0.
-    pub pad: [u8; 4],
+    pub pad: [u8; 3],
     /// The generation of the table of local addresses in which these two were looked up.
     pub generation: u32,
     /// From local to remote (`[0]`) and back (`[1]`).

@@ -52,6 +52,7 @@ fn flow() -> Flow {
         source_service: None,
         destination_service: None,
         link: Some(Arc::new(Link { index: 4, name: "veth12345".into(), kind: LinkKind::Pod })),
+        tunnel: None,
         drop: None,
         packets: 12,
         bytes: 3400,

@@ -25,6 +25,9 @@ impl Addresses for Pods {
     fn is_node(&self, ip: &IpAddr) -> bool {
         matches!(ip, IpAddr::V4(ip) if ip.octets() == [10, 0, 0, 1])
     }
+    fn has_tunnel(&self) -> bool {
+        false
+    }
 }
 
 fn end(ip: [u8; 4], port: u16) -> End {

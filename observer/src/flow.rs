@@ -87,6 +87,8 @@ pub struct Flow {
     pub destination_service: Option<Arc<Service>>,
     /// The interface it was seen on.
     pub link: Option<Arc<Link>>,
+    /// What is around the packet, where it was carried inside another.
+    pub tunnel: Option<Arc<Tunnel>>,
     /// Why and where it was dropped.
     pub drop: Option<Arc<DropSite>>,
     /// Packets so far in this direction (flow), or that this record stands for (drop).
@@ -95,10 +97,10 @@ pub struct Flow {
     pub bytes: u64,
     /// Unix time in nanoseconds when the connection, or the first such drop, was seen.
     pub first_ns: i64,
-    /// TCP retransmits of the connection so far.
-    pub retransmits: u32,
-    /// TCP resets of the connection so far, both ways.
-    pub resets: u16,
+    /// TCP retransmits of the connection so far, up to `u16::MAX`.
+    pub retransmits: u16,
+    /// TCP resets of the connection so far, both ways, up to `u8::MAX`.
+    pub resets: u8,
     /// Facts shown in `extensions`.
     pub notes: Notes,
     /// The service address that the client really called, where it was translated.
@@ -151,6 +153,34 @@ pub enum LinkKind {
     Other,
 }
 
+/// How a packet is carried inside another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TunnelKind {
+    /// VXLAN.
+    Vxlan,
+    /// Geneve.
+    Geneve,
+    /// GRE.
+    Gre,
+    /// IPv4 or IPv6 inside either of them.
+    IpInIp,
+    /// Not known any more: too many other tunneled connections came after this one.
+    Forgotten,
+}
+
+/// The headers around a packet that was carried inside another; of several, the outermost.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tunnel {
+    /// How it is carried.
+    pub kind: TunnelKind,
+    /// IANA protocol number of the outer packet.
+    pub protocol: u8,
+    /// Source and destination of the outer packet, with their ports; nothing where they are forgotten.
+    pub ends: Option<((IpAddr, u16), (IpAddr, u16))>,
+    /// Network identifier of VXLAN and Geneve, key of GRE, else 0.
+    pub vni: u32,
+}
+
 /// Why and where the kernel dropped a packet; one for each (reason, location), shared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DropSite {
@@ -164,7 +194,7 @@ pub struct DropSite {
 
 /// Facts about a flow that Hubble has no field for, as bits; printed by name in `extensions`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Notes(pub u16);
+pub struct Notes(pub u8);
 
 impl Notes {
     /// Who opened the connection is a guess.
@@ -223,6 +253,7 @@ pub(crate) fn test_flow() -> Flow {
         source_service: None,
         destination_service: None,
         link: None,
+        tunnel: None,
         drop: None,
         packets: 0,
         bytes: 0,

@@ -96,7 +96,7 @@ fn later_fragments_have_the_ports_of_their_first() {
 fn tags_and_what_is_no_ip() {
     let mut tci = 0;
     let tagged = [&ethernet(ETH_QINQ, &[0, 7, 0x81, 0, 0, 42, 8, 0])[..], &[0; 40]].concat();
-    assert_eq!(super::ethernet(&crate::fuzz::Memory(&tagged), ETH_QINQ, &mut tci), Some((ETH_IPV4, 22)));
+    assert_eq!(super::ethernet(&crate::fuzz::Memory(&tagged), ETH_QINQ, 14, &mut tci), Some((ETH_IPV4, 22)));
     assert_eq!(tci, 7, "the outer tag");
     assert_eq!(alone(&ethernet(0x0806, &[0; 28])), Err(Unparsed::NotIp));
     assert_eq!(alone(&ethernet(ETH_VLAN, &[0, 7])), Err(Unparsed::Malformed));

@@ -213,6 +213,7 @@ impl Object {
         Ok(SweepMaps {
             settings,
             flows: self.hash("FLOW_TABLE")?,
+            tunnels: self.hash("TUNNELS")?,
             drops: [self.hash("DROPS_0")?, self.hash("DROPS_1")?],
             facts: self.hash("FACTS")?,
         })

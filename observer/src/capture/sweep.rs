@@ -11,7 +11,8 @@ use std::time::Duration;
 use aya::maps::{Array, HashMap, MapData};
 use observer_ebpf::{
     ABI_VERSION, DropKey, DropRecord, DropValue, FactKey, FactRecord, FactValue, FlowKey, FlowRecord,
-    FlowValue, Header, SEEN, Settings, Tuple, drop_flags, flow_flags, flow_reason, hook, kind, link_kind,
+    FlowValue, Header, INSIDE_TUNNEL, SEEN, Settings, Tunnel, TunneledFlowRecord, Tuple, drop_flags,
+    flow_flags, flow_reason, hook, kind, link_kind,
 };
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes;
@@ -35,6 +36,7 @@ const TCP: u8 = 6;
 pub(super) struct SweepMaps {
     pub(super) settings: Array<MapData, Raw<Settings>>,
     pub(super) flows: HashMap<MapData, Raw<FlowKey>, Raw<FlowValue>>,
+    pub(super) tunnels: HashMap<MapData, Raw<FlowKey>, Raw<Tunnel>>,
     pub(super) drops: [HashMap<MapData, Raw<DropKey>, Raw<DropValue>>; 2],
     pub(super) facts: HashMap<MapData, Raw<FactKey>, Raw<FactValue>>,
 }
@@ -214,7 +216,7 @@ impl Sweep {
                 let failed = !answered && gave_up.contains(&ends[index]);
                 let has_news = failed || (due && direction.packets > before);
                 if has_news && direction.tellable != 0 && direction.told_ns != 0 {
-                    batch.extend_from_slice(totals(&key, &value, index).as_bytes());
+                    self.tell(batch, &key, index, totals(&key, &value, index));
                     known.packets[index] = direction.packets;
                 }
             }
@@ -235,6 +237,22 @@ impl Sweep {
         let evicted = gone.filter(|key| self.maps.flows.get(&Raw(**key), 0).is_err()).count();
         self.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
         self.told = told;
+    }
+
+    /// A record of the table, with the tunnel around its connection.
+    fn tell(&self, batch: &mut Batch, key: &FlowKey, index: usize, mut flow: FlowRecord) {
+        if key.ifindex & INSIDE_TUNNEL == 0 {
+            batch.extend_from_slice(flow.as_bytes());
+            return;
+        }
+        flow.header = header::<TunneledFlowRecord>(kind::TUNNELED_FLOW, flow.header.time_ns);
+        let mut tunnel = self.maps.tunnels.get(&Raw(*key), 0).map(|Raw(known)| known).unwrap_or_default();
+        if usize::from(tunnel.from_remote) != index {
+            // The ports stay: the source port only spreads load.
+            let tuple = &mut tunnel.tuple;
+            (tuple.source, tuple.destination) = (tuple.destination, tuple.source);
+        }
+        batch.extend_from_slice(TunneledFlowRecord { flow, tunnel }.as_bytes());
     }
 
     /// Returns the sockets whose connects failed since the last sweep.
@@ -308,11 +326,11 @@ fn totals(key: &FlowKey, value: &FlowValue, index: usize) -> FlowRecord {
             source_port,
             destination_port,
             protocol: key.protocol,
-            ip_version: key.ip_version,
+            ip_version: value.ip_version,
             icmp_type: direction.icmp_type,
             icmp_code: direction.icmp_code,
         },
-        ifindex: key.ifindex,
+        ifindex: key.ifindex & !INSIDE_TUNNEL,
         packet_len: 0,
         flags: direction.flags & !flow_flags::ETHERNET,
         vlan_tci: 0,

@@ -1,9 +1,10 @@
 //! What a record says, in checked types.
 
 use super::{Clock, DecodeError};
-use crate::flow::{DropSite, LinkKind};
+use crate::flow::{DropSite, LinkKind, Tunnel, TunnelKind};
 use observer_ebpf::{
-    self as abi, DropRecord, FactRecord, FlowRecord, drop_flags, flow_flags, flow_reason, hook, link_kind,
+    self as abi, DropRecord, FactRecord, FlowRecord, TunneledFlowRecord, drop_flags, flow_flags, flow_reason,
+    hook, link_kind, tunnel_kind,
 };
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -171,6 +172,8 @@ pub struct FlowEvent {
     pub vlan_tci: u16,
     /// The frame's MAC addresses, where it has any.
     pub macs: Option<Macs>,
+    /// What is around the packet, where it was carried inside another.
+    pub tunnel: Option<Arc<Tunnel>>,
     /// Length of this packet, bytes.
     pub packet_len: u32,
     /// RST segments of the connection on this link so far, both ways.
@@ -184,6 +187,11 @@ pub struct FlowEvent {
 }
 
 impl FlowEvent {
+    pub(super) fn tunneled(record: &TunneledFlowRecord, clock: &Clock) -> Result<Self, DecodeError> {
+        let tunnel = Some(Arc::new(tunnel(&record.tunnel)?));
+        Ok(Self { tunnel, ..Self::new(&record.flow, clock)? })
+    }
+
     pub(super) fn new(record: &FlowRecord, clock: &Clock) -> Result<Self, DecodeError> {
         let undefined = |field, value| Err(DecodeError::Field { field, value });
         Ok(Self {
@@ -215,6 +223,7 @@ impl FlowEvent {
             vlan_tci: record.vlan_tci,
             macs: (record.flags & flow_flags::ETHERNET != 0)
                 .then_some(Macs { source: record.source_mac, destination: record.destination_mac }),
+            tunnel: None,
             packet_len: record.packet_len,
             resets: record.resets,
             packets: record.packets,
@@ -222,6 +231,22 @@ impl FlowEvent {
             first_ns: clock.unix(record.first_ns),
         })
     }
+}
+
+fn tunnel(record: &abi::Tunnel) -> Result<Tunnel, DecodeError> {
+    let kind = match record.kind {
+        0 => TunnelKind::Forgotten,
+        tunnel_kind::VXLAN => TunnelKind::Vxlan,
+        tunnel_kind::GENEVE => TunnelKind::Geneve,
+        tunnel_kind::GRE => TunnelKind::Gre,
+        tunnel_kind::IP => TunnelKind::IpInIp,
+        value => return Err(DecodeError::Field { field: "tunnel.kind", value }),
+    };
+    let ends = Packet::new(&record.tuple)?.map(|packet| {
+        let end = |end: End| (end.ip, end.port);
+        (end(packet.tuple.source), end(packet.tuple.destination))
+    });
+    Ok(Tunnel { kind, protocol: record.tuple.protocol, ends, vni: record.vni })
 }
 
 /// A dropped packet, or the sum of further ones like it.

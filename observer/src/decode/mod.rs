@@ -12,7 +12,7 @@ pub use event::{
     DropEvent, End, Event, FactEvent, FlowEvent, FlowFlags, FlowReason, Hook, Macs, Packet, Tuple,
 };
 
-use observer_ebpf::{ABI_VERSION, DropRecord, FactRecord, FlowRecord, Header, kind};
+use observer_ebpf::{ABI_VERSION, DropRecord, FactRecord, FlowRecord, Header, TunneledFlowRecord, kind};
 use zerocopy::FromBytes;
 
 /// Why a record could not be read. The caller counts it as a loss of its own cause.
@@ -66,6 +66,10 @@ impl<S: Symbols> Decoder<S> {
         match header.kind {
             kind::FLOW => {
                 FlowEvent::new(&record::<FlowRecord>(&header, bytes)?, &self.clock).map(Event::Flow)
+            }
+            kind::TUNNELED_FLOW => {
+                let record = record::<TunneledFlowRecord>(&header, bytes)?;
+                FlowEvent::tunneled(&record, &self.clock).map(Event::Flow)
             }
             kind::DROP => {
                 let record = record::<DropRecord>(&header, bytes)?;

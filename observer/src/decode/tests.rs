@@ -1,6 +1,8 @@
 use super::*;
-use crate::flow::LinkKind;
-use observer_ebpf::{Tuple as AbiTuple, drop_flags, flow_flags, flow_reason, hook, link_kind};
+use crate::flow::{LinkKind, TunnelKind};
+use observer_ebpf::{
+    self as abi, Tuple as AbiTuple, drop_flags, flow_flags, flow_reason, hook, link_kind, tunnel_kind,
+};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr};
 use zerocopy::{FromZeros as _, IntoBytes as _};
@@ -70,6 +72,28 @@ fn a_flow() {
 }
 
 #[test]
+fn a_flow_inside_a_tunnel() {
+    let outer = AbiTuple { source_port: 40_001, destination_port: 4789, protocol: 17, ..tuple() };
+    let tunnel = abi::Tunnel { tuple: outer, vni: 7, kind: tunnel_kind::VXLAN, ..abi::Tunnel::default() };
+    let mut record = TunneledFlowRecord { flow: flow(), tunnel };
+    record.flow.header = header::<TunneledFlowRecord>(kind::TUNNELED_FLOW);
+    let Ok(Event::Flow(event)) = decoder().decode(record.as_bytes()) else { panic!("no flow") };
+    assert_eq!(event.packet.unwrap().tuple.protocol, 6, "the packet inside");
+    let tunnel = event.tunnel.unwrap();
+    assert_eq!((tunnel.kind, tunnel.protocol, tunnel.vni), (TunnelKind::Vxlan, 17, 7));
+    let ends = ((IpAddr::from([10, 0, 0, 1]), 40_001), (IpAddr::from([10, 0, 0, 2]), 4789));
+    assert_eq!(tunnel.ends, Some(ends));
+
+    record.tunnel = abi::Tunnel::default();
+    let Ok(Event::Flow(event)) = decoder().decode(record.as_bytes()) else { panic!("no flow") };
+    let tunnel = event.tunnel.unwrap();
+    assert_eq!((tunnel.kind, tunnel.ends), (TunnelKind::Forgotten, None));
+    record.tunnel.kind = 9;
+    let error = decoder().decode(record.as_bytes()).map(|_| ()).unwrap_err();
+    assert_eq!(error, DecodeError::Field { field: "tunnel.kind", value: 9 });
+}
+
+#[test]
 fn a_drop() {
     let Ok(Event::Drop(event)) = decoder().decode(drop_record().as_bytes()) else { panic!("no drop") };
     assert_eq!(event.site.kernel_reason, "NO_SOCKET");
@@ -132,7 +156,7 @@ fn wrong_records_are_named() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..160), kind in 0u8..5) {
+    fn no_bytes_make_it_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..160), kind in 0u8..6) {
         if let Some(head) = bytes.get_mut(..2) {
             head.copy_from_slice(&[kind, ABI_VERSION]);
         }
@@ -145,8 +169,13 @@ proptest! {
     }
 
     #[test]
-    fn whole_records_of_any_content_never_panic(content in prop::array::uniform32(any::<u8>()), kind in 1u8..4) {
-        let length: usize = if kind == kind::FACT { 80 } else { 112 };
+    fn whole_records_of_any_content_never_panic(content in prop::array::uniform32(any::<u8>()), kind in 1u8..5) {
+        let length: usize = match kind {
+            kind::FLOW => 112,
+            kind::DROP => 120,
+            kind::FACT => 80,
+            _ => 160,
+        };
         let mut bytes: Vec<u8> = content.iter().copied().cycle().take(length).collect();
         bytes[0] = kind;
         bytes[1] = ABI_VERSION;

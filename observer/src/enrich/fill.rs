@@ -3,11 +3,11 @@
 use super::{Enricher, Packet as Named};
 use crate::{
     decode::{Macs, Packet},
-    flow::{Flow, Link, Tristate},
+    flow::{Flow, Link, LinkKind, Tristate, Tunnel},
     track::{Ends, Tracked, TrackedDrop, TrackedFlow},
 };
 use observer_proto::flow::{TraceObservationPoint as Point, Verdict};
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 /// Hubble's event types (its monitor's message numbers).
 mod event_type {
@@ -42,6 +42,8 @@ impl Filler {
     fn trace(&self, tracked: &TrackedFlow, link: Option<Arc<Link>>) -> Flow {
         let event = &tracked.event;
         let reply = tracked.is_reply == Tristate::Yes;
+        // What pods carry inside tunnels of their own has addresses that are not of this network; the pods are.
+        let outer = event.tunnel.as_deref().filter(|_| event.link_kind == LinkKind::Pod);
         Flow {
             tcp_flags: event.tcp_flags,
             event_type: event_type::TRACE,
@@ -54,11 +56,12 @@ impl Filler {
             packets: event.packets,
             bytes: event.bytes,
             first_ns: event.first_ns,
-            retransmits: tracked.retransmits,
-            resets: event.resets,
+            retransmits: u16::try_from(tracked.retransmits).unwrap_or(u16::MAX),
+            resets: u8::try_from(event.resets).unwrap_or(u8::MAX),
+            tunnel: event.tunnel.clone(),
             notes: tracked.notes,
             link,
-            ..self.named(event.time_ns, event.packet.as_ref(), event.macs, &tracked.ends, reply)
+            ..self.named(event.time_ns, event.packet.as_ref(), event.macs, &tracked.ends, outer, reply)
         }
     }
 
@@ -74,31 +77,35 @@ impl Filler {
             packets: event.packets,
             bytes: event.bytes,
             first_ns: event.first_ns,
-            retransmits: tracked.retransmits,
+            retransmits: u16::try_from(tracked.retransmits).unwrap_or(u16::MAX),
             notes: tracked.notes,
             link,
             drop: Some(event.site),
-            ..self.named(event.time_ns, event.packet.as_ref(), None, &tracked.ends, false)
+            ..self.named(event.time_ns, event.packet.as_ref(), None, &tracked.ends, None, false)
         }
     }
 
-    /// What drops and traces have in common: the headers and the names.
+    /// What drops and traces have in common: the headers and the names. With `outer`, its ends are named.
     fn named(
         &self,
         time_ns: i64,
         packet: Option<&Packet>,
         macs: Option<Macs>,
         ends: &Ends,
+        outer: Option<&Tunnel>,
         reply: bool,
     ) -> Flow {
         let protocol = packet.map_or(0, |packet| packet.tuple.protocol);
         let end = |end: Option<crate::decode::End>| (end.map(|end| end.ip), end.map_or(0, |end| end.port));
         let (source, destination) = (end(ends.source), end(ends.destination));
+        let some = |(ip, port): (IpAddr, u16)| (Some(ip), port);
+        let outer_ends = outer.and_then(|tunnel| tunnel.ends).map(|(from, to)| (some(from), some(to)));
+        let (named_source, named_destination) = outer_ends.unwrap_or((source, destination));
         let names = self.enricher.ends(&Named {
             time_ns,
-            source,
-            destination,
-            protocol,
+            source: named_source,
+            destination: named_destination,
+            protocol: outer.map_or(protocol, |tunnel| tunnel.protocol),
             frontend: ends.frontend.map(|end| (end.ip, end.port)),
             is_reply: reply,
         });
@@ -130,6 +137,7 @@ impl Filler {
             source_service: names.source_service,
             destination_service: names.destination_service,
             link: None,
+            tunnel: None,
             drop: None,
             packets: 0,
             bytes: 0,

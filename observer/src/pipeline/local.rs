@@ -19,6 +19,7 @@ use std::{
 pub(super) struct Local {
     pods: HashSet<IpAddr>,
     nodes: HashSet<IpAddr>,
+    has_tunnel: bool,
     /// As of which change of the names, and of the links.
     generation: Option<u64>,
     links: Option<Arc<LinkTable>>,
@@ -34,6 +35,9 @@ impl Local {
         }
         self.generation = generation;
         self.links = Some(Arc::clone(links));
+        let attached_tunnel =
+            |link: &capture::Link| link.kind == capture::LinkKind::Tunnel && link.error.is_none();
+        self.has_tunnel = links.links.iter().any(attached_tunnel);
         self.nodes = cache.node_addresses().into_iter().chain(links.node_addresses.iter().copied()).collect();
         self.pods = cache.local_pod_addresses().into_iter().collect();
         // A host-network pod's address is the node's.
@@ -58,6 +62,10 @@ impl Addresses for Local {
 
     fn is_node(&self, ip: &IpAddr) -> bool {
         self.nodes.contains(ip)
+    }
+
+    fn has_tunnel(&self) -> bool {
+        self.has_tunnel
     }
 }
 
@@ -95,6 +103,9 @@ impl Links {
     /// Remembers who a pod link leads to.
     pub(super) fn learn(&mut self, flow: &Flow) {
         let Some(link) = flow.link.as_ref().filter(|link| link.kind == LinkKind::Pod) else { return };
+        if flow.tunnel.is_some() {
+            return;
+        }
         let delivered = flow.observation_point == Point::ToEndpoint as u8;
         let pod = if delivered { &flow.destination } else { &flow.source };
         let known = self.learnt.get(&link.index).is_some_and(|known| Arc::ptr_eq(known, pod));

@@ -3,7 +3,7 @@
 //! Which event fills which field follows Hubble: a trace has a point and a reason, a drop a drop reason, both have ends,
 //! addresses and a Summary. The emitter is named `Observer`: clients show it, none decides by it.
 
-use super::{extensions, mask::Mask, wire};
+use super::{extensions, mask::Mask, tunnel, wire};
 use crate::flow::{Flow, Notes, Tristate};
 use observer_proto::{
     flow as proto, observer as api,
@@ -213,6 +213,9 @@ fn write_flow(out: &mut Vec<u8>, sequence: u64, flow: &Flow, node_name: &str, no
     if !dropped {
         wire::number(out, 36, flow.trace_reason.into());
     }
+    if let Some(tunnel) = &flow.tunnel {
+        wire::nested(out, 39, |out| tunnel::write(out, tunnel));
+    }
     out.extend_from_slice(node_fields);
     wire::nested(out, 100_000, |out| summary_text(out, flow));
     extensions::write(out, flow);
@@ -301,7 +304,7 @@ fn summary_text(out: &mut Vec<u8>, flow: &Flow) {
     }
 }
 
-fn ip_text(out: &mut Vec<u8>, ip: IpAddr) {
+pub(super) fn ip_text(out: &mut Vec<u8>, ip: IpAddr) {
     match ip {
         IpAddr::V4(ip) => {
             // The formatter of the standard library takes several times as long.

@@ -6,6 +6,7 @@
 //! | `first_seen` | RFC 3339 |
 //! | `kernel_drop_reason` | the kernel's own name |
 //! | `kernel_location` | `symbol+0xoffset`; where there is none, `kernel_location_unknown` says why |
+//! | `tunnel` | `GRE` or `IP in IP`, which the flow's own field has no name for |
 //! | `frontend` | `ip:port` of the service address that the client called |
 //! | `retransmits`, `resets` | numbers: segments sent again by local sockets, RST segments seen |
 //! | `opener_guessed`, `partial`, `fragment`, `connect_failed`, `sum`, `final` | `true` ([`Notes`] says what they mean) |
@@ -13,7 +14,7 @@
 //! Unknown and zero values are left out.
 
 use super::wire;
-use crate::flow::{Flow, Notes};
+use crate::flow::{Flow, Notes, TunnelKind};
 use std::{io::Write as _, net::SocketAddr};
 
 /// Fields of `google.protobuf.Value`.
@@ -76,6 +77,11 @@ fn entries(out: &mut Vec<u8>, flow: &Flow) {
     number(out, "resets", flow.resets.into());
     number(out, "retransmits", flow.retransmits.into());
     note(out, "sum", Notes::SUM);
+    match flow.tunnel.as_ref().map(|tunnel| tunnel.kind) {
+        Some(TunnelKind::Gre) => string(out, "tunnel", "GRE"),
+        Some(TunnelKind::IpInIp) => string(out, "tunnel", "IP in IP"),
+        _ => {}
+    }
 }
 
 /// One entry of a Struct's map; `value` writes the field of `google.protobuf.Value`.

@@ -25,6 +25,7 @@ mod sockets;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 pub mod view;
 mod wire;
 

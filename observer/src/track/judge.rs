@@ -3,7 +3,7 @@
 use super::conntrack::Translation;
 use crate::{
     decode::{DropEvent, End, FlowEvent, FlowReason, Hook, Packet},
-    flow::{LinkKind, Notes, Tristate},
+    flow::{LinkKind, Notes, Tristate, Tunnel},
 };
 use observer_ebpf::flow_flags;
 use observer_proto::flow::{TraceObservationPoint as Point, TraceReason, TrafficDirection};
@@ -17,6 +17,8 @@ pub trait Addresses {
     fn is_local_pod(&self, ip: &IpAddr) -> bool;
     /// An address of this node itself.
     fn is_node(&self, ip: &IpAddr) -> bool;
+    /// Whether a tunnel device of this node is watched: what the node carries is told there, or at a pod's link.
+    fn has_tunnel(&self) -> bool;
 }
 
 /// The ends of a packet as a client should see them. Ports are 0 where the protocol has none.
@@ -105,6 +107,8 @@ pub enum Suppressed {
     Masqueraded,
     /// Passing through an uplink or tunnel between others, or to or from a pod whose link tells it.
     Forwarded,
+    /// Inside a tunnel of this node, whose device or a pod's link tells it.
+    Carried,
 }
 
 /// The flow that a record is, or why it is none.
@@ -203,6 +207,9 @@ fn suppressed(
     translation: Option<&Translation>,
     addresses: &impl Addresses,
 ) -> Option<Suppressed> {
+    if let Some(tunnel) = &event.tunnel {
+        return carried(event, tunnel, addresses);
+    }
     let seen = event.packet.as_ref()?.tuple;
     let (source, destination) = (ends.source?.ip, ends.destination?.ip);
     match point {
@@ -232,6 +239,14 @@ fn suppressed(
         }
         _ => None,
     }
+}
+
+/// A tunneled packet's own ends are of another network than the link's, so the outer ones decide.
+fn carried(event: &FlowEvent, tunnel: &Tunnel, addresses: &impl Addresses) -> Option<Suppressed> {
+    let near = |(source, destination): (_, _)| if event.hook == Hook::Egress { source } else { destination };
+    let is_ours = tunnel.ends.is_none_or(|ends| addresses.is_node(&near(ends).0));
+    let at_uplink = matches!(event.link_kind, LinkKind::Uplink | LinkKind::Tunnel);
+    (at_uplink && is_ours && addresses.has_tunnel()).then_some(Suppressed::Carried)
 }
 
 /// Whether the endpoint at a point is the packet's source; nothing where there is no endpoint.

@@ -52,6 +52,8 @@ pub struct TrackCounters {
     pub masqueraded: u64,
     /// See [`Suppressed::Forwarded`].
     pub forwarded: u64,
+    /// See [`Suppressed::Carried`].
+    pub carried: u64,
     /// Records whose addresses conntrack corrected.
     pub translated: u64,
     /// Records whose guessed opener conntrack knew.
@@ -67,7 +69,7 @@ pub struct TrackCounters {
 impl TrackCounters {
     /// All records that are not told because another one tells of the packet.
     pub fn suppressed(&self) -> u64 {
-        self.local_delivery + self.translated_local + self.masqueraded + self.forwarded
+        self.local_delivery + self.translated_local + self.masqueraded + self.forwarded + self.carried
     }
 }
 
@@ -165,6 +167,7 @@ impl Tracker {
                     Suppressed::TranslatedLocal => &mut counters.translated_local,
                     Suppressed::Masqueraded => &mut counters.masqueraded,
                     Suppressed::Forwarded => &mut counters.forwarded,
+                    Suppressed::Carried => &mut counters.carried,
                 } += 1;
                 return None;
             }
@@ -207,6 +210,8 @@ fn connection(packet: &Packet, translation: Option<&Translation>) -> Tuple {
 
 fn translate(event: &Event, conntrack: Option<&ConntrackTable>) -> Option<Translation> {
     let (packet, opened_ns) = match event {
+        // Its addresses are of another network.
+        Event::Flow(FlowEvent { tunnel: Some(_), .. }) => return None,
         Event::Flow(flow) => (flow.packet.as_ref(), opens(flow).then_some(flow.kernel_ns)),
         Event::Drop(DropEvent { packet, .. }) | Event::Fact(FactEvent { packet, .. }) => {
             (packet.as_ref(), None)
@@ -232,6 +237,9 @@ fn may_be_translated_yet(
         // A dropped packet's connection is never told of, unless it was before.
         return false;
     };
+    if flow.tunnel.is_some() {
+        return false;
+    }
     // What leaves the stack has passed conntrack's last hook, and its events were read after this record.
     let is_before_conntrack = flow.hook == Hook::Ingress && opens(flow);
     let is_young = now_ns.saturating_sub(flow.kernel_ns) < LONGEST_WAIT_NS;

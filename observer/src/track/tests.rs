@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::decode::{End, FlowFlags, FlowReason};
-use crate::flow::{DropSite, LinkKind, Notes, Tristate};
+use crate::flow::{DropSite, LinkKind, Notes, Tristate, Tunnel, TunnelKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::{fmt::Write as _, sync::Arc};
 
@@ -26,6 +26,9 @@ impl Addresses for Lab {
     }
     fn is_node(&self, ip: &IpAddr) -> bool {
         matches!(octets(ip), [10, 0, 1, 254] | [192, 168, 0, 1])
+    }
+    fn has_tunnel(&self) -> bool {
+        true
     }
 }
 
@@ -131,6 +134,7 @@ fn flow_event(tuple: Tuple, time_ns: u64) -> FlowEvent {
         tcp_flags: 2,
         vlan_tci: 0,
         macs: None,
+        tunnel: None,
         packet_len: 60,
         resets: 0,
         packets: 1,

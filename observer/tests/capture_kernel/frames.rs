@@ -3,7 +3,10 @@
 use aya::maps::{PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use observer_ebpf::{Config, FlowRecord, LinkState, aggregation, flow_flags, link_kind};
+use observer_ebpf::{
+    Config, FlowRecord, LinkState, TunneledFlowRecord, aggregation, flow_flags, flow_reason, kind, link_kind,
+    tunnel_kind,
+};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::support::skip;
@@ -156,6 +159,72 @@ fn every_header_is_followed() {
         assert_eq!(record.source_mac, [2, 0, 0, 0, 0, 1], "{name}");
         assert_eq!(record.vlan_tci, vlan, "{name}");
         assert_eq!(programs.malformed(), 0, "{name}");
+    }
+}
+
+/// VXLAN in GRE, each around a TCP SYN from 10.0.0.1:40000 to 10.0.0.2:80.
+fn tunneled() -> Vec<(&'static str, u8, u32, Vec<u8>)> {
+    let syn = ipv4(6, &[], 0, &tcp_syn());
+    let vxlan = |vni: u8| {
+        let header = [0x9c, 0x40, 0x12, 0xb5, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, vni, 0];
+        [&header[..], &ethernet(0x0800, &syn)].concat()
+    };
+    let gre = |key: u8, rest: &[u8]| [&[0x20, 0, 8, 0, 0, 0, 0, key][..], rest].concat();
+    vec![
+        ("VXLAN", tunnel_kind::VXLAN, 5, ethernet(0x0800, &ipv4(17, &[], 0, &vxlan(5)))),
+        ("VXLAN over IPv6", tunnel_kind::VXLAN, 6, ethernet(0x86dd, &ipv6(17, &vxlan(6)))),
+        ("GRE", tunnel_kind::GRE, 9, ethernet(0x0800, &ipv4(47, &[], 0, &gre(9, &syn)))),
+        ("VXLAN in GRE", tunnel_kind::GRE, 8, {
+            ethernet(0x0800, &ipv4(47, &[], 0, &gre(8, &ipv4(17, &[], 0, &vxlan(7)))))
+        }),
+        ("IP in IP", tunnel_kind::IP, 0, ethernet(0x0800, &ipv4(4, &[], 0, &syn))),
+    ]
+}
+
+#[test]
+fn the_packet_inside_a_tunnel_is_the_flow() {
+    if skip() {
+        return;
+    }
+    // One table for all: the same connection in two networks is two connections.
+    let mut programs = Programs::load(aggregation::MEDIUM);
+    for (name, kind, vni, frame) in tunneled() {
+        programs.run(&frame, 1);
+        let record = programs.flows.next().unwrap_or_else(|| panic!("{name}: no record"));
+        let record = TunneledFlowRecord::read_from_bytes(&record)
+            .unwrap_or_else(|_| panic!("{name}: {:?}", FlowRecord::read_from_bytes(&record)));
+        let (flow, tunnel) = (record.flow, record.tunnel);
+        assert_eq!((flow.header.kind, flow.reason), (kind::TUNNELED_FLOW, flow_reason::NEW), "{name}");
+        let inner = (flow.tuple.protocol, flow.tuple.source_port, flow.tuple.destination_port);
+        assert_eq!(inner, (6, 40_000, 80), "{name}");
+        assert_eq!((flow.packets, flow.tcp_flags), (1, 2), "{name}");
+        assert_eq!((tunnel.kind, tunnel.vni), (kind, vni), "{name}");
+        assert_ne!(tunnel.tuple.protocol, 6, "{name}");
+    }
+    assert_eq!(programs.malformed(), 0);
+}
+
+#[test]
+fn a_cut_tunnel_is_told_as_far_as_it_can_be_read() {
+    if skip() {
+        return;
+    }
+    let mut programs = Programs::load(aggregation::NONE);
+    for (name, _, _, frame) in tunneled() {
+        for end in 34..frame.len() {
+            if programs.try_run(&frame[..end], 1).is_none() {
+                continue;
+            }
+            while let Some(record) = programs.flows.next() {
+                if let Ok(whole) = TunneledFlowRecord::read_from_bytes(&record) {
+                    let inner = whole.flow.tuple;
+                    assert!([80, 4789].contains(&inner.destination_port), "{name} cut at {end}");
+                } else {
+                    let outer = FlowRecord::read_from_bytes(&record).unwrap();
+                    assert_ne!(outer.tuple.protocol, 6, "{name} cut at {end}");
+                }
+            }
+        }
     }
 }
 

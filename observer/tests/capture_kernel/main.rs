@@ -7,3 +7,4 @@ mod flows;
 mod frames;
 mod links;
 mod support;
+mod tunnels;

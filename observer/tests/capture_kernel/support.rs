@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use observer::capture::{Capture, CaptureConfig};
-use observer_ebpf::{DropRecord, FactRecord, FlowRecord, kind};
+use observer_ebpf::{DropRecord, FactRecord, FlowRecord, TunneledFlowRecord, kind};
 use observer_lab::Namespaces;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use zerocopy::FromBytes as _;
@@ -167,7 +167,7 @@ impl Watch {
     }
 
     /// Reads, and sweeps, until `enough` is true; fails after 5 s.
-    pub(crate) fn until(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
+    pub(crate) fn until(&mut self, what: &str, mut enough: impl FnMut(&Self) -> bool) {
         let start = Instant::now();
         while !enough(self) {
             assert!(
@@ -193,6 +193,7 @@ impl Watch {
 fn keep(bytes: &[u8], flows: &mut Vec<FlowRecord>, drops: &mut Vec<DropRecord>, facts: &mut Vec<FactRecord>) {
     match bytes[0] {
         kind::FLOW => flows.push(FlowRecord::read_from_bytes(bytes).unwrap()),
+        kind::TUNNELED_FLOW => flows.push(TunneledFlowRecord::read_from_bytes(bytes).unwrap().flow),
         kind::DROP => drops.push(DropRecord::read_from_bytes(bytes).unwrap()),
         kind::FACT => facts.push(FactRecord::read_from_bytes(bytes).unwrap()),
         other => panic!("record of kind {other}"),

@@ -284,7 +284,7 @@ fn any_flow() -> impl Strategy<Value = Flow> {
         ),
         (any::<u8>(), 0..8u8, 0..3u8, 0..14u8, 0..5u8, 0..3u8, any::<bool>()),
         (0..40usize, "[a-zé]{0,200}", any::<bool>(), any::<bool>(), any::<bool>()),
-        (any::<u64>(), any::<u64>(), any::<i64>(), any::<u32>(), 0..32u16, ip()),
+        (any::<u64>(), any::<u64>(), any::<i64>(), any::<u16>(), 0..32u8, ip()),
     )
         .prop_map(|(a, b, c, d, e)| Flow {
             time_ns: a.0,

@@ -166,6 +166,35 @@ fn facts_join_a_drop_of_the_connection() {
 }
 
 #[test]
+fn a_packet_inside_a_tunnel_is_told_where_no_device_or_pod_tells_it() {
+    let (node, other) = ("192.168.0.1", "192.168.0.2");
+    for (line, from, to, want) in [
+        // The node's own tunnel: its device tells what is inside.
+        ("uplink out new tcp 10.0.1.1:4000>10.0.2.2:80", node, other, Some("carried")),
+        ("uplink in new tcp 10.0.2.2:80>10.0.1.1:4000", other, node, Some("carried")),
+        // Somebody else's.
+        ("uplink in new tcp 10.0.2.2:80>10.0.1.1:4000", other, "192.168.0.3", None),
+        ("pod out new tcp 10.0.1.1:4000>10.0.2.2:80", "10.0.1.8", "10.0.1.9", None),
+        ("pod in new tcp 10.0.1.1:4000>10.0.1.2:80", "10.0.1.8", "10.0.2.9", None),
+    ] {
+        let Event::Flow(mut flow) = event(line, 1, Family::Four) else { panic!("a flow") };
+        let end = |text: &str| (text.parse().unwrap(), 4789);
+        let ends = Some((end(from), end(to)));
+        flow.tunnel = Some(Arc::new(Tunnel { kind: TunnelKind::Vxlan, protocol: 17, ends, vni: 1 }));
+        let mut tracker = Tracker::default();
+        let mut out = Vec::new();
+        // Its addresses are also those of a connection of this network.
+        let table = entries(&["tcp 10.0.1.1:4000>10.0.2.2:80 10.0.9.9:80>10.0.1.1:4000"], Family::Four);
+        tracker.batch(&mut vec![Event::Flow(flow)], Some(&table), u64::MAX, &Lab, &mut out);
+        let carried = (tracker.counters().carried == 1).then_some("carried");
+        assert_eq!((carried, out.len()), (want, usize::from(want.is_none())), "{line}");
+        if let [Tracked::Flow(flow)] = &out[..] {
+            assert_eq!(flow.ends.frontend, None, "no translation of this network: {line}");
+        }
+    }
+}
+
+#[test]
 fn only_tcp_met_in_its_middle_is_partial() {
     for (line, partial) in [
         ("pod out flags+guess tcp 10.0.1.1:4000>10.0.1.2:80", true),

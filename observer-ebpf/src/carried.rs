@@ -1,0 +1,120 @@
+//! Packets inside tunnels: the flow programs count and tell the innermost packet, with the outermost headers beside it.
+
+use aya_ebpf::bindings::__sk_buff;
+use observer_ebpf::parse::tunnel::{self, ETH_FRAME, may_carry};
+use observer_ebpf::parse::{self, Bytes as _, Unparsed};
+use observer_ebpf::{FlowKey, FlowRecord, INSIDE_TUNNEL, Tunnel, TunneledFlowRecord, kind};
+
+use crate::flow::{Scratch, Skb};
+use crate::maps::{FLOWS, FirstFragments, TUNNELS};
+use crate::record::{Wake, write};
+use core::mem::MaybeUninit;
+use observer_ebpf::Counters;
+
+/// How many tunnels are followed: one inside the other.
+const DEPTH: u32 = 2;
+
+/// Goes on to the innermost packet. `network` is where the IP header of the packet parsed so far stands.
+#[inline(always)]
+pub(crate) fn unwrap(skb: *mut __sk_buff, scratch: &mut Scratch, network: u32) {
+    scratch.network = network;
+    scratch.seen.tunneled = false;
+    for _ in 0..DEPTH {
+        if !may_carry(&scratch.packet) || unwrap_once(skb, scratch) == 0 {
+            return;
+        }
+    }
+}
+
+pub(crate) const READ: u64 = 0;
+pub(crate) const NOT_IP: u64 = 1;
+const MALFORMED: u64 = 2;
+
+/// Reads the packet at `offset` into [`Scratch::inner`]: [`READ`], [`NOT_IP`] or malformed.
+///
+/// Not inlined: it takes half of the stack and most of the verifier's steps.
+#[inline(never)]
+pub(crate) fn read_ip(skb: *mut __sk_buff, scratch: &mut Scratch, ether_type: u16, offset: u32) -> u64 {
+    match parse::ip(&Skb(skb), &mut FirstFragments, ether_type, offset, &mut scratch.inner) {
+        Ok(()) => READ,
+        Err(Unparsed::NotIp) => NOT_IP,
+        Err(Unparsed::Malformed) => MALFORMED,
+    }
+}
+
+/// Not inlined: it is rarely needed.
+#[inline(never)]
+fn unwrap_once(skb: *mut __sk_buff, scratch: &mut Scratch) -> u64 {
+    let bytes = Skb(skb);
+    let Some(inside) = tunnel::inside(&bytes, scratch.network, &scratch.packet) else { return 0 };
+    let (mut ether_type, mut offset, mut macs) = (inside.ether_type, inside.offset, None);
+    if ether_type == ETH_FRAME {
+        let mut header = [0; 14];
+        if bytes.read(offset, &mut header).is_none() {
+            return 0;
+        }
+        ether_type = u16::from_be_bytes([header[12], header[13]]);
+        macs = Some(header);
+        let Some(found) = parse::ethernet(&bytes, ether_type, offset + 14, &mut scratch.seen.vlan_tci) else {
+            return 0;
+        };
+        (ether_type, offset) = found;
+    }
+    // What is no packet after all leaves the outer one as it is.
+    if read_ip(skb, scratch, ether_type, offset) != READ {
+        return 0;
+    }
+    if !scratch.seen.tunneled {
+        scratch.tunnel = Tunnel {
+            tuple: scratch.packet.tuple,
+            vni: inside.vni,
+            kind: inside.kind,
+            from_remote: 0,
+            pad: [0; 2],
+        };
+    }
+    scratch.packet = scratch.inner;
+    scratch.network = offset;
+    scratch.seen.tunneled = true;
+    scratch.seen.ethernet = macs.is_some();
+    if let Some(header) = macs {
+        scratch.head.destination_mac.copy_from_slice(&header[..6]);
+        scratch.head.source_mac.copy_from_slice(&header[6..12]);
+    }
+    1
+}
+
+/// Marks the key of a packet inside `tunnel`, and the tunnel by who sent the packet.
+#[inline(always)]
+pub(crate) fn mark(key: &mut FlowKey, tunnel: &mut Tunnel, from_local: bool) {
+    tunnel.from_remote = u8::from(!from_local);
+    key.ifindex |= INSIDE_TUNNEL;
+    key.vni = [(tunnel.vni >> 16) as u8, (tunnel.vni >> 8) as u8, tunnel.vni as u8];
+}
+
+/// Remembers what is around a new connection.
+#[inline(always)]
+pub(crate) fn remember(key: &FlowKey, tunnel: &Tunnel) {
+    // A full table loses the oldest: the sweep then tells a tunnel of which it knows nothing more.
+    let _ = TUNNELS.insert(key, tunnel, 0);
+}
+
+/// Writes a flow record, with its tunnel where there is one.
+#[inline(always)]
+pub(crate) fn write_flow(
+    counters: *mut Counters,
+    tunnel: Option<&Tunnel>,
+    fill: impl FnOnce(&mut MaybeUninit<FlowRecord>),
+) {
+    let Some(tunnel) = tunnel else { return write(&FLOWS, Wake::First, counters, fill) };
+    write(&FLOWS, Wake::First, counters, |record: &mut MaybeUninit<TunneledFlowRecord>| {
+        let record = record.as_mut_ptr();
+        // SAFETY: the record's memory is that of the ring; each field is written before it is submitted.
+        unsafe {
+            fill(&mut *(&raw mut (*record).flow).cast());
+            (*record).flow.header.kind = kind::TUNNELED_FLOW;
+            (*record).flow.header.size = size_of::<TunneledFlowRecord>() as u16;
+            (&raw mut (*record).tunnel).write(*tunnel);
+        }
+    });
+}

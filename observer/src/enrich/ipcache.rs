@@ -89,6 +89,11 @@ impl IpCache {
         self.tables.load().service(ip.to_canonical(), port, protocol).cloned()
     }
 
+    /// The service whose translated address and port this is.
+    pub fn frontend(&self, ip: IpAddr, port: u16, protocol: u8) -> Option<Arc<Service>> {
+        self.tables.load().frontend(ip.to_canonical(), port, protocol).cloned()
+    }
+
     /// The endpoints that are no pods.
     pub fn reserved(&self) -> &Reserved {
         &self.reserved

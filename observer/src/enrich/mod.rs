@@ -73,9 +73,9 @@ impl Enricher {
             Some(ip) => self.cache.lookup(ip, packet.time_ns),
             None => Arc::clone(&self.cache.reserved().unknown),
         };
-        let service = |(ip, port): (Option<IpAddr>, u16), frontend: Option<(IpAddr, u16)>| {
-            let (ip, port) = frontend.or(ip.map(|ip| (ip, port)))?;
-            self.cache.service(ip, port, packet.protocol)
+        let service = |(ip, port): (Option<IpAddr>, u16), frontend: Option<(IpAddr, u16)>| match frontend {
+            Some((ip, port)) => self.cache.frontend(ip, port, packet.protocol),
+            None => self.cache.service(ip?, port, packet.protocol),
         };
         let (at_source, at_destination) =
             if packet.is_reply { (packet.frontend, None) } else { (None, packet.frontend) };

@@ -134,6 +134,8 @@ pub struct Surroundings {
     pub kube_apiservers: Vec<IpAddr>,
     /// All services.
     pub services: Vec<ServiceEntry>,
+    /// What listens on the node itself: named like a service, but never what stands behind a translated address.
+    pub listeners: Vec<ServiceEntry>,
     /// All CIDR groups.
     pub cidr_groups: Vec<CidrGroup>,
 }

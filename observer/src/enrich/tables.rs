@@ -15,10 +15,18 @@ const SCTP: u8 = 132;
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     nodes: HashMap<IpAddr, Arc<Endpoint>>,
-    services: HashMap<(IpAddr, u16, u8), Arc<Service>>,
+    services: HashMap<(IpAddr, u16, u8), Named>,
     cidrs: JointPrefixMap<IpNet, Arc<Endpoint>>,
     /// This node's addresses.
     pub(super) own: Vec<IpAddr>,
+}
+
+/// Who stands behind an address with a port.
+#[derive(Debug)]
+struct Named {
+    service: Arc<Service>,
+    /// Listens on the node itself, not a service that others declared.
+    listens: bool,
 }
 
 impl Tables {
@@ -44,11 +52,14 @@ impl Tables {
         tables.own.sort_unstable();
         tables.own.dedup();
 
-        for entry in all.clone().flat_map(|from| &from.services) {
+        // What was declared is right about an address that also something on the node listens on, such as a proxy.
+        let listeners = all.clone().flat_map(|from| &from.listeners).map(|entry| (entry, true));
+        let services = all.clone().flat_map(|from| &from.services).map(|entry| (entry, false));
+        for (entry, listens) in listeners.chain(services) {
             let service = Arc::new(Service { namespace: entry.namespace.clone(), name: entry.name.clone() });
             for (ip, port) in entry.addresses.iter().flat_map(|ip| entry.ports.iter().map(move |p| (ip, p))) {
                 let key = (ip.to_canonical(), port.port, port.protocol);
-                tables.services.insert(key, Arc::clone(&service));
+                tables.services.insert(key, Named { service: Arc::clone(&service), listens });
             }
         }
 
@@ -71,6 +82,15 @@ impl Tables {
 
     /// Protocol 0 is an unknown one: TCP is tried before UDP, as Hubble does.
     pub(super) fn service(&self, ip: IpAddr, port: u16, protocol: u8) -> Option<&Arc<Service>> {
+        self.named(ip, port, protocol).map(|named| &named.service)
+    }
+
+    /// The same for an address that was translated: what listens on it here got nothing.
+    pub(super) fn frontend(&self, ip: IpAddr, port: u16, protocol: u8) -> Option<&Arc<Service>> {
+        self.named(ip, port, protocol).filter(|named| !named.listens).map(|named| &named.service)
+    }
+
+    fn named(&self, ip: IpAddr, port: u16, protocol: u8) -> Option<&Named> {
         match protocol {
             0 => [TCP, UDP, SCTP].iter().find_map(|&protocol| self.services.get(&(ip, port, protocol))),
             _ => self.services.get(&(ip, port, protocol)),

@@ -34,7 +34,7 @@ pub(super) fn check(file: &File, own_node: &str) -> Checked<Snapshot> {
     let cidr_groups = cidr_groups(file)?;
     Ok(Snapshot {
         pods,
-        surroundings: Surroundings { nodes, kube_apiservers: Vec::new(), services, cidr_groups },
+        surroundings: Surroundings { nodes, services, cidr_groups, ..Surroundings::default() },
     })
 }
 

@@ -209,6 +209,7 @@ fn surroundings() -> Surroundings {
             name: "office".into(),
             cidrs: vec!["10.1.0.0/16".parse().unwrap(), "10.1.2.0/24".parse().unwrap()],
         }],
+        ..Surroundings::default()
     }
 }
 
@@ -276,6 +277,27 @@ fn services_are_found_by_address_port_and_protocol() {
     assert!(ends.destination_service.is_none());
     let bare = enricher.ends(&Packet { source: (None, 0), ..call });
     assert_eq!(bare.source.identity, UNKNOWN);
+}
+
+#[test]
+fn what_listens_on_the_node_has_a_name_but_stands_for_nobody_else() {
+    let cache = IpCache::new("n1");
+    let entry = |name: &str, port| ServiceEntry {
+        name: name.into(),
+        addresses: vec![ip("192.168.0.1")],
+        ports: vec![ServicePort { name: String::new(), port, protocol: 6, target: TargetPort::Number(port) }],
+        ..ServiceEntry::default()
+    };
+    let listeners = vec![entry("sshd.service", 22), entry("proxy.service", 80)];
+    cache.set_surroundings(Rank::Local, Surroundings { listeners, ..Surroundings::default() });
+    let services = vec![entry("web", 80)];
+    cache.set_surroundings(Rank::Inventory, Surroundings { services, ..Surroundings::default() });
+    let name = |port| cache.service(ip("192.168.0.1"), port, 6).map(|service| service.name.clone());
+    assert_eq!((name(22).as_deref(), name(80).as_deref()), (Some("sshd.service"), Some("web")));
+    // A packet that was sent on to somebody else never reached what listens here.
+    let frontend = |port| cache.frontend(ip("192.168.0.1"), port, 6).map(|service| service.name.clone());
+    assert_eq!((frontend(22), frontend(80).as_deref()), (None, Some("web")));
+    assert_eq!(cache.service_ports().len(), 2);
 }
 
 #[test]

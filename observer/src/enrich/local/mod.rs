@@ -5,10 +5,13 @@
 //! `container/3f2a9c01d4e5`, `systemd/nginx.service`, `process/sleep`; its one label says the same in full and makes its
 //! identity: `netns:name=blue`, `container:id=<64 digits>`, `systemd:unit=nginx.service`, `process:command=sleep`.
 //!
+//! What listens on the node itself is named alike, as a service at the node's addresses: `systemd/sshd.service`.
+//!
 //! Addresses come by netlink with the namespace's id as this namespace sees it, so nothing enters another namespace. One
 //! without an id has no link to here and is left out.
 
 mod cgroup;
+mod listeners;
 mod netlink;
 mod scan;
 
@@ -16,6 +19,7 @@ use super::{
     ipcache::IpCache,
     source::{Node, Rank, Snapshot, Source, SourceError, Stop, Surroundings, Window, now_ns},
 };
+use listeners::Listeners;
 use netlink::{Events, Netlink};
 use rustix::fd::AsFd as _;
 use std::{
@@ -37,6 +41,9 @@ pub enum LocalError {
     /// No netlink.
     #[error("route netlink: {0}")]
     Netlink(#[source] io::Error),
+    /// The kernel does not tell what listens.
+    #[error("sock_diag netlink: {0}; has this kernel CONFIG_INET_DIAG?")]
+    Listeners(#[source] io::Error),
     /// No /proc.
     #[error("{path}: {source}; is /proc mounted?")]
     Proc {
@@ -52,6 +59,7 @@ pub enum LocalError {
 pub struct LocalNamespaces {
     netlink: Netlink,
     events: Events,
+    listeners: Listeners,
     last_look: i64,
     /// Troubles that were told, so that each is told once.
     told: BTreeSet<String>,
@@ -62,7 +70,8 @@ impl LocalNamespaces {
     pub fn open() -> Result<Self, LocalError> {
         let netlink = Netlink::open().map_err(LocalError::Netlink)?;
         let events = Events::open().map_err(LocalError::Netlink)?;
-        Ok(Self { netlink, events, last_look: i64::MIN, told: BTreeSet::new() })
+        let listeners = Listeners::open().map_err(LocalError::Listeners)?;
+        Ok(Self { netlink, events, listeners, last_look: i64::MIN, told: BTreeSet::new() })
     }
 
     fn look(&mut self, cache: &IpCache) -> Result<(), LocalError> {
@@ -70,13 +79,17 @@ impl LocalNamespaces {
         let own = self.netlink.addresses(None).map_err(LocalError::Netlink)?;
         let outside = crate::capture::namespaces_outside().map_err(LocalError::Netlink)?;
         let found = scan::scan(&mut self.netlink, &outside)?;
-        for trouble in found.troubles {
+        // Namespaces have names without it.
+        let (listeners, troubles) = self.listeners.services(&own).unwrap_or_else(|error| {
+            (Vec::new(), vec![format!("what listens on the node has no name: {error}")])
+        });
+        for trouble in found.troubles.into_iter().chain(troubles) {
             if self.told.len() < scan::MAX_NAMESPACES && self.told.insert(trouble.clone()) {
-                tracing::warn!("names of local network namespaces: {trouble}");
+                tracing::warn!("local names: {trouble}");
             }
         }
         let node = Node { name: cache.node().to_owned(), addresses: own, ..Node::default() };
-        let surroundings = Surroundings { nodes: vec![node], ..Surroundings::default() };
+        let surroundings = Surroundings { nodes: vec![node], listeners, ..Surroundings::default() };
         let window = Window { since: self.last_look.min(at), at };
         cache.replace(Rank::Local, Snapshot { pods: found.pods, surroundings }, window);
         self.last_look = at;

@@ -1,7 +1,8 @@
 //! Route netlink: ids of network namespaces, addresses in them, and word of changes.
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -31,11 +32,17 @@ pub(super) struct Netlink {
 
 impl Netlink {
     pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        let netlink = Self::connected(NETLINK_ROUTE)?;
+        // Without it (Linux < 4.20) a dump would ignore the namespace id and answer for this namespace.
+        netlink.socket.set_netlink_get_strict_chk(true)?;
+        Ok(netlink)
+    }
+
+    /// For questions of another protocol.
+    pub(super) fn connected(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        // Without it (Linux < 4.20) a dump would ignore the namespace id and answer for this namespace.
-        socket.set_netlink_get_strict_chk(true)?;
         Ok(Self { socket, sequence: 0 })
     }
 
@@ -73,17 +80,17 @@ impl Netlink {
         Ok(ips)
     }
 
-    fn ask(
+    pub(super) fn ask<M: NetlinkSerializable + NetlinkDeserializable>(
         &mut self,
-        question: RouteNetlinkMessage,
+        question: M,
         flags: u16,
-        mut on_answer: impl FnMut(RouteNetlinkMessage),
+        mut on_answer: impl FnMut(M),
     ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(question));
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(question));
         message.finalize();
         let mut buffer = vec![0; message.buffer_len()];
         message.serialize(&mut buffer);
@@ -92,8 +99,7 @@ impl Netlink {
             let (data, _) = self.socket.recv_from_full()?;
             let mut rest = &data[..];
             while rest.len() >= size_of::<u32>() {
-                let answer =
-                    NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+                let answer = NetlinkMessage::<M>::deserialize(rest).map_err(io::Error::other)?;
                 // Padded to 4 bytes, but for the last one.
                 let length = (answer.header.length as usize).next_multiple_of(4).clamp(4, rest.len());
                 rest = &rest[length..];

@@ -81,10 +81,8 @@ pub(super) fn scan(netlink: &mut Netlink, outside: &HashSet<i32>) -> Result<Foun
                 continue;
             }
         };
-        let cgroup = namespace.pid.and_then(|pid| read(pid, "cgroup"));
-        let command = namespace.pid.and_then(|pid| read(pid, "comm"));
-        let owner = cgroup.as_deref().and_then(cgroup::owner);
-        let Some((kind, name, label)) =
+        let (owner, command) = namespace.pid.map_or((None, None), whose);
+        let Some(Described { kind, name, label }) =
             describe(namespace.name.as_deref(), owner.as_ref(), command.as_deref())
         else {
             continue;
@@ -139,14 +137,30 @@ fn meet(
     }
 }
 
-/// Namespace, name and label of the endpoint; `None` where nothing is known.
-fn describe(
-    name: Option<&str>,
-    owner: Option<&Owner>,
-    command: Option<&str>,
-) -> Option<(&'static str, String, String)> {
+/// What a user knows something by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Described {
+    /// Stands for a namespace.
+    pub(super) kind: &'static str,
+    pub(super) name: String,
+    label: String,
+}
+
+/// By what a process runs as; `None` if it is gone.
+pub(super) fn describe_process(pid: u32) -> Option<Described> {
+    let (owner, command) = whose(pid);
+    describe(None, owner.as_ref(), command.as_deref())
+}
+
+/// The owner of a process's cgroup, and its command.
+fn whose(pid: u32) -> (Option<Owner>, Option<String>) {
+    (read(pid, "cgroup").as_deref().and_then(cgroup::owner), read(pid, "comm"))
+}
+
+/// `None` where nothing is known.
+fn describe(name: Option<&str>, owner: Option<&Owner>, command: Option<&str>) -> Option<Described> {
     let known_name = name.filter(|name| !name.starts_with(MACHINE_NAMED));
-    Some(match (known_name, owner, command, name) {
+    let (kind, name, label) = match (known_name, owner, command, name) {
         (Some(name), ..) | (None, None, None, Some(name)) => {
             ("netns", name.to_owned(), format!("netns:name={name}"))
         }
@@ -157,10 +171,12 @@ fn describe(
         (_, Some(Owner::Unit(unit)), ..) => ("systemd", unit.clone(), format!("systemd:unit={unit}")),
         (_, None, Some(command), _) => ("process", command.to_owned(), format!("process:command={command}")),
         (None, None, None, None) => return None,
-    })
+    };
+    Some(Described { kind, name, label })
 }
 
-fn processes() -> Result<Vec<u32>, LocalError> {
+/// All processes, sorted.
+pub(super) fn processes() -> Result<Vec<u32>, LocalError> {
     let folder =
         fs::read_dir("/proc").map_err(|source| LocalError::Proc { path: "/proc".to_owned(), source })?;
     let pid = |name: &OsStr| name.to_str()?.parse().ok();
@@ -206,7 +222,7 @@ mod tests {
         ];
         for ((name, owner, command), expected) in table {
             let got = describe(name, owner, command);
-            let got = got.as_ref().map(|(kind, name, label)| (*kind, name.as_str(), label.as_str()));
+            let got = got.as_ref().map(|got| (got.kind, got.name.as_str(), got.label.as_str()));
             assert_eq!(got, expected, "{name:?} {owner:?} {command:?}");
         }
     }

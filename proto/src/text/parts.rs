@@ -162,6 +162,20 @@ pub(super) fn l7_type(l7: &Layer7, out: &mut impl Write) -> Result {
     }
 }
 
+/// What an end is that has an address and no name: `host`, `world` and the like. None where addresses were asked for.
+pub(super) fn kind_of_address(options: Options, flow: &Flow, end: End) -> Option<&'static str> {
+    let endpoint = end.endpoint(flow)?;
+    let has_name = !endpoint.pod_name.is_empty() || !end.dns_names(flow).is_empty();
+    let has_name = has_name || end.service(flow).is_some_and(|service| !service.name.is_empty());
+    let is_shown = flow.ip.is_some() && options.translate && !has_name && endpoint.identity != 0;
+    names::reserved_identity_name(endpoint.identity).filter(|_| is_shown)
+}
+
+/// A word in the colour of an identity.
+pub(super) fn kind_alone(options: Options, word: &str, out: &mut impl Write) -> Result {
+    colored(options, MAGENTA, out, |out| out.write_str(word))
+}
+
 /// What kind of event it was.
 pub(super) fn event_type(flow: &Flow, out: &mut impl Write) -> Result {
     if let Some(l7) = &flow.l7 {

@@ -131,6 +131,11 @@ impl<W: Write> Line<'_, W> {
         self.width.is_some()
     }
 
+    /// Whether so many cells fit into an end.
+    fn has_room(&self, cells: usize) -> bool {
+        !self.is_bounded() || cells <= self.columns.end
+    }
+
     /// Writes clean text.
     fn text(&mut self, text: &str) -> Result {
         self.at += width(text);
@@ -196,14 +201,19 @@ impl<W: Write> Line<'_, W> {
         self.column(self.columns.node, GAP)
     }
 
-    /// The name or address with its port, without the blanks behind it.
+    /// The name or address with its port, without the blanks behind it; before an address, if there is room, what it is.
     fn end(&mut self, flow: &Flow, end: End) -> Result {
         let Some((name, port)) = parts::name(self.options, flow, end) else { return Ok(()) };
         let port = if self.columns.client_port || !words::is_client(flow, end) { port } else { 0 };
         let mut name = text(|out| clean(&name, out));
         let plain = Options { colors: false, ..self.options };
         let whole = |name: &str| width(&text(|out| parts::named(plain, name, port, out)));
-        if self.is_bounded() {
+        let kind = parts::kind_of_address(self.options, flow, end);
+        if let Some(kind) = kind.filter(|kind| self.has_room(kind.len() + 1 + whole(&name))) {
+            parts::kind_alone(self.options, kind, self.out)?;
+            self.at += kind.len();
+            self.text(" ")?;
+        } else if self.is_bounded() {
             let beside = whole(&name) - width(&name);
             name = shorten(&name, self.columns.end.saturating_sub(beside));
         }

@@ -12,8 +12,9 @@ Every option but --config is also a key of the configuration file, which is
 /etc/observer/observer.toml where none is named. A flag wins over the
 environment, and the environment over the file.
 
-It needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN. Read its flows with
-`observe -f`, its own state with `observe status --capture`.";
+It needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; for local names also
+CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH. Read its flows with `observe -f`, its
+own state with `observe status --capture`.";
 
 /// The command line of the daemon. Each option can also be set by the environment variable named in its help, and by
 /// the key of the same name in the configuration file.
@@ -58,7 +59,7 @@ pub struct Settings {
     /// Inventory of nodes, pods and services (YAML), read again when it changes.
     #[arg(long, env = "OBSERVER_INVENTORY", hide_env_values = true, value_name = "FILE")]
     inventory: Option<PathBuf>,
-    /// Name local network namespaces by their name, container, unit or command [default: true].
+    /// Name local network namespaces, and what listens on the node, by container, unit or command [default: true].
     #[arg(long, env = "OBSERVER_LOCAL_NAMESPACES", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
     local_namespaces: Option<bool>,
     /// Watch these interfaces too; `*` stands for any run of characters. Repeatable.

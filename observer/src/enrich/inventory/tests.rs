@@ -1,5 +1,5 @@
 use super::*;
-use crate::enrich::source::{CidrGroup, Pod, TargetPort};
+use crate::enrich::source::{CidrGroup, Pod, Surroundings, TargetPort};
 use std::time::Instant;
 
 const FULL: &str = "
@@ -32,6 +32,17 @@ cidr_groups:
 
 fn read(text: &str) -> Result<Snapshot, String> {
     parse(Path::new("inventory.yaml"), text, "n1").map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_documentation_s_example_is_read() {
+    let text = include_str!("../../../../docs/inventory.md");
+    let (_, example) = text.split_once("```yaml\n").unwrap();
+    let got = read(example.split_once("```").unwrap().0).unwrap();
+    let Surroundings { nodes, services, cidr_groups, .. } = &got.surroundings;
+    assert_eq!((got.pods.len(), nodes.len(), services.len(), cidr_groups.len()), (3, 1, 1, 1));
+    assert_eq!(got.pods[0].workloads[0].kind, "Deployment");
+    assert!(got.pods[1].local && got.pods[1].host_network && got.pods[2].finished);
 }
 
 #[test]

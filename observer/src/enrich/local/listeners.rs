@@ -138,7 +138,8 @@ impl Listeners {
                 Ok(files) => files,
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     self.refused.get_or_insert(format!(
-                        "{path}: {error}; what listens on the node has no name without CAP_SYS_PTRACE"
+                        "{path}: {error}; local namespaces and what listens on the node have no names without \
+                         CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
                     ));
                     continue;
                 }

@@ -210,6 +210,42 @@ fn what_runs_here_is_named_by_container_unit_or_command() {
 }
 
 #[test]
+fn what_listens_is_named_as_it_is_now() {
+    let test = "what_listens_is_named_as_it_is_now";
+    if !can_run(test) {
+        return;
+    }
+    let Some(cgroups) = Cgroups::make(test, &unique_prefix("plain-listener")) else { return };
+    let lab = empty_node("plain-listener");
+    let client = Idle::in_namespace("exec tail -f /dev/null", "tail");
+    cgroups.put(client.pid(), "client");
+    client.link(&lab, 1);
+    let node = addresses(1, 1)[0];
+    let server = SocketAddr::new(node, 7001);
+    let listen = |cgroup: &str| inside(&lab.node_netns("n1"), || Idle::listening(server, &cgroups, cgroup));
+
+    let first = listen("system.slice/first.service");
+    let mut command = lab.command_in("n1", OBSERVER);
+    command.args(["--node-name", "plain"]);
+    let daemon = Daemon::spawn(command, tempfile::tempdir().unwrap());
+    let told_as = |name: &str| {
+        daemon.flows_until(|flows| {
+            // A new connection, for the name as it is by now.
+            inside(&client.netns(), || TcpStream::connect(server).unwrap());
+            let wanted = end(node, name);
+            let is_told = flows.iter().any(|flow| told_with_services(flow).1 == wanted);
+            (!is_told).then(|| format!("{wanted} of {} flows", flows.len()))
+        });
+    };
+    told_as("systemd/first.service");
+    cgroups.put(first.pid(), "system.slice/moved.service");
+    told_as("systemd/moved.service");
+    drop(first);
+    let _second = listen("user.slice/session-1.scope");
+    told_as("process/tail");
+}
+
+#[test]
 fn a_namespace_is_named_by_who_is_in_it_now() {
     let test = "a_namespace_is_named_by_who_is_in_it_now";
     if !can_run(test) {

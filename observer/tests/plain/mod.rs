@@ -1,11 +1,14 @@
 //! Processes as container runtimes, systemd and users start them: in cgroups, and in network namespaces without a name.
 
 use observer_lab::Lab;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    net::{self, AddressFamily, SocketType},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use std::{
     fs::{self, File},
     io,
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -76,6 +79,19 @@ impl Idle {
         let mut tail = Command::new("tail");
         tail.args(["-f", "/dev/null"]).stdin(Stdio::from(socket.into())).stdout(Stdio::null());
         Self(tail.spawn().unwrap()).running("tail")
+    }
+
+    /// A process that holds a TCP socket in this cgroup, and listens only then.
+    pub(crate) fn listening(address: SocketAddr, cgroups: &Cgroups, cgroup: &str) -> Self {
+        let domain = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = net::socket(domain, SocketType::STREAM, None).unwrap();
+        net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+        net::bind(&socket, &address).unwrap();
+        let holder = Self::holding(socket.try_clone().unwrap());
+        cgroups.put(holder.pid(), cgroup);
+        // Nobody accepts: connections wait here.
+        net::listen(&socket, 1024).unwrap();
+        holder
     }
 
     /// A shell's script in a network namespace without a name; it must end as the command `name`.

@@ -1,7 +1,8 @@
 //! What listens on the node itself, and whose it is: by container, systemd unit or command.
 //!
 //! The kernel tells the listening sockets (`sock_diag`), /proc the process that holds each. That search is done when a
-//! socket is new, and now and then, as a socket may be handed on.
+//! socket is new or its process gone, and now and then, as a socket may be handed on. What the process is called is read
+//! at each look.
 
 use super::{
     LocalError,
@@ -44,8 +45,8 @@ struct Listener {
 #[derive(Debug)]
 pub(super) struct Listeners {
     netlink: Netlink,
-    /// By inode; `None`: the kernel's own, or nobody's that /proc shows.
-    owners: HashMap<u32, Option<Described>>,
+    /// Processes by a socket's inode; `None`: the kernel's own, or nobody's that /proc shows.
+    owners: HashMap<u32, Option<u32>>,
     searched: Option<Instant>,
     /// Why some have none, for a daemon that lacks rights.
     refused: Option<String>,
@@ -65,12 +66,20 @@ impl Listeners {
     ) -> Result<(Vec<ServiceEntry>, Vec<String>), LocalError> {
         let listeners = self.listening().map_err(LocalError::Listeners)?;
         let is_believed = self.searched.is_some_and(|at| at.elapsed() < BELIEVED);
-        if !is_believed || listeners.iter().any(|listener| !self.owners.contains_key(&listener.inode)) {
+        let mut names = self.names();
+        let is_known = |listener: &Listener| match self.owners.get(&listener.inode) {
+            Some(Some(pid)) => names.contains_key(pid),
+            Some(None) => true,
+            None => false,
+        };
+        if !is_believed || !listeners.iter().all(is_known) {
             self.search(&listeners)?;
+            names = self.names();
         }
         let mut services: Vec<(u8, ServiceEntry)> = Vec::new();
         for listener in &listeners {
-            let Some(Some(owner)) = self.owners.get(&listener.inode) else { continue };
+            let pid = self.owners.get(&listener.inode).copied().flatten();
+            let Some(owner) = pid.and_then(|pid| names.get(&pid)) else { continue };
             let port = ServicePort {
                 name: String::new(),
                 port: listener.port,
@@ -124,6 +133,12 @@ impl Listeners {
         Ok(found)
     }
 
+    /// What the processes are called now, by their ids; none for one that is gone.
+    fn names(&self) -> HashMap<u32, Described> {
+        let pids: BTreeSet<u32> = self.owners.values().flatten().copied().collect();
+        pids.into_iter().filter_map(|pid| Some((pid, scan::describe_process(pid)?))).collect()
+    }
+
     /// Finds the process behind each socket.
     fn search(&mut self, listeners: &BTreeSet<Listener>) -> Result<(), LocalError> {
         self.owners = listeners.iter().map(|listener| (listener.inode, None)).collect();
@@ -153,8 +168,8 @@ impl Listeners {
                     continue;
                 };
                 if let Some(owner @ None) = self.owners.get_mut(&inode) {
-                    *owner = scan::describe_process(pid);
-                    missing -= usize::from(owner.is_some());
+                    *owner = Some(pid);
+                    missing -= 1;
                 }
             }
             if missing == 0 {

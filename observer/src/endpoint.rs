@@ -2,7 +2,13 @@
 
 use observer_proto::flow as wire;
 use prost::Message as _;
-use std::sync::{Arc, OnceLock};
+use std::{
+    num::NonZeroU64,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// One version of one endpoint: when a pod's labels change it gets a new `Endpoint`, and flows keep the one they had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +37,19 @@ impl Endpoint {
     /// The `flow.Endpoint` message of the fields as they are at the first call: half of every flow's bytes are its two
     /// endpoints. Few of a cluster's pods are ever seen by one node, so it is made when first needed.
     pub fn encoded(&self) -> &[u8] {
-        self.encoded.0.get_or_init(|| self.message().encode_to_vec().into())
+        self.encoded.protobuf.get_or_init(|| self.message().encode_to_vec().into())
+    }
+
+    /// As [`Endpoint::encoded`], in Hubble's JSON.
+    pub fn json(&self) -> &[u8] {
+        // An endpoint holds text and numbers only, which all have a JSON form.
+        let json = || observer_proto::json::line(&self.message()).unwrap_or_else(|_| "{}".into());
+        self.encoded.json.get_or_init(|| json().into_bytes().into())
+    }
+
+    /// A number of this version of this endpoint; no other has it in the life of the process.
+    pub fn serial(&self) -> NonZeroU64 {
+        self.encoded.serial
     }
 
     fn message(&self) -> wire::Endpoint {
@@ -51,10 +69,22 @@ impl Endpoint {
     }
 }
 
-/// The encoded form of an endpoint, once made. It follows from the endpoint, so it makes no two of them differ, and a
-/// copy, whose fields may be changed, starts without it.
-#[derive(Debug, Default)]
-pub struct Encoded(OnceLock<Box<[u8]>>);
+/// The encoded forms of an endpoint, once made, and its serial number. They make no two endpoints differ, and a copy,
+/// whose fields may be changed, starts without them.
+#[derive(Debug)]
+pub struct Encoded {
+    serial: NonZeroU64,
+    protobuf: OnceLock<Box<[u8]>>,
+    json: OnceLock<Box<[u8]>>,
+}
+
+impl Default for Encoded {
+    fn default() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let serial = NonZeroU64::MIN.saturating_add(LAST.fetch_add(1, Ordering::Relaxed));
+        Self { serial, protobuf: OnceLock::new(), json: OnceLock::new() }
+    }
+}
 
 impl Clone for Encoded {
     fn clone(&self) -> Self {
@@ -98,7 +128,12 @@ mod tests {
         assert_eq!(first.encoded(), first.message().encode_to_vec());
         let second = Endpoint { pod_name: "web-1".into(), ..first.clone() };
         assert_eq!(second.encoded(), second.message().encode_to_vec());
+        assert_eq!(
+            (first.json(), second.json()),
+            (&br#"{"pod_name":"web-0"}"#[..], &br#"{"pod_name":"web-1"}"#[..])
+        );
         assert_ne!(first, second);
+        assert_ne!(first.serial(), second.serial());
         assert_eq!(first, Endpoint { pod_name: "web-0".into(), ..Endpoint::default() });
     }
 }

@@ -137,7 +137,7 @@ fn check(request: GetFlowsRequest, context: &Shared) -> Result<(Query, Option<Ma
         follow: request.follow,
         since: request.since.map(|time| nanoseconds("since", time)).transpose()?,
         until: request.until.map(|time| nanoseconds("until", time)).transpose()?,
-        filter,
+        filter: filter.matcher(),
         node: Arc::clone(&context.node),
     };
     Ok((query, mask))

@@ -5,7 +5,7 @@ use crate::{
     flow::Flow,
     store::{Cursor, Rewind, Step, Store},
 };
-use observer_proto::filter::Filters;
+use observer_proto::filter::Matcher;
 use std::{ops::ControlFlow, sync::Arc};
 
 /// A checked request; times are Unix times in nanoseconds.
@@ -22,18 +22,18 @@ pub struct Query {
     /// Nothing newer.
     pub until: Option<i64>,
     /// What passes.
-    pub filter: Filters,
+    pub filter: Matcher,
     /// The node, for the filter.
     pub node: Arc<NodeView>,
 }
 
 impl Query {
-    fn passes(&self, sequence: u64, flow: &Flow) -> bool {
+    fn passes(&mut self, sequence: u64, flow: &Flow) -> bool {
         self.filter.matches(&View { sequence, flow, node: &self.node })
     }
 
     /// `since` decides over `number`, as in Hubble.
-    fn rewind(&self, store: &Store) -> Rewind {
+    fn rewind(&mut self, store: &Store) -> Rewind {
         if self.follow && self.number == 0 && self.since.is_none() {
             let end = store.seen();
             return Rewind { start: end, end };
@@ -87,7 +87,7 @@ pub enum Item {
 
 impl Reader {
     /// Finds the start.
-    pub fn new(query: Query, store: &Arc<Store>) -> Self {
+    pub fn new(mut query: Query, store: &Arc<Store>) -> Self {
         let Rewind { start, end } = query.rewind(store);
         Self {
             cursor: Cursor::new(Arc::clone(store), start),

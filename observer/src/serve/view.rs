@@ -6,7 +6,7 @@ use crate::{
     flow::{Flow, Notes},
 };
 use observer_proto::filter::{EndpointView, FlowView, L4, Side};
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, num::NonZeroU64};
 
 /// A stored flow with what it takes from its place in the store and from the node.
 #[derive(Clone, Copy, Debug)]
@@ -144,6 +144,10 @@ impl FlowView for View<'_> {
 }
 
 impl EndpointView for Endpoint {
+    fn serial(&self) -> Option<NonZeroU64> {
+        Some(Endpoint::serial(self))
+    }
+
     fn identity(&self) -> u32 {
         self.identity
     }

@@ -2,15 +2,16 @@
 
 use super::{
     address::Addresses,
+    endpoint::{EndpointTest, EndpointTests, Memo},
     flag_values::tcp_flag_bits,
     go,
     http::{Http, Status, check_event_types},
     labels::Selector,
-    names::{NamespacedName, workload_matches},
+    names::NamespacedName,
     patterns,
-    view::{EndpointView as _, FlowView, L4, L7, Side},
+    view::{FlowView, L4, L7, Side},
 };
-use crate::flow::{EventTypeFilter, FlowFilter, NetworkInterface, Verdict, Workload};
+use crate::flow::{EventTypeFilter, FlowFilter, NetworkInterface, Verdict};
 use prost::Message as _;
 use regex::Regex;
 
@@ -50,21 +51,24 @@ impl InvalidFilter {
 pub struct Filters {
     whitelist: Vec<Filter>,
     blacklist: Vec<Filter>,
+    endpoint_tests: EndpointTests,
 }
 
 impl Filters {
     /// Checks and compiles both lists.
     pub fn compile(whitelist: &[FlowFilter], blacklist: &[FlowFilter]) -> Result<Self, InvalidFilter> {
-        let list = |name: &str, filters: &[FlowFilter]| {
+        let mut endpoint_tests = EndpointTests::default();
+        let mut list = |name: &str, filters: &[FlowFilter]| {
             if filters.len() > LIMIT_FILTERS {
                 return Err(InvalidFilter::limit(format!(
                     "{name}: {} filters are more than the limit of {LIMIT_FILTERS}",
                     filters.len()
                 )));
             }
-            filters.iter().map(|f| Filter::compile(name, f)).collect()
+            filters.iter().map(|f| Filter::compile(name, f, &mut endpoint_tests)).collect()
         };
-        Ok(Self { whitelist: list("whitelist", whitelist)?, blacklist: list("blacklist", blacklist)? })
+        let (whitelist, blacklist) = (list("whitelist", whitelist)?, list("blacklist", blacklist)?);
+        Ok(Self { whitelist, blacklist, endpoint_tests })
     }
 
     /// Whether every flow passes.
@@ -74,8 +78,34 @@ impl Filters {
 
     /// Any of the whitelist, or it is empty; and none of the blacklist.
     pub fn matches<F: FlowView>(&self, flow: &F) -> bool {
-        (self.whitelist.is_empty() || self.whitelist.iter().any(|f| f.matches(flow)))
-            && !self.blacklist.iter().any(|f| f.matches(flow))
+        self.decide(flow, &mut |side, test| self.endpoint_tests.ask(test, flow.endpoint(side)))
+    }
+
+    /// For many flows with few endpoints.
+    pub fn matcher(self) -> Matcher {
+        Matcher { filters: self, memo: Memo::default() }
+    }
+
+    #[inline]
+    fn decide<F: FlowView>(&self, flow: &F, endpoint: &mut impl FnMut(Side, usize) -> bool) -> bool {
+        (self.whitelist.is_empty() || self.whitelist.iter().any(|f| f.matches(flow, endpoint)))
+            && !self.blacklist.iter().any(|f| f.matches(flow, endpoint))
+    }
+}
+
+/// [`Filters`] that remember what they found out about an endpoint, where it has a number (`EndpointView::serial`).
+#[derive(Clone, Debug, Default)]
+pub struct Matcher {
+    filters: Filters,
+    memo: Memo,
+}
+
+impl Matcher {
+    /// As [`Filters::matches`].
+    #[inline]
+    pub fn matches<F: FlowView>(&mut self, flow: &F) -> bool {
+        let Self { filters, memo } = self;
+        filters.decide(flow, &mut |side, test| memo.ask(&filters.endpoint_tests, test, flow.endpoint(side)))
     }
 }
 
@@ -84,11 +114,12 @@ impl Filters {
 struct Filter(Vec<Condition>);
 
 impl Filter {
-    fn matches<F: FlowView>(&self, flow: &F) -> bool {
-        self.0.iter().all(|c| c.matches(flow))
+    #[inline]
+    fn matches<F: FlowView>(&self, flow: &F, endpoint: &mut impl FnMut(Side, usize) -> bool) -> bool {
+        self.0.iter().all(|condition| condition.matches(flow, endpoint))
     }
 
-    fn compile(list: &str, filter: &FlowFilter) -> Result<Self, InvalidFilter> {
+    fn compile(list: &str, filter: &FlowFilter, tests: &mut EndpointTests) -> Result<Self, InvalidFilter> {
         let bytes = filter.encoded_len();
         if bytes > LIMIT_BYTES {
             return Err(InvalidFilter::limit(format!(
@@ -103,7 +134,7 @@ impl Filter {
         let mut conditions = Vec::new();
         plain_fields(filter, &mut conditions)?;
         for side in [Side::Source, Side::Destination] {
-            side_fields(filter, side, &mut conditions)?;
+            side_fields(filter, side, tests, &mut conditions)?;
         }
         http_fields(filter, &mut conditions)?;
         Ok(Self(conditions))
@@ -148,7 +179,13 @@ fn plain_fields(f: &FlowFilter, out: &mut Vec<Condition>) -> Result<(), InvalidF
     })
 }
 
-fn side_fields(f: &FlowFilter, side: Side, out: &mut Vec<Condition>) -> Result<(), InvalidFilter> {
+fn side_fields(
+    f: &FlowFilter,
+    side: Side,
+    tests: &mut EndpointTests,
+    out: &mut Vec<Condition>,
+) -> Result<(), InvalidFilter> {
+    let mut endpoint = |test| Condition::Endpoint(side, tests.add(test));
     let source = side == Side::Source;
     let name = if source { "source" } else { "destination" };
     macro_rules! field {
@@ -167,24 +204,28 @@ fn side_fields(f: &FlowFilter, side: Side, out: &mut Vec<Condition>) -> Result<(
         Ok(Condition::Port(side, ports.collect::<Result<_, _>>()?))
     })?;
     push(field!(source_ip, destination_ip), out, |v| Ok(Condition::Ip(side, Addresses::compile(v)?)))?;
-    push(field!(source_identity, destination_identity), out, |v| Ok(Condition::Identity(side, v.to_vec())))?;
+    push(field!(source_identity, destination_identity), out, |v| {
+        Ok(endpoint(EndpointTest::Identity(v.to_vec())))
+    })?;
     push(field!(source_pod, destination_pod), out, |v| {
-        Ok(Condition::Pod(side, NamespacedName::compile(v)?))
+        Ok(endpoint(EndpointTest::Pod(NamespacedName::compile(v)?)))
     })?;
     push(field!(source_service, destination_service), out, |v| {
         let names = NamespacedName::compile(v)
             .map_err(|e| InvalidFilter::new(format!("invalid {name} service filter: {e}")))?;
         Ok(Condition::Service(side, names))
     })?;
-    push(field!(source_workload, destination_workload), out, |v| Ok(Condition::Workload(side, v.to_vec())))?;
+    push(field!(source_workload, destination_workload), out, |v| {
+        Ok(endpoint(EndpointTest::Workload(v.to_vec())))
+    })?;
     push(field!(source_cluster_name, destination_cluster_name), out, |v| {
         if v.iter().any(String::is_empty) {
             return Err(InvalidFilter::new(format!("invalid {name} cluster filter: name must not be empty")));
         }
-        Ok(Condition::Cluster(side, v.to_vec()))
+        Ok(endpoint(EndpointTest::Cluster(v.to_vec())))
     })?;
     push(field!(source_label, destination_label), out, |v| {
-        Ok(Condition::Labels(side, Selector::compile(v, &format!("{name} label"))?))
+        Ok(endpoint(EndpointTest::Labels(Selector::compile(v, &format!("{name} label"))?)))
     })?;
     push(field!(source_fqdn, destination_fqdn), out, |v| {
         Ok(Condition::Fqdn(side, patterns::fqdn(v, &format!("{name} FQDN"))?))
@@ -247,18 +288,16 @@ enum Condition {
     DnsQuery(Vec<Regex>),
     Port(Side, Vec<u16>),
     Ip(Side, Addresses),
-    Identity(Side, Vec<u32>),
-    Pod(Side, Vec<NamespacedName>),
+    /// The number of the question in [`EndpointTests`].
+    Endpoint(Side, usize),
     Service(Side, Vec<NamespacedName>),
-    Workload(Side, Vec<Workload>),
-    Cluster(Side, Vec<String>),
-    Labels(Side, Vec<Selector>),
     Fqdn(Side, Regex),
     Http(Http),
 }
 
 impl Condition {
-    fn matches<F: FlowView>(&self, flow: &F) -> bool {
+    /// `endpoint` answers the questions about an end.
+    fn matches<F: FlowView>(&self, flow: &F, endpoint: &mut impl FnMut(Side, usize) -> bool) -> bool {
         match self {
             Self::Verdict(list) => list.contains(&flow.verdict()),
             Self::EventType(list) => {
@@ -301,22 +340,10 @@ impl Condition {
             Self::DnsQuery(list) => flow.dns_query().is_some_and(|q| list.iter().any(|r| r.is_match(q))),
             Self::Port(side, list) => flow.port(*side).is_some_and(|p| list.contains(&p)),
             Self::Ip(side, addresses) => addresses.matches(flow.ip(*side)),
-            Self::Identity(side, list) => flow.endpoint(*side).is_some_and(|e| list.contains(&e.identity())),
-            Self::Pod(side, list) => {
-                flow.endpoint(*side).is_some_and(|e| NamespacedName::any(list, e.namespace(), e.pod_name()))
-            }
+            Self::Endpoint(side, test) => endpoint(*side, *test),
             Self::Service(side, list) => flow
                 .service(*side)
                 .is_some_and(|(namespace, name)| NamespacedName::any(list, namespace, name)),
-            Self::Workload(side, list) => flow.endpoint(*side).is_some_and(|e| workload_matches(list, e)),
-            Self::Cluster(side, list) => {
-                flow.endpoint(*side).is_some_and(|e| list.iter().any(|c| c == e.cluster_name()))
-            }
-            Self::Labels(side, list) => match flow.endpoint(*side) {
-                Some(endpoint) => list.iter().any(|s| s.matches(|| endpoint.labels())),
-                // No endpoint has no labels, which is enough for `!key`.
-                None => list.iter().any(|s| s.matches(std::iter::empty)),
-            },
             Self::Fqdn(side, pattern) => flow.names(*side).any(|n| pattern.is_match(n)),
             Self::Http(condition) => flow.http().is_some_and(|http| condition.matches(http)),
         }

@@ -3,10 +3,10 @@
 use super::{compile::InvalidFilter, go::quote};
 
 /// One selector: all its requirements hold. An empty selector matches all.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Selector(Vec<Requirement>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Requirement {
     /// `None`: any source.
     source: Option<String>,
@@ -14,7 +14,7 @@ struct Requirement {
     operator: Operator,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Operator {
     Exists,
     NotExists,

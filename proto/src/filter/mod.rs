@@ -6,6 +6,7 @@
 
 mod address;
 mod compile;
+mod endpoint;
 mod flag_values;
 pub mod flags;
 mod go;
@@ -19,7 +20,7 @@ mod tracker;
 mod view;
 mod wire;
 
-pub use compile::{Filters, InvalidFilter, LIMIT_BYTES, LIMIT_EXPRESSIONS, LIMIT_FILTERS};
+pub use compile::{Filters, InvalidFilter, LIMIT_BYTES, LIMIT_EXPRESSIONS, LIMIT_FILTERS, Matcher};
 pub use parse::{FilterLists, FlagError, parse};
 pub use raw::parse_raw;
 pub use view::{EndpointView, FlowView, HttpView, L4, L7, NoEndpoint, Side};

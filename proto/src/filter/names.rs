@@ -4,7 +4,7 @@ use super::{compile::InvalidFilter, view::EndpointView};
 use crate::flow::Workload;
 
 /// `[namespace/]prefix`: no slash means the namespace `default`, an empty namespace means any.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct NamespacedName {
     namespace: String,
     prefix: String,

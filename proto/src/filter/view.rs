@@ -1,7 +1,7 @@
 //! What a filter may ask of a flow.
 
 use crate::flow::HttpHeader;
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, num::NonZeroU64};
 
 /// One of a flow's two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +49,11 @@ pub struct HttpView<'a> {
 
 /// Who stands behind an address.
 pub trait EndpointView {
+    /// A number for this endpoint as it is, never given to another one or to a changed one; none: it is looked at anew
+    /// each time.
+    fn serial(&self) -> Option<NonZeroU64> {
+        None
+    }
     /// Security identity.
     fn identity(&self) -> u32;
     /// Namespace, or empty.

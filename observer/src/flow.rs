@@ -1,6 +1,7 @@
 //! The compact flow: what every stage after `decode` fills and the store keeps. Fixed in size, never a protobuf tree.
 
 use crate::endpoint::{Endpoint, Service};
+use observer_proto::flow::TraceObservationPoint;
 use std::{net::IpAddr, sync::Arc};
 
 /// A value that may be unknown, in one byte: Hubble's `is_reply` is unset, false or true, and clients tell them apart.
@@ -59,8 +60,6 @@ pub struct Flow {
     pub icmp_code: u8,
     /// Hubble's event type: 1 drop, 4 trace, 5 policy verdict, 129 L7.
     pub event_type: u8,
-    /// Hubble's sub type, such as the trace point's number. Of a drop it is not used: see [`Flow::event_sub_type`].
-    pub sub_type: u8,
     /// `flow.Verdict`.
     pub verdict: u8,
     /// `flow.TrafficDirection`.
@@ -71,9 +70,7 @@ pub struct Flow {
     pub trace_reason: u8,
     /// Hubble's `is_reply`.
     pub is_reply: Tristate,
-    /// Whether the MAC addresses are known.
-    pub ethernet: bool,
-    /// Source MAC.
+    /// Source MAC; both are zero where they are not known.
     pub source_mac: [u8; 6],
     /// Destination MAC.
     pub destination_mac: [u8; 6],
@@ -99,8 +96,8 @@ pub struct Flow {
     pub first_ns: i64,
     /// TCP retransmits of the connection so far, up to `u16::MAX`.
     pub retransmits: u16,
-    /// TCP resets of the connection so far, both ways, up to `u8::MAX`.
-    pub resets: u8,
+    /// TCP resets of the connection so far, both ways, up to `u16::MAX`.
+    pub resets: u16,
     /// Facts shown in `extensions`.
     pub notes: Notes,
     /// The service address that the client really called, where it was translated.
@@ -123,9 +120,20 @@ impl Flow {
         self.drop.as_ref().map_or(0, |site| site.hubble_reason)
     }
 
-    /// Hubble's sub type on the wire: of a drop the lower byte of its reason, as Cilium's events have it.
+    /// Whether the MAC addresses are known. No frame on a watched link has two of zeros.
+    pub fn has_macs(&self) -> bool {
+        (self.source_mac, self.destination_mac) != ([0; 6], [0; 6])
+    }
+
+    /// Hubble's sub type: of a drop the lower byte of its reason, as Cilium's events have it; of a trace the number of its
+    /// point, but for `TO_ENDPOINT`, which is 101 in the API and 0 here.
     pub fn event_sub_type(&self) -> u8 {
-        if self.is_drop() { self.drop_reason() as u8 } else { self.sub_type }
+        const TO_ENDPOINT: u8 = TraceObservationPoint::ToEndpoint as u8;
+        match self.observation_point {
+            _ if self.is_drop() => self.drop_reason() as u8,
+            TO_ENDPOINT => 0,
+            point => point,
+        }
     }
 }
 
@@ -194,7 +202,7 @@ pub struct DropSite {
 
 /// Facts about a flow that Hubble has no field for, as bits; printed by name in `extensions`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Notes(pub u8);
+pub struct Notes(pub u16);
 
 impl Notes {
     /// Who opened the connection is a guess.
@@ -239,13 +247,11 @@ pub(crate) fn test_flow() -> Flow {
         icmp_type: 0,
         icmp_code: 0,
         event_type: 0,
-        sub_type: 0,
         verdict: 0,
         direction: 0,
         observation_point: 0,
         trace_reason: 0,
         is_reply: Tristate::Unset,
-        ethernet: false,
         source_mac: [0; 6],
         destination_mac: [0; 6],
         source: Arc::default(),
@@ -272,7 +278,8 @@ mod tests {
 
     /// A store of a million flows is 200 MB; a field more is 8 MB more.
     #[test]
-    fn a_flow_is_small() {
-        assert!(size_of::<Flow>() <= 200, "{} bytes", size_of::<Flow>());
+    fn a_flow_in_its_slot_is_small() {
+        let bytes = size_of::<std::sync::OnceLock<Flow>>();
+        assert!(bytes <= 200, "{bytes} bytes");
     }
 }

@@ -31,6 +31,15 @@ impl Event {
             Self::Fact(fact) => fact.kernel_ns,
         }
     }
+
+    /// The headers that the record is about.
+    pub fn packet(&self) -> Option<&Packet> {
+        match self {
+            Self::Flow(flow) => flow.packet.as_ref(),
+            Self::Drop(drop) => drop.packet.as_ref(),
+            Self::Fact(fact) => fact.packet.as_ref(),
+        }
+    }
 }
 
 /// An address and a port; for ICMP echo the port is the echo identifier, for what has no ports it is 0.

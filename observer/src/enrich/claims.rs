@@ -11,6 +11,7 @@ use std::{
     collections::VecDeque,
     hash::{BuildHasher, Hash},
     net::IpAddr,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
@@ -92,15 +93,24 @@ impl Claims {
         result
     }
 
-    /// Whose the address was at a time (Unix nanoseconds).
-    pub(super) fn owner(&self, ip: IpAddr, at: i64) -> Owner {
+    /// Whose the address was at a time (Unix nanoseconds), and a range of times around it of which the same is known.
+    pub(super) fn owner(&self, ip: IpAddr, at: i64) -> (Owner, Range<i64>) {
+        let mut when = i64::MIN..i64::MAX;
         let shard = self.shard(ip).read().unwrap_or_else(PoisonError::into_inner);
-        let Some(claims) = shard.get(&ip) else { return Owner::Never };
+        let Some(claims) = shard.get(&ip) else { return (Owner::Never, when) };
+        for change in claims.iter().flat_map(|claim| [claim.from, claim.until]) {
+            if change <= at {
+                when.start = when.start.max(change);
+            } else {
+                when.end = when.end.min(change);
+            }
+        }
         let then = claims.iter().filter(|claim| claim.from <= at && at < claim.until);
-        match then.max_by_key(|claim| (claim.rank, claim.from)) {
+        let owner = match then.max_by_key(|claim| (claim.rank, claim.from)) {
             Some(claim) => Owner::Pod(Arc::clone(&claim.endpoint)),
             None => Owner::Uncertain,
-        }
+        };
+        (owner, when)
     }
 
     /// A pod's first event with this address.

@@ -6,7 +6,7 @@ use crate::{
     flow::{Flow, Link, LinkKind, Tristate, Tunnel},
     track::{Ends, Tracked, TrackedDrop, TrackedFlow},
 };
-use observer_proto::flow::{TraceObservationPoint as Point, Verdict};
+use observer_proto::flow::Verdict;
 use std::{net::IpAddr, sync::Arc};
 
 /// Hubble's event types (its monitor's message numbers).
@@ -39,7 +39,7 @@ impl Filler {
         }
     }
 
-    fn trace(&self, tracked: &TrackedFlow, link: Option<Arc<Link>>) -> Flow {
+    fn trace(&mut self, tracked: &TrackedFlow, link: Option<Arc<Link>>) -> Flow {
         let event = &tracked.event;
         let reply = tracked.is_reply == Tristate::Yes;
         // What pods carry inside tunnels of their own has addresses that are not of this network; the pods are.
@@ -47,7 +47,6 @@ impl Filler {
         Flow {
             tcp_flags: event.tcp_flags,
             event_type: event_type::TRACE,
-            sub_type: trace_sub_type(tracked.point),
             verdict: Verdict::Forwarded as u8,
             direction: tracked.direction as u8,
             observation_point: tracked.point as u8,
@@ -57,7 +56,7 @@ impl Filler {
             bytes: event.bytes,
             first_ns: event.first_ns,
             retransmits: u16::try_from(tracked.retransmits).unwrap_or(u16::MAX),
-            resets: u8::try_from(event.resets).unwrap_or(u8::MAX),
+            resets: event.resets,
             tunnel: event.tunnel.clone(),
             notes: tracked.notes,
             link,
@@ -65,13 +64,11 @@ impl Filler {
         }
     }
 
-    fn drop(&self, tracked: TrackedDrop, link: Option<Arc<Link>>) -> Flow {
+    fn drop(&mut self, tracked: TrackedDrop, link: Option<Arc<Link>>) -> Flow {
         let event = tracked.event;
         Flow {
             tcp_flags: event.tcp_flags,
             event_type: event_type::DROP,
-            // Hubble prints a drop's text by this number, and reads it as a byte.
-            sub_type: event.site.hubble_reason as u8,
             verdict: Verdict::Dropped as u8,
             direction: tracked.direction as u8,
             packets: event.packets,
@@ -87,7 +84,7 @@ impl Filler {
 
     /// What drops and traces have in common: the headers and the names. With `outer`, its ends are named.
     fn named(
-        &self,
+        &mut self,
         time_ns: i64,
         packet: Option<&Packet>,
         macs: Option<Macs>,
@@ -123,13 +120,11 @@ impl Filler {
             icmp_type: packet.map_or(0, |packet| packet.icmp_type),
             icmp_code: packet.map_or(0, |packet| packet.icmp_code),
             event_type: 0,
-            sub_type: 0,
             verdict: 0,
             direction: 0,
             observation_point: 0,
             trace_reason: 0,
             is_reply: Tristate::Unset,
-            ethernet: macs.is_some(),
             source_mac: macs.map_or([0; 6], |macs| macs.source),
             destination_mac: macs.map_or([0; 6], |macs| macs.destination),
             source: names.source,
@@ -148,13 +143,5 @@ impl Filler {
             frontend_ip: ends.frontend.map(|end| end.ip),
             frontend_port: ends.frontend.map_or(0, |end| end.port),
         }
-    }
-}
-
-/// A trace's sub type is its point's number, but for `TO_ENDPOINT`, which is 101 in the API and 0 here.
-fn trace_sub_type(point: Point) -> u8 {
-    match point {
-        Point::ToEndpoint => 0,
-        other => other as u8,
     }
 }

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -30,6 +31,16 @@ pub struct IpCache {
     reserved: Reserved,
     writer: Mutex<Writer>,
     generation: AtomicU64,
+}
+
+/// What is known of an address.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) endpoint: Arc<Endpoint>,
+    /// Times at which it was so, Unix nanoseconds.
+    pub(super) when: Range<i64>,
+    /// Whether any service has this address now.
+    pub(super) is_service: bool,
 }
 
 /// The state that only changes need.
@@ -68,20 +79,31 @@ impl IpCache {
 
     /// Who had this address at this time (Unix nanoseconds); never the wrong one, at worst `reserved:unknown`.
     pub fn lookup(&self, ip: IpAddr, at_unix_ns: i64) -> Arc<Endpoint> {
-        let ip = ip.to_canonical();
-        let tables = self.tables.load();
+        self.owner(&self.tables.load(), ip.to_canonical(), at_unix_ns).0
+    }
+
+    /// As [`IpCache::lookup`], with what spares asking again while [`IpCache::generation`] stays.
+    pub(super) fn find(&self, ip: IpAddr, at_unix_ns: i64) -> Found {
+        let (tables, ip) = (self.tables.load(), ip.to_canonical());
+        let (endpoint, when) = self.owner(&tables, ip, at_unix_ns);
+        Found { endpoint, when, is_service: tables.is_service(ip) }
+    }
+
+    fn owner(&self, tables: &Tables, ip: IpAddr, at: i64) -> (Arc<Endpoint>, Range<i64>) {
         // A node's address is no pod's: host-network pods and the node's own end of pod links.
         if let Some(node) = tables.node(ip) {
-            return Arc::clone(node);
+            return (Arc::clone(node), i64::MIN..i64::MAX);
         }
-        match self.claims.owner(ip, at_unix_ns) {
+        let (owner, when) = self.claims.owner(ip, at);
+        let endpoint = match owner {
             Owner::Pod(endpoint) => endpoint,
             Owner::Uncertain => Arc::clone(&self.reserved.unknown),
             Owner::Never if ip.is_loopback() => Arc::clone(&self.reserved.host),
             // Neither is outside the cluster, and without the link nobody can say whose it is.
             Owner::Never if ip.is_unspecified() || is_link_local(ip) => Arc::clone(&self.reserved.unknown),
             Owner::Never => Arc::clone(tables.cidr(ip).unwrap_or(&self.reserved.world)),
-        }
+        };
+        (endpoint, when)
     }
 
     /// The service with this address and port. Protocol 0: TCP, then UDP, then SCTP.

@@ -13,6 +13,7 @@ pub mod inventory;
 pub mod ipcache;
 pub mod labels;
 pub mod local;
+mod recent;
 pub mod reserved;
 pub mod source;
 mod tables;
@@ -22,12 +23,13 @@ pub use fill::Filler;
 
 use crate::endpoint::{Endpoint, Service};
 use ipcache::IpCache;
+use recent::Recent;
 use std::{net::IpAddr, sync::Arc};
 
-/// Names the ends of packets. Cheap to clone; changes nothing.
-#[derive(Clone, Debug)]
+/// Names the ends of packets, for one thread: it remembers what it was asked lately.
+#[derive(Debug)]
 pub struct Enricher {
-    cache: Arc<IpCache>,
+    recent: Recent,
 }
 
 /// What must be known of a packet to name its ends. Addresses are those that the client should see: the backend's, where
@@ -64,26 +66,33 @@ pub struct Ends {
 impl Enricher {
     /// An enricher that looks up in this cache.
     pub fn new(cache: Arc<IpCache>) -> Self {
-        Self { cache }
+        Self { recent: Recent::new(cache) }
     }
 
     /// Names both ends; never fails, at worst with `reserved:unknown`.
-    pub fn ends(&self, packet: &Packet) -> Ends {
-        let endpoint = |ip: Option<IpAddr>| match ip {
-            Some(ip) => self.cache.lookup(ip, packet.time_ns),
-            None => Arc::clone(&self.cache.reserved().unknown),
-        };
-        let service = |(ip, port): (Option<IpAddr>, u16), frontend: Option<(IpAddr, u16)>| match frontend {
-            Some((ip, port)) => self.cache.frontend(ip, port, packet.protocol),
-            None => self.cache.service(ip?, port, packet.protocol),
-        };
+    pub fn ends(&mut self, packet: &Packet) -> Ends {
         let (at_source, at_destination) =
             if packet.is_reply { (packet.frontend, None) } else { (None, packet.frontend) };
-        Ends {
-            source: endpoint(packet.source.0),
-            destination: endpoint(packet.destination.0),
-            source_service: service(packet.source, at_source),
-            destination_service: service(packet.destination, at_destination),
-        }
+        let (source, source_service) = self.end(packet, packet.source, at_source);
+        let (destination, destination_service) = self.end(packet, packet.destination, at_destination);
+        Ends { source, destination, source_service, destination_service }
+    }
+
+    fn end(
+        &mut self,
+        packet: &Packet,
+        (ip, port): (Option<IpAddr>, u16),
+        frontend: Option<(IpAddr, u16)>,
+    ) -> (Arc<Endpoint>, Option<Arc<Service>>) {
+        let Some(ip) = ip else { return (Arc::clone(&self.recent.cache().reserved().unknown), None) };
+        let found = self.recent.find(ip, packet.time_ns);
+        let (endpoint, is_service) = (Arc::clone(&found.endpoint), found.is_service);
+        let cache = self.recent.cache();
+        let service = match frontend {
+            Some((ip, port)) => cache.frontend(ip, port, packet.protocol),
+            None if is_service => cache.service(ip, port, packet.protocol),
+            None => None,
+        };
+        (endpoint, service)
     }
 }

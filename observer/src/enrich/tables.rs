@@ -2,7 +2,7 @@
 
 use super::{identity, identity::Identities, reserved::Reserved, source::Surroundings};
 use crate::endpoint::{Endpoint, Service};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 use prefix_trie::joint::map::JointPrefixMap;
 use std::{net::IpAddr, sync::Arc};
@@ -16,6 +16,7 @@ const SCTP: u8 = 132;
 pub(super) struct Tables {
     nodes: HashMap<IpAddr, Arc<Endpoint>>,
     services: HashMap<(IpAddr, u16, u8), Named>,
+    service_ips: HashSet<IpAddr>,
     cidrs: JointPrefixMap<IpNet, Arc<Endpoint>>,
     /// This node's addresses.
     pub(super) own: Vec<IpAddr>,
@@ -60,6 +61,7 @@ impl Tables {
             for (ip, port) in entry.addresses.iter().flat_map(|ip| entry.ports.iter().map(move |p| (ip, p))) {
                 let key = (ip.to_canonical(), port.port, port.protocol);
                 tables.services.insert(key, Named { service: Arc::clone(&service), listens });
+                tables.service_ips.insert(key.0);
             }
         }
 
@@ -95,6 +97,11 @@ impl Tables {
             0 => [TCP, UDP, SCTP].iter().find_map(|&protocol| self.services.get(&(ip, port, protocol))),
             _ => self.services.get(&(ip, port, protocol)),
         }
+    }
+
+    /// Whether a service has this address, on whichever port.
+    pub(super) fn is_service(&self, ip: IpAddr) -> bool {
+        self.service_ips.contains(&ip)
     }
 
     pub(super) fn service_ports(&self) -> Vec<(IpAddr, u16, u8)> {

@@ -17,7 +17,6 @@ mod api;
 mod connections;
 mod control;
 pub mod encode;
-mod extensions;
 mod flows;
 pub mod mask;
 pub mod query;
@@ -25,7 +24,6 @@ mod sockets;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod tunnel;
 pub mod view;
 mod wire;
 

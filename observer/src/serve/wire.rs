@@ -15,11 +15,13 @@ pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+#[inline]
 pub(super) fn tag(out: &mut Vec<u8>, field: u32, wire_type: u32) {
     varint(out, u64::from(field << 3 | wire_type));
 }
 
 /// An integer, enum or bool; 0 is the default and is left out.
+#[inline]
 pub(super) fn number(out: &mut Vec<u8>, field: u32, value: u64) {
     if value != 0 {
         tag(out, field, VARINT);
@@ -28,6 +30,7 @@ pub(super) fn number(out: &mut Vec<u8>, field: u32, value: u64) {
 }
 
 /// A double, also when it is 0.
+#[inline]
 pub(super) fn double(out: &mut Vec<u8>, field: u32, value: f64) {
     tag(out, field, FIXED64);
     out.extend_from_slice(&value.to_le_bytes());
@@ -42,41 +45,51 @@ pub(super) fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
 }
 
 /// A string; an empty one is the default and is left out.
+#[inline]
 pub(super) fn text(out: &mut Vec<u8>, field: u32, value: &str) {
     if !value.is_empty() {
         bytes(out, field, value.as_bytes());
     }
 }
 
-/// A string or message that `write` appends; its length is put in front afterwards.
+/// A string or message that `write` appends, of mostly less than 128 bytes: its length is put in front afterwards.
+#[inline]
 pub(super) fn nested(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    length_in_front::<1>(out, field, write);
+}
+
+/// As [`nested`], of mostly 128 to 16,383 bytes.
+#[inline]
+pub(super) fn nested_long(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    length_in_front::<2>(out, field, write);
+}
+
+#[inline]
+fn length_in_front<const KEPT: usize>(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
     tag(out, field, LENGTH);
     let at = out.len();
-    out.push(0);
+    out.extend_from_slice(&[0; KEPT]);
     write(out);
-    let len = out.len() - at - 1;
-    if len < 0x80 {
-        out[at] = len as u8;
-        return;
+    let len = out.len() - at - KEPT;
+    let needed = (len | 1).ilog2() as usize / 7 + 1;
+    if needed != KEPT {
+        make_room(out, at, KEPT, needed);
     }
-    // The length takes more than the byte kept for it.
-    let more = len.ilog2() as usize / 7;
-    out.resize(out.len() + more, 0);
-    out.copy_within(at + 1..at + 1 + len, at + 1 + more);
-    for (place, byte) in out[at..=at + more].iter_mut().enumerate() {
-        let continues = if place < more { 0x80 } else { 0 };
+    for (place, byte) in out[at..at + needed].iter_mut().enumerate() {
+        let continues = if place + 1 < needed { 0x80 } else { 0 };
         *byte = (len >> (7 * place)) as u8 & 0x7f | continues;
     }
 }
 
-/// Appends text that others format.
-pub(super) struct Text<'a>(pub(super) &'a mut Vec<u8>);
-
-impl std::fmt::Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
+/// The length takes more or fewer bytes than were kept for it.
+#[cold]
+fn make_room(out: &mut Vec<u8>, at: usize, kept: usize, needed: usize) {
+    let end = out.len();
+    if needed > kept {
+        out.resize(end + needed - kept, 0);
     }
+    out.copy_within(at + kept..end, at + needed);
+    out.truncate(end + needed - kept);
 }
 
 /// One field of an encoded message.
@@ -131,10 +144,11 @@ mod tests {
     fn lengths_of_all_sizes_stand_in_front() {
         for len in [0, 1, 127, 128, 129, 16_383, 16_384, 2_097_151, 2_097_152] {
             let content = vec![7; len];
-            let (mut nested, mut plain) = (vec![1, 2], vec![1, 2]);
-            super::nested(&mut nested, 100_000, |out| out.extend_from_slice(&content));
+            let (mut short, mut long, mut plain) = (vec![1, 2], vec![1, 2], vec![1, 2]);
+            nested(&mut short, 100_000, |out| out.extend_from_slice(&content));
+            nested_long(&mut long, 100_000, |out| out.extend_from_slice(&content));
             bytes(&mut plain, 100_000, &content);
-            assert!(nested == plain, "{len} bytes");
+            assert!(short == plain && long == plain, "{len} bytes");
         }
     }
 }

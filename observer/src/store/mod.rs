@@ -49,7 +49,7 @@ pub struct Store {
     bytes: AtomicU64,
     capacity: u64,
     wake: Notify,
-    namespaces: ArcSwap<Namespaces>,
+    namespaces: Namespaces,
     losses: losses::Losses,
 }
 
@@ -64,7 +64,7 @@ impl Store {
             head: AtomicU64::new(0),
             capacity: (shape.segments * shape.segment) as u64,
             wake: Notify::new(),
-            namespaces: ArcSwap::from_pointee(Namespaces::default()),
+            namespaces: Namespaces::default(),
             losses: losses::Losses::default(),
         });
         let writer = Writer::new(Arc::clone(&store), shape, first);
@@ -123,14 +123,11 @@ impl Store {
 
     /// Namespaces of the flows of the hour before `now_ns`, sorted by cluster, then name.
     pub fn namespaces(&self, now_ns: i64) -> Vec<Namespace> {
-        let mut names = Namespaces::clone(&self.namespaces.load());
-        if let Some(current) = self.segments.load().last() {
-            for flow in current.flows() {
-                names.see(&flow.source, flow.time_ns);
-                names.see(&flow.destination, flow.time_ns);
-            }
-        }
-        names.since_an_hour_before(now_ns)
+        // The writer has not looked at the flows of the segment in which it is.
+        let current = self.segments.load().last().cloned();
+        let flows = current.iter().flat_map(|segment| segment.flows());
+        let ends = flows.flat_map(|flow| [&flow.source, &flow.destination].map(|end| (&**end, flow.time_ns)));
+        self.namespaces.since_an_hour_before(now_ns, ends)
     }
 
     /// Counts events that an earlier stage lost, for the streams that are open; `first` and `last` are Unix times in

@@ -1,6 +1,6 @@
 //! The one writer of the store: puts flows into slots, closes full segments, frees old ones.
 
-use super::{Store, StoreConfig, namespaces::Namespaces, segment::Segment};
+use super::{Store, StoreConfig, segment::Segment};
 use crate::{
     endpoint::Endpoint,
     flow::{DropSite, Flow, Link},
@@ -48,7 +48,6 @@ pub struct Writer {
     older_bytes: std::collections::VecDeque<usize>,
     /// The shared parts of the current segment's flows by address, each counted once.
     shared: HashMap<usize, Option<(Arc<Endpoint>, i64)>>,
-    namespaces: Namespaces,
     /// A flow was pushed since the last wake-up.
     unannounced: bool,
     trimmed: Instant,
@@ -64,7 +63,6 @@ impl Writer {
             used: 0,
             older_bytes: std::collections::VecDeque::new(),
             shared: HashMap::new(),
-            namespaces: Namespaces::default(),
             unannounced: false,
             trimmed: Instant::now(),
         }
@@ -162,16 +160,16 @@ impl Writer {
     }
 
     fn merge_namespaces(&mut self) {
+        let namespaces = &self.store.namespaces;
+        let mut newest = i64::MIN;
         for (endpoint, last) in self.shared.values().flatten() {
-            self.namespaces.see(endpoint, *last);
+            namespaces.see(endpoint, *last);
+            newest = newest.max(*last);
         }
-        if self.trimmed.elapsed() >= Duration::from_mins(1)
-            && let Some((_, newest)) = self.shared.values().flatten().max_by_key(|(_, last)| *last)
-        {
-            self.namespaces.forget_before_an_hour_of(*newest);
+        if self.trimmed.elapsed() >= Duration::from_mins(1) && newest != i64::MIN {
+            namespaces.forget_before_an_hour_of(newest);
             self.trimmed = Instant::now();
         }
-        self.store.namespaces.store(Arc::new(self.namespaces.clone()));
     }
 }
 
@@ -179,14 +177,14 @@ fn address<T>(shared: &Arc<T>) -> usize {
     Arc::as_ptr(shared).addr()
 }
 
-/// What an endpoint takes on the heap, by and large: strings are counted by length, and twice, because the encoded form
-/// has them again. Labels are counted for each endpoint that shares them, which is on the safe side.
+/// What an endpoint takes on the heap, by and large: strings are counted by length, and three times, because the encoded
+/// forms have them again. Labels are counted for each endpoint that shares them, which is on the safe side.
 fn endpoint_bytes(endpoint: &Endpoint) -> usize {
-    let labels: usize = endpoint.labels.iter().map(|label| 2 * label.len() + size_of::<String>()).sum();
+    let labels: usize = endpoint.labels.iter().map(|label| 3 * label.len() + size_of::<String>()).sum();
     let workloads: usize =
-        endpoint.workloads.iter().map(|w| size_of_val(w) + 2 * (w.kind.len() + w.name.len())).sum();
+        endpoint.workloads.iter().map(|w| size_of_val(w) + 3 * (w.kind.len() + w.name.len())).sum();
     size_of::<Endpoint>()
         + labels
         + workloads
-        + 2 * (endpoint.cluster.len() + endpoint.namespace.len() + endpoint.pod_name.len())
+        + 3 * (endpoint.cluster.len() + endpoint.namespace.len() + endpoint.pod_name.len())
 }

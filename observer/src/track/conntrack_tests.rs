@@ -50,12 +50,28 @@ fn every_view_finds_the_connection_both_ways() {
 }
 
 #[test]
-fn an_untranslated_connection_has_one_key() {
-    let mut table = table(10);
-    table.insert(entry(1, ("10.0.0.1:4000", "10.0.0.2:80"), ("10.0.0.2:80", "10.0.0.1:4000")));
-    assert_eq!(table.keys.len(), 1);
-    let found = table.translate(&tuple("10.0.0.2:80", "10.0.0.1:4000"), None).unwrap();
-    assert!(!found.from_client && !found.destination_translated() && !found.source_translated());
+fn an_untranslated_connection_has_one_key_and_is_told_like_any_other() {
+    for (client, server) in [("10.0.0.1:4000", "10.0.0.2:80"), ("10.0.0.2:4000", "10.0.0.1:80")] {
+        let mut table = table(10);
+        let plain = entry(1, (client, server), (server, client));
+        table.insert(plain);
+        assert_eq!(table.keys.len(), 1);
+        let expected = Translation {
+            from_client: true,
+            client: end(client),
+            frontend: end(server),
+            backend: end(server),
+            called_from: end(client),
+        };
+        let answer = Some(Translation { from_client: false, ..expected });
+        // The second time it has ended, which is no longer told from the key alone.
+        for opened_ns in [Some(9), None] {
+            assert_eq!(table.translate(&plain.original, opened_ns), Some(expected));
+            assert_eq!(table.translate(&plain.reply, opened_ns), answer);
+            table.end(1, &plain.original, 5);
+            assert_eq!(table.translate(&plain.original, Some(9)), None, "another one has these ports");
+        }
+    }
 }
 
 #[test]

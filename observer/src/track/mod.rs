@@ -10,7 +10,7 @@ pub use conntrack::{ConntrackTable, Entry, TableCounters, TableLimits, Translati
 pub use judge::{Addresses, Ends, Suppressed, TrackedDrop, TrackedFlow};
 pub use netlink::{ConntrackSource, SourceCounters, SourceOptions, Unavailable};
 
-use crate::decode::{DropEvent, Event, FactEvent, FlowEvent, FlowReason, Hook, Packet, Tuple};
+use crate::decode::{Event, FactEvent, FlowEvent, FlowReason, Hook, Packet, Tuple};
 use facts::Facts;
 use observer_ebpf::flow_flags;
 use std::collections::VecDeque;
@@ -106,8 +106,14 @@ impl Tracker {
         out: &mut Vec<Tracked>,
     ) {
         self.waiting.extend(events.drain(..));
-        // Two rings and several CPUs: in order but for a few.
-        self.waiting.make_contiguous().sort_by_key(Event::kernel_ns);
+        // Two rings and several CPUs: often in order, else but for a few. Sorting takes memory for its time.
+        let waiting = self.waiting.make_contiguous();
+        if !waiting.is_sorted_by_key(Event::kernel_ns) {
+            waiting.sort_by_key(Event::kernel_ns);
+        }
+        if let Some(table) = conntrack {
+            table.fetch(waiting.iter().filter_map(|event| Some(&event.packet()?.tuple)));
+        }
         while let Some(event) = self.waiting.pop_front() {
             let translation = translate(&event, conntrack);
             if translation.is_none()
@@ -209,15 +215,13 @@ fn connection(packet: &Packet, translation: Option<&Translation>) -> Tuple {
 }
 
 fn translate(event: &Event, conntrack: Option<&ConntrackTable>) -> Option<Translation> {
-    let (packet, opened_ns) = match event {
+    let opened_ns = match event {
         // Its addresses are of another network.
         Event::Flow(FlowEvent { tunnel: Some(_), .. }) => return None,
-        Event::Flow(flow) => (flow.packet.as_ref(), opens(flow).then_some(flow.kernel_ns)),
-        Event::Drop(DropEvent { packet, .. }) | Event::Fact(FactEvent { packet, .. }) => {
-            (packet.as_ref(), None)
-        }
+        Event::Flow(flow) if opens(flow) => Some(flow.kernel_ns),
+        _ => None,
     };
-    conntrack?.translate(&packet?.tuple, opened_ns)
+    conntrack?.translate(&event.packet()?.tuple, opened_ns)
 }
 
 /// Whether the record tells of the opener's first packet.

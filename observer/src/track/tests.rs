@@ -2,7 +2,7 @@
 //! in IPv6.
 
 use super::*;
-use crate::decode::{End, FlowFlags, FlowReason};
+use crate::decode::{DropEvent, End, FlowFlags, FlowReason};
 use crate::flow::{DropSite, LinkKind, Notes, Tristate, Tunnel, TunnelKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::{fmt::Write as _, sync::Arc};

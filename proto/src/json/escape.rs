@@ -23,8 +23,16 @@ const SPECIAL: [bool; 256] = {
 
 /// A string with its quotes. Not UTF-8 is an error, as it is for Go's protobuf.
 pub(super) fn string(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), WriteError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| WriteError::Utf8)?.as_bytes();
+    let text = std::str::from_utf8(bytes).map_err(|_| WriteError::Utf8)?;
     out.push(b'"');
+    escaped(text, out);
+    out.push(b'"');
+    Ok(())
+}
+
+/// Appends what stands between the quotes of a string.
+pub fn escaped(text: &str, out: &mut Vec<u8>) {
+    let text = text.as_bytes();
     let mut clean = 0;
     for (at, &byte) in text.iter().enumerate() {
         if !SPECIAL[usize::from(byte)] {
@@ -57,8 +65,6 @@ pub(super) fn string(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), WriteError> 
         clean = at + width;
     }
     out.extend_from_slice(&text[clean..]);
-    out.push(b'"');
-    Ok(())
 }
 
 /// Bytes as a base64 string (RFC 4648 4, with padding).
@@ -76,8 +82,8 @@ pub(super) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// A decimal number.
-pub(super) fn unsigned(mut value: u64, out: &mut Vec<u8>) {
+/// Appends a decimal number.
+pub fn unsigned(mut value: u64, out: &mut Vec<u8>) {
     // 2^64 has 20 digits.
     let mut digits = [0_u8; 20];
     let mut at = digits.len();
@@ -92,6 +98,14 @@ pub(super) fn unsigned(mut value: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[at..]);
 }
 
+/// The last decimal digits of a number, as many as there is room for, zeros in front.
+pub(super) fn digits(mut value: u64, room: &mut [u8]) {
+    for digit in room.iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+}
+
 /// A decimal number.
 pub(super) fn signed(value: i64, out: &mut Vec<u8>) {
     if value < 0 {
@@ -100,8 +114,8 @@ pub(super) fn signed(value: i64, out: &mut Vec<u8>) {
     unsigned(value.unsigned_abs(), out);
 }
 
-/// A double as ECMAScript 6 prints it, but with Go's `-0`; what is no number as a string.
-pub(super) fn double(value: f64, out: &mut Vec<u8>) {
+/// Appends a double as ECMAScript 6 prints it, but with Go's `-0`; what is no number as a string.
+pub fn double(value: f64, out: &mut Vec<u8>) {
     let size = value.abs();
     if value.is_finite() && size != 0.0 && !(1e-6..1e21).contains(&size) {
         exponent(&format!("{value:e}"), out);

@@ -4,6 +4,7 @@
 //! fields in the order of their declaration under their proto names, unset ones left out, enums by name, 64-bit
 //! numbers as strings, `<`, `>` and `&` escaped as Go does it. Reading takes proto names and camelCase.
 
+mod calendar;
 mod escape;
 mod read;
 mod schema;
@@ -11,6 +12,8 @@ mod well_known;
 mod wire;
 mod write;
 
+pub use calendar::Calendar;
+pub use escape::{double, escaped, unsigned};
 pub use read::{ReadError, read};
 pub use schema::MessageType;
 pub use write::{WriteError, Writer};

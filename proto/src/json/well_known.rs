@@ -1,26 +1,16 @@
 //! The well-known types that have a JSON form of their own.
 
 use super::{
-    WriteError, Writer, escape,
+    WriteError, Writer,
+    calendar::fraction,
+    escape,
     schema::{Form, MessageType, SCHEMA},
     wire::{Reader, Value},
 };
-use jiff::{SignedDuration, civil};
-use std::io::Write as _;
 
-/// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z, the bounds of a Timestamp.
-const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 /// 10,000 years, the bound of a Duration.
 const DURATION_SECONDS: std::ops::RangeInclusive<i64> = -315_576_000_000..=315_576_000_000;
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
-
-/// The text of the last second written: the flows of a stream share most of them.
-#[derive(Default)]
-pub(super) struct Second {
-    seconds: i64,
-    /// `2026-01-05T10:15:30`, or empty when nothing was written yet.
-    text: Vec<u8>,
-}
 
 impl Writer {
     pub(super) fn well_known(
@@ -33,7 +23,10 @@ impl Writer {
         match form {
             Form::Timestamp => {
                 let (seconds, nanos) = seconds_and_nanos(bytes)?;
-                self.timestamp(seconds, nanos, out)
+                out.push(b'"');
+                self.calendar.write(seconds, nanos, out)?;
+                out.push(b'"');
+                Ok(())
             }
             Form::Duration => {
                 let (seconds, nanos) = seconds_and_nanos(bytes)?;
@@ -46,37 +39,6 @@ impl Writer {
             Form::ListValue => self.list_of_values(bytes, out, depth),
             Form::Object | Form::Wrapper => Err(WriteError::Wire),
         }
-    }
-
-    fn timestamp(&mut self, seconds: i64, nanos: i64, out: &mut Vec<u8>) -> Result<(), WriteError> {
-        if !TIMESTAMP_SECONDS.contains(&seconds) || !(0..NANOS_PER_SECOND).contains(&nanos) {
-            return Err(WriteError::NoJson("google.protobuf.Timestamp: not within the years 1 to 9999"));
-        }
-        let second = &mut self.second;
-        if second.text.is_empty() || second.seconds != seconds {
-            let time = civil::date(1970, 1, 1)
-                .at(0, 0, 0, 0)
-                .checked_add(SignedDuration::from_secs(seconds))
-                .map_err(|_| WriteError::NoJson("google.protobuf.Timestamp: no calendar date"))?;
-            second.seconds = seconds;
-            second.text.clear();
-            // Writing to a vector can't fail.
-            let _ = write!(
-                second.text,
-                "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-                time.year(),
-                time.month(),
-                time.day(),
-                time.hour(),
-                time.minute(),
-                time.second()
-            );
-        }
-        out.push(b'"');
-        out.extend_from_slice(&second.text);
-        fraction(nanos.unsigned_abs(), out);
-        out.extend_from_slice(b"Z\"");
-        Ok(())
     }
 
     /// The inner message's fields beside `@type`, or under `value` if it has a form of its own.
@@ -218,17 +180,6 @@ fn seconds_and_nanos(bytes: &[u8]) -> Result<(i64, i64), WriteError> {
         }
     }
     Ok((seconds, nanos))
-}
-
-/// `.123`, `.123456` or `.123456789`, the shortest that says all; nothing for a whole second.
-fn fraction(nanos: u64, out: &mut Vec<u8>) {
-    // Writing to a vector can't fail.
-    let _ = match nanos {
-        0 => Ok(()),
-        _ if nanos.is_multiple_of(1_000_000) => write!(out, ".{:03}", nanos / 1_000_000),
-        _ if nanos.is_multiple_of(1_000) => write!(out, ".{:06}", nanos / 1_000),
-        _ => write!(out, ".{nanos:09}"),
-    };
 }
 
 fn duration(seconds: i64, nanos: i64, out: &mut Vec<u8>) -> Result<(), WriteError> {

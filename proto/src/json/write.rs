@@ -1,9 +1,9 @@
 //! Encoded protobuf to JSON by table.
 
 use super::{
+    calendar::Calendar,
     escape,
     schema::{Field, Form, Kind, Message, MessageType, SCHEMA},
-    well_known::Second,
     wire::{MAX_DEPTH, Reader, Value},
 };
 
@@ -47,7 +47,7 @@ pub struct Writer {
     /// One slot for every field of each message being written, the outermost first.
     slots: Vec<Slot>,
     encoded: Vec<u8>,
-    pub(super) second: Second,
+    pub(super) calendar: Calendar,
 }
 
 impl Writer {

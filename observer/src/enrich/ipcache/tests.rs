@@ -266,7 +266,7 @@ fn services_are_found_by_address_port_and_protocol() {
         frontend,
         is_reply: false,
     };
-    let enricher = Enricher::new(cache);
+    let mut enricher = Enricher::new(cache);
     let ends = enricher.ends(&call);
     assert_eq!(ends.destination.pod_name, "backend");
     assert_eq!(ends.destination_service.unwrap().name, "web");

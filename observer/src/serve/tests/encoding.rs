@@ -2,7 +2,7 @@
 
 use crate::{
     endpoint::{Endpoint, Service},
-    flow::{DropSite, Flow, Link, LinkKind, Notes, Tristate},
+    flow::{DropSite, Flow, Link, LinkKind, Notes, Tristate, Tunnel, TunnelKind},
     serve::{
         encode::{Encoder, NodeInfo},
         mask::Mask,
@@ -77,7 +77,6 @@ pub(super) fn dropped() -> Flow {
         event_type: 1,
         verdict: 2,
         direction: 1,
-        ethernet: true,
         source_mac: [0, 1, 2, 0xab, 0xcd, 0xff],
         source: pod("web-0", 3),
         destination: pod("api-1", 0),
@@ -178,6 +177,27 @@ fn a_flow_has_the_facts_that_it_knows_in_extensions() {
 }
 
 #[test]
+fn what_is_around_a_packet_is_hubbles_tunnel() {
+    let tunnel = |kind, protocol| {
+        let ends = (("192.168.50.11".parse().unwrap(), 40_000), ("192.168.50.12".parse().unwrap(), 8472));
+        let tunnel = Some(Arc::new(Tunnel { kind, protocol, ends: Some(ends), vni: 7 }));
+        wire_flow(encode(1, &Flow { packets: 1, tunnel, ..crate::flow::test_flow() }, &[]))
+    };
+    let vxlan = tunnel(TunnelKind::Vxlan, 17).tunnel.unwrap();
+    assert_eq!((vxlan.protocol(), vxlan.vni), (proto::tunnel::Protocol::Vxlan, 7));
+    let ip = vxlan.ip.unwrap();
+    assert_eq!((ip.source.as_str(), ip.destination.as_str()), ("192.168.50.11", "192.168.50.12"));
+    assert_eq!(ip.ip_version, proto::IpVersion::IPv4 as i32);
+    let Some(proto::layer4::Protocol::Udp(udp)) = vxlan.l4.unwrap().protocol else { panic!("no UDP") };
+    assert_eq!((udp.source_port, udp.destination_port), (40_000, 8472));
+
+    let flow = tunnel(TunnelKind::Gre, 47);
+    assert_eq!(extensions(&flow), ["packets=1", "tunnel=GRE"]);
+    let gre = flow.tunnel.unwrap();
+    assert_eq!((gre.protocol(), gre.l4), (proto::tunnel::Protocol::Unknown, None));
+}
+
+#[test]
 #[expect(deprecated, reason = "Hubble still fills the field")]
 fn a_drop_without_a_location_says_why() {
     let site = |hubble_reason, location| {
@@ -190,7 +210,7 @@ fn a_drop_without_a_location_says_why() {
     assert!(texts.contains(&"kernel_location_unknown=no symbols".to_owned()), "{texts:?}");
     assert!(!texts.iter().any(|text| text.starts_with("kernel_location=")), "{texts:?}");
 
-    let flow = Flow { sub_type: 9, drop: site(300, Ok("tcp_v4_rcv+0x1".into())), ..dropped() };
+    let flow = Flow { drop: site(300, Ok("tcp_v4_rcv+0x1".into())), ..dropped() };
     let flow = wire_flow(encode(1, &flow, &[]));
     assert_eq!(flow.drop_reason_desc, 300);
     assert_eq!(flow.event_type, Some(proto::CiliumEventType { r#type: 1, sub_type: 300 % 256 }));
@@ -271,6 +291,16 @@ fn the_default_mask_of_hubbles_client_is_valid_and_wrong_ones_are_named() {
     }
 }
 
+fn any_tunnel() -> impl Strategy<Value = Option<Arc<Tunnel>>> {
+    const KINDS: [TunnelKind; 5] =
+        [TunnelKind::Vxlan, TunnelKind::Geneve, TunnelKind::Gre, TunnelKind::IpInIp, TunnelKind::Forgotten];
+    let end = || (any::<IpAddr>(), any::<u16>());
+    let tunnel =
+        (prop::sample::select(&KINDS[..]), any::<u8>(), prop::option::of((end(), end())), any::<u32>())
+            .prop_map(|(kind, protocol, ends, vni)| Arc::new(Tunnel { kind, protocol, ends, vni }));
+    prop::option::of(tunnel)
+}
+
 fn any_flow() -> impl Strategy<Value = Flow> {
     let ip = || prop::option::of(any::<IpAddr>());
     (
@@ -282,9 +312,15 @@ fn any_flow() -> impl Strategy<Value = Flow> {
             any::<u8>(),
             prop::sample::select(vec![1u8, 4, 5]),
         ),
-        (any::<u8>(), 0..8u8, 0..3u8, 0..14u8, 0..5u8, 0..3u8, any::<bool>()),
-        (0..40usize, "[a-zé]{0,200}", any::<bool>(), any::<bool>(), any::<bool>()),
-        (any::<u64>(), any::<u64>(), any::<i64>(), any::<u16>(), 0..32u8, ip()),
+        (0..8u8, 0..3u8, any::<u8>(), 0..9u8, 0..3u8, any::<[u8; 6]>(), any::<[u8; 6]>()),
+        (
+            0..40usize,
+            "[a-zé<>&\"\\\\\u{2028}\n]{0,200}",
+            any::<bool>(),
+            any::<bool>(),
+            prop::option::of(prop_oneof![Just(0), 130..205u16, any::<u16>()]),
+        ),
+        (any::<u64>(), any::<u64>(), any::<i64>(), any::<u16>(), 0..64u16, ip(), any_tunnel()),
     )
         .prop_map(|(a, b, c, d, e)| Flow {
             time_ns: a.0,
@@ -300,23 +336,23 @@ fn any_flow() -> impl Strategy<Value = Flow> {
             icmp_type: b.2,
             icmp_code: b.3,
             event_type: b.4,
-            sub_type: c.0,
-            verdict: c.1,
-            direction: c.2,
-            observation_point: c.3,
-            trace_reason: c.4,
-            is_reply: [Tristate::Unset, Tristate::No, Tristate::Yes][usize::from(c.5)],
-            ethernet: c.6,
+            verdict: c.0,
+            direction: c.1,
+            observation_point: c.2,
+            trace_reason: c.3,
+            is_reply: [Tristate::Unset, Tristate::No, Tristate::Yes][usize::from(c.4)],
+            source_mac: c.5,
+            destination_mac: c.6,
             source: pod(&d.1, d.0),
             destination_service: d
                 .2
                 .then(|| Arc::new(Service { namespace: String::new(), name: d.1.clone() })),
             link: d.3.then(|| Arc::new(Link { index: 0, name: d.1.clone(), kind: LinkKind::Other })),
-            drop: d.4.then(|| {
+            drop: d.4.map(|hubble_reason| {
                 Arc::new(DropSite {
                     kernel_reason: d.1.clone(),
-                    hubble_reason: 0,
-                    location: Err("no symbols"),
+                    hubble_reason,
+                    location: if d.3 { Ok(d.1.clone()) } else { Err("no symbols") },
                 })
             }),
             packets: e.0,
@@ -325,6 +361,7 @@ fn any_flow() -> impl Strategy<Value = Flow> {
             retransmits: e.3,
             notes: Notes(e.4),
             frontend_ip: e.5,
+            tunnel: e.6,
             ..crate::flow::test_flow()
         })
 }
@@ -351,6 +388,18 @@ proptest! {
         if let Some(any) = wire.extensions {
             let fields = prost_types::Struct::decode(any.value.as_slice()).unwrap();
             prop_assert_eq!(fields.encode_to_vec(), any.value);
+        }
+    }
+
+    #[test]
+    fn the_json_line_is_that_of_the_message(sequence: u64, flows in prop::collection::vec(any_flow(), 1..4)) {
+        // One encoder for several flows: what it keeps must not leak from one to the next.
+        let mut encoder = Encoder::new(&node());
+        for flow in &flows {
+            let mut line = Vec::new();
+            encoder.json_line(&mut line, sequence, flow);
+            let expected = observer_proto::json::line(&encode(sequence, flow, &[])).unwrap();
+            prop_assert_eq!(String::from_utf8(line).unwrap(), expected);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Ownership of addresses, held to a naive model.
 
 use super::*;
+use crate::enrich::recent::Recent;
 use proptest::prelude::*;
 
 /// The rules as they are said, replayed from the start for each question.
@@ -56,7 +57,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn never_the_wrong_pod(events in steps()) {
-        let cache = IpCache::new("n1");
+        let cache = Arc::new(IpCache::new("n1"));
+        let mut recent = Recent::new(Arc::clone(&cache));
         for (at, step) in &events {
             match step {
                 Step::Upsert { uid, ips, end, host } => {
@@ -65,6 +67,11 @@ proptest! {
                     cache.upsert_pod(Rank::Kubernetes, of, Window::exact(*at));
                 }
                 Step::Remove(uid) => cache.remove_pod(Rank::Kubernetes, &uid.to_string(), Window::exact(*at)),
+            }
+            for (address, time) in (0..4).flat_map(|address| (0..=*at).map(move |time| (address, time))) {
+                let address = IpAddr::from([10, 0, 0, address]);
+                let (remembered, asked) = (recent.find(address, time), cache.lookup(address, time));
+                prop_assert!(Arc::ptr_eq(&remembered.endpoint, &asked), "{} at {}", address, time);
             }
         }
         let end = events.last().map_or(0, |(at, _)| *at);

@@ -1,0 +1,88 @@
+//! What Hubble has no field for, as a `google.protobuf.Struct`: the one type for which its clients need no descriptor.
+//!
+//! | key | value |
+//! |---|---|
+//! | `packets`, `bytes` | numbers: so far in this direction (flow), or that this record stands for (drop) |
+//! | `first_seen` | RFC 3339 |
+//! | `kernel_drop_reason` | the kernel's own name |
+//! | `kernel_location` | `symbol+0xoffset`; where there is none, `kernel_location_unknown` says why |
+//! | `tunnel` | `GRE` or `IP in IP`, which the flow's own field has no name for |
+//! | `frontend` | `ip:port` of the service address that the client called |
+//! | `retransmits`, `resets` | numbers: segments sent again by local sockets, RST segments seen |
+//! | `opener_guessed`, `partial`, `fragment`, `connect_failed`, `sum`, `final` | `true` ([`Notes`] says what they mean) |
+//!
+//! Unknown and zero values are left out.
+
+use super::{seconds_and_nanos, text};
+use crate::flow::{Flow, Notes, TunnelKind};
+use observer_proto::json::Calendar;
+
+/// The type's name in a `google.protobuf.Any`.
+pub(super) const TYPE_URL: &str = "type.googleapis.com/google.protobuf.Struct";
+
+/// One of the two forms of a Struct.
+pub(super) trait Entries {
+    /// A number; 0 is left out.
+    fn number(&mut self, key: &'static str, number: u64);
+    /// `true`.
+    fn yes(&mut self, key: &'static str);
+    /// Any text.
+    fn text(&mut self, key: &'static str, text: &str);
+    /// A text of characters that need no escape anywhere, and of fewer than 100 bytes.
+    fn plain(&mut self, key: &'static str, write: impl FnOnce(&mut Vec<u8>));
+}
+
+/// Whether there is anything to tell.
+pub(super) fn has_any(flow: &Flow) -> bool {
+    flow.packets != 0
+        || flow.bytes != 0
+        || flow.first_ns != 0
+        || flow.frontend_ip.is_some()
+        || flow.drop.is_some()
+        || flow.notes != Notes::default()
+        || flow.retransmits != 0
+        || flow.resets != 0
+}
+
+/// The entries with their keys sorted: so JSON has them, and so most libraries write a map.
+#[inline]
+pub(super) fn write(flow: &Flow, calendar: &mut Calendar, to: &mut impl Entries) {
+    to.number("bytes", flow.bytes);
+    note(flow, Notes::CONNECT_FAILED, "connect_failed", to);
+    note(flow, Notes::FINAL, "final", to);
+    if flow.first_ns != 0 {
+        to.plain("first_seen", |out| {
+            let (seconds, nanos) = seconds_and_nanos(flow.first_ns);
+            // Nanoseconds in 64 bits reach from 1677 to 2262.
+            let _ = calendar.write(seconds, nanos, out);
+        });
+    }
+    note(flow, Notes::FRAGMENT, "fragment", to);
+    if let Some(ip) = flow.frontend_ip {
+        to.plain("frontend", |out| text::socket(out, ip, flow.frontend_port));
+    }
+    if let Some(site) = &flow.drop {
+        to.text("kernel_drop_reason", &site.kernel_reason);
+        match &site.location {
+            Ok(location) => to.text("kernel_location", location),
+            Err(why) => to.text("kernel_location_unknown", why),
+        }
+    }
+    note(flow, Notes::OPENER_GUESSED, "opener_guessed", to);
+    to.number("packets", flow.packets);
+    note(flow, Notes::PARTIAL, "partial", to);
+    to.number("resets", flow.resets.into());
+    to.number("retransmits", flow.retransmits.into());
+    note(flow, Notes::SUM, "sum", to);
+    match flow.tunnel.as_ref().map(|tunnel| tunnel.kind) {
+        Some(TunnelKind::Gre) => to.text("tunnel", "GRE"),
+        Some(TunnelKind::IpInIp) => to.text("tunnel", "IP in IP"),
+        _ => {}
+    }
+}
+
+fn note(flow: &Flow, note: Notes, key: &'static str, to: &mut impl Entries) {
+    if flow.notes.has(note) {
+        to.yes(key);
+    }
+}

@@ -38,9 +38,10 @@ lint: ## formatting, clippy (host and eBPF), docs, licences, shell scripts
 	@scripts/setup build lint
 	@scripts/lint
 
-bench: ## the benchmarks
-	@scripts/setup build lab
-	cargo bench --workspace --locked
+bench: ## the speed table: ours, the aims, and Hubble's Go code measured beside it
+	$(need_root)
+	@scripts/setup build lab go
+	@scripts/bench
 
 soak: ## the daemon's and the lab's tests again and again for SOAK_SECONDS (default 1800)
 	$(need_root)

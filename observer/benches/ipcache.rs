@@ -1,12 +1,14 @@
 //! The IP cache at 100,000 pods: time of a look-up, and memory per pod.
 
-use criterion::{Criterion, criterion_group, criterion_main};
+mod support;
+
 use observer::enrich::{
     ipcache::IpCache,
     labels,
     source::{Pod, Rank, Snapshot, Window},
 };
 use std::{fs, hint::black_box, net::IpAddr, time::Instant};
+use support::{median_ns, row};
 
 const PODS: u32 = 100_000;
 
@@ -43,7 +45,7 @@ fn resident() -> u64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
-fn bench(criterion: &mut Criterion) {
+fn main() {
     let before = resident();
     let cache = IpCache::new("n1");
     let start = Instant::now();
@@ -54,7 +56,7 @@ fn bench(criterion: &mut Criterion) {
     let (time, grown) = (start.elapsed(), resident() - before);
     println!("{PODS} pods: filled in {time:?}, {} bytes of memory a pod", grown * 1024 / u64::from(PODS));
 
-    // Single look-ups for the tail; the clock itself costs about 30 ns of each.
+    // One by one for the tail; the clock itself costs about 30 ns of each.
     let mut times: Vec<u64> = (0..1_000_000_u32)
         .map(|n| {
             let ip = address(n.wrapping_mul(2_654_435_761) % PODS);
@@ -64,18 +66,21 @@ fn bench(criterion: &mut Criterion) {
         })
         .collect();
     times.sort_unstable();
-    println!("look-up: median {} ns, p99 {} ns", times[times.len() / 2], times[times.len() * 99 / 100]);
+    row("ipcache p50", times[times.len() / 2] as f64, "ns");
+    row("ipcache p99", times[times.len() * 99 / 100] as f64, "ns");
 
-    let mut n = 0_u32;
-    criterion.bench_function("lookup of 100,000 pods, at random", |bencher| {
-        bencher.iter(|| {
-            n = n.wrapping_add(2_654_435_761);
-            cache.lookup(black_box(address(n % PODS)), 2)
-        });
-    });
-    criterion.bench_function("lookup of the world", |bencher| {
-        bencher.iter(|| cache.lookup(black_box(IpAddr::from([1, 1, 1, 1])), 2));
-    });
+    let all: Vec<IpAddr> = (0..PODS).map(|n| address(n.wrapping_mul(2_654_435_761) % PODS)).collect();
+    let look_up = |ips: &[IpAddr]| {
+        median_ns(11, ips.len(), || {
+            for ip in ips {
+                black_box(cache.lookup(black_box(*ip), 2));
+            }
+        })
+    };
+    println!("look-up of all in turn: {:.0} ns", look_up(&all));
+    println!("look-up of 1,000: {:.0} ns", look_up(&all[..1000]));
+    println!("look-up of the world: {:.0} ns", look_up(&[IpAddr::from([1, 1, 1, 1]); 1000]));
+
     let list: Vec<_> = pods().collect();
     let snapshot = || Snapshot { pods: list.clone(), ..Snapshot::default() };
     cache.replace(Rank::Kubernetes, snapshot(), Window::exact(3));
@@ -83,6 +88,3 @@ fn bench(criterion: &mut Criterion) {
     cache.replace(Rank::Kubernetes, snapshot(), Window::exact(4));
     println!("the same list again: {:?}", start.elapsed());
 }
-
-criterion_group!(benches, bench);
-criterion_main!(benches);

@@ -1,0 +1,224 @@
+//! The daemon's own work for one event, on one core: from the kernel's record to a stored flow, and from there to a client.
+//!
+//! The stages are joined as `pipeline.rs` joins them, over the world of `support/world.rs`.
+
+mod support;
+
+use observer::{
+    decode::{Clock, Decoder, DropReasons, DropSites, Event, Symbols},
+    enrich::{Enricher, Filler},
+    flow::Link,
+    serve::{
+        encode::Encoder,
+        view::{NodeView, View},
+    },
+    store::{Cursor, Step, Store, StoreConfig, Writer},
+    track::{Tracked, Tracker},
+};
+use observer_proto::{
+    filter::{Filters, Matcher, parse},
+    json,
+    observer::GetFlowsResponse,
+};
+use prost::Message as _;
+use std::{hint::black_box, ops::ControlFlow, sync::Arc};
+use support::{
+    median_ns, row, time_row,
+    world::{FLOWS, World},
+};
+
+/// Records taken from the rings at a time: what comes in 10 ms at 50,000 a second.
+const BATCH: usize = 512;
+const ROUNDS: usize = 21;
+
+/// Everything after capture, as the pipeline has it.
+struct Stages<S> {
+    world: World,
+    decoder: Decoder<S>,
+    tracker: Tracker,
+    filler: Filler,
+    writer: Writer,
+    events: Vec<Event>,
+    tracked: Vec<Tracked>,
+}
+
+fn stages(world: World) -> (Stages<impl Symbols>, Arc<Store>) {
+    let reasons = (2..12).map(|number| (number, format!("SKB_DROP_REASON_NUMBER_{number}")));
+    let sites = DropSites::new(DropReasons::new(reasons), |_| Ok("nf_hook_slow+0xab".to_owned()));
+    let (store, writer) = Store::new(StoreConfig { flows: FLOWS, bytes: usize::MAX });
+    let stages = Stages {
+        decoder: Decoder { clock: Clock::with_offset(1_767_608_000_000_000_000), sites },
+        tracker: Tracker::default(),
+        filler: Filler::new(Enricher::new(Arc::clone(&world.cache))),
+        world,
+        writer,
+        events: Vec::new(),
+        tracked: Vec::new(),
+    };
+    (stages, store)
+}
+
+impl<S: Symbols> Stages<S> {
+    /// All records of the world.
+    fn run(&mut self) {
+        let Self { world, decoder, tracker, filler, writer, events, tracked } = self;
+        for batch in world.records.chunks(BATCH) {
+            events.extend(batch.iter().filter_map(|record| decoder.decode(record).ok()));
+            tracker.batch(events, Some(&world.conntrack), u64::MAX, &world.local, tracked);
+            for tracked in tracked.drain(..) {
+                let link = link_of(world, &tracked);
+                writer.push(filler.fill(tracked, link));
+            }
+            writer.publish();
+        }
+    }
+}
+
+fn link_of(world: &World, tracked: &Tracked) -> Option<Arc<Link>> {
+    let index = match tracked {
+        Tracked::Flow(flow) => flow.event.ifindex,
+        Tracked::Drop(drop) => drop.event.ifindex,
+    };
+    world.links.get(&index).cloned()
+}
+
+fn ingest<S: Symbols>(stages: &mut Stages<S>) {
+    time_row("ingest", ROUNDS, FLOWS, || stages.run());
+    let counters = stages.tracker.counters();
+    assert_eq!(counters.suppressed() + counters.facts, 0, "each record becomes a flow: {counters:?}");
+    let counted = allocation_counter::measure(|| stages.run());
+    row("ingest allocations", counted.count_total as f64 / FLOWS as f64, "");
+}
+
+/// Bytes of a full store beside the ends that its flows share.
+fn memory(store: &Arc<Store>) {
+    let mut flows = Vec::with_capacity(FLOWS);
+    let mut cursor = Cursor::new(Arc::clone(store), store.oldest());
+    while let Step::Flow(_, flow) = cursor.step() {
+        flows.push(flow.clone());
+    }
+    let count = flows.len();
+    let mut kept = None;
+    let counted = allocation_counter::measure(|| {
+        let (copy, mut writer) = Store::new(StoreConfig { flows: FLOWS, bytes: usize::MAX });
+        for flow in flows {
+            writer.push(flow);
+        }
+        kept = Some((copy, writer));
+    });
+    // What the flows were moved out of was allocated before.
+    let freed = count * size_of::<observer::flow::Flow>();
+    let bytes = counted.bytes_current + freed as i64;
+    row("flow memory", bytes as f64 / count as f64, "bytes");
+    drop(kept);
+}
+
+fn encoding(store: &Arc<Store>, world: &World) {
+    let mut encoder = Encoder::new(&world.node);
+    let mut out = Vec::with_capacity(64 << 10);
+    let mut all = |write: &mut dyn FnMut(&mut Encoder, &mut Vec<u8>, u64, &observer::flow::Flow)| {
+        let mut cursor = Cursor::new(Arc::clone(store), store.oldest());
+        let mut bytes = 0;
+        while let Step::Flow(sequence, flow) = cursor.step() {
+            let before = out.len();
+            write(&mut encoder, &mut out, sequence, flow);
+            bytes += out.len() - before;
+            if out.len() > 32 << 10 {
+                out.clear();
+            }
+        }
+        bytes
+    };
+    let mut bytes = 0;
+    let count = store.len() as usize;
+    time_row("encode protobuf", ROUNDS, count, || {
+        bytes = all(&mut |encoder, out, n, flow| encoder.response(out, n, flow, None));
+    });
+    println!("a response in protobuf: {} bytes", bytes / count);
+    let time = median_ns(ROUNDS, count, || {
+        bytes = all(&mut |encoder, out, n, flow| encoder.json_line(out, n, flow))
+    });
+    row("encode json", time, "ns");
+    println!("a JSON line: {} bytes", bytes / count);
+
+    // The same by the libraries, for comparison: a message tree to protobuf, protobuf to JSON by tables.
+    let mut messages = Vec::new();
+    let mut encoded = Vec::new();
+    let mut cursor = Cursor::new(Arc::clone(store), store.oldest());
+    while let Step::Flow(sequence, flow) = cursor.step() {
+        let mut out = Vec::new();
+        encoder.response(&mut out, sequence, flow, None);
+        out.drain(..5);
+        if messages.len() < 4096 {
+            messages.extend(GetFlowsResponse::decode(&out[..]).ok());
+            encoded.push(out);
+        }
+    }
+    let mut out = Vec::with_capacity(4096);
+    let time = median_ns(5, messages.len(), || {
+        for message in &messages {
+            out.clear();
+            message.encode(&mut out).ok();
+            black_box(out.len());
+        }
+    });
+    println!("prost, from a message tree: {time:.0} ns");
+    let mut writer = json::Writer::new();
+    let Some(kind) = json::MessageType::named("observer.GetFlowsResponse") else { return };
+    let time = median_ns(5, encoded.len(), || {
+        for message in &encoded {
+            out.clear();
+            writer.write(kind, message, &mut out).ok();
+            black_box(out.len());
+        }
+    });
+    println!("observer_proto::json, from protobuf: {time:.0} ns");
+}
+
+fn matcher(flags: &[(&str, &str)]) -> Matcher {
+    let lists = parse(flags.iter().copied()).unwrap_or_default();
+    Filters::compile(&lists.whitelist, &lists.blacklist).unwrap_or_default().matcher()
+}
+
+/// A scan of the whole store, as a query does it to find its start.
+fn filters(store: &Arc<Store>, world: &World) {
+    let node = NodeView::from(&world.node);
+    let count = store.len() as usize;
+    for (name, flags) in [
+        ("none", &[][..]),
+        ("pod", &[("pod", "team-00/svc-000")]),
+        ("label", &[("label", "app.kubernetes.io/name=svc-010")]),
+        ("label set", &[("from-label", "tier in (front, data), app.kubernetes.io/part-of=shop")]),
+        ("cidr", &[("ip", "203.0.113.0/24")]),
+        ("verdict", &[("verdict", "DROPPED")]),
+        (
+            "port, protocol, verdict, namespace",
+            &[
+                ("to-port", "443"),
+                ("protocol", "tcp"),
+                ("verdict", "FORWARDED"),
+                ("from-namespace", "team-01"),
+            ],
+        ),
+    ] {
+        let mut matcher = matcher(flags);
+        let mut found = 0;
+        time_row(&format!("filter {name}"), ROUNDS, count, || {
+            found = 0;
+            store.rewind(|sequence, flow| {
+                found += u32::from(matcher.matches(&View { sequence, flow, node: &node }));
+                ControlFlow::Continue(())
+            });
+        });
+        assert!(found > 0, "{name} finds nothing");
+        println!("filter {name}: {found} of {count}");
+    }
+}
+
+fn main() {
+    let (mut stages, store) = stages(World::new());
+    ingest(&mut stages);
+    memory(&store);
+    encoding(&store, &stages.world);
+    filters(&store, &stages.world);
+}

@@ -1,0 +1,195 @@
+//! The daemon in a lab of network namespaces: how long from the kernel to a client, how many events it takes without loss
+//! on one core, and what it costs while nothing happens.
+//!
+//! The daemon runs on the last processor; the lab, its traffic and the client on the others.
+#![expect(clippy::unwrap_used, reason = "a bench stops where something is not as it should be")]
+
+mod support;
+#[path = "../tests/support/mod.rs"]
+mod tests_support;
+
+use observer_lab::{Lab, Scenario, unique_prefix};
+use observer_proto::{
+    flow::{FlowFilter, Verdict},
+    observer::{GetFlowsRequest, get_flows_response::ResponseTypes, observer_client::ObserverClient},
+};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::Path,
+    sync::mpsc,
+    thread::available_parallelism,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use support::row;
+use tests_support::{Daemon, OBSERVER, Sums, can_run, scenario};
+use tokio_stream::StreamExt as _;
+use tonic::transport::Endpoint;
+
+/// Packets a second of the busy node; with aggregation `none` each is an event where it leaves a pod and one where it is
+/// delivered.
+const BUSY_PACKETS: u32 = 25_000;
+const FULL_PACKETS: u32 = 100_000;
+const FULL_SECONDS: u32 = 10;
+const IDLE_SECONDS: u64 = 10;
+
+fn main() {
+    if !can_run("live") {
+        return;
+    }
+    let last = available_parallelism().map_or(1, usize::from) - 1;
+    if last > 0 {
+        let mut others = CpuSet::new();
+        (0..last).for_each(|cpu| others.set(cpu));
+        sched_setaffinity(None, &others).unwrap();
+    }
+    latency(last);
+    full(last);
+    idle(last);
+}
+
+/// The daemon on one processor, which all its threads share.
+fn daemon(lab: &Lab, cpu: usize, args: &[&str]) -> Daemon {
+    let dir = tempfile::tempdir().unwrap();
+    let inventory = dir.path().join("inventory.yaml");
+    lab.write_inventory(&inventory).unwrap();
+    let mut command = lab.command_in("n1", "taskset");
+    command.args(["--cpu-list", &cpu.to_string(), OBSERVER, "--node-name", "n1", "--inventory"]);
+    command.arg(inventory).args(args);
+    Daemon::spawn(command, dir)
+}
+
+fn latency(cpu: usize) {
+    let mut lab = Lab::up(&scenario("flood.toml"), &unique_prefix("bench-latency")).unwrap();
+    let daemon = daemon(&lab, cpu, &["--aggregation", "none"]);
+    let calls = FlowFilter { source_pod: vec!["ops/bystander".to_owned()], ..FlowFilter::default() };
+    let drops = FlowFilter { verdict: vec![Verdict::Dropped as i32], ..calls.clone() };
+    let forwarded = FlowFilter { verdict: vec![Verdict::Forwarded as i32], ..calls };
+
+    play(&mut lab, "call", 100, 50);
+    let idle = latencies(&daemon, &forwarded, &mut lab);
+    row("latency idle p50", percentile(&idle, 50), "ms");
+    row("latency idle p99", percentile(&idle, 99), "ms");
+
+    flood(&mut lab, 1, BUSY_PACKETS, 5);
+    play(&mut lab, "call", 400, 10);
+    let busy = latencies(&daemon, &forwarded, &mut lab);
+    row("latency busy p50", percentile(&busy, 50), "ms");
+    row("latency busy p99", percentile(&busy, 99), "ms");
+
+    flood(&mut lab, 1, BUSY_PACKETS, 5);
+    play(&mut lab, "drop", 400, 10);
+    let dropped = latencies(&daemon, &drops, &mut lab);
+    row("latency drops p50", percentile(&dropped, 50), "ms");
+    row("latency drops p99", percentile(&dropped, 99), "ms");
+}
+
+/// One pod's datagrams: answered ones, or those that a rule drops.
+fn play(lab: &mut Lab, what: &str, count: u64, interval_ms: u64) {
+    let mut traffic = lab.scenario().traffic.iter().find(|traffic| traffic.name == "drop").unwrap().clone();
+    if what == "call" {
+        (traffic.port, traffic.expect) = (Some(7000), Default::default());
+    }
+    (traffic.count, traffic.interval_ms, traffic.timeout_ms) = (Some(count), interval_ms, Some(interval_ms));
+    lab.play(traffic).unwrap();
+}
+
+fn flood(lab: &mut Lab, streams: u32, rate: u32, seconds: u32) {
+    let flood = lab.scenario().traffic.iter().find(|traffic| traffic.name == "flood").unwrap().clone();
+    for _ in 0..streams {
+        let mut traffic = flood.clone();
+        (traffic.rate, traffic.count) = (Some(rate / streams), Some(u64::from(rate / streams * seconds)));
+        lab.play(traffic).unwrap();
+    }
+}
+
+/// Milliseconds from the kernel's time of a flow to its arrival, until the traffic has ended; sorted.
+fn latencies(daemon: &Daemon, filter: &FlowFilter, lab: &mut Lab) -> Vec<f64> {
+    let request =
+        GetFlowsRequest { follow: true, whitelist: vec![filter.clone()], ..GetFlowsRequest::default() };
+    let path = daemon.dir.path().join("hubble.sock");
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let endpoint = Endpoint::from_shared(format!("unix://{}", path.display())).unwrap();
+            let mut client = ObserverClient::new(endpoint.connect().await.unwrap());
+            let mut stream = client.get_flows(request).await.unwrap().into_inner();
+            while let Some(Ok(response)) = stream.next().await {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+                let Some(ResponseTypes::Flow(flow)) = response.response_types else { continue };
+                let time = flow.time.unwrap();
+                let seen = time.seconds as u128 * 1_000_000_000 + time.nanos as u128;
+                if sender.send(now.saturating_sub(seen) as f64 / 1e6).is_err() {
+                    return;
+                }
+            }
+        });
+    });
+    lab.wait_traffic();
+    daemon.settled();
+    // What is in the store is sent at once; the API has no event for "nothing left".
+    std::thread::sleep(Duration::from_millis(100));
+    let mut times: Vec<f64> = receiver.try_iter().collect();
+    times.sort_by(f64::total_cmp);
+    println!("{} flows", times.len());
+    times
+}
+
+fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    sorted.get(sorted.len() * percent / 100).copied().unwrap_or(f64::NAN)
+}
+
+fn full(cpu: usize) {
+    let mut lab = Lab::up(&scenario("flood.toml"), &unique_prefix("bench-full")).unwrap();
+    let daemon = daemon(&lab, cpu, &["--aggregation", "none"]);
+    let (before, started) = (cpu_seconds(&daemon), Instant::now());
+    flood(&mut lab, 2, FULL_PACKETS, FULL_SECONDS);
+    lab.wait_traffic();
+    let (took, used) = (started.elapsed().as_secs_f64(), cpu_seconds(&daemon) - before);
+    let sums = Sums::of(&daemon.settled());
+    sums.check();
+    row("events", sums.flows as f64 / took, "/s");
+    row("events lost", sums.lost() as f64, "");
+    row("events cpu", used / took * 100.0, "%");
+    println!("{sums:?}");
+}
+
+fn idle(cpu: usize) {
+    const LINKS: usize = 100;
+    let mut text =
+        "name = \"idle\"\n[outside]\naddresses = [\"192.168.50.1/24\"]\n[[nodes]]\nname = \"n1\"\n\
+                    wiring = \"routed\"\naddresses = [\"192.168.50.11\"]\n"
+            .to_owned();
+    for pod in 0..LINKS {
+        let ip = format!("10.244.1.{}", pod + 10);
+        writeln!(text, "[[pods]]\nname = \"p{pod}\"\nnamespace = \"web\"\nnode = \"n1\"\nips = [\"{ip}\"]")
+            .unwrap();
+    }
+    let lab = Lab::up(&Scenario::parse(&text, "idle").unwrap(), &unique_prefix("bench-idle")).unwrap();
+    let daemon = daemon(&lab, cpu, &[]);
+    let links = daemon.capture_status().links.len();
+    assert!(links >= LINKS, "{links} links");
+    let before = cpu_seconds(&daemon);
+    std::thread::sleep(Duration::from_secs(IDLE_SECONDS));
+    let used = cpu_seconds(&daemon) - before;
+    row("idle cpu", used / IDLE_SECONDS as f64 * 100.0, "%");
+    row("idle memory", resident_mb(&daemon), "MB");
+}
+
+/// Processor time that a process took so far, all threads: nanoseconds of each thread's first field in `schedstat`.
+fn cpu_seconds(daemon: &Daemon) -> f64 {
+    let tasks = format!("/proc/{}/task", daemon.pid().as_raw_nonzero());
+    let of = |task: &Path| -> Option<u64> {
+        fs::read_to_string(task.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
+    };
+    let all: u64 = fs::read_dir(tasks).unwrap().filter_map(|task| of(&task.ok()?.path())).sum();
+    all as f64 / 1e9
+}
+
+fn resident_mb(daemon: &Daemon) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid().as_raw_nonzero())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+}

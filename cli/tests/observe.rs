@@ -288,6 +288,8 @@ fn help_and_version_exit_0() {
     for (arguments, part) in [
         (&["--help"][..], "--from-pod"),
         (&["flows", "--help"], "Filters:"),
+        (&["help"], "Selectors:"),
+        (&["help", "status"], "--capture"),
         (&["version"], "observe 0."),
         (&["--version"], "observe 0."),
     ] {

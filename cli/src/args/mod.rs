@@ -56,7 +56,6 @@ pub(crate) struct Flows {
     about = "Shows who talks to whom, what was dropped, and why",
     long_about = None,
     after_help = AFTER_HELP,
-    disable_help_subcommand = true,
     disable_help_flag = true,
     disable_version_flag = true,
     infer_long_args = false

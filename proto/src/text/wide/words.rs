@@ -10,7 +10,7 @@ use crate::{
     names,
 };
 use prost::Message as _;
-use prost_types::{Struct, Value, value::Kind};
+use prost_types::{Struct, value::Kind};
 use std::fmt::{Result, Write};
 
 /// What replaces parts of a type where the line is narrow.
@@ -63,6 +63,9 @@ pub(super) fn is_client(flow: &Flow, end: End) -> bool {
 pub(super) fn reason(options: Options, flow: &Flow, out: &mut String) -> Result {
     let options = Options { colors: false, ..options };
     let event = flow.event_type.unwrap_or_default();
+    let facts = facts(flow)?;
+    let mut summary = String::new();
+    parts::summary(options, flow, &mut summary)?;
     match event.r#type {
         names::EVENT_DROP => match names::drop_reason_text(event.sub_type) {
             Some(text) => out.write_str(text)?,
@@ -74,22 +77,16 @@ pub(super) fn reason(options: Options, flow: &Flow, out: &mut String) -> Result 
             _ => "Policy allowed",
         })?,
         names::EVENT_CAPTURE => parts::capture_point(flow, out)?,
-        _ => {
-            parts::summary(options, flow, out)?;
-            return if options.policy_names { parts::policies(flow, out) } else { Ok(()) };
-        }
+        _ => return forwarded(options, flow, &facts, &summary, out),
     }
-    let kernel = kernel(flow)?;
-    let mut summary = String::new();
-    parts::summary(options, flow, &mut summary)?;
-    if !kernel.reason.is_empty() {
-        write!(out, ": {}", kernel.reason)?;
+    if !facts.kernel_reason.is_empty() {
+        write!(out, ": {}", facts.kernel_reason)?;
         // The summary says it again.
-        if let Some(at) = summary.find(&format!("; {}", kernel.reason)) {
+        if let Some(at) = summary.find(&format!("; {}", facts.kernel_reason)) {
             summary.truncate(at);
         }
     }
-    match (kernel.function.as_str(), flow.traffic_direction()) {
+    match (facts.kernel_function.as_str(), flow.traffic_direction()) {
         ("", TrafficDirection::Ingress) => out.write_str(" at ingress")?,
         ("", TrafficDirection::Egress) => out.write_str(" at egress")?,
         ("", TrafficDirection::Unknown) => {}
@@ -99,24 +96,38 @@ pub(super) fn reason(options: Options, flow: &Flow, out: &mut String) -> Result 
     if options.policy_names {
         parts::policies(flow, out)?;
     }
-    if kernel.packets > 1.0 {
-        write!(out, ", {} packets", kernel.packets)?;
+    if facts.packets > 1.0 {
+        write!(out, ", {} packets", facts.packets)?;
     }
     if summary.is_empty() { Ok(()) } else { write!(out, "; {summary}") }
 }
 
-/// What Observer tells of a drop beyond Hubble's fields.
+/// What the packet was, and what went wrong with its connection so far.
+fn forwarded(options: Options, flow: &Flow, facts: &Facts, summary: &str, out: &mut String) -> Result {
+    if facts.connect_failed {
+        out.write_str("Never answered; ")?;
+    }
+    out.write_str(summary)?;
+    if facts.retransmits > 0.0 {
+        write!(out, "; retransmits: {}", facts.retransmits)?;
+    }
+    if options.policy_names { parts::policies(flow, out) } else { Ok(()) }
+}
+
+/// What Observer tells beyond Hubble's fields.
 #[derive(Default)]
-struct Kernel {
-    /// The kernel's own name of the reason.
-    reason: String,
-    function: String,
-    /// How many packets the record stands for.
+struct Facts {
+    /// The kernel's own name of a drop's reason.
+    kernel_reason: String,
+    kernel_function: String,
+    /// How many packets a drop stands for.
     packets: f64,
+    retransmits: f64,
+    connect_failed: bool,
 }
 
 /// From `extensions`, whatever stands there.
-fn kernel(flow: &Flow) -> std::result::Result<Kernel, std::fmt::Error> {
+fn facts(flow: &Flow) -> std::result::Result<Facts, std::fmt::Error> {
     let fields = flow
         .extensions
         .as_ref()
@@ -124,16 +135,17 @@ fn kernel(flow: &Flow) -> std::result::Result<Kernel, std::fmt::Error> {
         .and_then(|any| Struct::decode(any.value.as_slice()).ok())
         .map(|extensions| extensions.fields)
         .unwrap_or_default();
-    let text = |key| match fields.get(key) {
-        Some(Value { kind: Some(Kind::StringValue(text)) }) => text.as_str(),
-        _ => "",
+    let value = |key| fields.get(key).and_then(|value| value.kind.as_ref());
+    let text = |key| if let Some(Kind::StringValue(text)) = value(key) { text.as_str() } else { "" };
+    let number = |key| if let Some(Kind::NumberValue(number)) = value(key) { *number } else { 0.0 };
+    let mut facts = Facts {
+        packets: number("packets"),
+        retransmits: number("retransmits"),
+        connect_failed: matches!(value("connect_failed"), Some(Kind::BoolValue(true))),
+        ..Facts::default()
     };
-    let mut kernel = Kernel::default();
-    clean(text("kernel_drop_reason"), &mut kernel.reason)?;
+    clean(text("kernel_drop_reason"), &mut facts.kernel_reason)?;
     // `symbol+0xoffset`: the offset is for who reads the kernel's code, and JSON has it.
-    clean(text("kernel_location").split('+').next().unwrap_or_default(), &mut kernel.function)?;
-    if let Some(Value { kind: Some(Kind::NumberValue(packets)) }) = fields.get("packets") {
-        kernel.packets = *packets;
-    }
-    Ok(kernel)
+    clean(text("kernel_location").split('+').next().unwrap_or_default(), &mut facts.kernel_function)?;
+    Ok(facts)
 }

@@ -55,14 +55,15 @@ struct Shape {
 const LONG_TYPES: usize = 14;
 const SHORT_TYPES: usize = 9;
 
-/// From rich to poor. With the usual time format, from 130, 110, 90, 76 and 58 cells on.
+/// From rich to poor. With the usual time format, from 130, 110, 90, 76, 57 and 46 cells on.
 #[rustfmt::skip]
-const SHAPES: [Shape; 6] = [
+const SHAPES: [Shape; 7] = [
     Shape { least: 75, part_of_time: 0..usize::MAX, node: 20, types: LONG_TYPES, client_port: true, reason: true },
     Shape { least: 62, part_of_time: CLOCK, node: 12, types: LONG_TYPES, client_port: false, reason: true },
     Shape { least: 47, part_of_time: CLOCK, node: 12, types: SHORT_TYPES, client_port: false, reason: true },
     Shape { least: 37, part_of_time: SECONDS, node: 12, types: SHORT_TYPES, client_port: false, reason: true },
-    Shape { least: 21, part_of_time: SECONDS, node: 12, types: SHORT_TYPES, client_port: false, reason: false },
+    Shape { least: 20, part_of_time: SECONDS, node: 12, types: SHORT_TYPES, client_port: false, reason: false },
+    Shape { least: 20, part_of_time: SECONDS, node: 12, types: 0, client_port: false, reason: false },
     Shape { least: 0, part_of_time: 0..0, node: 0, types: 0, client_port: false, reason: false },
 ];
 
@@ -184,8 +185,10 @@ mod tests {
             (Some(109), (12, 22, 9, false, true)),
             (Some(80), (8, 13, 9, false, true)),
             (Some(75), (8, 19, 9, false, false)),
-            (Some(58), (8, 10, 9, false, false)),
-            (Some(57), (0, 20, 0, false, false)),
+            (Some(57), (8, 10, 9, false, false)),
+            (Some(56), (8, 15, 0, false, false)),
+            (Some(46), (8, 10, 0, false, false)),
+            (Some(45), (0, 14, 0, false, false)),
             (Some(0), (0, 12, 0, false, false)),
         ] {
             assert_eq!(shown(width), expected, "{width:?}");

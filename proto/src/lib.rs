@@ -3,6 +3,8 @@
 
 pub mod client;
 pub mod filter;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod generated;
 pub mod json;
 pub mod names;

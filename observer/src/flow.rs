@@ -231,7 +231,7 @@ impl Notes {
 }
 
 /// A flow with nothing known, for tests to fill.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn test_flow() -> Flow {
     Flow {
         time_ns: 0,

@@ -8,6 +8,8 @@ pub mod decode;
 pub mod endpoint;
 pub mod enrich;
 pub mod flow;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod instance;
 mod logging;
 mod pipeline;

@@ -90,7 +90,7 @@ where
 
 async fn get_flows(context: &Shared, request: Request<Body>) -> Result<Response<Body>, Status> {
     let request = read(request, context.limits.message_bytes).await?;
-    let (query, mask) = check(request, context)?;
+    let (query, mask) = check(request, &context.node)?;
     let permit = Arc::clone(&context.streams).try_acquire_owned().map_err(|_| {
         Status::resource_exhausted(format!("too many GetFlows streams: at most {}", context.limits.streams))
     })?;
@@ -120,7 +120,7 @@ async fn read(request: Request<Body>, most_bytes: usize) -> Result<GetFlowsReque
         .ok_or_else(|| Status::internal("missing request message"))
 }
 
-fn check(request: GetFlowsRequest, context: &Shared) -> Result<(Query, Option<Mask>), Status> {
+pub(super) fn check(request: GetFlowsRequest, node: &Arc<NodeView>) -> Result<(Query, Option<Mask>), Status> {
     if request.first && request.follow {
         return Err(Status::invalid_argument("first cannot be specified with follow"));
     }
@@ -138,7 +138,7 @@ fn check(request: GetFlowsRequest, context: &Shared) -> Result<(Query, Option<Ma
         since: request.since.map(|time| nanoseconds("since", time)).transpose()?,
         until: request.until.map(|time| nanoseconds("until", time)).transpose()?,
         filter: filter.matcher(),
-        node: Arc::clone(&context.node),
+        node: Arc::clone(node),
     };
     Ok((query, mask))
 }

@@ -18,6 +18,8 @@ mod connections;
 mod control;
 pub mod encode;
 mod flows;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod mask;
 pub mod query;
 mod sockets;

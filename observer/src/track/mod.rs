@@ -3,6 +3,8 @@
 mod conntrack;
 mod ctnetlink;
 mod facts;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod judge;
 mod netlink;
 

@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench soak ci clean-lab
+.PHONY: help setup build demo test lint bench fuzz soak ci clean-lab
 
 # A Debian with Rust may have it in the user's folder only; setup puts its own programs there and in .tools.
 CARGO_HOME ?= $(HOME)/.cargo
@@ -15,8 +15,8 @@ loads eBPF programs): run it with sudo -E env "PATH=$$PATH" make $@))
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what builds and tests need (Debian packages, bpf-linker, lint tools, Go); safe to repeat
-	@scripts/setup build lab lint go
+setup: ## install what builds and tests need (Debian packages, bpf-linker, lint tools, cargo-fuzz, Go); safe to repeat
+	@scripts/setup build lab lint fuzz go
 
 build: ## release build of observer, observe and the lab player
 	@scripts/setup build
@@ -43,12 +43,16 @@ bench: ## the speed table: ours, the aims, and Hubble's Go code measured beside 
 	@scripts/setup build lab go
 	@scripts/bench
 
-soak: ## the daemon's and the lab's tests again and again for SOAK_SECONDS (default 1800)
+fuzz: ## every kind of input from outside, fuzzed for FUZZ_SECONDS each (default 10)
+	@scripts/setup build fuzz
+	@scripts/fuzz
+
+soak: ## fuzzing (FUZZ_RUNS inputs each, 10 million), then the heavy tests again and again for SOAK_SECONDS (1800)
 	$(need_root)
-	@scripts/setup build lab
+	@scripts/setup build lab fuzz
 	@scripts/soak
 
-ci: ## lint and test, with the seconds of each part; a skipped test is a failure
+ci: ## lint, test and fuzz, with the seconds of each part; a skipped test is a failure
 	$(need_root)
 	@scripts/ci
 

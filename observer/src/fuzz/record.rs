@@ -12,7 +12,7 @@ use crate::{
     serve::encode::{Encoder, NodeInfo},
     track::{Addresses, ConntrackTable, Entry, TableLimits, Tracked, Tracker},
 };
-use observer_ebpf::{ABI_VERSION, DropRecord, FactRecord, FlowRecord, kind};
+use observer_ebpf::{ABI_VERSION, DropRecord, FactRecord, FlowRecord, TunneledFlowRecord, kind};
 use observer_proto::observer::get_flows_response::ResponseTypes;
 use std::{
     net::IpAddr,
@@ -32,6 +32,9 @@ impl Addresses for Pods {
     }
     fn is_node(&self, ip: &IpAddr) -> bool {
         *ip == IpAddr::from([10, 0, 0, 254])
+    }
+    fn has_tunnel(&self) -> bool {
+        true
     }
 }
 
@@ -89,6 +92,7 @@ fn through_all_stages(data: &[u8]) {
         let size = match data[0] {
             kind::FLOW => size_of::<FlowRecord>(),
             kind::DROP => size_of::<DropRecord>(),
+            kind::TUNNELED_FLOW => size_of::<TunneledFlowRecord>(),
             _ => size_of::<FactRecord>(),
         };
         assert_eq!((data[1], data.len()), (ABI_VERSION, size));
@@ -125,8 +129,11 @@ fn serve(tracked: Tracked) {
     assert_eq!(wire.verdict, i32::from(flow.verdict));
 }
 
-/// A pod is named by its own address only.
+/// A pod is named by its own address only. Inside a tunnel of pods the outer addresses are theirs.
 fn names_are_right(flow: &Flow) {
+    if flow.tunnel.is_some() {
+        return;
+    }
     for (ip, endpoint) in [(flow.source_ip, &flow.source), (flow.destination_ip, &flow.destination)] {
         let expected = match ip {
             Some(ip) if ip == IpAddr::from(CLIENT) => "client",

@@ -154,7 +154,7 @@ pub fn request(data: &[u8]) {
         Ok(checked) => checked,
         Err(status) => return assert!(!status.message().is_empty()),
     };
-    let filter = query.filter.clone();
+    let mut filter = query.filter.clone();
     let (since, until) = (query.since.unwrap_or(i64::MIN), query.until.unwrap_or(i64::MAX));
     let mut encoder = bed.encoder.clone();
     let mut reader = Reader::new(query, &bed.store);
@@ -166,8 +166,12 @@ pub fn request(data: &[u8]) {
             let mut out = Vec::new();
             encoder.response(&mut out, sequence, flow, mask.as_ref());
             if let Some(mask) = &mask {
-                let (mut once, mut twice) = (Vec::new(), Vec::new());
-                mask.apply(encoder.flow(sequence, flow), &mut once);
+                let (mut whole, mut once, mut twice) = (Vec::new(), Vec::new(), Vec::new());
+                encoder.response(&mut whole, sequence, flow, None);
+                let Some(ResponseTypes::Flow(flow)) = read_message(&whole).response_types else {
+                    panic!("no flow")
+                };
+                mask.apply(&flow.encode_to_vec(), &mut once);
                 mask.apply(&once, &mut twice);
                 assert!(once == twice, "a second mask takes something more");
                 proto::Flow::decode(once.as_slice()).expect("a masked flow");

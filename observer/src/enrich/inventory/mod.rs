@@ -7,6 +7,7 @@ mod watch;
 pub use watch::InventoryFile;
 
 use super::source::Snapshot;
+use observer_proto::text::sanitize::clean;
 use std::path::{Path, PathBuf};
 
 /// The largest file that is read; 100,000 pods are about 40 MB.
@@ -52,9 +53,17 @@ pub fn parse(file: &Path, text: &str, node: &str) -> Result<Snapshot, InventoryE
         file: file.to_owned(),
         line,
         column,
-        path,
-        problem,
+        path: one_line(&path),
+        problem: one_line(&problem),
     })
+}
+
+/// Names in the file may hold anything; the error goes to terminals and logs.
+fn one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    // Writing to a String can't fail.
+    let _ = clean(text, &mut out);
+    out
 }
 
 /// A fault in the content, before the file's name is known.

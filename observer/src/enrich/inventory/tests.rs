@@ -111,6 +111,15 @@ fn faults_name_line_field_and_what_is_right() {
 }
 
 #[test]
+fn what_a_field_is_called_makes_no_second_line() {
+    for name in ["r\\nts", "r\\e[31m", "r\\u202e"] {
+        let error = read(&format!("services: [{{name: x, \"{name}\": 1}}]")).unwrap_err();
+        assert!(error.starts_with("inventory.yaml:1:") && !error.contains(char::is_control), "{error:?}");
+        assert!(!error.contains('\u{202e}'), "{error:?}");
+    }
+}
+
+#[test]
 fn bombs_are_refused_at_once() {
     let levels = "abcdefghij".chars().zip("bcdefghijk".chars());
     let level =

@@ -38,6 +38,10 @@ pub struct Config {
     pub aggregation: Aggregation,
     /// New connections told of per second and CPU; more are counted as suppressed.
     pub new_flow_cap: u32,
+    /// Bytes of the kernel's ring for flows.
+    pub flow_ring_bytes: u32,
+    /// Bytes of the kernel's ring for drops.
+    pub priority_ring_bytes: u32,
     /// Kernel drop reasons that are not told of, instead of the default list.
     pub ignored_drop_reasons: Option<Vec<String>>,
     /// Tell of drops anywhere on the host, not only in the node's namespace and its pods'.

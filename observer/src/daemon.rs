@@ -131,6 +131,8 @@ fn capture_config(config: &Config) -> CaptureConfig {
     CaptureConfig {
         aggregation,
         new_flows_per_second: config.new_flow_cap,
+        flow_ring_bytes: config.flow_ring_bytes,
+        priority_ring_bytes: config.priority_ring_bytes,
         interfaces: config.interfaces.clone(),
         host_wide_drops: config.drops_host_wide,
         ignored_reasons: config.ignored_drop_reasons.clone().unwrap_or(defaults.ignored_reasons),

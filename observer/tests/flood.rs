@@ -11,23 +11,23 @@ use observer_proto::{
 };
 use prost_types::FieldMask;
 use std::time::{Duration, Instant};
-use support::{Daemon, Follower, Sums, can_run, ends, extensions, scenario};
+use support::{Daemon, Follower, Sums, can_run, ends, extensions, scaled, scenario};
 
-/// Packets of the flood.
-const PACKETS: u64 = 200_000;
+/// Packets of the flood in a second.
+const RATE: u64 = 50_000;
 
 #[test]
 fn with_aggregation_a_flood_loses_nothing() {
     let Some(sums) = flood("medium", &[]) else { return };
     assert_eq!(sums.lost(), 0, "{sums:?}");
     let aggregated = sums.suppressed("flows egress", "aggregation");
-    assert!(aggregated > PACKETS / 2, "{sums:?}");
+    assert!(aggregated > scaled(4, 60) * RATE / 2, "{sums:?}");
 }
 
 #[test]
 fn at_50000_events_a_second_a_flood_loses_nothing() {
     let Some(sums) = flood("low", &["--aggregation", "low"]) else { return };
-    assert!(sums.flows + sums.lost() >= PACKETS, "every packet once: {sums:?}");
+    assert!(sums.flows + sums.lost() >= scaled(4, 60) * RATE, "every packet once: {sums:?}");
     // Without optimization the daemon may be too slow on a busy machine; then the sums still hold.
     if cfg!(debug_assertions) && sums.lost() > 0 {
         eprintln!("lost {} of {} by a build without optimization", sums.lost(), sums.flows);
@@ -40,7 +40,12 @@ fn flood(name: &str, args: &[&str]) -> Option<Sums> {
     if !can_run("flood") {
         return None;
     }
-    let mut lab = Lab::up(&scenario("flood.toml"), &unique_prefix(&format!("flood-{name}"))).unwrap();
+    let mut scenario = scenario("flood.toml");
+    let seconds = scaled(4, 60);
+    for traffic in &mut scenario.traffic {
+        traffic.count = Some(seconds * if traffic.name == "flood" { RATE } else { 1 });
+    }
+    let mut lab = Lab::up(&scenario, &unique_prefix(&format!("flood-{name}"))).unwrap();
     let daemon = Daemon::start(&lab, "n1", args);
     // From the oldest flow on: then it passes as many slots as the store has ever had.
     let everything = daemon.follow(GetFlowsRequest {
@@ -61,15 +66,15 @@ fn flood(name: &str, args: &[&str]) -> Option<Sums> {
     lab.wait_traffic();
     let entries = lab.ledger();
     let flooded: u64 = entries.iter().filter(|entry| entry.traffic == "flood").map(|entry| entry.sent).sum();
-    assert_eq!(flooded, PACKETS);
+    assert_eq!(flooded, seconds * RATE);
     let dropped: Vec<&Entry> = entries.iter().filter(|entry| entry.traffic == "drop").collect();
-    assert_eq!(dropped.len(), 4);
+    assert_eq!(dropped.len() as u64, seconds);
 
     let sums = Sums::of(&daemon.settled());
     sums.check();
     assert_eq!(sums.flows, daemon.seen(), "what the pipeline delivered is what the store has seen");
     let [made, _, lost] = sums.stages["drops"];
-    assert!(made >= 4 && lost == 0, "no flood takes the drops' ring: {sums:?}");
+    assert!(made >= seconds && lost == 0, "no flood takes the drops' ring: {sums:?}");
     check_drops(&drops, &dropped);
 
     // The reader slept through the flood: what the store had to overwrite is told, to the unit.

@@ -78,6 +78,12 @@ pub struct Settings {
     /// New connections told of per second and CPU; further ones are counted as suppressed [default: 20000].
     #[arg(long, env = "OBSERVER_NEW_FLOW_CAP", hide_env_values = true, value_name = "N")]
     new_flow_cap: Option<u32>,
+    /// Kibibytes of the kernel's ring for flows: a power of two, 4 at least [default: 8192].
+    #[arg(long, env = "OBSERVER_FLOW_RING_KIB", hide_env_values = true, value_name = "KIB")]
+    flow_ring_kib: Option<usize>,
+    /// Kibibytes of the kernel's ring for drops: a power of two, 4 at least [default: 2048].
+    #[arg(long, env = "OBSERVER_PRIORITY_RING_KIB", hide_env_values = true, value_name = "KIB")]
+    priority_ring_kib: Option<usize>,
     /// Kernel drop reasons to leave out, by the kernel's names, instead of the default list of noise.
     #[arg(
         long,
@@ -160,6 +166,8 @@ impl Settings {
             interfaces: if self.interfaces.is_empty() { file.interfaces } else { self.interfaces },
             aggregation: self.aggregation.or(file.aggregation),
             new_flow_cap: self.new_flow_cap.or(file.new_flow_cap),
+            flow_ring_kib: self.flow_ring_kib.or(file.flow_ring_kib),
+            priority_ring_kib: self.priority_ring_kib.or(file.priority_ring_kib),
             ignore_drop_reasons: self.ignore_drop_reasons.or(file.ignore_drop_reasons),
             drops_host_wide: self.drops_host_wide.or(file.drops_host_wide),
             max_flows: self.max_flows.or(file.max_flows),
@@ -223,6 +231,8 @@ impl Settings {
             interfaces,
             aggregation: self.aggregation.unwrap_or_default(),
             new_flow_cap: new_flow_cap as u32,
+            flow_ring_bytes: ring_bytes("--flow-ring-kib", self.flow_ring_kib.unwrap_or(8192))?,
+            priority_ring_bytes: ring_bytes("--priority-ring-kib", self.priority_ring_kib.unwrap_or(2048))?,
             ignored_drop_reasons: self.ignore_drop_reasons,
             drops_host_wide: self.drops_host_wide.unwrap_or(false),
             max_flows,
@@ -242,9 +252,22 @@ fn bounded(field: &'static str, value: usize, least: usize, most: usize) -> Resu
     }
 }
 
+/// The kernel takes rings of whole pages whose number is a power of two.
+fn ring_bytes(field: &'static str, kib: usize) -> Result<u32, ConfigError> {
+    let page = (rustix::param::page_size() >> 10).max(1);
+    let kib = bounded(field, kib, page, 1 << 20)?;
+    if !kib.is_power_of_two() {
+        let (below, above) = (kib.next_power_of_two() / 2, kib.next_power_of_two());
+        let problem = format!("{kib} is no power of two: the nearest are {below} and {above}");
+        return Err(ConfigError::Value { field, problem });
+    }
+    Ok((kib << 10) as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::CaptureConfig;
     use clap::{CommandFactory as _, Parser as _};
     use std::io::Write as _;
 
@@ -269,6 +292,11 @@ mod tests {
         assert_eq!(config.aggregation, Aggregation::None);
         assert!(config.interfaces[0].matches("eth7"));
         assert_eq!(config.max_bytes, 64 << 20);
+        let rings = CaptureConfig::default();
+        assert_eq!(
+            (config.flow_ring_bytes, config.priority_ring_bytes),
+            (rings.flow_ring_bytes, rings.priority_ring_bytes)
+        );
         assert_eq!(config.control_socket, PathBuf::from("/run/observer/control.sock"));
     }
 
@@ -297,6 +325,11 @@ mod tests {
                 "--listen: TCP is served without encryption so far: add --insecure",
             ),
             (vec!["--max-flows", "3"], "--max-flows: 3 is out of range: 1024 to 67108864"),
+            (vec!["--flow-ring-kib", "2"], "--flow-ring-kib: 2 is out of range: 4 to 1048576"),
+            (
+                vec!["--priority-ring-kib", "100"],
+                "--priority-ring-kib: 100 is no power of two: the nearest are 64 and 128",
+            ),
             (vec!["--node-name", "a/b"], "--node-name: `a/b` is no node name"),
             (
                 vec!["--interface", "a-name-that-is-too-long"],

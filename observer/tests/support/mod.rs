@@ -12,7 +12,7 @@ use observer_proto::{
 };
 use prost::Message as _;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::{BufRead as _, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -39,6 +39,11 @@ pub(crate) fn can_run(test: &str) -> bool {
     assert!(std::env::var_os("CI_NO_SKIP").is_none(), "SKIP: {test}: {problem}");
     eprintln!("SKIP: {test}: {problem}");
     false
+}
+
+/// How much of something: the usual amount, or with `SOAK` set, as `make soak` does, all of it.
+pub(crate) fn scaled<T>(usual: T, all: T) -> T {
+    if std::env::var_os("SOAK").is_some() { all } else { usual }
 }
 
 /// A scenario of `testdata/lab`.
@@ -206,6 +211,28 @@ impl Daemon {
         std::fs::read_dir(dir).unwrap().count()
     }
 
+    /// What the kernel tells of each open file.
+    fn file_infos(&self) -> Vec<String> {
+        let files = std::fs::read_dir(format!("/proc/{}/fdinfo", self.pid().as_raw_nonzero())).unwrap();
+        // One may be closed meanwhile.
+        files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap_or_default()).collect()
+    }
+
+    /// What it holds of the kernel's: ids of `prog`, `map` and `link`, by that word.
+    pub(crate) fn bpf_ids(&self) -> BTreeMap<&'static str, BTreeSet<u32>> {
+        let infos = self.file_infos();
+        let ids =
+            |what: &str| infos.iter().filter_map(|info| info_number(info, &format!("{what}_id"))).collect();
+        ["prog", "map", "link"].map(|what| (what, ids(what))).into()
+    }
+
+    /// Ids of its attachments to the link with this index.
+    pub(crate) fn attached(&self, index: u32) -> Vec<u32> {
+        let infos = self.file_infos();
+        let here = infos.iter().filter(|info| info_number(info, "ifindex") == Some(index));
+        here.filter_map(|info| info_number(info, "link_id")).collect()
+    }
+
     /// SIGTERM, then its exit status and how long it took.
     pub(crate) fn stop(self) -> (std::process::ExitStatus, Duration) {
         let (status, took, _) = self.end(rustix::process::Signal::TERM);
@@ -232,6 +259,27 @@ pub(crate) struct Follower {
     pub(crate) responses: mpsc::Receiver<Result<GetFlowsResponse, tonic::Status>>,
     /// While it is locked, nothing is read: a client that is too slow.
     pub(crate) gate: Arc<Mutex<()>>,
+}
+
+/// The number behind `key` in a file of `/proc/<pid>/fdinfo`.
+fn info_number(info: &str, key: &str) -> Option<u32> {
+    let value = info.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    value.map(|number| number.trim().parse().unwrap())
+}
+
+impl Follower {
+    /// Reads until one that `wanted` takes; panics after 15 seconds.
+    pub(crate) fn until<T>(&self, what: &str, mut wanted: impl FnMut(ResponseTypes) -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let response = self.responses.recv_timeout(left);
+            let response = response.unwrap_or_else(|_| panic!("{what}: it did not come")).unwrap();
+            if let Some(found) = response.response_types.and_then(&mut wanted) {
+                return found;
+            }
+        }
+    }
 }
 
 impl Drop for Daemon {

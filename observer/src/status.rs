@@ -73,6 +73,7 @@ impl Status {
             sent_other_packets: status.egress.not_ip + status.egress.malformed,
             other_programs: (link.chained[0] + link.chained[1]) as u32,
             problem: link.error.clone().unwrap_or_default(),
+            repairs: link.repairs,
         }
     }
 

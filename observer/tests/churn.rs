@@ -1,56 +1,94 @@
-//! Pods that come and go while the daemon runs: attached within a second, named with their first packet, gone without
-//! a trace.
+//! Pods that come and go while the daemon runs, and links that flap, are renamed or take another's index: attached within
+//! a second, named with their first packet, gone without a trace.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
 mod support;
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use observer_lab::{Inventory, Lab, netns, scenario::Pod, unique_prefix};
-use observer_proto::control::Link;
+use observer_proto::{
+    control::Link,
+    flow::Flow,
+    observer::{GetFlowsRequest, get_flows_response::ResponseTypes},
+};
 use std::{
-    net::{IpAddr, UdpSocket},
-    process::Command,
+    collections::HashMap,
+    io::Write as _,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
-use support::{Daemon, can_run, name, scenario};
+use support::{Daemon, Sums, can_run, ends, name, scaled, scenario};
 
 /// What the design promises for a new link.
 const SOON: Duration = Duration::from_secs(1);
 
 /// A pod that the lab does not know, wired as the lab's routed pods are.
 struct Late {
-    pod: Pod,
     netns: String,
     node: String,
     link: String,
+    ip: IpAddr,
+    /// The link's index, where it is to have a certain one.
+    index: Option<u32>,
 }
 
 impl Late {
-    fn new(lab: &Lab) -> Self {
-        let mut pod = lab.scenario().pods[0].clone();
-        "late".clone_into(&mut pod.name);
-        pod.ips = vec!["10.244.1.99".parse().unwrap()];
-        let node = lab.node_netns("n1").file_name().unwrap().to_string_lossy().into_owned();
-        Self { pod, netns: format!("{node}-late"), node, link: "vethlate".to_owned() }
+    fn new(lab: &Lab, name: &str, ip: &str) -> Self {
+        let node = node(lab);
+        let (netns, link) = (format!("{node}-{name}"), format!("veth{name}"));
+        Self { netns, node, link, ip: ip.parse().unwrap(), index: None }
     }
 
     fn up(&self) {
-        let Self { netns, node, link, pod } = self;
-        let ip = pod.ips[0];
-        ip_tool(&format!("netns add {netns}"));
-        ip_tool(&format!("-n {netns} link set lo up"));
-        ip_tool(&format!("-n {node} link add {link} type veth peer name eth0 netns {netns}"));
-        ip_tool(&format!("-n {node} link set {link} up"));
-        ip_tool(&format!("-n {netns} link set eth0 up"));
-        ip_tool(&format!("-n {netns} addr add {ip} dev eth0"));
-        ip_tool(&format!("-n {node} addr add 169.254.1.1/32 dev {link}"));
-        ip_tool(&format!("-n {node} route add {ip} dev {link}"));
-        ip_tool(&format!("-n {netns} route add default via 169.254.1.1 dev eth0 onlink src {ip}"));
+        let Self { netns, node, link, ip, index } = self;
+        let index = index.map_or_else(String::new, |index| format!("index {index}"));
+        ip_tool(&format!("netns add {netns}"), "");
+        ip_tool(
+            &format!("-n {node} -batch -"),
+            &format!(
+                "link add {link} {index} type veth peer name eth0 netns {netns}\nlink set {link} up\n\
+                 addr add 169.254.1.1/32 dev {link}\nroute add {ip} dev {link}\n"
+            ),
+        );
+        ip_tool(
+            &format!("-n {netns} -batch -"),
+            &format!(
+                "link set lo up\nlink set eth0 up\naddr add {ip} dev eth0\n\
+                 route add default via 169.254.1.1 dev eth0 onlink src {ip}\n"
+            ),
+        );
     }
 
     /// The veth goes with the namespace, but a little later.
     fn down(&self) {
-        ip_tool(&format!("-n {} link del {}", self.node, self.link));
-        ip_tool(&format!("netns del {}", self.netns));
+        ip_tool(&format!("-n {} link del {}", self.node, self.link), "");
+        ip_tool(&format!("netns del {}", self.netns), "");
+    }
+
+    /// Sends a packet from this port (0 = any) to a server, which answers. Returns where it came from.
+    fn send(&self, port: u16, server: IpAddr) -> SocketAddr {
+        netns::inside(&self.netns, || {
+            let socket = UdpSocket::bind((self.ip, port)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            socket.send_to(&[b'x'; 64], (server, 7000)).unwrap();
+            socket.recv_from(&mut [0; 128]).unwrap();
+            Ok(socket.local_addr().unwrap())
+        })
+        .unwrap()
+    }
+
+    /// Waits until both programs are on its link; returns how long that took.
+    fn attached(&self) -> Duration {
+        let since = Instant::now();
+        let count = |hook| SchedClassifier::query_tcx(&self.link, hook).map_or(0, |(_, found)| found.len());
+        netns::inside(&self.node, || {
+            until("the link attached", SOON, || {
+                (count(TcAttachType::Ingress) == 1 && count(TcAttachType::Egress) == 1).then_some(())
+            });
+            Ok(since.elapsed())
+        })
+        .unwrap()
     }
 }
 
@@ -60,8 +98,21 @@ impl Drop for Late {
     }
 }
 
-fn ip_tool(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+fn node(lab: &Lab) -> String {
+    lab.node_netns("n1").file_name().unwrap().to_string_lossy().into_owned()
+}
+
+/// The server that answers.
+fn server(lab: &Lab) -> IpAddr {
+    lab.scenario().pods[1].ips.iter().copied().find(IpAddr::is_ipv4).unwrap()
+}
+
+fn ip_tool(arguments: &str, script: &str) {
+    let mut command = Command::new("ip");
+    command.args(arguments.split(' ')).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -90,10 +141,11 @@ fn a_new_pod_is_told_by_name_and_leaves_nothing_behind() {
     let daemon = Daemon::start(&lab, "n1", &[]);
     let links_before = daemon.capture_status().links.len();
     let files_before = daemon.open_files();
-    let late = Late::new(&lab);
+    let late = Late::new(&lab, "late", "10.244.1.99");
 
     let mut grown = lab.scenario().clone();
-    grown.pods.push(late.pod.clone());
+    let pod = Pod { name: "late".to_owned(), ips: vec![late.ip], ..grown.pods[0].clone() };
+    grown.pods.push(pod);
     let inventory = daemon.dir.path().join("inventory.yaml");
     std::fs::write(&inventory, Inventory::of(&grown).to_text().unwrap()).unwrap();
     late.up();
@@ -101,15 +153,7 @@ fn a_new_pod_is_told_by_name_and_leaves_nothing_behind() {
     assert_eq!((attached.kind.as_str(), attached.problem.as_str()), ("pod", ""), "{attached:?}");
     until("the inventory read again", SOON, || daemon.log().contains("inventory reloaded").then_some(()));
 
-    let server = lab.scenario().pods[1].ips.iter().copied().find(IpAddr::is_ipv4).unwrap();
-    let client = netns::inside(&late.netns, || {
-        let socket = UdpSocket::bind((late.pod.ips[0], 0)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        socket.send_to(&[b'x'; 64], (server, 7000)).unwrap();
-        let _ = socket.recv_from(&mut [0; 128]);
-        Ok(socket.local_addr().unwrap())
-    })
-    .unwrap();
+    let client = late.send(0, server(&lab));
     let of_late = |flow: &&observer_proto::flow::Flow| {
         support::ends(flow).is_some_and(|(_, source, destination)| source == client || destination == client)
     };
@@ -143,7 +187,7 @@ fn a_flapping_pod_leaks_nothing() {
     // The client's own connection is one of the daemon's files.
     daemon.capture_status();
     let files_before = daemon.open_files();
-    let late = Late::new(&lab);
+    let late = Late::new(&lab, "late", "10.244.1.99");
     let mut attached = 0;
     for _ in 0..20 {
         late.up();
@@ -156,4 +200,173 @@ fn a_flapping_pod_leaks_nothing() {
     assert!(attached > files_before, "an attached link is open files: {attached} after {files_before}");
     until("the files closed", Duration::from_secs(5), || (daemon.open_files() <= files_before).then_some(()));
     assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
+}
+
+/// Namespaces made and deleted as fast as a busy node does it, or faster. An address is used again after 3 seconds:
+/// names of local namespaces may be a look behind.
+#[test]
+fn many_pods_leak_nothing_and_are_not_mixed_up() {
+    const WORKERS: u16 = 3;
+    /// 200 in 10 seconds.
+    const PACE: Duration = Duration::from_millis(50 * WORKERS as u64);
+    if !can_run("many") {
+        return;
+    }
+    let lab = Lab::up(&scenario("drops.toml"), &unique_prefix("many")).unwrap();
+    let daemon = Daemon::start(&lab, "n1", &[]);
+    let (links_before, files_before) = (daemon.capture_status().links.len(), daemon.open_files());
+    let held_before = daemon.bpf_ids();
+    let everything = daemon.follow(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() });
+
+    let rounds = scaled(15, 2000);
+    let start = Instant::now();
+    let worker = |worker: u16| {
+        let mut times = Vec::new();
+        let mut names = HashMap::new();
+        for round in 0..rounds {
+            let due = start + PACE * u32::from(round);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let pod = format!("w{worker}r{round}");
+            let late = Late::new(&lab, &pod, &format!("10.244.1.{}", 100 + 20 * worker + round % 20));
+            late.up();
+            times.push(late.attached());
+            let client = late.send(20_000 + round, server(&lab));
+            names.insert(client, format!("netns/{}", late.netns));
+            late.down();
+        }
+        (times, names)
+    };
+    let (mut times, mut names) = (Vec::new(), HashMap::new());
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|number| scope.spawn(move || worker(number))).collect();
+        for worker in workers {
+            let (waits, owners) = worker.join().unwrap();
+            times.extend(waits);
+            names.extend(owners);
+        }
+    });
+    times.sort_unstable();
+    eprintln!(
+        "{} namespaces in {:.1?}: attached after {:.0?} (median), {:.0?} (99 of 100), {:.0?} (longest)",
+        times.len(),
+        start.elapsed(),
+        times[times.len() / 2],
+        times[times.len() * 99 / 100],
+        times[times.len() - 1]
+    );
+
+    until("the links gone", Duration::from_secs(5), || {
+        (daemon.capture_status().links.len() == links_before).then_some(())
+    });
+    until("the files closed", Duration::from_secs(5), || {
+        (daemon.open_files() <= files_before + 1).then_some(())
+    });
+    assert_eq!(daemon.bpf_ids(), held_before, "programs, maps and attachments are those of the start");
+    assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
+    Sums::of(&daemon.settled()).check();
+
+    let mut told = HashMap::new();
+    for response in everything.responses.try_iter() {
+        let Some(ResponseTypes::Flow(flow)) = response.unwrap().response_types else {
+            panic!("something lost")
+        };
+        for (end, client) in clients(&flow) {
+            let Some(right) = names.get(&client) else { continue };
+            let ip = client.ip().to_string();
+            let shown = name(end, &ip);
+            assert!(shown == *right || shown == ip, "{shown} for {right}: {flow:?}");
+            *told.entry(client).or_insert(false) |= shown == *right;
+        }
+    }
+    assert_eq!(told.len(), names.len(), "each pod's packet was told");
+    eprintln!("{} of {} by their names", told.values().filter(|named| **named).count(), told.len());
+}
+
+/// Both ends with their addresses.
+fn clients(flow: &Flow) -> Vec<(Option<&observer_proto::flow::Endpoint>, SocketAddr)> {
+    let both = |(_, source, destination)| {
+        vec![(flow.source.as_ref(), source), (flow.destination.as_ref(), destination)]
+    };
+    ends(flow).map_or_else(Vec::new, both)
+}
+
+#[test]
+fn a_link_that_flaps_or_is_renamed_keeps_its_programs() {
+    if !can_run("renamed") {
+        return;
+    }
+    let lab = Lab::up(&scenario("drops.toml"), &unique_prefix("renamed")).unwrap();
+    let daemon = Daemon::start(&lab, "n1", &[]);
+    let late = Late::new(&lab, "late", "10.244.1.99");
+    late.up();
+    late.attached();
+    let index = until("the link in the status", SOON, || link(&daemon, &late.link)).index;
+    let attached = daemon.attached(index);
+    assert_eq!(attached.len(), 2);
+    let flap = format!("link set {0} down\nlink set {0} up\n", late.link);
+    let flaps = flap.repeat(scaled(100, 1000));
+    ip_tool(&format!("-n {} -batch -", late.node), &flaps);
+    // The route went with the link.
+    ip_tool(&format!("-n {} route add {} dev {}", late.node, late.ip, late.link), "");
+    late.send(0, server(&lab));
+    let before = until("packets counted", SOON, || {
+        link(&daemon, &late.link).filter(|link| link.received_packets > 0 && link.sent_packets > 0)
+    });
+
+    ip_tool(&format!("-n {} link set {} name renamed0", late.node, late.link), "");
+    let after = until("the new name", SOON, || link(&daemon, "renamed0"));
+    assert_eq!((after.index, after.problem.as_str(), after.repairs), (index, "", 0), "{after:?}");
+    assert!(after.received_packets >= before.received_packets, "{after:?} after {before:?}");
+    assert!(link(&daemon, &late.link).is_none());
+    assert_eq!(daemon.attached(index), attached, "the same as before");
+    let client = late.send(0, server(&lab));
+    daemon.flows_until(|flows| {
+        let of_it = |flow: &&Flow| clients(flow).iter().any(|(_, address)| *address == client);
+        let named = flows.iter().filter(of_it).any(|flow| {
+            flow.interface.as_ref().is_some_and(|link| link.name == "renamed0" && link.index == index)
+        });
+        (!named).then(|| "a flow on the link's new name".to_owned())
+    });
+}
+
+/// Deleted and made again at once, with the same index and name, in front of another pod.
+#[test]
+fn an_index_that_is_used_again_is_a_new_link() {
+    if !can_run("reused") {
+        return;
+    }
+    let lab = Lab::up(&scenario("drops.toml"), &unique_prefix("reused")).unwrap();
+    let daemon = Daemon::start(&lab, "n1", &[]);
+    daemon.capture_status();
+    let files_before = daemon.open_files();
+    let mut before: Option<Late> = None;
+    for round in 0..scaled(10, 100) {
+        let mut late = Late::new(&lab, &format!("r{round}"), &format!("10.244.1.{}", 100 + round));
+        (late.index, late.link) = (Some(777), "vethreused".to_owned());
+        if let Some(before) = before.replace(late) {
+            before.down();
+        }
+        let late = before.as_ref().unwrap();
+        late.up();
+        late.attached();
+        let client = late.send(0, server(&lab));
+        let right = format!("netns/{}", late.netns);
+        let flows = daemon.flows_until(|flows| {
+            let told = flows.iter().any(|flow| clients(flow).iter().any(|(_, address)| *address == client));
+            (!told).then(|| "the packet".to_owned())
+        });
+        let mut links = Vec::new();
+        for flow in &flows {
+            for (end, _) in clients(flow).into_iter().filter(|(_, address)| *address == client) {
+                let ip = late.ip.to_string();
+                let shown = name(end, &ip);
+                assert!(shown == right || shown == ip, "{shown} for {right}: {flow:?}");
+                links.extend(flow.interface.as_ref().map(|link| (link.index, link.name.clone())));
+            }
+        }
+        assert!(links.contains(&(777, late.link.clone())), "it is told on its own link: {links:?}");
+    }
+    before.unwrap().down();
+    until("the link gone", SOON, || link(&daemon, "vethreused").is_none().then_some(()));
+    until("the files closed", Duration::from_secs(5), || (daemon.open_files() <= files_before).then_some(()));
 }

@@ -3,7 +3,10 @@
 
 mod support;
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::{
+    maps::loaded_maps,
+    programs::{SchedClassifier, TcAttachType, loaded_links, loaded_programs},
+};
 use observer::capture::{Capture, CaptureConfig};
 use observer_lab::{
     Lab, netns,
@@ -12,8 +15,13 @@ use observer_lab::{
 };
 use observer_proto::observer::{GetFlowsRequest, get_flows_response::ResponseTypes};
 use rustix::process::Signal;
-use std::{path::Path, process::Command, time::Duration};
-use support::{Daemon, OBSERVER, can_run, scenario};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+use support::{Daemon, OBSERVER, Sums, can_run, scaled, scenario};
 use tonic::Code;
 
 #[test]
@@ -104,6 +112,110 @@ fn a_killed_daemon_is_replaced_at_once() {
     let first = format!("another observer (pid {})", daemon.pid().as_raw_nonzero());
     assert!(error.contains(&first), "{error}");
     lab.stop_traffic();
+}
+
+/// Under load, and as often as it takes: the kernel takes back everything, and the next one starts as if it were the
+/// first.
+#[test]
+fn kills_leave_nothing_in_the_kernel() {
+    if !can_run("kills") {
+        return;
+    }
+    let mut lab = lab("kills");
+    let mut load = requests();
+    load.interval_ms = 1;
+    lab.play(load).unwrap();
+    let mut dir = tempfile::tempdir().unwrap();
+    lab.write_inventory(&dir.path().join("inventory.yaml")).unwrap();
+    let (mut longest, kills) = (Duration::ZERO, scaled(20, 100));
+    for _ in 0..kills {
+        let mut command = lab.command_in("n1", OBSERVER);
+        command.args(["--node-name", "n1", "--aggregation", "none", "--inventory"]);
+        command.arg(dir.path().join("inventory.yaml"));
+        let started = Instant::now();
+        // The sockets of the one before are in its way.
+        let daemon = Daemon::spawn(command, dir);
+        longest = longest.max(started.elapsed());
+        let everything = GetFlowsRequest { follow: true, number: 1, ..GetFlowsRequest::default() };
+        daemon
+            .follow(everything)
+            .until("a flow", |response| matches!(response, ResponseTypes::Flow(_)).then_some(()));
+        let held = daemon.bpf_ids();
+        assert!(held.values().all(|ids| !ids.is_empty()), "{held:?}");
+        let (status, _, after) = daemon.end(Signal::KILL);
+        assert!(!status.success());
+        assert_eq!(sockets(after.path()).len(), 2, "nobody removed them");
+        dir = after;
+        gone(&held);
+    }
+    assert_eq!(programs(&lab), 0);
+    eprintln!("{kills} times killed; the slowest start took {longest:.1?}");
+    lab.stop_traffic();
+}
+
+/// That the kernel has none of these any more. It frees some of them when no CPU can be using them.
+fn gone(held: &BTreeMap<&'static str, BTreeSet<u32>>) {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    loop {
+        // What goes while it is asked for is an error.
+        let left = BTreeMap::from([
+            ("prog", loaded_programs().flatten().map(|program| program.id()).collect::<BTreeSet<_>>()),
+            ("map", loaded_maps().flatten().map(|map| map.id()).collect()),
+            ("link", loaded_links().flatten().map(|link| link.id()).collect()),
+        ]);
+        let left: Vec<_> = held.iter().map(|(what, ids)| (what, ids & &left[what])).collect();
+        if left.iter().all(|(_, ids)| ids.is_empty()) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "still in the kernel: {left:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// As `bpftool link detach` does it, or anybody else with the rights.
+#[test]
+fn programs_taken_off_are_put_on_again() {
+    if !can_run("taken-off") {
+        return;
+    }
+    let mut lab = lab("taken-off");
+    let daemon = Daemon::start(&lab, "n1", &[]);
+    let veth = lab.pod_link(&lab.scenario().pods[0]);
+    let status = || daemon.capture_status().links.into_iter().find(|link| link.name == veth).unwrap();
+    let index = status().index;
+    let mut request = requests();
+    request.count = Some(5);
+    lab.play(request.clone()).unwrap();
+    lab.wait_traffic();
+    let before = status().received_packets;
+    assert!(before > 0);
+    for repairs in 1..=2 {
+        let attached = daemon.attached(index);
+        assert_eq!(attached.len(), 2, "{attached:?}");
+        // One of the two, then both.
+        for id in attached.iter().take(repairs) {
+            let tool =
+                Command::new("bpftool").args(["link", "detach", "id", &id.to_string()]).output().unwrap();
+            assert!(tool.status.success(), "{}", String::from_utf8_lossy(&tool.stderr));
+        }
+        assert!(daemon.attached(index).len() < 2 || status().repairs as usize == repairs);
+        let taken_off = Instant::now();
+        while status().repairs as usize != repairs {
+            assert!(taken_off.elapsed() < Duration::from_secs(5), "not put on again: {:?}", status());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("put on again after {:.1?}", taken_off.elapsed());
+        assert_eq!(programs(&lab), 6);
+        assert_eq!(daemon.attached(index).len(), 2);
+    }
+    assert_eq!(status().problem, "");
+    let told = daemon.log().lines().filter(|line| line.contains("were off this link")).count();
+    assert_eq!(told, 1, "once is enough:\n{}", daemon.log());
+    lab.play(request).unwrap();
+    lab.wait_traffic();
+    let now = status().received_packets;
+    assert!(now >= 2 * before, "counts go on: {now} after {before}");
+    Sums::of(&daemon.settled()).check();
 }
 
 /// The other program here is a second capture, loaded by this test: to the daemon it is a stranger's.

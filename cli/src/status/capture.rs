@@ -30,6 +30,10 @@ pub(super) fn text(status: &CaptureStatusResponse) -> String {
     let titles =
         ["LINK", "KIND", "ENDPOINT", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "OTHER PROGRAMS"];
     table(&mut out, &titles, 3..8, links);
+    let mut notes = status.links.iter().flat_map(link_notes).peekable();
+    if notes.peek().is_some() {
+        table(&mut out, &["LINK", "NOTE"], 0..0, notes);
+    }
 
     let rows =
         stages(&status.counters).into_iter().flat_map(|(stage, counters)| stage_rows(stage, &counters));
@@ -50,6 +54,15 @@ pub(super) fn text(status: &CaptureStatusResponse) -> String {
         None => out.push_str("Store: no answer\n"),
     }
     out
+}
+
+/// What is not as it should be.
+fn link_notes(link: &Link) -> Vec<Vec<String>> {
+    let note = |text: String| vec![format!("{}: {}", link.index, link.name), text];
+    let problem = (!link.problem.is_empty()).then(|| note(format!("NOT ATTACHED: {}", link.problem)));
+    let repairs = (link.repairs > 0)
+        .then(|| note(format!("programs found to be off it and put on again {} times", link.repairs)));
+    problem.into_iter().chain(repairs).collect()
 }
 
 fn link_row(link: &Link) -> Vec<String> {
@@ -163,14 +176,24 @@ mod tests {
                     reason: "no BTF".to_owned(),
                 },
             ],
-            links: vec![Link {
-                index: 7,
-                name: "veth\x1b1".to_owned(),
-                kind: "pod".to_owned(),
-                endpoint: "shop/web-0".to_owned(),
-                received_packets: 12_000,
-                ..Link::default()
-            }],
+            links: vec![
+                Link {
+                    index: 7,
+                    name: "veth\x1b1".to_owned(),
+                    kind: "pod".to_owned(),
+                    endpoint: "shop/web-0".to_owned(),
+                    received_packets: 12_000,
+                    repairs: 2,
+                    ..Link::default()
+                },
+                Link {
+                    index: 8,
+                    name: "eth0".to_owned(),
+                    kind: "uplink".to_owned(),
+                    problem: "tcx: no room".to_owned(),
+                    ..Link::default()
+                },
+            ],
             counters: vec![
                 counter("capture", Kind::Made, "flows", 1000),
                 counter("capture", Kind::Delivered, "flows ring", 990),
@@ -188,8 +211,13 @@ HOOK        STATE        REASON
 flows: tcx  attached
 drops       UNAVAILABLE  no BTF
 
-LINK            KIND  ENDPOINT    RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  OTHER PROGRAMS
-7: veth\\u{1b}1  pod   shop/web-0      12,000         0           0         0               0
+LINK            KIND    ENDPOINT    RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  OTHER PROGRAMS
+7: veth\\u{1b}1  pod     shop/web-0      12,000         0           0         0               0
+8: eth0         uplink  -                    0         0           0         0               0
+
+LINK            NOTE
+7: veth\\u{1b}1  programs found to be off it and put on again 2 times
+8: eth0         NOT ATTACHED: tcx: no room
 
 STAGE    EVENTS      COUNT  CAUSE
 capture  made        1,000  flows

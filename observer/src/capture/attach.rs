@@ -7,6 +7,7 @@ use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_a
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 
 use super::error::chain;
+use super::hooks::{self, Hooks};
 use super::object::{EGRESS, INGRESS};
 
 /// What became of an attachment.
@@ -64,6 +65,15 @@ impl Attacher {
 
     pub(super) fn detach(&mut self, ifindex: u32) {
         self.links.remove(&ifindex);
+    }
+
+    /// What is on the hooks of a link that was attached to; `None` where the kernel doesn't say.
+    pub(super) fn hooks(&self, ifindex: u32, name: &str) -> Option<Hooks> {
+        let id = |program| {
+            let program: &SchedClassifier = self.ebpf.program(program)?.try_into().ok()?;
+            Some(program.info().ok()?.id())
+        };
+        hooks::look(name, ifindex, self.links.get(&ifindex)?, [id(INGRESS)?, id(EGRESS)?])
     }
 
     /// Takes every program off its hook, the tracing ones too.

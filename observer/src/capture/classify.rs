@@ -122,6 +122,7 @@ pub(super) fn classify(
             attached_by: "",
             chained: [0; 2],
             error: None,
+            repairs: 0,
         });
     }
     wanted.sort_by_key(|link| link.ifindex);

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use netlink_sys::Socket;
 use observer_ebpf::link_kind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -17,8 +18,13 @@ use super::error::CaptureError;
 use super::tables::Tables;
 use super::{CaptureConfig, Glob, Inode, netlink};
 
-/// How often links are looked at without a notification: namespaces get their names without one.
-const RESCAN: Duration = Duration::from_secs(5);
+/// How often links are looked at without a notification: namespaces get their names, and programs are taken off their
+/// hooks, without one.
+const LOOK: Duration = Duration::from_secs(3);
+/// While notifications never end, a look's rest is this many times its own length: no more than a quarter of one CPU.
+const REST: u32 = 3;
+/// The longest rest: a new link is attached to within a second.
+const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// What stands behind a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +68,8 @@ pub struct Link {
     pub chained: [usize; 2],
     /// Why it could not be attached to.
     pub error: Option<String>,
+    /// How often the programs were found taken off, or never there, and were put on.
+    pub repairs: u32,
 }
 
 /// The links that matter, and the node's addresses.
@@ -122,21 +130,22 @@ impl Watcher {
         let (end, ended) = UnixStream::pair().map_err(CaptureError::system("a socket pair"))?;
         let mut state =
             State { attacher, shared, tables, globs: config.interfaces.clone(), attached: BTreeMap::new() };
-        state.scan().map_err(CaptureError::system("listing links by netlink"))?;
+        state.scan(false).map_err(CaptureError::system("listing links by netlink"))?;
         let run = move || {
-            loop {
-                let mut fds = [
-                    PollFd::new(&socket, PollFlags::IN),
-                    PollFd::new(&ended, PollFlags::IN | PollFlags::HUP),
-                ];
-                let woken = poll(&mut fds, Timespec::try_from(RESCAN).ok().as_ref());
-                if woken.is_ok() && !fds[1].revents().is_empty() {
-                    break;
+            let mut looked = Instant::now();
+            let mut rest = Duration::ZERO;
+            // What comes while it rests is looked at together.
+            while !has_ended(&ended, None, rest) && !has_ended(&ended, Some(&socket), LOOK) {
+                let start = Instant::now();
+                let changes = netlink::changes(&socket);
+                state.forget(&changes.deleted);
+                let repair = changes.overrun || looked.elapsed() >= LOOK;
+                match state.scan(repair) {
+                    Ok(()) if repair => looked = Instant::now(),
+                    Ok(()) => {}
+                    Err(error) => tracing::warn!(%error, "links could not be listed"),
                 }
-                netlink::swallow(&socket);
-                if let Err(error) = state.scan() {
-                    tracing::warn!(%error, "links could not be listed");
-                }
+                rest = (start.elapsed() * REST).min(LONGEST_REST);
             }
             state.attacher.detach_all();
         };
@@ -160,6 +169,14 @@ impl Drop for Watcher {
     }
 }
 
+/// Waits for the end, or else for `socket` to be readable, or else for the time to be up; tells whether it is the end.
+fn has_ended(ended: &UnixStream, socket: Option<&Socket>, timeout: Duration) -> bool {
+    let mut fds = vec![PollFd::new(ended, PollFlags::IN | PollFlags::HUP)];
+    fds.extend(socket.map(|socket| PollFd::new(socket, PollFlags::IN)));
+    let woken = poll(&mut fds, Timespec::try_from(timeout).ok().as_ref());
+    woken.is_ok() && !fds[0].revents().is_empty()
+}
+
 struct State {
     attacher: Attacher,
     shared: Arc<Shared>,
@@ -169,32 +186,75 @@ struct State {
 }
 
 impl State {
-    fn scan(&mut self) -> std::io::Result<()> {
+    fn scan(&mut self, repair: bool) -> std::io::Result<()> {
         let addresses = netlink::addresses()?;
         let default_routes = netlink::default_route_links()?;
         let (wanted, others) = classify(&netlink::links()?, &addresses, &default_routes, &self.globs);
         let gone = |link: &Link| wanted.iter().all(|other| !same(link, other));
         let gone: Vec<u32> =
             self.attached.values().filter(|link| gone(link)).map(|link| link.ifindex).collect();
-        for ifindex in gone {
-            self.attacher.detach(ifindex);
-            self.shared.remove_link(ifindex);
-            self.attached.remove(&ifindex);
-        }
+        self.forget(&gone);
         let new_peers = wanted.iter().any(|link| !self.attached.contains_key(&link.ifindex));
         let unknown =
             self.attached.values().any(|link| link.peer_nsid.is_some() && link.peer_netns.is_none());
         let namespaces = if new_peers || unknown { netlink::namespaces() } else { HashMap::new() };
         for mut link in wanted {
             if let Some(old) = self.attached.get_mut(&link.ifindex) {
+                old.name = link.name;
                 old.peer_netns = old.peer_netns.or_else(|| namespaces.get(&link.peer_nsid?).copied());
                 continue;
             }
             link.peer_netns = link.peer_nsid.and_then(|id| namespaces.get(&id).copied());
             self.attach(link);
         }
+        if repair {
+            self.repair();
+        }
         self.publish(&addresses, others);
         Ok(())
+    }
+
+    fn forget(&mut self, links: &[u32]) {
+        for ifindex in links.iter().filter(|ifindex| self.attached.remove(ifindex).is_some()) {
+            self.attacher.detach(*ifindex);
+            self.shared.remove_link(*ifindex);
+        }
+    }
+
+    /// Puts the programs on their links again where somebody took them off, and tries anew where it failed before.
+    fn repair(&mut self) {
+        for link in self.attached.values_mut() {
+            let hooks = self.attacher.hooks(link.ifindex, &link.name);
+            if let Some(hooks) = hooks.filter(|hooks| hooks.ours) {
+                link.chained = hooks.others;
+                continue;
+            }
+            // What the kernel doesn't tell is taken to be in order.
+            if hooks.is_none() && link.error.is_none() {
+                continue;
+            }
+            // Both, for what is there would else run twice for a while.
+            self.attacher.detach(link.ifindex);
+            let known = if link.error.is_some() { self.shared.add_link(link) } else { Ok(()) };
+            match known.and_then(|()| self.attacher.attach(link.ifindex, &link.name)) {
+                Ok(attached) => {
+                    // Once a link: whoever takes them off again and again shall not fill the log.
+                    if link.repairs == 0 {
+                        tracing::warn!(link = link.name, "the programs were off this link; put on again");
+                    }
+                    link.repairs = link.repairs.saturating_add(1);
+                    (link.attached_by, link.chained, link.error) = (attached.by, attached.chained, None);
+                }
+                Err(error) => {
+                    if link.error.is_none() {
+                        tracing::warn!(link = link.name, error, "the programs were taken off; cannot attach");
+                        self.shared.remove_link(link.ifindex);
+                        link.attached_by = "";
+                    }
+                    link.error = Some(error);
+                }
+            }
+        }
     }
 
     fn attach(&mut self, mut link: Link) {
@@ -234,9 +294,9 @@ impl State {
     }
 }
 
-/// Whether a link is still the one that was attached to.
+/// Whether a link is still the one that was attached to, be it under another name.
 fn same(old: &Link, new: &Link) -> bool {
-    (old.ifindex, &old.name, old.kind, old.peer_nsid) == (new.ifindex, &new.name, new.kind, new.peer_nsid)
+    (old.ifindex, old.kind, old.peer_nsid) == (new.ifindex, new.kind, new.peer_nsid)
 }
 
 fn own_namespace() -> Inode {

@@ -10,6 +10,7 @@ mod config;
 mod counters;
 mod error;
 mod glob;
+mod hooks;
 pub mod kernel;
 mod links;
 mod netlink;

@@ -14,8 +14,10 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use netlink_packet_route::tc::{TcHandle, TcMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use rustix::io::Errno;
 use std::net::IpAddr;
 
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV6_IFADDR` of linux/rtnetlink.h.
@@ -32,13 +34,58 @@ pub(super) fn notifications() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Empties it: the change is looked up afresh, so what the messages say, and whether some were lost, is no matter.
-pub(super) fn swallow(socket: &Socket) {
+/// What the notifications said, beyond that there is something to look at.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Indices of links that are gone. Another link may have the index by now.
+    pub(super) deleted: Vec<u32>,
+    /// Some notifications were lost.
+    pub(super) overrun: bool,
+}
+
+/// Empties it. What changed is looked up afresh; only what can't be seen that way is taken from the messages.
+pub(super) fn changes(socket: &Socket) -> Changes {
+    let mut changes = Changes::default();
     let mut buffer = Vec::with_capacity(65_536);
-    // An overrun is reported once and clears itself.
-    while socket.recv(&mut buffer, 0).is_ok() {
-        buffer.clear();
+    loop {
+        match socket.recv(&mut buffer, 0) {
+            Ok(_) => {
+                // The kernel sends one notification at a time.
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&buffer);
+                // A port that leaves a bridge is told as a deleted link of the bridge's family.
+                if let Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))) =
+                    message.map(|message| message.payload)
+                    && link.header.interface_family == AddressFamily::Unspec
+                {
+                    changes.deleted.push(link.header.index);
+                }
+                buffer.clear();
+            }
+            // An overrun is reported once and clears itself.
+            Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
+                changes.overrun = true;
+            }
+            Err(_) => return changes,
+        }
     }
+}
+
+/// Priority and handle of each classic filter at one of the two hooks of a link.
+pub(super) fn filters(ifindex: u32, ingress: bool) -> io::Result<Vec<(u16, u32)>> {
+    let minor = if ingress { TcHandle::MIN_INGRESS } else { TcHandle::MIN_EGRESS };
+    let mut question = TcMessage::default();
+    question.header.index = ifindex.cast_signed();
+    question.header.parent = TcHandle { major: u16::MAX, minor };
+    let answers = ask(RouteNetlinkMessage::GetTrafficFilter(question), NLM_F_DUMP)?;
+    let filter = |answer| match answer {
+        RouteNetlinkMessage::NewTrafficFilter(filter) => {
+            let TcHandle { major, minor } = filter.header.handle;
+            // The priority is in the upper half, the protocol in the lower.
+            Some(((filter.header.info >> 16) as u16, u32::from(major) << 16 | u32::from(minor)))
+        }
+        _ => None,
+    };
+    Ok(answers.into_iter().filter_map(filter).collect())
 }
 
 /// All links.

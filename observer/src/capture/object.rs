@@ -18,7 +18,7 @@ use super::sweep::SweepMaps;
 use super::tables::Tables;
 use super::{CaptureConfig, DropHook};
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
 
 /// How many new-flow records a CPU may write at once, in time of its rate.
 const BURST: Duration = Duration::from_millis(250);

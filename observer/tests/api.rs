@@ -223,6 +223,34 @@ fn ranges(daemon: &Daemon) {
         ObserverClient::new(channel).get_flows(request).await.unwrap_err()
     });
     assert_eq!(refused.message(), "first cannot be specified with follow");
+    impossible_ranges(daemon);
+}
+
+/// Nothing or an error, never everything.
+fn impossible_ranges(daemon: &Daemon) {
+    let time = |seconds, nanos| Some(prost_types::Timestamp { seconds, nanos });
+    let (future, past, year_9999) = (time(4_000_000_000, 0), time(1, 0), time(253_402_300_799, 999_999_999));
+    let base = || GetFlowsRequest { number: u64::MAX, ..GetFlowsRequest::default() };
+    for request in [
+        GetFlowsRequest { since: future, ..base() },
+        GetFlowsRequest { since: year_9999, ..base() },
+        GetFlowsRequest { until: past, ..base() },
+        GetFlowsRequest { since: future, until: past, ..base() },
+        GetFlowsRequest { since: year_9999, first: true, ..base() },
+    ] {
+        assert_eq!(daemon.responses(request.clone()), [], "{request:?}");
+    }
+    for (bad, field) in [
+        (GetFlowsRequest { since: time(0, -1), ..base() }, "since"),
+        (GetFlowsRequest { since: time(0, 1_000_000_000), ..base() }, "since"),
+        (GetFlowsRequest { until: time(253_402_300_800, 0), ..base() }, "until"),
+        (GetFlowsRequest { until: time(i64::MIN, i32::MIN), ..base() }, "until"),
+    ] {
+        let refused =
+            daemon.call(async |channel| ObserverClient::new(channel).get_flows(bad).await.unwrap_err());
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+        assert!(refused.message().starts_with(&format!("{field}: not a valid timestamp")), "{refused}");
+    }
 }
 
 /// A request with the filters that these flags stand for.

@@ -104,6 +104,7 @@ fn measure() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn now_is_now() {
@@ -147,6 +148,55 @@ mod tests {
         clock.change(500, 1000);
         assert_eq!(clock.unix(499), 509);
         assert_eq!(clock.unix(500), 1500);
+    }
+
+    /// The wall clock at each second of an hour that it is set in: to where, and what it is then.
+    fn set_to(jumps: &[i64]) {
+        const SECOND: i64 = 1_000_000_000;
+        const START: i64 = 1_800_000_000 * SECOND;
+        let mut clock = Clock::with_offset(START);
+        let mut offset = START;
+        let mut known = Vec::new();
+        for second in 1..=60 * jumps.len() {
+            let kernel = second as u64 * SECOND as u64;
+            if second % 60 == 30 {
+                let jump = jumps[second / 60];
+                offset += jump;
+                clock.change(kernel, offset);
+                let wall = signed(kernel) + offset;
+                let ahead = clock.unix(kernel) - wall;
+                // What it is ahead by is waited out, in order; a clock that was set is followed at once.
+                let waits = (-LONGEST_WAIT_NS..0).contains(&jump);
+                assert!(if waits { (0..=LONGEST_WAIT_NS).contains(&ahead) } else { ahead == 0 }, "{jump}");
+                // A record from before it that comes late is dated by the clock of its own time.
+                let late = clock.unix(kernel - 1);
+                assert!(known.last().is_none_or(|last| late >= *last), "{jump}");
+                if jump >= -LONGEST_WAIT_NS {
+                    assert!(late <= clock.unix(kernel), "{jump}");
+                } else {
+                    known.clear();
+                }
+            }
+            let unix = clock.unix(kernel);
+            assert!(known.last().is_none_or(|last| unix >= *last), "{second}: the order is the kernel's");
+            known.push(unix);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_is_followed_in_order() {
+        const SECOND: i64 = 1_000_000_000;
+        const HOUR: i64 = 3600 * SECOND;
+        set_to(&[HOUR, -HOUR, -87_600 * HOUR, 87_600 * HOUR, SECOND, -SECOND, -9 * SECOND, -11 * SECOND, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_jumps_are_followed_in_order(
+            jumps in prop::collection::vec(-20_000_000_000..20_000_000_000i64, 1..20)
+        ) {
+            set_to(&jumps);
+        }
     }
 
     #[test]

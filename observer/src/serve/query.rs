@@ -39,14 +39,7 @@ impl Query {
             return Rewind { start: end, end };
         }
         if let Some(since) = self.since {
-            return store.rewind(|sequence, flow| {
-                // The time first: it is the cheaper question.
-                if flow.time_ns < since && self.passes(sequence, flow) {
-                    ControlFlow::Break(false)
-                } else {
-                    ControlFlow::Continue(())
-                }
-            });
+            return store.rewind_to(since);
         }
         if self.first || self.number == 0 {
             let end = store.seen();
@@ -67,6 +60,10 @@ pub struct Reader {
     cursor: Cursor,
     /// Where a request that doesn't follow ends: what was there when it came.
     end: Option<u64>,
+    /// Sequence number after what was there when the request came.
+    history: u64,
+    /// A flow newer than `until` was met.
+    late: bool,
     left: Option<u64>,
 }
 
@@ -92,6 +89,8 @@ impl Reader {
         Self {
             cursor: Cursor::new(Arc::clone(store), start),
             end: (!query.follow).then_some(end),
+            history: end,
+            late: false,
             left: (!query.follow && query.number > 0).then_some(query.number),
             query,
         }
@@ -99,7 +98,11 @@ impl Reader {
 
     /// Moves one slot; a flow that passes goes to `give`.
     pub fn next(&mut self, give: impl FnOnce(u64, &Flow)) -> Item {
-        if self.left == Some(0) || self.end.is_some_and(|end| self.cursor.position() >= end) {
+        let position = self.cursor.position();
+        if self.left == Some(0)
+            || self.end.is_some_and(|end| position >= end)
+            || (self.late && position >= self.history)
+        {
             return Item::Done;
         }
         match self.cursor.step() {
@@ -113,10 +116,10 @@ impl Reader {
                 if self.query.since.is_some_and(|since| flow.time_ns < since) {
                     return Item::Skipped;
                 }
-                // Hubble takes the ring to be in order of time.
+                // In what was there already older ones may follow, where the wall clock was set back.
                 if self.query.until.is_some_and(|until| flow.time_ns > until) {
-                    self.left = Some(0);
-                    return Item::Done;
+                    self.late = true;
+                    return Item::Skipped;
                 }
                 if !self.query.passes(sequence, flow) {
                     return Item::Skipped;
@@ -138,3 +141,7 @@ impl Reader {
         self.cursor.park();
     }
 }
+
+#[cfg(test)]
+#[path = "query_tests.rs"]
+mod tests;

@@ -100,4 +100,13 @@ impl Store {
         }
         Rewind { start: oldest.min(end), end }
     }
+
+    /// A start before which no flow is from `since` or later. Times may go back, where the wall clock was set back, so
+    /// there may be older flows behind it.
+    pub fn rewind_to(&self, since: i64) -> Rewind {
+        let end = self.head();
+        let segments = self.segments.load();
+        let first = segments.iter().find(|segment| segment.newest() >= since);
+        Rewind { start: first.map_or(end, |segment| segment.base()).min(end), end }
+    }
 }

@@ -1,21 +1,32 @@
 //! A run of flows with consecutive sequence numbers; slots are written once and never again.
 
 use crate::flow::Flow;
-use std::sync::OnceLock;
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicI64, Ordering},
+};
 
 #[derive(Debug)]
 pub(super) struct Segment {
     base: u64,
     slots: Box<[OnceLock<Flow>]>,
+    /// The latest time of a flow in it.
+    newest: AtomicI64,
 }
 
 impl Segment {
     pub(super) fn new(base: u64, len: usize) -> Self {
-        Self { base, slots: (0..len).map(|_| OnceLock::new()).collect() }
+        let slots = (0..len).map(|_| OnceLock::new()).collect();
+        Self { base, slots, newest: AtomicI64::new(i64::MIN) }
     }
 
     pub(super) fn base(&self) -> u64 {
         self.base
+    }
+
+    /// Not before that of any flow below a head that was read before.
+    pub(super) fn newest(&self) -> i64 {
+        self.newest.load(Ordering::Relaxed)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -36,6 +47,8 @@ impl Segment {
 
     /// Writes a slot that was not written before.
     pub(super) fn set(&self, index: usize, flow: Flow) {
+        // There is one writer, and the head is published after this.
+        self.newest.store(self.newest().max(flow.time_ns), Ordering::Relaxed);
         let fresh = self.slots.get(index).is_some_and(|slot| slot.set(flow).is_ok());
         debug_assert!(fresh, "slot {index} was written twice or is out of range");
     }

@@ -119,8 +119,8 @@ async fn what_a_request_selects() {
             vec![3, 6],
         ),
         ("blacklist", GetFlowsRequest { number: 3, blacklist: drops(), ..request() }, vec![8, 10, 4]),
-        // The late 4 is the first older than since from behind, so reading starts after it.
-        ("since stops at a late older one", GetFlowsRequest { since: time(8), ..request() }, vec![]),
+        // Hubble walks back to the late 4 and answers with what is behind it, nothing.
+        ("since passes a late older one", GetFlowsRequest { since: time(8), ..request() }, vec![8, 9, 10]),
         ("since", GetFlowsRequest { since: time(8), whitelist: drops(), ..request() }, vec![9]),
         (
             "since decides over number",
@@ -128,7 +128,9 @@ async fn what_a_request_selects() {
             vec![3, 6],
         ),
         ("since in the future", GetFlowsRequest { since: time(253_402_300_799), ..request() }, vec![]),
-        ("until stops at the first newer", GetFlowsRequest { until: time(3), ..request() }, vec![1, 2, 3]),
+        ("until", GetFlowsRequest { until: time(3), ..request() }, vec![1, 2, 3]),
+        // Hubble ends at the 5.
+        ("until passes newer ones", GetFlowsRequest { until: time(4), ..request() }, vec![1, 2, 3, 4, 4]),
         ("until before since", GetFlowsRequest { since: time(3), until: time(2), ..request() }, vec![]),
     ] {
         assert_eq!(bed.seconds(request).await, expected, "{name}");

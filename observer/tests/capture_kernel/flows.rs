@@ -119,3 +119,28 @@ fn every_level_of_aggregation_counts_the_same_packets() {
         assert_eq!(udp.len() - delivered.len(), from_endpoint, "{level:?}");
     }
 }
+
+/// Larger than what lies in the packet's first buffer, and than what a test run takes.
+#[test]
+fn a_jumbo_packet_is_one_packet() {
+    const PAYLOAD: usize = 8_900;
+    if skip() {
+        return;
+    }
+    let lab = Lab::new(Wiring::Routed);
+    for (index, pod) in lab.pods.iter().enumerate() {
+        lab.node.run(&format!("ip link set pod{} mtu 9000", index + 1));
+        pod.run("ip link set eth0 mtu 9000");
+    }
+    let watch = lab.capture(&CaptureConfig { aggregation: Aggregation::None, ..CaptureConfig::default() });
+    let receiver = lab.pods[1].within(|| UdpSocket::bind("10.77.0.2:7000").unwrap());
+    lab.pods[0].within(|| {
+        UdpSocket::bind("10.77.0.1:40000").unwrap().send_to(&[b'x'; PAYLOAD], "10.77.0.2:7000").unwrap();
+    });
+    assert_eq!(receiver.recv(&mut [0; PAYLOAD + 1]).unwrap(), PAYLOAD);
+    let (flows, _, _) = watch.stop();
+    let lengths: Vec<u32> =
+        flows.iter().filter(|flow| flow.tuple.source_port == 40_000).map(|flow| flow.packet_len).collect();
+    // Behind the headers of Ethernet, IP and UDP.
+    assert_eq!(lengths, [PAYLOAD as u32 + 42; 2], "once at each link");
+}

@@ -4,8 +4,8 @@ use aya::maps::{PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use observer_ebpf::{
-    Config, FlowRecord, LinkState, TunneledFlowRecord, aggregation, flow_flags, flow_reason, kind, link_kind,
-    tunnel_kind,
+    Config, FlowRecord, LinkState, LinkTraffic, TunneledFlowRecord, aggregation, flow_flags, flow_reason,
+    kind, link_kind, tunnel_kind,
 };
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
@@ -16,13 +16,13 @@ const LINK: usize = size_of::<LinkState>();
 /// `lo`, whose index a test run gives.
 const IFINDEX: u32 = 1;
 
-struct Programs {
+pub(crate) struct Programs {
     ebpf: Ebpf,
     flows: RingBuf<aya::maps::MapData>,
 }
 
 impl Programs {
-    fn load(level: u32) -> Self {
+    pub(crate) fn load(level: u32) -> Self {
         let config = Config {
             aggregation: level,
             ephemeral_low: 32_768,
@@ -48,14 +48,17 @@ impl Programs {
         Self { ebpf, flows }
     }
 
-    /// Runs the ingress program; the result must be `TCX_NEXT` whatever the frame is.
+    /// Runs the ingress program; the result must be `TCX_NEXT` whatever the frame is, and the frame as it was.
     /// `None` where the kernel itself refuses the frame: it takes none that ends inside the IP header.
-    fn try_run(&mut self, frame: &[u8], repeat: u32) -> Option<std::time::Duration> {
+    pub(crate) fn try_run(&mut self, frame: &[u8], repeat: u32) -> Option<std::time::Duration> {
         let program: &mut SchedClassifier =
             self.ebpf.program_mut("observer_ingress").unwrap().try_into().unwrap();
-        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+        let mut after = vec![0; frame.len() + 64];
+        let mut options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+        options.data_out = Some(&mut after);
         let result = program.test_run(options).ok()?;
         assert_eq!(result.return_value as i32, -1);
+        assert_eq!(&after[..result.data_size_out as usize], frame, "the program changed the frame");
         Some(result.duration)
     }
 
@@ -63,20 +66,31 @@ impl Programs {
         self.try_run(frame, repeat).unwrap()
     }
 
-    fn record(&mut self) -> Option<FlowRecord> {
+    pub(crate) fn record(&mut self) -> Option<FlowRecord> {
         let record = self.flows.next()?;
         Some(FlowRecord::read_from_bytes(&record).unwrap())
     }
 
     fn malformed(&self) -> u64 {
+        self.traffic().malformed
+    }
+
+    /// What was counted of the link.
+    pub(crate) fn traffic(&self) -> LinkTraffic {
         let links: PerCpuHashMap<_, u32, [u8; LINK]> = self.ebpf.map("LINKS").unwrap().try_into().unwrap();
-        let values = links.get(&IFINDEX, 0).unwrap();
-        let each = values.iter().map(|value| LinkState::read_from_bytes(value).unwrap().traffic[0].malformed);
-        each.sum()
+        let mut sum = LinkTraffic::default();
+        for value in links.get(&IFINDEX, 0).unwrap().iter() {
+            let [each, _] = LinkState::read_from_bytes(value).unwrap().traffic;
+            sum.packets += each.packets;
+            sum.bytes += each.bytes;
+            sum.not_ip += each.not_ip;
+            sum.malformed += each.malformed;
+        }
+        sum
     }
 }
 
-fn ethernet(ether_type: u16, rest: &[u8]) -> Vec<u8> {
+pub(crate) fn ethernet(ether_type: u16, rest: &[u8]) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
     frame.extend(ether_type.to_be_bytes());
     frame.extend(rest);
@@ -84,7 +98,7 @@ fn ethernet(ether_type: u16, rest: &[u8]) -> Vec<u8> {
 }
 
 /// An IPv4 packet from 10.0.0.1 to 10.0.0.2; `place` is the flags and fragment offset.
-fn ipv4(protocol: u8, options: &[u8], place: u16, rest: &[u8]) -> Vec<u8> {
+pub(crate) fn ipv4(protocol: u8, options: &[u8], place: u16, rest: &[u8]) -> Vec<u8> {
     let length = 20 + options.len() + rest.len();
     let mut packet = vec![0x45 + (options.len() / 4) as u8, 0, (length >> 8) as u8, length as u8, 0, 7];
     packet.extend(place.to_be_bytes());
@@ -94,7 +108,7 @@ fn ipv4(protocol: u8, options: &[u8], place: u16, rest: &[u8]) -> Vec<u8> {
     packet
 }
 
-fn ipv6(next: u8, rest: &[u8]) -> Vec<u8> {
+pub(crate) fn ipv6(next: u8, rest: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x60, 0, 0, 0, 0, rest.len() as u8, next, 64];
     packet.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
     packet.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
@@ -103,15 +117,15 @@ fn ipv6(next: u8, rest: &[u8]) -> Vec<u8> {
 }
 
 /// Source 40000, destination 80.
-const PORTS: [u8; 4] = [0x9c, 0x40, 0, 80];
+pub(crate) const PORTS: [u8; 4] = [0x9c, 0x40, 0, 80];
 
-fn tcp_syn() -> Vec<u8> {
+pub(crate) fn tcp_syn() -> Vec<u8> {
     let mut header = PORTS.to_vec();
     header.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0]);
     header
 }
 
-fn udp() -> Vec<u8> {
+pub(crate) fn udp() -> Vec<u8> {
     [&PORTS[..], &[0, 8, 0, 0]].concat()
 }
 

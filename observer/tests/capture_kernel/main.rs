@@ -6,5 +6,6 @@ mod drops;
 mod flows;
 mod frames;
 mod links;
+mod odd_frames;
 mod support;
 mod tunnels;

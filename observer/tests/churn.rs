@@ -4,8 +4,7 @@
 
 mod support;
 
-use aya::programs::{SchedClassifier, TcAttachType};
-use observer_lab::{Inventory, Lab, netns, scenario::Pod, unique_prefix};
+use observer_lab::{Inventory, Lab, scenario::Pod, unique_prefix};
 use observer_proto::{
     control::Link,
     flow::Flow,
@@ -13,120 +12,14 @@ use observer_proto::{
 };
 use std::{
     collections::HashMap,
-    io::Write as _,
-    net::{IpAddr, SocketAddr, UdpSocket},
-    process::{Command, Stdio},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
-use support::{Daemon, Sums, can_run, ends, name, scaled, scenario};
-
-/// What the design promises for a new link.
-const SOON: Duration = Duration::from_secs(1);
-
-/// A pod that the lab does not know, wired as the lab's routed pods are.
-struct Late {
-    netns: String,
-    node: String,
-    link: String,
-    ip: IpAddr,
-    /// The link's index, where it is to have a certain one.
-    index: Option<u32>,
-}
-
-impl Late {
-    fn new(lab: &Lab, name: &str, ip: &str) -> Self {
-        let node = node(lab);
-        let (netns, link) = (format!("{node}-{name}"), format!("veth{name}"));
-        Self { netns, node, link, ip: ip.parse().unwrap(), index: None }
-    }
-
-    fn up(&self) {
-        let Self { netns, node, link, ip, index } = self;
-        let index = index.map_or_else(String::new, |index| format!("index {index}"));
-        ip_tool(&format!("netns add {netns}"), "");
-        ip_tool(
-            &format!("-n {node} -batch -"),
-            &format!(
-                "link add {link} {index} type veth peer name eth0 netns {netns}\nlink set {link} up\n\
-                 addr add 169.254.1.1/32 dev {link}\nroute add {ip} dev {link}\n"
-            ),
-        );
-        ip_tool(
-            &format!("-n {netns} -batch -"),
-            &format!(
-                "link set lo up\nlink set eth0 up\naddr add {ip} dev eth0\n\
-                 route add default via 169.254.1.1 dev eth0 onlink src {ip}\n"
-            ),
-        );
-    }
-
-    /// The veth goes with the namespace, but a little later.
-    fn down(&self) {
-        ip_tool(&format!("-n {} link del {}", self.node, self.link), "");
-        ip_tool(&format!("netns del {}", self.netns), "");
-    }
-
-    /// Sends a packet from this port (0 = any) to a server, which answers. Returns where it came from.
-    fn send(&self, port: u16, server: IpAddr) -> SocketAddr {
-        netns::inside(&self.netns, || {
-            let socket = UdpSocket::bind((self.ip, port)).unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-            socket.send_to(&[b'x'; 64], (server, 7000)).unwrap();
-            socket.recv_from(&mut [0; 128]).unwrap();
-            Ok(socket.local_addr().unwrap())
-        })
-        .unwrap()
-    }
-
-    /// Waits until both programs are on its link; returns how long that took.
-    fn attached(&self) -> Duration {
-        let since = Instant::now();
-        let count = |hook| SchedClassifier::query_tcx(&self.link, hook).map_or(0, |(_, found)| found.len());
-        netns::inside(&self.node, || {
-            until("the link attached", SOON, || {
-                (count(TcAttachType::Ingress) == 1 && count(TcAttachType::Egress) == 1).then_some(())
-            });
-            Ok(since.elapsed())
-        })
-        .unwrap()
-    }
-}
-
-impl Drop for Late {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.netns]).output();
-    }
-}
-
-fn node(lab: &Lab) -> String {
-    lab.node_netns("n1").file_name().unwrap().to_string_lossy().into_owned()
-}
-
-/// The server that answers.
-fn server(lab: &Lab) -> IpAddr {
-    lab.scenario().pods[1].ips.iter().copied().find(IpAddr::is_ipv4).unwrap()
-}
-
-fn ip_tool(arguments: &str, script: &str) {
-    let mut command = Command::new("ip");
-    command.args(arguments.split(' ')).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Waits for this; netlink's word reaches the daemon, but nothing tells of that.
-fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
+use support::{
+    Daemon, Sums, can_run, ends,
+    late::{Late, SOON, ip_tool, server, until},
+    name, scaled, scenario,
+};
 
 fn link(daemon: &Daemon, name: &str) -> Option<Link> {
     daemon.capture_status().links.into_iter().find(|link| link.name == name)

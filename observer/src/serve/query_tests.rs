@@ -5,6 +5,7 @@ use crate::{
     flow::test_flow,
     store::{StoreConfig, Writer},
 };
+use observer_proto::filter::Filters;
 use proptest::prelude::*;
 
 const SECOND: i64 = 1_000_000_000;
@@ -20,7 +21,7 @@ fn store(times: &[i64]) -> (Arc<Store>, Writer) {
 }
 
 fn query(since: Option<i64>, until: Option<i64>) -> Query {
-    let filter = Filters::compile(&[], &[]).unwrap();
+    let filter = Filters::compile(&[], &[]).unwrap().matcher();
     Query { number: 0, first: false, follow: false, since, until, filter, node: Arc::default() }
 }
 

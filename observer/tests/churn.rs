@@ -184,7 +184,7 @@ fn clients(flow: &Flow) -> Vec<(Option<&observer_proto::flow::Endpoint>, SocketA
 }
 
 #[test]
-fn a_link_that_flaps_or_is_renamed_keeps_its_programs() {
+fn a_link_that_flaps_moves_or_is_renamed_has_its_programs() {
     if !can_run("renamed") {
         return;
     }
@@ -199,11 +199,28 @@ fn a_link_that_flaps_or_is_renamed_keeps_its_programs() {
     let flap = format!("link set {0} down\nlink set {0} up\n", late.link);
     let flaps = flap.repeat(scaled(100, 1000));
     ip_tool(&format!("-n {} -batch -", late.node), &flaps);
-    // The route went with the link.
-    ip_tool(&format!("-n {} route add {} dev {}", late.node, late.ip, late.link), "");
+    assert_eq!(daemon.attached(index), attached, "a link that is down keeps them");
+    late.route();
     late.send(0, server(&lab));
-    let before = until("packets counted", SOON, || {
+    until("packets counted", SOON, || {
         link(&daemon, &late.link).filter(|link| link.received_packets > 0 && link.sent_packets > 0)
+    });
+
+    // Another namespace's link for a moment: the programs don't go with it, and come on again when it is back.
+    let elsewhere = format!("{}-elsewhere", late.node);
+    let _elsewhere = observer_lab::Namespaces::make(&elsewhere, &[&elsewhere]).unwrap();
+    ip_tool(&format!("-n {} link set {} netns {elsewhere}", late.node, late.link), "");
+    until("the link gone", SOON, || link(&daemon, &late.link).is_none().then_some(()));
+    ip_tool(&format!("-n {elsewhere} link set {} netns {}", late.link, late.node), "");
+    late.attached();
+    let back = until("the link back", SOON, || link(&daemon, &late.link));
+    assert_eq!((back.problem.as_str(), back.repairs), ("", 0), "{back:?}");
+    late.route();
+    late.send(0, server(&lab));
+    let (index, attached) = (back.index, daemon.attached(back.index));
+    assert_eq!(attached.len(), 2);
+    let before = until("packets counted again", SOON, || {
+        link(&daemon, &late.link).filter(|link| link.received_packets > 0)
     });
 
     ip_tool(&format!("-n {} link set {} name renamed0", late.node, late.link), "");
@@ -244,20 +261,18 @@ fn an_index_that_is_used_again_is_a_new_link() {
         late.attached();
         let client = late.send(0, server(&lab));
         let right = format!("netns/{}", late.netns);
+        let of_it = |flow: &&Flow| clients(flow).iter().any(|(_, address)| *address == client);
         let flows = daemon.flows_until(|flows| {
-            let told = flows.iter().any(|flow| clients(flow).iter().any(|(_, address)| *address == client));
-            (!told).then(|| "the packet".to_owned())
+            let mut own = flows.iter().filter(of_it).filter_map(|flow| flow.interface.as_ref());
+            let told = own.any(|link| link.index == 777 && link.name == late.link);
+            (!told).then(|| "the answer on the pod's own link".to_owned())
         });
-        let mut links = Vec::new();
-        for flow in &flows {
-            for (end, _) in clients(flow).into_iter().filter(|(_, address)| *address == client) {
-                let ip = late.ip.to_string();
-                let shown = name(end, &ip);
-                assert!(shown == right || shown == ip, "{shown} for {right}: {flow:?}");
-                links.extend(flow.interface.as_ref().map(|link| (link.index, link.name.clone())));
-            }
+        for flow in flows.iter().filter(of_it) {
+            let (end, _) = clients(flow).into_iter().find(|(_, address)| *address == client).unwrap();
+            let ip = late.ip.to_string();
+            let shown = name(end, &ip);
+            assert!(shown == right || shown == ip, "{shown} for {right}: {flow:?}");
         }
-        assert!(links.contains(&(777, late.link.clone())), "it is told on its own link: {links:?}");
     }
     before.unwrap().down();
     until("the link gone", SOON, || link(&daemon, "vethreused").is_none().then_some(()));

@@ -33,18 +33,24 @@ impl Late {
         let Self { netns, node, link, ip, index } = self;
         let index = index.map_or_else(String::new, |index| format!("index {index}"));
         ip_tool(&format!("netns add {netns}"), "");
-        ip_tool(
-            &format!("-n {node} -batch -"),
-            &format!(
-                "link add {link} {index} type veth peer name eth0 netns {netns}\nlink set {link} up\n\
-                 addr add 169.254.1.1/32 dev {link}\nroute add {ip} dev {link}\n"
-            ),
-        );
+        ip_tool(&format!("-n {node} link add {link} {index} type veth peer name eth0 netns {netns}"), "");
+        self.route();
         ip_tool(
             &format!("-n {netns} -batch -"),
             &format!(
                 "link set lo up\nlink set eth0 up\naddr add {ip} dev eth0\n\
                  route add default via 169.254.1.1 dev eth0 onlink src {ip}\n"
+            ),
+        );
+    }
+
+    /// Takes the link up, with address and route, which a link loses that goes down or elsewhere.
+    pub(crate) fn route(&self) {
+        let Self { link, ip, .. } = self;
+        ip_tool(
+            &format!("-n {} -batch -", self.node),
+            &format!(
+                "link set {link} up\naddr replace 169.254.1.1/32 dev {link}\nroute replace {ip} dev {link}\n"
             ),
         );
     }
@@ -99,7 +105,11 @@ pub(crate) fn server(lab: &Lab) -> IpAddr {
 
 pub(crate) fn ip_tool(arguments: &str, script: &str) {
     let mut command = Command::new("ip");
-    command.args(arguments.split(' ')).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();

@@ -65,10 +65,11 @@ impl<S: Symbols> Stages<S> {
         for batch in world.records.chunks(BATCH) {
             events.extend(batch.iter().filter_map(|record| decoder.decode(record).ok()));
             tracker.batch(events, Some(&world.conntrack), u64::MAX, &world.local, tracked);
-            for tracked in tracked.drain(..) {
-                let link = link_of(world, &tracked);
-                writer.push(filler.fill(tracked, link));
+            for tracked in &*tracked {
+                let link = link_of(world, tracked);
+                writer.push_made(|| filler.fill(tracked, link));
             }
+            tracked.clear();
             writer.publish();
         }
     }

@@ -52,12 +52,8 @@ pub struct Flow {
     pub protocol: u8,
     /// 4, 6, or 0.
     pub ip_version: u8,
-    /// TCP flags of the packet, FIN in bit 0 up to NS in bit 8.
-    pub tcp_flags: u16,
-    /// ICMP type.
-    pub icmp_type: u8,
-    /// ICMP code.
-    pub icmp_code: u8,
+    /// By the protocol: see [`Flow::tcp_flags`], [`Flow::icmp`].
+    pub flags_or_type: u16,
     /// Hubble's event type: 1 drop, 4 trace, 5 policy verdict, 129 L7.
     pub event_type: u8,
     /// `flow.Verdict`.
@@ -118,6 +114,16 @@ impl Flow {
     /// `flow.DropReason` of a drop; 0 (unknown) without [`Flow::drop`].
     pub fn drop_reason(&self) -> u16 {
         self.drop.as_ref().map_or(0, |site| site.hubble_reason)
+    }
+
+    /// Of TCP the packet's flags, FIN in bit 0 up to NS in bit 8.
+    pub fn tcp_flags(&self) -> u16 {
+        self.flags_or_type
+    }
+
+    /// Type and code of ICMP; of IGMP the type.
+    pub fn icmp(&self) -> (u8, u8) {
+        self.flags_or_type.to_be_bytes().into()
     }
 
     /// Whether the MAC addresses are known. No frame on a watched link has two of zeros.
@@ -243,9 +249,7 @@ pub(crate) fn test_flow() -> Flow {
         destination_port: 0,
         protocol: 0,
         ip_version: 0,
-        tcp_flags: 0,
-        icmp_type: 0,
-        icmp_code: 0,
+        flags_or_type: 0,
         event_type: 0,
         verdict: 0,
         direction: 0,

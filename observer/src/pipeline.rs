@@ -191,12 +191,12 @@ impl<S: Symbols> Stages<S> {
             return;
         }
         let count = self.tracked.len() as u64;
-        for tracked in self.tracked.drain(..) {
-            let link = self.links.of(&tracked);
-            let flow = self.filler.fill(tracked, link);
-            self.links.learn(&flow);
-            self.writer.push(flow);
+        for tracked in &self.tracked {
+            let link = self.links.of(tracked);
+            let flow = self.writer.push_made(|| self.filler.fill(tracked, link));
+            self.links.learn(flow);
         }
+        self.tracked.clear();
         // Not before they can be read: who sums up must not find them missing in the store.
         add(&self.counters.stored, count);
         self.writer.publish();

@@ -1,8 +1,8 @@
 //! A tracked event and the names of its ends -> the compact [`Flow`] that is stored.
 
-use super::{Enricher, Packet as Named};
+use super::{Ends as Names, Enricher, Packet as Named};
 use crate::{
-    decode::{Macs, Packet},
+    decode::{End, Packet},
     flow::{Flow, Link, LinkKind, Tristate, Tunnel},
     track::{Ends, Tracked, TrackedDrop, TrackedFlow},
 };
@@ -31,81 +31,102 @@ impl Filler {
     }
 
     /// The flow that tells of `tracked`, seen on `link`.
-    pub fn fill(&mut self, tracked: Tracked, link: Option<Arc<Link>>) -> Flow {
+    #[inline]
+    pub fn fill(&mut self, tracked: &Tracked, link: Option<Arc<Link>>) -> Flow {
         self.uuid = self.uuid.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-        match tracked {
-            Tracked::Flow(flow) => self.trace(&flow, link),
-            Tracked::Drop(drop) => self.drop(drop, link),
-        }
+        let mut flow = match tracked {
+            Tracked::Flow(flow) => self.trace(flow),
+            Tracked::Drop(drop) => self.drop(drop),
+        };
+        flow.link = link;
+        flow
     }
 
-    fn trace(&mut self, tracked: &TrackedFlow, link: Option<Arc<Link>>) -> Flow {
+    // Fields are set in the flow as it lies: it is moved as seldom as can be.
+    fn trace(&mut self, tracked: &TrackedFlow) -> Flow {
         let event = &tracked.event;
         let reply = tracked.is_reply == Tristate::Yes;
         // What pods carry inside tunnels of their own has addresses that are not of this network; the pods are.
         let outer = event.tunnel.as_deref().filter(|_| event.link_kind == LinkKind::Pod);
-        Flow {
-            tcp_flags: event.tcp_flags,
-            event_type: event_type::TRACE,
-            verdict: Verdict::Forwarded as u8,
-            direction: tracked.direction as u8,
-            observation_point: tracked.point as u8,
-            trace_reason: tracked.reason as u8,
-            is_reply: tracked.is_reply,
-            packets: event.packets,
-            bytes: event.bytes,
-            first_ns: event.first_ns,
-            retransmits: u16::try_from(tracked.retransmits).unwrap_or(u16::MAX),
-            resets: event.resets,
-            tunnel: event.tunnel.clone(),
-            notes: tracked.notes,
-            link,
-            ..self.named(event.time_ns, event.packet.as_ref(), event.macs, &tracked.ends, outer, reply)
+        let names = self.names(event.time_ns, event.packet.as_ref(), &tracked.ends, outer, reply);
+        let mut flow =
+            self.named(event.time_ns, event.packet.as_ref(), event.tcp_flags, &tracked.ends, names);
+        if let Some(macs) = event.macs {
+            (flow.source_mac, flow.destination_mac) = (macs.source, macs.destination);
         }
+        flow.event_type = event_type::TRACE;
+        flow.verdict = Verdict::Forwarded as u8;
+        flow.direction = tracked.direction as u8;
+        flow.observation_point = tracked.point as u8;
+        flow.trace_reason = tracked.reason as u8;
+        flow.is_reply = tracked.is_reply;
+        flow.packets = event.packets;
+        flow.bytes = event.bytes;
+        flow.first_ns = event.first_ns;
+        flow.retransmits = u16::try_from(tracked.retransmits).unwrap_or(u16::MAX);
+        flow.resets = event.resets;
+        flow.tunnel.clone_from(&event.tunnel);
+        flow.notes = tracked.notes;
+        flow
     }
 
-    fn drop(&mut self, tracked: TrackedDrop, link: Option<Arc<Link>>) -> Flow {
-        let event = tracked.event;
-        Flow {
-            tcp_flags: event.tcp_flags,
-            event_type: event_type::DROP,
-            verdict: Verdict::Dropped as u8,
-            direction: tracked.direction as u8,
-            packets: event.packets,
-            bytes: event.bytes,
-            first_ns: event.first_ns,
-            retransmits: u16::try_from(tracked.retransmits).unwrap_or(u16::MAX),
-            notes: tracked.notes,
-            link,
-            drop: Some(event.site),
-            ..self.named(event.time_ns, event.packet.as_ref(), None, &tracked.ends, None, false)
-        }
+    fn drop(&mut self, tracked: &TrackedDrop) -> Flow {
+        let event = &tracked.event;
+        let names = self.names(event.time_ns, event.packet.as_ref(), &tracked.ends, None, false);
+        let mut flow =
+            self.named(event.time_ns, event.packet.as_ref(), event.tcp_flags, &tracked.ends, names);
+        flow.event_type = event_type::DROP;
+        flow.verdict = Verdict::Dropped as u8;
+        flow.direction = tracked.direction as u8;
+        flow.packets = event.packets;
+        flow.bytes = event.bytes;
+        flow.first_ns = event.first_ns;
+        flow.retransmits = u16::try_from(tracked.retransmits).unwrap_or(u16::MAX);
+        flow.notes = tracked.notes;
+        flow.drop = Some(Arc::clone(&event.site));
+        flow
     }
 
-    /// What drops and traces have in common: the headers and the names. With `outer`, its ends are named.
-    fn named(
+    /// The names of the ends; with `outer`, of its ends.
+    #[inline]
+    fn names(
         &mut self,
         time_ns: i64,
         packet: Option<&Packet>,
-        macs: Option<Macs>,
         ends: &Ends,
         outer: Option<&Tunnel>,
-        reply: bool,
-    ) -> Flow {
-        let protocol = packet.map_or(0, |packet| packet.tuple.protocol);
-        let end = |end: Option<crate::decode::End>| (end.map(|end| end.ip), end.map_or(0, |end| end.port));
-        let (source, destination) = (end(ends.source), end(ends.destination));
+        is_reply: bool,
+    ) -> Names {
         let some = |(ip, port): (IpAddr, u16)| (Some(ip), port);
-        let outer_ends = outer.and_then(|tunnel| tunnel.ends).map(|(from, to)| (some(from), some(to)));
-        let (named_source, named_destination) = outer_ends.unwrap_or((source, destination));
-        let names = self.enricher.ends(&Named {
+        let (source, destination) = match outer.and_then(|tunnel| tunnel.ends) {
+            Some((source, destination)) => (some(source), some(destination)),
+            None => (address(ends.source), address(ends.destination)),
+        };
+        let protocol = packet.map_or(0, |packet| packet.tuple.protocol);
+        self.enricher.ends(&Named {
             time_ns,
-            source: named_source,
-            destination: named_destination,
+            source,
+            destination,
             protocol: outer.map_or(protocol, |tunnel| tunnel.protocol),
             frontend: ends.frontend.map(|end| (end.ip, end.port)),
-            is_reply: reply,
-        });
+            is_reply,
+        })
+    }
+
+    /// What drops and traces have in common: the headers and the names.
+    #[inline]
+    fn named(
+        &self,
+        time_ns: i64,
+        packet: Option<&Packet>,
+        tcp_flags: u16,
+        ends: &Ends,
+        names: Names,
+    ) -> Flow {
+        const TCP: u8 = 6;
+        let protocol = packet.map_or(0, |packet| packet.tuple.protocol);
+        let icmp = packet.map_or(0, |packet| u16::from_be_bytes([packet.icmp_type, packet.icmp_code]));
+        let (source, destination) = (address(ends.source), address(ends.destination));
         Flow {
             time_ns,
             uuid_high: self.uuid,
@@ -116,17 +137,15 @@ impl Filler {
             destination_port: destination.1,
             protocol,
             ip_version: packet.map_or(0, |packet| packet.ip_version),
-            tcp_flags: 0,
-            icmp_type: packet.map_or(0, |packet| packet.icmp_type),
-            icmp_code: packet.map_or(0, |packet| packet.icmp_code),
+            flags_or_type: if protocol == TCP { tcp_flags } else { icmp },
             event_type: 0,
             verdict: 0,
             direction: 0,
             observation_point: 0,
             trace_reason: 0,
             is_reply: Tristate::Unset,
-            source_mac: macs.map_or([0; 6], |macs| macs.source),
-            destination_mac: macs.map_or([0; 6], |macs| macs.destination),
+            source_mac: [0; 6],
+            destination_mac: [0; 6],
             source: names.source,
             destination: names.destination,
             source_service: names.source_service,
@@ -144,4 +163,8 @@ impl Filler {
             frontend_port: ends.frontend.map_or(0, |end| end.port),
         }
     }
+}
+
+fn address(end: Option<End>) -> (Option<IpAddr>, u16) {
+    (end.map(|end| end.ip), end.map_or(0, |end| end.port))
 }

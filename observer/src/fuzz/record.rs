@@ -116,7 +116,7 @@ fn serve(tracked: Tracked) {
         Tracked::Drop(drop) => drop.event.time_ns,
     };
     let is_drop = matches!(tracked, Tracked::Drop(_));
-    let flow = Filler::new(Enricher::new(Arc::clone(&NAMES))).fill(tracked, None);
+    let flow = Filler::new(Enricher::new(Arc::clone(&NAMES))).fill(&tracked, None);
     assert_eq!((flow.time_ns, flow.is_drop()), (time_ns, is_drop));
     names_are_right(&flow);
     let mut out = Vec::new();

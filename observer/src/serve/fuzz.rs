@@ -76,7 +76,7 @@ fn flows() -> Vec<Flow> {
         destination_port: 8080,
         protocol: 6,
         ip_version: 4,
-        tcp_flags: 0x02,
+        flags_or_type: 0x02,
         event_type: 4,
         verdict: 1,
         direction: 1,
@@ -93,7 +93,7 @@ fn flows() -> Vec<Flow> {
         destination_ip: tcp.source_ip,
         source_port: 8080,
         destination_port: 40_000,
-        tcp_flags: 0x12,
+        flags_or_type: 0x12,
         direction: 2,
         is_reply: Tristate::Yes,
         source: Arc::clone(&tcp.destination),
@@ -117,7 +117,7 @@ fn flows() -> Vec<Flow> {
         destination_port: 53,
         protocol: 17,
         ip_version: 6,
-        tcp_flags: 0,
+        flags_or_type: 0,
         ..tcp.clone()
     };
     let fragment = Flow {
@@ -127,11 +127,11 @@ fn flows() -> Vec<Flow> {
         notes: Notes::FRAGMENT,
         ..udp.clone()
     };
-    let icmp = Flow { time_ns: 6 * SECOND, protocol: 1, icmp_type: 8, tcp_flags: 0, ..tcp.clone() };
+    let icmp = Flow { time_ns: 6 * SECOND, protocol: 1, flags_or_type: 0x0800, ..tcp.clone() };
     let world = Flow {
         time_ns: 7 * SECOND,
         protocol: 132,
-        tcp_flags: 0,
+        flags_or_type: 0,
         destination_ip: Some([1, 1, 1, 1].into()),
         source_xlated: Some([192, 168, 0, 1].into()),
         destination: Arc::new(Endpoint {

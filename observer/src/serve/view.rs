@@ -83,7 +83,7 @@ impl FlowView for View<'_> {
     }
 
     fn tcp_flags(&self) -> Option<u16> {
-        (self.flow.protocol == 6 && !self.flow.notes.has(Notes::FRAGMENT)).then_some(self.flow.tcp_flags)
+        (self.flow.protocol == 6 && !self.flow.notes.has(Notes::FRAGMENT)).then_some(self.flow.tcp_flags())
     }
 
     fn verdict(&self) -> i32 {

@@ -45,12 +45,13 @@ impl Segment {
         self.get_at(usize::try_from(sequence.checked_sub(self.base)?).ok()?)
     }
 
-    /// Writes a slot that was not written before.
-    pub(super) fn set(&self, index: usize, flow: Flow) {
+    /// Fills a slot that was not filled before, of those that the segment has.
+    pub(super) fn fill(&self, index: usize, make: impl FnOnce() -> Flow) -> &Flow {
+        debug_assert!(self.get_at(index).is_none(), "slot {index} was filled before");
+        let flow = self.slots[index].get_or_init(make);
         // There is one writer, and the head is published after this.
         self.newest.store(self.newest().max(flow.time_ns), Ordering::Relaxed);
-        let fresh = self.slots.get(index).is_some_and(|slot| slot.set(flow).is_ok());
-        debug_assert!(fresh, "slot {index} was written twice or is out of range");
+        flow
     }
 
     pub(super) fn flows(&self) -> impl Iterator<Item = &Flow> {

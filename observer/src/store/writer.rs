@@ -46,8 +46,7 @@ pub struct Writer {
     current_bytes: usize,
     /// Bytes of each older segment, oldest first, beside the store's list.
     older_bytes: std::collections::VecDeque<usize>,
-    /// The shared parts of the current segment's flows by address, each counted once.
-    shared: HashMap<usize, Option<(Arc<Endpoint>, i64)>>,
+    shared: Shared,
     /// A flow was pushed since the last wake-up.
     unannounced: bool,
     trimmed: Instant,
@@ -62,7 +61,7 @@ impl Writer {
             current,
             used: 0,
             older_bytes: std::collections::VecDeque::new(),
-            shared: HashMap::new(),
+            shared: Shared::default(),
             unannounced: false,
             trimmed: Instant::now(),
         }
@@ -76,18 +75,28 @@ impl Writer {
     /// Appends a flow and returns its sequence number. It can be read at once; readers that wait are woken by
     /// [`Writer::publish`].
     pub fn push(&mut self, flow: Flow) -> u64 {
+        self.push_made(|| flow);
+        self.store.head() - 1
+    }
+
+    /// As [`Writer::push`], of a flow that is made where it will lie, which spares moving it there.
+    pub fn push_made(&mut self, make: impl FnOnce() -> Flow) -> &Flow {
         if self.used == self.current.len()
             || self.current_bytes >= self.shape.segment_bytes() && self.used > 0
         {
             self.rotate();
         }
-        self.account(&flow);
-        let sequence = self.current.base() + self.used as u64;
-        self.current.set(self.used, flow);
-        self.used += 1;
-        self.store.head.store(sequence + 1, Ordering::Release);
-        self.unannounced = true;
-        sequence
+        let Self { store, current, used, current_bytes, shared, unannounced, .. } = self;
+        let flow = current.fill(*used, make);
+        let bytes = shared.add(flow);
+        if bytes > 0 {
+            *current_bytes += bytes;
+            store.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        *used += 1;
+        store.head.store(current.base() + *used as u64, Ordering::Release);
+        *unannounced = true;
+        flow
     }
 
     /// Wakes the readers that wait, once for everything pushed since the last call.
@@ -103,7 +112,7 @@ impl Writer {
         self.current = Arc::new(Segment::new(self.current.base() + self.used as u64, self.shape.segment));
         self.used = 0;
         self.current_bytes = self.current.fixed_bytes();
-        self.shared.clear();
+        self.shared.0.clear();
 
         let mut total = self.older_bytes.iter().sum::<usize>() + self.current_bytes;
         let mut evicted = 0;
@@ -119,50 +128,10 @@ impl Writer {
         self.store.bytes.store(total as u64, Ordering::Relaxed);
     }
 
-    /// Counts the parts that this flow is the first of its segment to have.
-    fn account(&mut self, flow: &Flow) {
-        let before = self.current_bytes;
-        for endpoint in [&flow.source, &flow.destination] {
-            match self.shared.entry(address(endpoint)) {
-                hashbrown::hash_map::Entry::Occupied(mut known) => {
-                    if let Some((_, last)) = known.get_mut() {
-                        *last = flow.time_ns;
-                    }
-                }
-                hashbrown::hash_map::Entry::Vacant(new) => {
-                    self.current_bytes += endpoint_bytes(endpoint);
-                    new.insert(Some((Arc::clone(endpoint), flow.time_ns)));
-                }
-            }
-        }
-        for service in [&flow.source_service, &flow.destination_service].into_iter().flatten() {
-            self.count(
-                address(service),
-                size_of_val(&**service) + service.name.len() + service.namespace.len(),
-            );
-        }
-        if let Some(link) = &flow.link {
-            self.count(address(link), size_of::<Link>() + link.name.len());
-        }
-        if let Some(site) = &flow.drop {
-            let location = site.location.as_ref().map_or(0, String::len);
-            self.count(address(site), size_of::<DropSite>() + site.kernel_reason.len() + location);
-        }
-        if self.current_bytes != before {
-            self.store.bytes.fetch_add((self.current_bytes - before) as u64, Ordering::Relaxed);
-        }
-    }
-
-    fn count(&mut self, address: usize, bytes: usize) {
-        if self.shared.insert(address, None).is_none() {
-            self.current_bytes += bytes;
-        }
-    }
-
     fn merge_namespaces(&mut self) {
         let namespaces = &self.store.namespaces;
         let mut newest = i64::MIN;
-        for (endpoint, last) in self.shared.values().flatten() {
+        for (endpoint, last) in self.shared.0.values().flatten() {
             namespaces.see(endpoint, *last);
             newest = newest.max(*last);
         }
@@ -170,6 +139,51 @@ impl Writer {
             namespaces.forget_before_an_hour_of(newest);
             self.trimmed = Instant::now();
         }
+    }
+}
+
+/// The shared parts of the current segment's flows by address; of an endpoint the time of its last flow.
+#[derive(Debug, Default)]
+struct Shared(HashMap<usize, Option<(Arc<Endpoint>, i64)>>);
+
+impl Shared {
+    /// Bytes of the parts that this flow is the first to have.
+    fn add(&mut self, flow: &Flow) -> usize {
+        let mut bytes = 0;
+        for endpoint in [&flow.source, &flow.destination] {
+            match self.0.entry(address(endpoint)) {
+                hashbrown::hash_map::Entry::Occupied(mut known) => {
+                    if let Some((_, last)) = known.get_mut() {
+                        *last = flow.time_ns;
+                    }
+                }
+                hashbrown::hash_map::Entry::Vacant(new) => {
+                    bytes += endpoint_bytes(endpoint);
+                    new.insert(Some((Arc::clone(endpoint), flow.time_ns)));
+                }
+            }
+        }
+        for service in [&flow.source_service, &flow.destination_service].into_iter().flatten() {
+            if self.is_new(address(service)) {
+                bytes += size_of_val(&**service) + service.name.len() + service.namespace.len();
+            }
+        }
+        if let Some(link) = &flow.link
+            && self.is_new(address(link))
+        {
+            bytes += size_of::<Link>() + link.name.len();
+        }
+        if let Some(site) = &flow.drop
+            && self.is_new(address(site))
+        {
+            let location = site.location.as_ref().map_or(0, String::len);
+            bytes += size_of::<DropSite>() + site.kernel_reason.len() + location;
+        }
+        bytes
+    }
+
+    fn is_new(&mut self, address: usize) -> bool {
+        self.0.insert(address, None).is_none()
     }
 }
 

@@ -113,7 +113,7 @@ pub enum Suppressed {
 
 /// The flow that a record is, or why it is none.
 pub(super) fn judge_flow(
-    event: FlowEvent,
+    event: &FlowEvent,
     translation: Option<&Translation>,
     addresses: &impl Addresses,
 ) -> Result<TrackedFlow, Suppressed> {
@@ -126,7 +126,7 @@ pub(super) fn judge_flow(
         (LinkKind::Tunnel, Hook::Ingress) => Point::FromOverlay,
         (LinkKind::Tunnel, Hook::Egress) => Point::ToOverlay,
     };
-    if let Some(why) = suppressed(&event, &ends, point, translation, addresses) {
+    if let Some(why) = suppressed(event, &ends, point, translation, addresses) {
         let every_packet_is_told = event.reason == FlowReason::Packet && point == Point::ToStack;
         if !every_packet_is_told {
             return Err(why);
@@ -146,7 +146,7 @@ pub(super) fn judge_flow(
         TraceReason::Related
     } else if reply {
         TraceReason::Reply
-    } else if !guessed && is_first(&event) {
+    } else if !guessed && is_first(event) {
         TraceReason::New
     } else {
         TraceReason::Established
@@ -166,7 +166,7 @@ pub(super) fn judge_flow(
     Ok(TrackedFlow {
         direction: direction(endpoint_is_source(point, &ends, addresses), reply),
         is_reply: if reply { Tristate::Yes } else { Tristate::No },
-        event,
+        event: event.clone(),
         ends,
         point,
         reason,
@@ -177,7 +177,7 @@ pub(super) fn judge_flow(
 
 /// What is told of a drop.
 pub(super) fn judge_drop(
-    event: DropEvent,
+    event: &DropEvent,
     translation: Option<&Translation>,
     addresses: &impl Addresses,
 ) -> TrackedDrop {
@@ -188,7 +188,7 @@ pub(super) fn judge_drop(
         notes.set(Notes::SUM);
     }
     let direction = direction(local_end_is_source(&ends, addresses), false);
-    TrackedDrop { direction, event, ends, notes, retransmits: 0 }
+    TrackedDrop { direction, event: event.clone(), ends, notes, retransmits: 0 }
 }
 
 /// Whether the record is of its connection's first packet, as far as the kernel side saw it.

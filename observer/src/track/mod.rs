@@ -15,7 +15,6 @@ pub use netlink::{ConntrackSource, SourceCounters, SourceOptions, Unavailable};
 use crate::decode::{Event, FactEvent, FlowEvent, FlowReason, Hook, Packet, Tuple};
 use facts::Facts;
 use observer_ebpf::flow_flags;
-use std::collections::VecDeque;
 
 /// How old a record may be that waits for conntrack's word, nanoseconds. The kernel tells of a connection when its first
 /// packet leaves the stack, microseconds after it came in.
@@ -80,7 +79,7 @@ impl TrackCounters {
 pub struct Tracker {
     facts: Facts,
     /// In the order of kernel time; the first one waits for conntrack, the others for the first.
-    waiting: VecDeque<Event>,
+    waiting: Vec<Event>,
     counters: TrackCounters,
 }
 
@@ -107,35 +106,42 @@ impl Tracker {
         addresses: &impl Addresses,
         out: &mut Vec<Tracked>,
     ) {
-        self.waiting.extend(events.drain(..));
+        if self.waiting.is_empty() {
+            std::mem::swap(&mut self.waiting, events);
+        } else {
+            self.waiting.append(events);
+        }
         // Two rings and several CPUs: often in order, else but for a few. Sorting takes memory for its time.
-        let waiting = self.waiting.make_contiguous();
+        let mut waiting = std::mem::take(&mut self.waiting);
         if !waiting.is_sorted_by_key(Event::kernel_ns) {
             waiting.sort_by_key(Event::kernel_ns);
         }
         if let Some(table) = conntrack {
             table.fetch(waiting.iter().filter_map(|event| Some(&event.packet()?.tuple)));
         }
-        while let Some(event) = self.waiting.pop_front() {
-            let translation = translate(&event, conntrack);
+        let mut taken = 0;
+        for event in &waiting {
+            let translation = translate(event, conntrack);
             if translation.is_none()
                 && let Some(table) = conntrack
-                && may_be_translated_yet(&event, table, now_ns, addresses)
+                && may_be_translated_yet(event, table, now_ns, addresses)
             {
-                if self.waiting.len() < MOST_WAITING {
-                    self.waiting.push_front(event);
+                if waiting.len() - taken <= MOST_WAITING {
                     self.counters.waited += 1;
-                    return;
+                    break;
                 }
                 self.counters.wait_refused += 1;
             }
             self.take(event, translation.as_ref(), addresses, out);
+            taken += 1;
         }
+        waiting.drain(..taken);
+        self.waiting = waiting;
     }
 
     fn take(
         &mut self,
-        event: Event,
+        event: &Event,
         translation: Option<&Translation>,
         addresses: &impl Addresses,
         out: &mut Vec<Tracked>,
@@ -154,13 +160,13 @@ impl Tracker {
                 }
                 out.push(Tracked::Drop(dropped));
             }
-            Event::Fact(event) => self.fact(&event, translation),
+            Event::Fact(event) => self.fact(event, translation),
         }
     }
 
     fn flow(
         &mut self,
-        event: FlowEvent,
+        event: &FlowEvent,
         translation: Option<&Translation>,
         addresses: &impl Addresses,
     ) -> Option<TrackedFlow> {

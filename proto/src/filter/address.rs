@@ -4,40 +4,50 @@ use super::{compile::InvalidFilter, go::quote};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
-/// Any of some addresses and CIDRs.
+/// Any of some addresses and CIDRs, as (network, mask): an address alone has all bits in its mask.
 #[derive(Clone, Debug)]
 pub(super) struct Addresses {
-    exact: Vec<IpAddr>,
-    prefixes: Vec<IpNet>,
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
 }
 
 impl Addresses {
     pub(super) fn compile(values: &[String]) -> Result<Self, InvalidFilter> {
-        let mut out = Self { exact: Vec::new(), prefixes: Vec::new() };
+        let mut out = Self { v4: Vec::new(), v6: Vec::new() };
         for value in values {
-            if value.contains('/') {
-                out.prefixes.push(value.parse().map_err(|_| {
+            let net: IpNet = if value.contains('/') {
+                value.parse().map_err(|_| {
                     InvalidFilter::new(format!(
                         "invalid IP prefix {q} in filter: netip.ParsePrefix({q}): {why}",
                         q = quote(value),
                         why = prefix_fault(value),
                     ))
-                })?);
+                })?
             } else {
-                out.exact.push(value.parse().map_err(|_| {
+                let ip: IpAddr = value.parse().map_err(|_| {
                     InvalidFilter::new(format!(
                         "invalid IP address {q} in filter: ParseAddr({q}): unable to parse IP",
                         q = quote(value)
                     ))
-                })?);
+                })?;
+                ip.into()
+            };
+            match net {
+                IpNet::V4(net) => out.v4.push((net.network().to_bits(), net.netmask().to_bits())),
+                IpNet::V6(net) => out.v6.push((net.network().to_bits(), net.netmask().to_bits())),
             }
         }
         Ok(out)
     }
 
     /// A mapped IPv4 address in an IPv6 packet stays IPv6, as in Hubble.
+    #[inline]
     pub(super) fn matches(&self, ip: Option<IpAddr>) -> bool {
-        ip.is_some_and(|ip| self.exact.contains(&ip) || self.prefixes.iter().any(|p| p.contains(&ip)))
+        match ip {
+            Some(IpAddr::V4(ip)) => self.v4.iter().any(|(network, mask)| ip.to_bits() & mask == *network),
+            Some(IpAddr::V6(ip)) => self.v6.iter().any(|(network, mask)| ip.to_bits() & mask == *network),
+            None => false,
+        }
     }
 }
 

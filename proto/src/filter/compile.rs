@@ -297,6 +297,7 @@ enum Condition {
 
 impl Condition {
     /// `endpoint` answers the questions about an end.
+    #[inline]
     fn matches<F: FlowView>(&self, flow: &F, endpoint: &mut impl FnMut(Side, usize) -> bool) -> bool {
         match self {
             Self::Verdict(list) => list.contains(&flow.verdict()),

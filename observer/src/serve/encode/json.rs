@@ -200,7 +200,7 @@ fn transport(out: &mut Vec<u8>, flow: &Flow) {
                 out.extend_from_slice(b",\"flags\":");
                 object(out, |out| {
                     for (bit, set) in FLAGS.iter().enumerate() {
-                        if flow.tcp_flags >> bit & 1 == 1 {
+                        if flow.tcp_flags() >> bit & 1 == 1 {
                             out.extend_from_slice(set);
                         }
                     }
@@ -208,10 +208,10 @@ fn transport(out: &mut Vec<u8>, flow: &Flow) {
             }
         }
         3 | 4 => {
-            number(out, b",\"type\":", flow.icmp_type.into());
-            number(out, b",\"code\":", flow.icmp_code.into());
+            number(out, b",\"type\":", flow.icmp().0.into());
+            number(out, b",\"code\":", flow.icmp().1.into());
         }
-        7 => number(out, b",\"type\":", flow.icmp_type.into()),
+        7 => number(out, b",\"type\":", flow.icmp().0.into()),
         _ => {}
     });
     out.push(b'}');

@@ -19,23 +19,24 @@ pub(super) const NODE_NAME: u32 = 11;
 pub(super) struct Fixed {
     /// `Type` and `node_name`.
     node: Box<[u8]>,
-    /// `node_labels`, field by field, then `emitter`.
+    /// `node_labels`, field by field.
     labels: Box<[u8]>,
+    emitter: Box<[u8]>,
 }
 
 impl Fixed {
     pub(super) fn new(node: &NodeInfo) -> Self {
-        let (mut name, mut labels) = (Vec::new(), Vec::new());
+        let (mut name, mut labels, mut emitter) = (Vec::new(), Vec::new(), Vec::new());
         wire::number(&mut name, 10, proto::FlowType::L3L4 as u64);
         wire::text(&mut name, NODE_NAME, &node.full_name());
         for label in &node.labels {
             wire::bytes(&mut labels, 37, label.as_bytes());
         }
-        wire::nested(&mut labels, 41, |out| {
+        wire::nested(&mut emitter, 41, |out| {
             wire::text(out, 1, EMITTER);
             wire::text(out, 2, &node.version);
         });
-        Self { node: name.into(), labels: labels.into() }
+        Self { node: name.into(), labels: labels.into(), emitter: emitter.into() }
     }
 
     /// Appends the flow.
@@ -91,10 +92,11 @@ impl Fixed {
         if !dropped {
             wire::number(out, 36, flow.trace_reason.into());
         }
+        out.extend_from_slice(&self.labels);
         if let Some(around) = &flow.tunnel {
             wire::nested(out, 39, |out| tunnel(out, around));
         }
-        out.extend_from_slice(&self.labels);
+        out.extend_from_slice(&self.emitter);
         wire::nested(out, 100_000, |out| summary(out, flow));
         if extensions::has_any(flow) {
             wire::nested_long(out, 150_000, |out| {
@@ -159,17 +161,17 @@ fn transport(out: &mut Vec<u8>, flow: &Flow) {
                     // The bits stand in the order of the fields of TCPFlags.
                     wire::nested(out, 3, |out| {
                         for bit in 0..9 {
-                            wire::number(out, bit + 1, (flow.tcp_flags >> bit & 1).into());
+                            wire::number(out, bit + 1, (flow.tcp_flags() >> bit & 1).into());
                         }
                     });
                 }
             }
             3 | 4 => {
-                wire::number(out, 1, flow.icmp_type.into());
-                wire::number(out, 2, flow.icmp_code.into());
+                wire::number(out, 1, flow.icmp().0.into());
+                wire::number(out, 2, flow.icmp().1.into());
             }
             // IGMP's type; the group is not recorded.
-            7 => wire::number(out, 1, flow.icmp_type.into()),
+            7 => wire::number(out, 1, flow.icmp().0.into()),
             _ => {}
         });
     });

@@ -73,7 +73,7 @@ pub(super) fn dropped() -> Flow {
         destination_port: 80,
         protocol: 6,
         ip_version: 4,
-        tcp_flags: 0x12,
+        flags_or_type: 0x12,
         event_type: 1,
         verdict: 2,
         direction: 1,
@@ -203,7 +203,7 @@ fn a_drop_without_a_location_says_why() {
     let site = |hubble_reason, location| {
         Some(Arc::new(DropSite { kernel_reason: "NO_SOCKET".into(), hubble_reason, location }))
     };
-    let flow = Flow { tcp_flags: 2, drop: site(178, Err("no symbols")), ..dropped() };
+    let flow = Flow { flags_or_type: 2, drop: site(178, Err("no symbols")), ..dropped() };
     let flow = wire_flow(encode(1, &flow, &[]));
     assert_eq!(flow.summary, "TCP Flags: SYN; NO_SOCKET");
     let texts = extensions(&flow);
@@ -228,7 +228,8 @@ fn summaries_are_in_hubbles_words() {
         (6, 6, 0, Notes::FRAGMENT, "IPv6"),
         (0, 0, 0, Notes::default(), "Ethernet"),
     ] {
-        let flow = Flow { protocol, ip_version, icmp_type, notes, ..crate::flow::test_flow() };
+        let flags_or_type = u16::from_be_bytes([icmp_type, 0]);
+        let flow = Flow { protocol, ip_version, flags_or_type, notes, ..crate::flow::test_flow() };
         assert_eq!(wire_flow(encode(1, &flow, &[])).summary, expected);
     }
 }
@@ -305,13 +306,7 @@ fn any_flow() -> impl Strategy<Value = Flow> {
     let ip = || prop::option::of(any::<IpAddr>());
     (
         (any::<i64>(), any::<u64>(), ip(), ip(), ip(), any::<u16>(), any::<u16>(), any::<u8>()),
-        (
-            prop::sample::select(vec![0u8, 4, 6]),
-            any::<u16>(),
-            any::<u8>(),
-            any::<u8>(),
-            prop::sample::select(vec![1u8, 4, 5]),
-        ),
+        (prop::sample::select(vec![0u8, 4, 6]), any::<u16>(), prop::sample::select(vec![1u8, 4, 5])),
         (0..8u8, 0..3u8, any::<u8>(), 0..9u8, 0..3u8, any::<[u8; 6]>(), any::<[u8; 6]>()),
         (
             0..40usize,
@@ -332,10 +327,8 @@ fn any_flow() -> impl Strategy<Value = Flow> {
             destination_port: a.6,
             protocol: a.7,
             ip_version: b.0,
-            tcp_flags: b.1,
-            icmp_type: b.2,
-            icmp_code: b.3,
-            event_type: b.4,
+            flags_or_type: b.1,
+            event_type: b.2,
             verdict: c.0,
             direction: c.1,
             observation_point: c.2,
@@ -359,6 +352,7 @@ fn any_flow() -> impl Strategy<Value = Flow> {
             bytes: e.1,
             first_ns: e.2,
             retransmits: e.3,
+            resets: e.3,
             notes: Notes(e.4),
             frontend_ip: e.5,
             tunnel: e.6,

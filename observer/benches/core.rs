@@ -7,7 +7,7 @@ mod support;
 use observer::{
     decode::{Clock, Decoder, DropReasons, DropSites, Event, Symbols},
     enrich::{Enricher, Filler},
-    flow::Link,
+    flow::{Flow, Link},
     serve::{
         encode::Encoder,
         view::{NodeView, View},
@@ -30,6 +30,8 @@ use support::{
 /// Records taken from the rings at a time: what comes in 10 ms at 50,000 a second.
 const BATCH: usize = 512;
 const ROUNDS: usize = 21;
+/// Bytes before a message in a gRPC stream.
+const GRPC_HEAD: usize = 5;
 
 /// Everything after capture, as the pipeline has it.
 struct Stages<S> {
@@ -91,86 +93,84 @@ fn ingest<S: Symbols>(stages: &mut Stages<S>) {
     row("ingest allocations", counted.count_total as f64 / FLOWS as f64, "");
 }
 
+/// Walks through the store as a reader does.
+fn each(store: &Arc<Store>, mut visit: impl FnMut(u64, &Flow)) {
+    let mut cursor = Cursor::new(Arc::clone(store), store.oldest());
+    while let Step::Flow(sequence, flow) = cursor.step() {
+        visit(sequence, flow);
+    }
+}
+
 /// Bytes of a full store beside the ends that its flows share.
 fn memory(store: &Arc<Store>) {
     let mut flows = Vec::with_capacity(FLOWS);
-    let mut cursor = Cursor::new(Arc::clone(store), store.oldest());
-    while let Step::Flow(_, flow) = cursor.step() {
-        flows.push(flow.clone());
-    }
-    let count = flows.len();
+    each(store, |_, flow| flows.push(flow.clone()));
+    let (count, capacity) = (flows.len(), flows.capacity());
     let mut kept = None;
     let counted = allocation_counter::measure(|| {
         let (copy, mut writer) = Store::new(StoreConfig { flows: FLOWS, bytes: usize::MAX });
         for flow in flows {
             writer.push(flow);
         }
-        kept = Some((copy, writer));
+        kept = Some(copy);
     });
     // What the flows were moved out of was allocated before.
-    let freed = count * size_of::<observer::flow::Flow>();
+    let freed = capacity * size_of::<Flow>();
     let bytes = counted.bytes_current + freed as i64;
     row("flow memory", bytes as f64 / count as f64, "bytes");
     drop(kept);
 }
 
+/// Bytes that `write` appends; what was written before is thrown away from time to time, as a stream does it.
+fn appended(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+    if out.len() > 32 << 10 {
+        out.clear();
+    }
+    let before = out.len();
+    write(out);
+    out.len() - before
+}
+
 fn encoding(store: &Arc<Store>, world: &World) {
     let mut encoder = Encoder::new(&world.node);
     let mut out = Vec::with_capacity(64 << 10);
-    let mut all = |write: &mut dyn FnMut(&mut Encoder, &mut Vec<u8>, u64, &observer::flow::Flow)| {
-        let mut cursor = Cursor::new(Arc::clone(store), store.oldest());
-        let mut bytes = 0;
-        while let Step::Flow(sequence, flow) = cursor.step() {
-            let before = out.len();
-            write(&mut encoder, &mut out, sequence, flow);
-            bytes += out.len() - before;
-            if out.len() > 32 << 10 {
-                out.clear();
-            }
-        }
-        bytes
-    };
-    let mut bytes = 0;
     let count = store.len() as usize;
+    let mut bytes = 0;
     time_row("encode protobuf", ROUNDS, count, || {
-        bytes = all(&mut |encoder, out, n, flow| encoder.response(out, n, flow, None));
+        bytes = 0;
+        each(store, |n, flow| bytes += appended(&mut out, |out| encoder.response(out, n, flow, None)));
     });
     println!("a response in protobuf: {} bytes", bytes / count);
-    let time = median_ns(ROUNDS, count, || {
-        bytes = all(&mut |encoder, out, n, flow| encoder.json_line(out, n, flow))
+    time_row("encode json", ROUNDS, count, || {
+        bytes = 0;
+        each(store, |n, flow| bytes += appended(&mut out, |out| encoder.json_line(out, n, flow)));
     });
-    row("encode json", time, "ns");
     println!("a JSON line: {} bytes", bytes / count);
 
     // The same by the libraries, for comparison: a message tree to protobuf, protobuf to JSON by tables.
-    let mut messages = Vec::new();
-    let mut encoded = Vec::new();
-    let mut cursor = Cursor::new(Arc::clone(store), store.oldest());
-    while let Step::Flow(sequence, flow) = cursor.step() {
-        let mut out = Vec::new();
-        encoder.response(&mut out, sequence, flow, None);
-        out.drain(..5);
+    let (mut messages, mut trees) = (Vec::new(), Vec::new());
+    each(store, |n, flow| {
         if messages.len() < 4096 {
-            messages.extend(GetFlowsResponse::decode(&out[..]).ok());
-            encoded.push(out);
+            let mut message = Vec::new();
+            encoder.response(&mut message, n, flow, None);
+            message.drain(..GRPC_HEAD);
+            trees.extend(GetFlowsResponse::decode(&message[..]).ok());
+            messages.push(message);
         }
-    }
-    let mut out = Vec::with_capacity(4096);
-    let time = median_ns(5, messages.len(), || {
-        for message in &messages {
+    });
+    let time = median_ns(5, trees.len(), || {
+        for tree in &trees {
+            let _ = black_box(tree.encode(&mut out));
             out.clear();
-            message.encode(&mut out).ok();
-            black_box(out.len());
         }
     });
     println!("prost, from a message tree: {time:.0} ns");
     let mut writer = json::Writer::new();
     let Some(kind) = json::MessageType::named("observer.GetFlowsResponse") else { return };
-    let time = median_ns(5, encoded.len(), || {
-        for message in &encoded {
+    let time = median_ns(5, messages.len(), || {
+        for message in &messages {
+            let _ = black_box(writer.write(kind, message, &mut out));
             out.clear();
-            writer.write(kind, message, &mut out).ok();
-            black_box(out.len());
         }
     });
     println!("observer_proto::json, from protobuf: {time:.0} ns");
@@ -216,10 +216,22 @@ fn filters(store: &Arc<Store>, world: &World) {
     }
 }
 
+/// All parts, or the one that is named: `cargo bench --bench core -- filters`.
 fn main() {
+    let named = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let wanted = |part: &str| named.as_deref().is_none_or(|named| named == part);
     let (mut stages, store) = stages(World::new());
-    ingest(&mut stages);
-    memory(&store);
-    encoding(&store, &stages.world);
-    filters(&store, &stages.world);
+    stages.run();
+    if wanted("ingest") {
+        ingest(&mut stages);
+    }
+    if wanted("memory") {
+        memory(&store);
+    }
+    if wanted("encoding") {
+        encoding(&store, &stages.world);
+    }
+    if wanted("filters") {
+        filters(&store, &stages.world);
+    }
 }

@@ -79,7 +79,7 @@ fn main() {
     };
     println!("look-up of all in turn: {:.0} ns", look_up(&all));
     println!("look-up of 1,000: {:.0} ns", look_up(&all[..1000]));
-    println!("look-up of the world: {:.0} ns", look_up(&[IpAddr::from([1, 1, 1, 1]); 1000]));
+    println!("look-up of the world: {:.0} ns", look_up(&vec![IpAddr::from([1, 1, 1, 1]); 1000]));
 
     let list: Vec<_> = pods().collect();
     let snapshot = || Snapshot { pods: list.clone(), ..Snapshot::default() };

@@ -8,7 +8,7 @@ mod support;
 #[path = "../tests/support/mod.rs"]
 mod tests_support;
 
-use observer_lab::{Lab, Scenario, unique_prefix};
+use observer_lab::{Cause, Lab, Scenario, unique_prefix};
 use observer_proto::{
     flow::{FlowFilter, Verdict},
     observer::{GetFlowsRequest, get_flows_response::ResponseTypes, observer_client::ObserverClient},
@@ -89,7 +89,7 @@ fn latency(cpu: usize) {
 fn play(lab: &mut Lab, what: &str, count: u64, interval_ms: u64) {
     let mut traffic = lab.scenario().traffic.iter().find(|traffic| traffic.name == "drop").unwrap().clone();
     if what == "call" {
-        (traffic.port, traffic.expect) = (Some(7000), Default::default());
+        (traffic.port, traffic.expect) = (Some(7000), Cause::None);
     }
     (traffic.count, traffic.interval_ms, traffic.timeout_ms) = (Some(count), interval_ms, Some(interval_ms));
     lab.play(traffic).unwrap();

@@ -36,8 +36,6 @@ impl Tristate {
 pub struct Flow {
     /// Unix time in nanoseconds.
     pub time_ns: i64,
-    /// First 64 bits of the uuid; the second half is the flow's sequence number in this daemon's life.
-    pub uuid_high: u64,
     /// Source address as the client should see it.
     pub source_ip: Option<IpAddr>,
     /// Destination address: the backend's, where a service address was translated.
@@ -241,7 +239,6 @@ impl Notes {
 pub(crate) fn test_flow() -> Flow {
     Flow {
         time_ns: 0,
-        uuid_high: 0,
         source_ip: None,
         destination_ip: None,
         source_xlated: None,

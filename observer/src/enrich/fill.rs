@@ -19,21 +19,17 @@ mod event_type {
 #[derive(Debug)]
 pub struct Filler {
     enricher: Enricher,
-    /// Changes with every flow, so that ids of two daemons' lives never meet.
-    uuid: u64,
 }
 
 impl Filler {
     /// With the names to look up in.
     pub fn new(enricher: Enricher) -> Self {
-        let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
-        Self { enricher, uuid: high }
+        Self { enricher }
     }
 
     /// The flow that tells of `tracked`, seen on `link`.
     #[inline]
     pub fn fill(&mut self, tracked: &Tracked, link: Option<Arc<Link>>) -> Flow {
-        self.uuid = self.uuid.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
         let mut flow = match tracked {
             Tracked::Flow(flow) => self.trace(flow),
             Tracked::Drop(drop) => self.drop(drop),
@@ -129,7 +125,6 @@ impl Filler {
         let (source, destination) = (address(ends.source), address(ends.destination));
         Flow {
             time_ns,
-            uuid_high: self.uuid,
             source_ip: source.0,
             destination_ip: destination.0,
             source_xlated: ends.source_xlated,

@@ -135,7 +135,7 @@ impl FlowView for View<'_> {
     }
 
     fn uuid(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&uuid_text(self.flow.uuid_high, self.sequence)).into_owned().into()
+        String::from_utf8_lossy(&uuid_text(self.sequence)).into_owned().into()
     }
 
     fn interface(&self) -> Option<(u32, &str)> {

@@ -314,14 +314,6 @@ impl ConntrackTable {
         })
     }
 
-    /// Gets what [`ConntrackTable::translate`] needs for these tuples near to the processor. A look-up mostly waits for
-    /// memory, twice; of look-ups that depend on nothing in between many wait at the same time.
-    pub(super) fn fetch<'a>(&self, tuples: impl Iterator<Item = &'a Tuple>) {
-        let known = tuples.filter(|tuple| self.keys.contains_key(&Key::new(tuple))).count();
-        // The answer is not used, but must be found.
-        std::hint::black_box(known);
-    }
-
     /// The connection whose opener sends `original`.
     fn find(&self, original: &Tuple) -> Option<u32> {
         let index = self.keys.get(&Key::new(original))?.index;

@@ -80,6 +80,8 @@ pub struct Tracker {
     facts: Facts,
     /// In the order of kernel time; the first one waits for conntrack, the others for the first.
     waiting: Vec<Event>,
+    /// Of the batch under way; kept for its memory.
+    translations: Vec<Option<Translation>>,
     counters: TrackCounters,
 }
 
@@ -116,12 +118,11 @@ impl Tracker {
         if !waiting.is_sorted_by_key(Event::kernel_ns) {
             waiting.sort_by_key(Event::kernel_ns);
         }
-        if let Some(table) = conntrack {
-            table.fetch(waiting.iter().filter_map(|event| Some(&event.packet()?.tuple)));
-        }
+        // All look-ups first: each waits for memory, but of those that depend on nothing in between many wait together.
+        let mut translations = std::mem::take(&mut self.translations);
+        translations.extend(waiting.iter().map(|event| translate(event, conntrack)));
         let mut taken = 0;
-        for event in &waiting {
-            let translation = translate(event, conntrack);
+        for (event, translation) in waiting.iter().zip(&translations) {
             if translation.is_none()
                 && let Some(table) = conntrack
                 && may_be_translated_yet(event, table, now_ns, addresses)
@@ -136,7 +137,8 @@ impl Tracker {
             taken += 1;
         }
         waiting.drain(..taken);
-        self.waiting = waiting;
+        translations.clear();
+        (self.waiting, self.translations) = (waiting, translations);
     }
 
     fn take(

@@ -66,7 +66,7 @@ impl Fixed {
     fn fields_after_time(&self, out: &mut Vec<u8>, sequence: u64, flow: &Flow, calendar: &mut Calendar) {
         let dropped = flow.is_drop();
         out.extend_from_slice(b"\",\"uuid\":\"");
-        out.extend_from_slice(&text::uuid(flow.uuid_high, sequence));
+        out.extend_from_slice(&text::uuid(sequence));
         out.push(b'"');
         out.extend_from_slice(&self.emitter);
         enumeration::<proto::Verdict>(out, b",\"verdict\":", flow.verdict.into());

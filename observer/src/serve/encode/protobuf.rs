@@ -88,7 +88,7 @@ impl Fixed {
                 wire::text(out, 2, &link.name);
             });
         }
-        wire::bytes(out, 34, &text::uuid(flow.uuid_high, sequence));
+        wire::bytes(out, 34, &text::uuid(sequence));
         if !dropped {
             wire::number(out, 36, flow.trace_reason.into());
         }

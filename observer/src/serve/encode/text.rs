@@ -2,7 +2,10 @@
 
 use crate::flow::{Flow, Notes};
 use observer_proto::summary::{self, Packet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::LazyLock,
+};
 
 const HEX: [[u8; 2]; 256] = {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -32,9 +35,12 @@ const OCTETS: [([u8; 3], u8); 256] = {
     octets
 };
 
-/// The uuid of a flow: RFC 9562 version 4 in form, unique by the sequence number in its second half.
-pub(in crate::serve) fn uuid(high: u64, sequence: u64) -> [u8; 36] {
-    let high = high & !0xf000 | 0x4000;
+/// Of this life of the daemon, so that ids of two lives never meet.
+static LIFE: LazyLock<u64> = LazyLock::new(|| uuid::Uuid::new_v4().as_u64_pair().0);
+
+/// The uuid of a flow by its sequence number: RFC 9562 version 4 in form, unique by the number in its second half.
+pub(in crate::serve) fn uuid(sequence: u64) -> [u8; 36] {
+    let high = (*LIFE ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)) & !0xf000 | 0x4000;
     let low = sequence & (u64::MAX >> 2) | 1 << 63;
     let mut text = [b'-'; 36];
     let places = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];

@@ -66,7 +66,6 @@ fn pod(name: &str, labels: usize) -> Arc<Endpoint> {
 pub(super) fn dropped() -> Flow {
     Flow {
         time_ns: 1_767_608_130_123_456_789,
-        uuid_high: 0x0123_4567_89ab_cdef,
         source_ip: Some("10.0.1.60".parse().unwrap()),
         destination_ip: Some("2001:db8::1".parse().unwrap()),
         source_port: 44916,
@@ -105,7 +104,7 @@ fn a_drop_has_every_field_where_hubble_has_it() {
     assert_eq!(response.time, Some(prost_types::Timestamp { seconds: 1_767_608_130, nanos: 123_456_789 }));
     let flow = wire_flow(response.clone());
     assert_eq!(flow.time, response.time);
-    assert_eq!(flow.uuid, "01234567-89ab-4def-8000-000000000005");
+    assert_eq!((flow.uuid.len(), &flow.uuid[14..15], &flow.uuid[18..]), (36, "4", "-8000-000000000005"));
     assert_eq!(flow.verdict(), proto::Verdict::Dropped);
     assert_eq!((flow.drop_reason, flow.drop_reason_desc()), (133, proto::DropReason::PolicyDenied));
     assert_eq!(flow.event_type, Some(proto::CiliumEventType { r#type: 1, sub_type: 133 }));
@@ -305,7 +304,7 @@ fn any_tunnel() -> impl Strategy<Value = Option<Arc<Tunnel>>> {
 fn any_flow() -> impl Strategy<Value = Flow> {
     let ip = || prop::option::of(any::<IpAddr>());
     (
-        (any::<i64>(), any::<u64>(), ip(), ip(), ip(), any::<u16>(), any::<u16>(), any::<u8>()),
+        (any::<i64>(), ip(), ip(), ip(), any::<u16>(), any::<u16>(), any::<u8>()),
         (prop::sample::select(vec![0u8, 4, 6]), any::<u16>(), prop::sample::select(vec![1u8, 4, 5])),
         (0..8u8, 0..3u8, any::<u8>(), 0..9u8, 0..3u8, any::<[u8; 6]>(), any::<[u8; 6]>()),
         (
@@ -319,13 +318,12 @@ fn any_flow() -> impl Strategy<Value = Flow> {
     )
         .prop_map(|(a, b, c, d, e)| Flow {
             time_ns: a.0,
-            uuid_high: a.1,
-            source_ip: a.2,
-            destination_ip: a.3,
-            source_xlated: a.4,
-            source_port: a.5,
-            destination_port: a.6,
-            protocol: a.7,
+            source_ip: a.1,
+            destination_ip: a.2,
+            source_xlated: a.3,
+            source_port: a.4,
+            destination_port: a.5,
+            protocol: a.6,
             ip_version: b.0,
             flags_or_type: b.1,
             event_type: b.2,

@@ -126,10 +126,13 @@ pub fn print(data: &[u8]) {
 mod tests {
     use std::{fs, path::Path};
 
+    /// A corpus and what holds for it.
+    type Check = (&'static str, fn(&[u8]));
+
     #[test]
     fn the_corpora_hold() {
         let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../observer/fuzz/corpus");
-        let checks: [(&str, fn(&[u8])); 4] = [
+        let checks: [Check; 4] = [
             ("flags", super::flags),
             ("filter", super::filter),
             ("json", super::json),

@@ -45,8 +45,7 @@ impl Filler {
         // What pods carry inside tunnels of their own has addresses that are not of this network; the pods are.
         let outer = event.tunnel.as_deref().filter(|_| event.link_kind == LinkKind::Pod);
         let names = self.names(event.time_ns, event.packet.as_ref(), &tracked.ends, outer, reply);
-        let mut flow =
-            self.named(event.time_ns, event.packet.as_ref(), event.tcp_flags, &tracked.ends, names);
+        let mut flow = named(event.time_ns, event.packet.as_ref(), event.tcp_flags, &tracked.ends, names);
         if let Some(macs) = event.macs {
             (flow.source_mac, flow.destination_mac) = (macs.source, macs.destination);
         }
@@ -69,8 +68,7 @@ impl Filler {
     fn drop(&mut self, tracked: &TrackedDrop) -> Flow {
         let event = &tracked.event;
         let names = self.names(event.time_ns, event.packet.as_ref(), &tracked.ends, None, false);
-        let mut flow =
-            self.named(event.time_ns, event.packet.as_ref(), event.tcp_flags, &tracked.ends, names);
+        let mut flow = named(event.time_ns, event.packet.as_ref(), event.tcp_flags, &tracked.ends, names);
         flow.event_type = event_type::DROP;
         flow.verdict = Verdict::Dropped as u8;
         flow.direction = tracked.direction as u8;
@@ -108,55 +106,48 @@ impl Filler {
             is_reply,
         })
     }
+}
 
-    /// What drops and traces have in common: the headers and the names.
-    #[inline]
-    fn named(
-        &self,
-        time_ns: i64,
-        packet: Option<&Packet>,
-        tcp_flags: u16,
-        ends: &Ends,
-        names: Names,
-    ) -> Flow {
-        const TCP: u8 = 6;
-        let protocol = packet.map_or(0, |packet| packet.tuple.protocol);
-        let icmp = packet.map_or(0, |packet| u16::from_be_bytes([packet.icmp_type, packet.icmp_code]));
-        let (source, destination) = (address(ends.source), address(ends.destination));
-        Flow {
-            time_ns,
-            source_ip: source.0,
-            destination_ip: destination.0,
-            source_xlated: ends.source_xlated,
-            source_port: source.1,
-            destination_port: destination.1,
-            protocol,
-            ip_version: packet.map_or(0, |packet| packet.ip_version),
-            flags_or_type: if protocol == TCP { tcp_flags } else { icmp },
-            event_type: 0,
-            verdict: 0,
-            direction: 0,
-            observation_point: 0,
-            trace_reason: 0,
-            is_reply: Tristate::Unset,
-            source_mac: [0; 6],
-            destination_mac: [0; 6],
-            source: names.source,
-            destination: names.destination,
-            source_service: names.source_service,
-            destination_service: names.destination_service,
-            link: None,
-            tunnel: None,
-            drop: None,
-            packets: 0,
-            bytes: 0,
-            first_ns: 0,
-            retransmits: 0,
-            resets: 0,
-            notes: crate::flow::Notes::default(),
-            frontend_ip: ends.frontend.map(|end| end.ip),
-            frontend_port: ends.frontend.map_or(0, |end| end.port),
-        }
+/// What drops and traces have in common: the headers and the names.
+#[inline]
+fn named(time_ns: i64, packet: Option<&Packet>, tcp_flags: u16, ends: &Ends, names: Names) -> Flow {
+    const TCP: u8 = 6;
+    let protocol = packet.map_or(0, |packet| packet.tuple.protocol);
+    let icmp = packet.map_or(0, |packet| u16::from_be_bytes([packet.icmp_type, packet.icmp_code]));
+    let (source, destination) = (address(ends.source), address(ends.destination));
+    Flow {
+        time_ns,
+        source_ip: source.0,
+        destination_ip: destination.0,
+        source_xlated: ends.source_xlated,
+        source_port: source.1,
+        destination_port: destination.1,
+        protocol,
+        ip_version: packet.map_or(0, |packet| packet.ip_version),
+        flags_or_type: if protocol == TCP { tcp_flags } else { icmp },
+        event_type: 0,
+        verdict: 0,
+        direction: 0,
+        observation_point: 0,
+        trace_reason: 0,
+        is_reply: Tristate::Unset,
+        source_mac: [0; 6],
+        destination_mac: [0; 6],
+        source: names.source,
+        destination: names.destination,
+        source_service: names.source_service,
+        destination_service: names.destination_service,
+        link: None,
+        tunnel: None,
+        drop: None,
+        packets: 0,
+        bytes: 0,
+        first_ns: 0,
+        retransmits: 0,
+        resets: 0,
+        notes: crate::flow::Notes::default(),
+        frontend_ip: ends.frontend.map(|end| end.ip),
+        frontend_port: ends.frontend.map_or(0, |end| end.port),
     }
 }
 

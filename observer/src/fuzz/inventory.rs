@@ -7,8 +7,8 @@ use crate::enrich::{
 };
 use std::path::Path;
 
-/// The longest line that an error may be; a problem quotes a name or an address.
-const LONGEST_ERROR: usize = 1500;
+/// The most characters of an error: path and problem are cut at 1,000 each.
+const LONGEST_ERROR: usize = 2_100;
 
 /// The text of an inventory file.
 pub fn inventory(data: &[u8]) {
@@ -17,18 +17,18 @@ pub fn inventory(data: &[u8]) {
         Ok(snapshot) => snapshot,
         Err(error) => {
             let line = error.to_string();
-            assert!(!line.contains(char::is_control) && line.len() <= LONGEST_ERROR, "{line:?}");
+            assert!(!line.contains(char::is_control) && line.chars().count() <= LONGEST_ERROR, "{line:?}");
             let InventoryError::Content { line: at, path, .. } = error else { panic!("{line}") };
             assert!(at as usize <= text.split(['\n', '\r']).count() && !path.is_empty(), "{line}");
             return;
         }
     };
     assert_eq!(parse(Path::new("inventory.yaml"), text, "n1").ok().as_ref(), Some(&snapshot));
-    names_are_found(snapshot);
+    names_are_found(&snapshot);
 }
 
 /// Who is in the file is found by its address from then on, and no longer once it is gone.
-fn names_are_found(snapshot: Snapshot) {
+fn names_are_found(snapshot: &Snapshot) {
     let cache = IpCache::new("n1");
     cache.replace(Rank::Inventory, snapshot.clone(), Window::exact(1_000));
     let owned = |pod: &&Pod| !pod.finished && !pod.host_network;

@@ -34,10 +34,13 @@ pub(crate) fn read_message(framed: &[u8]) -> GetFlowsResponse {
 mod tests {
     use std::{fs, path::Path};
 
+    /// A corpus and what holds for it.
+    type Check = (&'static str, fn(&[u8]));
+
     #[test]
     fn the_corpora_hold() {
         let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-        let checks: [(&str, fn(&[u8])); 4] = [
+        let checks: [Check; 4] = [
             ("conntrack", super::conntrack),
             ("inventory", super::inventory),
             ("record", super::record),

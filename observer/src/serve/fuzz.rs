@@ -1,4 +1,5 @@
 //! What must hold for any request for flows.
+#![expect(clippy::missing_panics_doc, reason = "it does nothing else")]
 
 use super::{
     encode::{Encoder, NodeInfo},

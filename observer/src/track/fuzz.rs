@@ -1,4 +1,5 @@
 //! What must hold for any datagram of conntrack.
+#![expect(clippy::missing_panics_doc, reason = "it does nothing else")]
 
 use super::{
     conntrack::{ConntrackTable, TableLimits},
@@ -34,9 +35,7 @@ pub fn conntrack(data: &[u8]) {
                 table.finish_dump(time_ns);
                 table.begin_dump();
             }
-            Ok(Message::Error(_) | Message::Other) => {}
-            // What follows a message whose length is wrong can't be read.
-            Err(_) => {}
+            Ok(Message::Error(_) | Message::Other) | Err(_) => {}
         }
         table.expire(time_ns);
         let counters = table.counters();

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 /// The largest file that is read; 100,000 pods are about 40 MB.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
 
+/// The most characters of a path or a problem that an error shows: what is quoted may be as long as the file.
+const LONGEST: usize = 1000;
+
 /// What is wrong with an inventory, where, and what would be right; one line.
 #[derive(Debug, thiserror::Error)]
 pub enum InventoryError {
@@ -63,6 +66,10 @@ fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     // Writing to a String can't fail.
     let _ = clean(text, &mut out);
+    if let Some((end, _)) = out.char_indices().nth(LONGEST) {
+        out.truncate(end);
+        out.push('…');
+    }
     out
 }
 

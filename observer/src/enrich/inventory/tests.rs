@@ -111,12 +111,14 @@ fn faults_name_line_field_and_what_is_right() {
 }
 
 #[test]
-fn what_a_field_is_called_makes_no_second_line() {
+fn what_the_file_says_makes_no_second_or_endless_line() {
     for name in ["r\\nts", "r\\e[31m", "r\\u202e"] {
         let error = read(&format!("services: [{{name: x, \"{name}\": 1}}]")).unwrap_err();
         assert!(error.starts_with("inventory.yaml:1:") && !error.contains(char::is_control), "{error:?}");
         assert!(!error.contains('\u{202e}'), "{error:?}");
     }
+    let long = read(&format!("pods: [{{name: x, ips: [{}]}}]", "é".repeat(500_000))).unwrap_err();
+    assert!(long.chars().count() < 2_100 && long.ends_with('…'), "{} characters", long.chars().count());
 }
 
 #[test]

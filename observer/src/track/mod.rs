@@ -256,7 +256,8 @@ fn may_be_translated_yet(
     }
     // What leaves the stack has passed conntrack's last hook, and its events were read after this record.
     let is_before_conntrack = flow.hook == Hook::Ingress && opens(flow);
-    let is_young = now_ns.saturating_sub(flow.kernel_ns) < LONGEST_WAIT_NS;
+    // At the end nothing is, whatever time a record bears.
+    let is_young = now_ns != u64::MAX && now_ns.saturating_sub(flow.kernel_ns) < LONGEST_WAIT_NS;
     let may_be_service = flow.packet.is_some_and(|packet| {
         let to = packet.tuple.destination.ip;
         is_tracked(&packet) && !to.is_multicast() && !addresses.is_local_pod(&to)

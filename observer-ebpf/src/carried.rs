@@ -6,7 +6,7 @@ use observer_ebpf::parse::{self, Bytes as _, Unparsed};
 use observer_ebpf::{FlowKey, FlowRecord, INSIDE_TUNNEL, Tunnel, TunneledFlowRecord, kind};
 
 use crate::flow::{Scratch, Skb};
-use crate::maps::{FLOWS, FirstFragments, TUNNELS};
+use crate::maps::{FLOW_SCRATCH, FLOWS, FirstFragments, TUNNELS};
 use crate::record::{Wake, write};
 use core::mem::MaybeUninit;
 use observer_ebpf::Counters;
@@ -20,7 +20,7 @@ pub(crate) fn unwrap(skb: *mut __sk_buff, scratch: &mut Scratch, network: u32) {
     scratch.network = network;
     scratch.seen.tunneled = false;
     for _ in 0..DEPTH {
-        if !may_carry(&scratch.packet) || unwrap_once(skb, scratch) == 0 {
+        if !may_carry(&scratch.packet) || observer_unwrap(skb) == 0 {
             return;
         }
     }
@@ -32,20 +32,29 @@ const MALFORMED: u64 = 2;
 
 /// Reads the packet at `offset` into [`Scratch::inner`]: [`READ`], [`NOT_IP`] or malformed.
 ///
-/// Not inlined: it takes half of the stack and most of the verifier's steps.
+/// A global function, which the verifier checks by itself and once: checked again on every way that leads here it is too
+/// much for the verifiers before 6.8. Such a function may be given numbers and the context only (before 5.12).
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn read_ip(skb: *mut __sk_buff, scratch: &mut Scratch, ether_type: u16, offset: u32) -> u64 {
-    match parse::ip(&Skb(skb), &mut FirstFragments, ether_type, offset, &mut scratch.inner) {
+pub(crate) extern "C" fn observer_read_ip(skb: *mut __sk_buff, ether_type: u32, offset: u32) -> u64 {
+    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return MALFORMED };
+    // SAFETY: this CPU's memory; flow programs run with softirqs off, and their caller keeps no reference to `inner`.
+    let inner = unsafe { &mut (*scratch).inner };
+    match parse::ip(&Skb(skb), &mut FirstFragments, ether_type as u16, offset, inner) {
         Ok(()) => READ,
         Err(Unparsed::NotIp) => NOT_IP,
         Err(Unparsed::Malformed) => MALFORMED,
     }
 }
 
-/// Not inlined: it is rarely needed.
+/// Global as the other, and rarely needed.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn unwrap_once(skb: *mut __sk_buff, scratch: &mut Scratch) -> u64 {
+pub(crate) extern "C" fn observer_unwrap(skb: *mut __sk_buff) -> u64 {
     let bytes = Skb(skb);
+    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: as above.
+    let scratch = unsafe { &mut *scratch };
     let Some(inside) = tunnel::inside(&bytes, scratch.network, &scratch.packet) else { return 0 };
     let (mut ether_type, mut offset, mut macs) = (inside.ether_type, inside.offset, None);
     if ether_type == ETH_FRAME {
@@ -61,7 +70,7 @@ fn unwrap_once(skb: *mut __sk_buff, scratch: &mut Scratch) -> u64 {
         (ether_type, offset) = found;
     }
     // What is no packet after all leaves the outer one as it is.
-    if read_ip(skb, scratch, ether_type, offset) != READ {
+    if observer_read_ip(skb, u32::from(ether_type), offset) != READ {
         return 0;
     }
     if !scratch.seen.tunneled {

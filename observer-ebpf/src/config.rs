@@ -13,7 +13,7 @@ static CONFIG: Global<Config> = Global::new(Config {
     new_flow_cost_ns: 0,
     new_flow_burst: 0,
     coarse_clock: 0,
-    pad: 0,
+    not_specified: 0,
 });
 
 /// Where the kernel's fields are.
@@ -21,7 +21,9 @@ static CONFIG: Global<Config> = Global::new(Config {
 static OFFSETS: Global<Offsets> = Global::new(Offsets {
     skb_dev: 0,
     skb_head: 0,
+    skb_data: 0,
     skb_tail: 0,
+    skb_transport_header: 0,
     skb_network_header: 0,
     skb_len: 0,
     skb_protocol: 0,

@@ -1,6 +1,6 @@
 //! The flow programs: every packet is counted in its connection, some become records. They always return `TCX_NEXT`.
 
-use core::hint::black_box;
+use core::arch::asm;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
@@ -62,15 +62,31 @@ impl Skb {
     #[inline(always)]
     fn load(&self, ethernet: bool, len: u32, head: &mut Head) -> Option<u32> {
         let (into, skipped) = if ethernet { (head.frame(), Head::ETHERNET) } else { (head.packet(), 0) };
-        // Without the black box LLVM proves the bounds for itself and leaves the verifier without them.
-        let size = black_box(len.min(Head::PACKET + skipped));
-        if size == 0 || size > Head::PACKET + skipped {
+        let size = opaque(len.min(Head::PACKET + skipped));
+        if size > u64::from(Head::PACKET + skipped) {
             return None;
         }
+        let size = opaque(size as u32);
+        // No packet has one byte; from a test for 0 the verifiers before 6.8 learn nothing.
+        if size < 2 {
+            return None;
+        }
+        let size = size as u32;
         // SAFETY: `into` has room for `Head::PACKET` bytes behind those skipped.
         let failed = unsafe { bpf_skb_load_bytes(self.0.cast(), 0, into.cast(), size) };
         (failed == 0 && size >= skipped).then(|| size - skipped)
     }
+}
+
+/// A number that LLVM knows nothing of, in the register that it is in. Else LLVM proves bounds for itself, or tests two of
+/// them as one of another register, and leaves the verifier without; one of before 5.16 forgets them on the stack too.
+#[inline(always)]
+fn opaque(number: u32) -> u64 {
+    let mut number = u64::from(number);
+    // SAFETY: a move to itself. With no instruction at all, two lines of the source would be of one, which the kernel
+    // refuses.
+    unsafe { asm!("{0} = {0}", inout(reg) number, options(nomem, nostack, preserves_flags)) };
+    number
 }
 
 /// What is known of the packet besides its headers.
@@ -152,7 +168,7 @@ fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
                 };
                 (ether_type, network) = found;
             }
-            match carried::read_ip(skb, scratch, ether_type, network) {
+            match carried::observer_read_ip(skb, u32::from(ether_type), network) {
                 carried::READ => scratch.packet = scratch.inner,
                 carried::NOT_IP => {
                     (*traffic).not_ip += packets;

@@ -95,9 +95,14 @@ pub(crate) static FACTS: LruHashMap<FactKey, FactValue> = LruHashMap::with_max_e
 #[map]
 pub(crate) static FLOW_SCRATCH: PerCpuArray<crate::flow::Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// The drop program's working memory; the kernel refuses to nest a tracing program in itself.
+/// The drop program's working memory, one for each depth of nesting: task, softirq, interrupt, NMI. From 6.1 on the
+/// kernel refuses to nest a tracing program in itself.
 #[map]
-pub(crate) static DROP_SCRATCH: PerCpuArray<crate::drop::Scratch> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static DROP_SCRATCH: PerCpuArray<crate::drop::Scratch> = PerCpuArray::with_max_entries(4, 0);
+
+/// How deep the drop program is nested on this CPU.
+#[map]
+pub(crate) static DROP_DEPTH: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
 /// Counters of the programs, by [`program`].
 #[map]

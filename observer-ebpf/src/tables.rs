@@ -32,8 +32,8 @@ pub struct Config {
     pub new_flow_burst: u64,
     /// 1 where the kernel has `bpf_ktime_get_coarse_ns`.
     pub coarse_clock: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// The number of the drop reason that says nothing, `NOT_SPECIFIED`; 0 where the kernel has no reasons.
+    pub not_specified: u32,
 }
 
 /// Where the fields are in this kernel's structs, in bytes. From BTF.
@@ -43,7 +43,9 @@ pub struct Config {
 pub struct Offsets {
     pub skb_dev: u32,
     pub skb_head: u32,
+    pub skb_data: u32,
     pub skb_tail: u32,
+    pub skb_transport_header: u32,
     pub skb_network_header: u32,
     pub skb_len: u32,
     pub skb_protocol: u32,

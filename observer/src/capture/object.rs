@@ -81,7 +81,7 @@ fn globals(config: &CaptureConfig, facts: &KernelFacts) -> Config {
         new_flow_cost_ns: 1_000_000_000_u64.checked_div(rate).unwrap_or(0),
         new_flow_burst: (rate * BURST.as_millis() as u64 / 1000).max(1),
         coarse_clock: u32::from(facts.coarse_clock),
-        pad: 0,
+        not_specified: facts.not_specified(),
     }
 }
 

@@ -11,7 +11,7 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::support::skip;
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
 const LINK: usize = size_of::<LinkState>();
 /// `lo`, whose index a test run gives.
 const IFINDEX: u32 = 1;
@@ -31,7 +31,7 @@ impl Programs {
             new_flow_cost_ns: 0,
             new_flow_burst: 1,
             coarse_clock: 1,
-            pad: 0,
+            not_specified: 0,
         };
         let mut ebpf =
             EbpfLoader::new().override_global("CONFIG", config.as_bytes(), true).load(OBJECT).unwrap();

@@ -31,6 +31,8 @@ pub struct KernelFacts {
     pub kfree_skb_arguments: usize,
     /// Whether there is `bpf_ktime_get_coarse_ns` (5.11 on).
     pub coarse_clock: bool,
+    /// Whether programs can be put on links by tcx (6.6 on).
+    pub tcx: bool,
 }
 
 impl KernelFacts {
@@ -47,7 +49,14 @@ impl KernelFacts {
             kfree_skb_arguments: tracepoint_arguments(&btf, "kfree_skb"),
             coarse_clock: enum_members(&btf, "bpf_func_id")
                 .any(|(name, _)| name == "BPF_FUNC_ktime_get_coarse_ns"),
+            tcx: enum_members(&btf, "bpf_attach_type").any(|(name, _)| name == "BPF_TCX_INGRESS"),
         })
+    }
+
+    /// The number of the reason that says nothing; 0, which is no reason, where the kernel has none.
+    pub fn not_specified(&self) -> u32 {
+        let found = self.drop_reasons.iter().find(|(_, name)| *name == "NOT_SPECIFIED");
+        found.map_or(0, |(number, _)| *number)
     }
 
     /// The name of a drop reason, `None` where this kernel has none for the number.
@@ -63,7 +72,9 @@ fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
     Ok(Offsets {
         skb_dev: at(&["sk_buff", "dev"])?,
         skb_head: at(&["sk_buff", "head"])?,
+        skb_data: at(&["sk_buff", "data"])?,
         skb_tail: at(&["sk_buff", "tail"])?,
+        skb_transport_header: at(&["sk_buff", "transport_header"])?,
         skb_network_header: at(&["sk_buff", "network_header"])?,
         skb_len: at(&["sk_buff", "len"])?,
         skb_protocol: at(&["sk_buff", "protocol"])?,

@@ -65,6 +65,16 @@ pub enum DropHook {
     Tracepoint,
 }
 
+/// How the flow programs hang on links.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkHook {
+    /// By tcx, else by clsact.
+    #[default]
+    Auto,
+    /// As classic tc filters, which every kernel has: what kernels before 6.6 use.
+    Clsact,
+}
+
 /// Configuration of [`super::Capture`].
 #[derive(Clone, Debug)]
 pub struct CaptureConfig {
@@ -78,6 +88,8 @@ pub struct CaptureConfig {
     pub interfaces: Vec<Glob>,
     /// How drops are seen.
     pub drop_hook: DropHook,
+    /// How flows are seen.
+    pub link_hook: LinkHook,
     /// Drops of every network namespace, not only of the node's and its pods'.
     pub host_wide_drops: bool,
     /// Drop reasons that are not told, by name.
@@ -98,6 +110,7 @@ impl Default for CaptureConfig {
             new_flows_per_second: 20_000,
             interfaces: Vec::new(),
             drop_hook: DropHook::default(),
+            link_hook: LinkHook::default(),
             host_wide_drops: false,
             ignored_reasons: DEFAULT_IGNORED_REASONS.iter().map(ToString::to_string).collect(),
             flow_table_entries: 65_536,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -11,6 +11,7 @@ use aya::util::nr_cpus;
 use observer_ebpf::{Counters, LinkState, LinkTraffic, program};
 
 use super::links::{Link, LinkTable};
+use super::object::{EGRESS, INGRESS};
 use super::pod::Raw;
 
 /// One program, and whether it runs.
@@ -112,6 +113,8 @@ pub(super) struct Shared {
     link_map: Mutex<LinkMap>,
     hooks: Vec<HookStatus>,
     tracing: Vec<(&'static str, OwnedFd)>,
+    /// Filters of killed daemons that ours took the place of, at ingress and egress.
+    replaced: [AtomicUsize; 2],
     pub(super) links: ArcSwap<LinkTable>,
     pub(super) evicted: Arc<AtomicU64>,
 }
@@ -130,7 +133,9 @@ impl Shared {
         tracing: Vec<(&'static str, OwnedFd)>,
     ) -> Self {
         let links = ArcSwap::from_pointee(LinkTable::default());
-        Self { counters, link_map: Mutex::new(link_map), hooks, tracing, links, evicted: Arc::default() }
+        let replaced = Default::default();
+        let evicted = Arc::default();
+        Self { counters, link_map: Mutex::new(link_map), hooks, tracing, replaced, links, evicted }
     }
 
     fn link_map(&self) -> MutexGuard<'_, LinkMap> {
@@ -149,6 +154,23 @@ impl Shared {
     pub(super) fn remove_link(&self, ifindex: u32) {
         // Not there is as good.
         let _ = self.link_map().remove(&ifindex);
+    }
+
+    pub(super) fn replaced(&self, filters: [usize; 2]) {
+        for (sum, more) in self.replaced.iter().zip(filters) {
+            sum.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+
+    fn hooks(&self) -> Vec<HookStatus> {
+        let mut hooks = self.hooks.clone();
+        for (name, replaced) in [INGRESS, EGRESS].iter().zip(&self.replaced) {
+            let replaced = replaced.load(Ordering::Relaxed);
+            if let Some(hook) = hooks.iter_mut().find(|hook| hook.name == *name).filter(|_| replaced > 0) {
+                let _ = write!(hook.note, "; in the place of {replaced} that a killed daemon had left");
+            }
+        }
+        hooks
     }
 
     fn program(&self, number: u32, tracepoints: &[&str]) -> ProgramStatus {
@@ -190,7 +212,7 @@ impl Shared {
             LinkStatus { link: link.clone(), ingress, egress }
         });
         CaptureStatus {
-            hooks: self.hooks.clone(),
+            hooks: self.hooks(),
             links: links.collect(),
             ingress: self.program(program::INGRESS, &[]),
             egress: self.program(program::EGRESS, &[]),

@@ -265,6 +265,7 @@ impl State {
             Ok(attached) => {
                 link.attached_by = attached.by;
                 link.chained = attached.chained;
+                self.shared.replaced(attached.replaced);
             }
             Err(error) => {
                 tracing::warn!(link = link.name, error, "cannot attach");

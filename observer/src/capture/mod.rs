@@ -6,6 +6,7 @@
 
 mod attach;
 mod classify;
+mod clsact;
 mod config;
 mod counters;
 mod error;
@@ -25,7 +26,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use config::{Aggregation, CaptureConfig, DEFAULT_IGNORED_REASONS, DropHook};
+pub use config::{Aggregation, CaptureConfig, DEFAULT_IGNORED_REASONS, DropHook, LinkHook};
 pub use counters::{CaptureStatus, HookStatus, LinkStatus, ProgramStatus, StatusHandle};
 pub use error::CaptureError;
 pub use glob::Glob;

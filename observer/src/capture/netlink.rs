@@ -7,7 +7,10 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NetlinkSerializable,
+};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
@@ -198,14 +201,18 @@ fn namespace_id(file: &File) -> Option<i32> {
     })
 }
 
-fn ask(question: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+/// Asks the kernel and collects what it answers; with `NLM_F_ACK` that may be nothing.
+pub(super) fn ask<M: NetlinkSerializable + NetlinkDeserializable>(
+    question: M,
+    flags: u16,
+) -> io::Result<Vec<M>> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;
     header.sequence_number = 1;
-    let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(question));
+    let mut packet = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(question));
     packet.finalize();
     let mut buffer = vec![0; packet.buffer_len()];
     packet.serialize(&mut buffer);
@@ -216,7 +223,7 @@ fn ask(question: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlink
         let (bytes, _) = socket.recv_from_full()?;
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+            let message = NetlinkMessage::<M>::deserialize(rest)
                 .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, super::error::chain(&e)))?;
             // Messages start at multiples of four.
             let length = (message.header.length as usize).next_multiple_of(4).clamp(4, rest.len());

@@ -16,7 +16,7 @@ use super::pod::Raw;
 use super::rings::Rings;
 use super::sweep::SweepMaps;
 use super::tables::Tables;
-use super::{CaptureConfig, DropHook};
+use super::{CaptureConfig, DropHook, LinkHook};
 
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
 
@@ -31,6 +31,7 @@ pub(super) struct Object {
     ebpf: Ebpf,
     hooks: Vec<HookStatus>,
     tracing: Vec<(&'static str, OwnedFd)>,
+    tcx: bool,
 }
 
 pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object, CaptureError> {
@@ -46,8 +47,16 @@ pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object
         .map_max_entries("PRIORITY", config.priority_ring_bytes)
         .map_max_entries("FLOW_TABLE", config.flow_table_entries)
         .load(OBJECT);
-    let ebpf = loaded.map_err(|error| CaptureError::Object(chain(&error)))?;
-    let mut object = Object { ebpf, hooks: Vec::new(), tracing: Vec::new() };
+    let ebpf = loaded.map_err(|error| {
+        let mut text = chain(&error);
+        // Until 5.11, which also brought the clock, maps counted against a limit that only CAP_SYS_RESOURCE raises.
+        if !facts.coarse_clock && text.contains("Operation not permitted") {
+            text.push_str("; before Linux 5.11 RLIMIT_MEMLOCK must be unlimited");
+        }
+        CaptureError::Object(text)
+    })?;
+    let tcx = facts.tcx && config.link_hook == LinkHook::Auto;
+    let mut object = Object { ebpf, hooks: Vec::new(), tracing: Vec::new(), tcx };
     object.load_flow(INGRESS);
     object.load_flow(EGRESS);
     let btf = Btf::from_sys_fs().map_err(|error| chain(&error));
@@ -96,7 +105,9 @@ impl Object {
             let program: &mut SchedClassifier = program.try_into().map_err(|e| chain(&e))?;
             program.load().map_err(|e| chain(&e))
         })();
-        self.hooks.push(HookStatus::new(name, result));
+        let by = if self.tcx { "" } else { "by clsact: tcx needs Linux 6.6" };
+        let note = if result.is_ok() { by } else { "" };
+        self.hooks.push(HookStatus { note: note.to_owned(), ..HookStatus::new(name, result) });
     }
 
     /// Tries one way after the other; what failed before is in the note, or all of it is the error.
@@ -220,6 +231,6 @@ impl Object {
     }
 
     pub(super) fn attacher(self) -> Attacher {
-        Attacher::new(self.ebpf)
+        Attacher::new(self.ebpf, self.tcx)
     }
 }

@@ -22,12 +22,19 @@ impl DropReasons {
 
     /// What is shown of a drop for this reason at this place.
     pub(super) fn site(&self, reason: u32, location: Result<String, &'static str>) -> DropSite {
-        let kernel_reason = self.names.get(&reason).map_or_else(|| format!("reason {reason}"), Clone::clone);
+        let kernel_reason = match self.names.get(&reason) {
+            Some(name) => name.clone(),
+            None if self.names.is_empty() => UNKNOWN.to_owned(),
+            None => format!("reason {reason}"),
+        };
         let symbol = location.as_deref().unwrap_or_default();
         let hubble_reason = nearest_hubble_reason(&kernel_reason, symbol) as u16;
         DropSite { kernel_reason, hubble_reason, location }
     }
 }
+
+/// Stands for a reason where the kernel tells none: before 5.17.
+const UNKNOWN: &str = "unknown on this kernel";
 
 fn short(name: &str) -> &str {
     name.strip_prefix("SKB_DROP_REASON_").unwrap_or(name)
@@ -45,8 +52,12 @@ pub fn nearest_hubble_reason(kernel_reason: &str, symbol: &str) -> Hubble {
         return Hubble::TtlExceeded;
     }
     // Nor has it one for what a route discards, and for IPv6's unresolved neighbours none either.
-    if name == "NOT_SPECIFIED"
-        && let Some((_, hubble)) = UNSPECIFIED.iter().find(|(function, _)| symbol.starts_with(function))
+    let places: [&[(&str, Hubble)]; 2] = match name {
+        "NOT_SPECIFIED" => [&UNSPECIFIED, &[]],
+        UNKNOWN => [&UNSPECIFIED, &UNREASONED],
+        _ => [&[], &[]],
+    };
+    if let Some((_, hubble)) = places.into_iter().flatten().find(|(function, _)| symbol.starts_with(function))
     {
         return *hubble;
     }
@@ -61,6 +72,16 @@ const UNSPECIFIED: [(&str, Hubble); 4] = [
     // Calls IPv6's own function last, whose place is taken by a tail call.
     ("neigh_invalidate+", Hubble::UnknownL3TargetAddress),
     ("ndisc_error_report+", Hubble::UnknownL3TargetAddress),
+];
+
+/// Functions that nearly always free for one cause, where only the place tells (5.10). A forwarding function has several.
+const UNREASONED: [(&str, Hubble); 6] = [
+    ("nf_hook_slow+", Hubble::PolicyDenied),
+    ("tcp_v4_rcv+", Hubble::SocketLookupFailed),
+    ("tcp_v6_rcv+", Hubble::SocketLookupFailed),
+    ("__udp4_lib_rcv+", Hubble::SocketLookupFailed),
+    ("__udp6_lib_rcv+", Hubble::SocketLookupFailed),
+    ("ip6_pkt_drop+", Hubble::FibLookupFailed),
 ];
 
 /// Names of `enum skb_drop_reason` up to 6.18 with those that older kernels had (from 5.17), and Open vSwitch's.
@@ -249,6 +270,26 @@ mod tests {
             kernel_names().into_iter().filter(|name| !placed.contains(short(name))).collect();
         assert_eq!(missing, Vec::<&str>::new());
         assert!(kernel_names().len() >= 130);
+    }
+
+    #[test]
+    fn where_the_kernel_tells_no_reason_the_place_does() {
+        let site = |symbol: &str| DropReasons::default().site(0, Ok(symbol.to_owned()));
+        for (symbol, hubble) in [
+            ("nf_hook_slow+0x98", Hubble::PolicyDenied),
+            ("__udp4_lib_rcv+0x7d5", Hubble::SocketLookupFailed),
+            ("ip_error+0x1b5", Hubble::FibLookupFailed),
+            ("ip_rcv_core+0x10", NO_NEAR_REASON),
+        ] {
+            let site = site(symbol);
+            assert_eq!(
+                (site.kernel_reason.as_str(), site.hubble_reason),
+                (UNKNOWN, hubble as u16),
+                "{symbol}"
+            );
+        }
+        let named = DropReasons::new([(2, "SKB_DROP_REASON_NOT_SPECIFIED".to_owned())]);
+        assert_eq!(named.site(7, Err("")).kernel_reason, "reason 7");
     }
 
     #[test]

@@ -133,6 +133,10 @@ fn meet(
         // EINVAL: a plain file under /run/netns, left behind.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // Without CAP_SYS_PTRACE: one line for all of them.
+        Err(error) if pid.is_some() && error.kind() == io::ErrorKind::PermissionDenied => {
+            found.troubles.push(format!("processes of other users may not be looked into: {error}"));
+        }
         Err(error) => found.troubles.push(format!("{}: {error}", path.display())),
     }
 }

@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench fuzz soak ci clean-lab
+.PHONY: help setup build demo test test-kernels lint bench fuzz soak ci clean-lab
 
 # A Debian with Rust may have it in the user's folder only; setup puts its own programs there and in .tools.
 CARGO_HOME ?= $(HOME)/.cargo
@@ -13,10 +13,10 @@ need_root = $(if $(filter-out 0,$(shell id -u)),$(error make $@ needs root (it m
 loads eBPF programs): run it with sudo -E env "PATH=$$PATH" make $@))
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what builds and tests need (Debian packages, bpf-linker, lint tools, cargo-fuzz, Go); safe to repeat
-	@scripts/setup build lab lint fuzz go
+setup: ## install what builds and tests need (Debian packages, bpf-linker, lint tools, cargo-fuzz, QEMU, Go); safe to repeat
+	@scripts/setup build lab lint fuzz kernels go
 
 build: ## release build of observer, observe and the lab player
 	@scripts/setup build
@@ -33,6 +33,11 @@ test: ## all tests, those on the real kernel included; skips are listed with the
 	$(need_root)
 	@scripts/setup build lab
 	@scripts/test
+
+test-kernels: ## the daemon and a small lab in Debian's 5.10, 6.1 and 6.12, each booted in QEMU; or in KERNELS="6.1"
+	$(need_root)
+	@scripts/setup build lab kernels
+	@scripts/test-kernels
 
 lint: ## formatting, clippy (host and eBPF), docs, licences, shell scripts
 	@scripts/setup build lint
@@ -52,7 +57,7 @@ soak: ## fuzzing (FUZZ_RUNS inputs each, 10 million), then the heavy tests again
 	@scripts/setup build lab fuzz
 	@scripts/soak
 
-ci: ## lint, test and fuzz, with the seconds of each part; a skipped test is a failure
+ci: ## lint, tests, other kernels and fuzz, with the seconds of each part; a skipped test is a failure
 	$(need_root)
 	@scripts/ci
 

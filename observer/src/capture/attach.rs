@@ -129,7 +129,7 @@ impl Attacher {
             let program: &SchedClassifier = self.ebpf.program(program)?.try_into().ok()?;
             Some(program.info().ok()?.id())
         };
-        hooks::look(name, ifindex, self.links.get(&ifindex)?, [id(INGRESS)?, id(EGRESS)?])
+        hooks::look(name, ifindex, &self.links.get(&ifindex)?.programs, [id(INGRESS)?, id(EGRESS)?])
     }
 
     /// Takes every program off its hook, the tracing ones too.

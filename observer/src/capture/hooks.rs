@@ -4,7 +4,7 @@ use aya::programs::links::FdLink;
 use aya::programs::tc::SchedClassifierLink;
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 
-use super::netlink;
+use super::clsact;
 
 /// What a look at a link's two hooks found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,10 +32,9 @@ pub(super) fn look(
             tcx.ok()?;
             found.contains(&programs[index])
         } else {
-            let (priority, handle) = (link.priority().ok()?, link.handle().ok()?);
-            netlink::filters(ifindex, hook == TcAttachType::Ingress)
-                .ok()?
-                .contains(&(priority, u32::from(handle)))
+            let filters = clsact::filters(ifindex, hook).ok()?;
+            hooks.others[index] += filters.iter().filter(|filter| !filter.is(link)).count();
+            filters.iter().any(|filter| filter.is(link))
         };
     }
     Some(hooks)

@@ -17,7 +17,6 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
-use netlink_packet_route::tc::{TcHandle, TcMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
@@ -71,24 +70,6 @@ pub(super) fn changes(socket: &Socket) -> Changes {
             Err(_) => return changes,
         }
     }
-}
-
-/// Priority and handle of each classic filter at one of the two hooks of a link.
-pub(super) fn filters(ifindex: u32, ingress: bool) -> io::Result<Vec<(u16, u32)>> {
-    let minor = if ingress { TcHandle::MIN_INGRESS } else { TcHandle::MIN_EGRESS };
-    let mut question = TcMessage::default();
-    question.header.index = ifindex.cast_signed();
-    question.header.parent = TcHandle { major: u16::MAX, minor };
-    let answers = ask(RouteNetlinkMessage::GetTrafficFilter(question), NLM_F_DUMP)?;
-    let filter = |answer| match answer {
-        RouteNetlinkMessage::NewTrafficFilter(filter) => {
-            let TcHandle { major, minor } = filter.header.handle;
-            // The priority is in the upper half, the protocol in the lower.
-            Some(((filter.header.info >> 16) as u16, u32::from(major) << 16 | u32::from(minor)))
-        }
-        _ => None,
-    };
-    Ok(answers.into_iter().filter_map(filter).collect())
 }
 
 /// All links.

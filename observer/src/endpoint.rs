@@ -2,6 +2,7 @@
 
 use observer_proto::flow as wire;
 use prost::Message as _;
+use serde::{Deserialize, Serialize};
 use std::{
     num::NonZeroU64,
     sync::{
@@ -101,7 +102,7 @@ impl PartialEq for Encoded {
 impl Eq for Encoded {}
 
 /// What made a pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Workload {
     /// Such as `Deployment`.
     pub kind: String,

@@ -1,10 +1,10 @@
 //! The IP cache: who an address belonged to at a time, for readers that never wait and never fail.
 
 use super::{
-    claims::{Change, Claims, Owner},
+    claims::{self, Claims, Owner},
     identity::Identities,
     reserved::Reserved,
-    source::{Pod, Rank, Snapshot, Surroundings, Window},
+    source::{Change, Journal, Pod, Rank, Snapshot, Surroundings, Window},
     tables::Tables,
 };
 use crate::endpoint::{Encoded, Endpoint, Service};
@@ -31,6 +31,7 @@ pub struct IpCache {
     reserved: Reserved,
     writer: Mutex<Writer>,
     generation: AtomicU64,
+    journal: Option<Arc<dyn Journal>>,
 }
 
 /// What is known of an address.
@@ -72,7 +73,13 @@ impl IpCache {
             reserved: Reserved::default(),
             writer: Mutex::default(),
             generation: AtomicU64::new(0),
+            journal: None,
         }
+    }
+
+    /// An empty cache whose changes are kept by `journal` too.
+    pub fn with_journal(node: impl Into<String>, journal: Option<Arc<dyn Journal>>) -> Self {
+        Self { journal, ..Self::new(node) }
     }
 
     // === for readers ===
@@ -169,9 +176,49 @@ impl IpCache {
         &self.node
     }
 
-    /// Everything that a source knows now; what it knew before and isn't in it is gone.
+    /// Makes a change, and keeps it where there is a journal.
+    pub fn apply(&self, change: Change) {
+        match &self.journal {
+            Some(journal) => journal.keep(&change, &mut || self.make(change.clone())),
+            None => _ = self.make(change),
+        }
+    }
+
+    /// See [`Change::All`].
     pub fn replace(&self, rank: Rank, snapshot: Snapshot, window: Window) {
-        let mut writer = self.begin();
+        self.apply(Change::All(rank, snapshot, window));
+    }
+
+    /// See [`Change::Pod`].
+    pub fn upsert_pod(&self, rank: Rank, pod: Pod, window: Window) {
+        self.apply(Change::Pod(rank, pod, window));
+    }
+
+    /// See [`Change::Gone`].
+    pub fn remove_pod(&self, rank: Rank, uid: &str, window: Window) {
+        self.apply(Change::Gone(rank, uid.to_owned(), window));
+    }
+
+    /// See [`Change::Surroundings`]. Builds the tables anew: batch the changes.
+    pub fn set_surroundings(&self, rank: Rank, surroundings: Surroundings) {
+        self.apply(Change::Surroundings(rank, surroundings));
+    }
+
+    /// Whether something changed.
+    fn make(&self, change: Change) -> bool {
+        let mut writer = self.writer();
+        writer.batch += 1;
+        let changed = match change {
+            Change::All(rank, snapshot, window) => self.take_all(&mut writer, rank, snapshot, window),
+            Change::Pod(rank, pod, window) => writer.upsert(&self.claims, rank, pod, window),
+            Change::Gone(rank, uid, window) => writer.remove(&self.claims, rank, &uid, window),
+            Change::Surroundings(rank, surroundings) => self.surround(&mut writer, rank, surroundings),
+        };
+        self.generation.fetch_add(u64::from(changed), Ordering::Release);
+        changed
+    }
+
+    fn take_all(&self, writer: &mut Writer, rank: Rank, snapshot: Snapshot, window: Window) -> bool {
         let mut changed = false;
         let mut gone: HashSet<Arc<str>> =
             writer.pods.keys().filter(|(of, _)| *of == rank).map(|(_, uid)| Arc::clone(uid)).collect();
@@ -183,28 +230,7 @@ impl IpCache {
         for uid in gone {
             changed |= writer.remove(&self.claims, rank, &uid, window);
         }
-        changed |= self.surround(&mut writer, rank, snapshot.surroundings);
-        self.end(changed);
-    }
-
-    /// A pod is new, or changed.
-    pub fn upsert_pod(&self, rank: Rank, pod: Pod, window: Window) {
-        let changed = self.begin().upsert(&self.claims, rank, pod, window);
-        self.end(changed);
-    }
-
-    /// A pod is gone. Pods of the same name or address with another UID are left alone.
-    pub fn remove_pod(&self, rank: Rank, uid: &str, window: Window) {
-        let changed = self.begin().remove(&self.claims, rank, uid, window);
-        self.end(changed);
-    }
-
-    /// All that a source knows besides pods. Builds the tables anew: batch the changes.
-    pub fn set_surroundings(&self, rank: Rank, surroundings: Surroundings) {
-        let mut writer = self.begin();
-        let changed = self.surround(&mut writer, rank, surroundings);
-        drop(writer);
-        self.end(changed);
+        changed | self.surround(writer, rank, snapshot.surroundings)
     }
 
     fn surround(&self, writer: &mut Writer, rank: Rank, surroundings: Surroundings) -> bool {
@@ -221,16 +247,6 @@ impl IpCache {
     fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn begin(&self) -> MutexGuard<'_, Writer> {
-        let mut writer = self.writer();
-        writer.batch += 1;
-        writer
-    }
-
-    fn end(&self, changed: bool) {
-        self.generation.fetch_add(u64::from(changed), Ordering::Release);
-    }
 }
 
 impl Writer {
@@ -240,7 +256,7 @@ impl Writer {
             Some((key, old)) => (key, Some(old)),
             None => ((rank, Arc::from(pod.uid.as_str())), None),
         };
-        let change = Change { rank, uid: &key.1, window, batch: self.batch };
+        let change = claims::Change { rank, uid: &key.1, window, batch: self.batch };
         // A phase never goes back: a late event of a finished pod claims nothing.
         let finished = pod.finished || old.as_ref().is_some_and(|old| old.finished);
         let mut ips = std::mem::take(&mut pod.ips);
@@ -267,7 +283,8 @@ impl Writer {
         for &ip in old_ips.iter().filter(|ip| !ips.contains(ip)) {
             claims.close(ip, change);
         }
-        let changed = !same || *old_ips != *ips;
+        let just_finished = finished && old.as_ref().is_some_and(|old| !old.finished);
+        let changed = !same || *old_ips != *ips || just_finished;
         // The claims hold the old one: no second copy.
         let endpoint = old.filter(|_| same).map_or(endpoint, |old| old.endpoint);
         self.pods.insert(key, Known { endpoint, ips, finished });
@@ -276,7 +293,7 @@ impl Writer {
 
     fn remove(&mut self, claims: &Claims, rank: Rank, uid: &str, window: Window) -> bool {
         let Some((key, known)) = self.pods.remove_entry(&(rank, Arc::from(uid))) else { return false };
-        let change = Change { rank, uid: &key.1, window, batch: self.batch };
+        let change = claims::Change { rank, uid: &key.1, window, batch: self.batch };
         for &ip in &known.ips {
             claims.close(ip, change);
         }

@@ -8,6 +8,7 @@ use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     io::Errno,
 };
+use serde::{Deserialize, Serialize};
 use std::{
     net::IpAddr,
     sync::Arc,
@@ -16,7 +17,7 @@ use std::{
 };
 
 /// Precedence: where two sources name one address, the greater one is right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Rank {
     /// Local network namespaces: always there, but they know only what runs here.
     Local,
@@ -28,7 +29,7 @@ pub enum Rank {
 
 /// When a change happened: after `since` and not after `at`, Unix nanoseconds. A source that is told of changes has both
 /// equal; one that looks now and then has its last look in `since`, and `i64::MIN` in its first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// The last time the old state was seen.
     pub since: i64,
@@ -44,7 +45,7 @@ impl Window {
 }
 
 /// A pod, or anything else that has addresses and labels of its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// What tells it from an earlier or later pod of the same name; unique within its source.
     pub uid: String,
@@ -69,7 +70,7 @@ pub struct Pod {
 }
 
 /// A node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Its name.
     pub name: String,
@@ -80,7 +81,7 @@ pub struct Node {
 }
 
 /// A service with its addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceEntry {
     /// The namespace.
     pub namespace: String,
@@ -95,7 +96,7 @@ pub struct ServiceEntry {
 }
 
 /// A port of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// The port's name, empty where it has none.
     pub name: String,
@@ -108,7 +109,7 @@ pub struct ServicePort {
 }
 
 /// A port of a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TargetPort {
     /// By number.
     Number(u16),
@@ -117,7 +118,7 @@ pub enum TargetPort {
 }
 
 /// A named list of CIDRs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CidrGroup {
     /// Its name.
     pub name: String,
@@ -126,7 +127,7 @@ pub struct CidrGroup {
 }
 
 /// What a source knows besides pods.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Surroundings {
     /// All nodes.
     pub nodes: Vec<Node>,
@@ -141,12 +142,32 @@ pub struct Surroundings {
 }
 
 /// All that a source knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// All pods.
     pub pods: Vec<Pod>,
     /// The rest.
     pub surroundings: Surroundings,
+}
+
+/// One change that a source tells the IP cache of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Everything that the source knows now; what it knew before and isn't in it is gone.
+    All(Rank, Snapshot, Window),
+    /// A pod is new, or changed.
+    Pod(Rank, Pod, Window),
+    /// The pod of this UID is gone. Pods of the same name or address with another UID are left alone.
+    Gone(Rank, String, Window),
+    /// All that the source knows besides pods.
+    Surroundings(Rank, Surroundings),
+}
+
+/// Keeps the changes that an IP cache makes, for a recording.
+pub trait Journal: std::fmt::Debug + Send + Sync {
+    /// Has the change made by `make`, which tells whether it was one, and keeps it if so. Nothing that is kept besides
+    /// comes between the two.
+    fn keep(&self, change: &Change, make: &mut dyn FnMut() -> bool);
 }
 
 /// Why a source can't start; one line that says what to do.

@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-kernels lint bench fuzz soak ci clean-lab
+.PHONY: help setup build demo events test test-kernels lint bench fuzz soak ci clean-lab
 
 # A Debian with Rust may have it in the user's folder only; setup puts its own programs there and in .tools.
 CARGO_HOME ?= $(HOME)/.cargo
@@ -22,12 +22,17 @@ build: ## release build of observer, observe and the lab player
 	@scripts/setup build
 	cargo build --release --locked -p observer -p observe -p observer-lab
 
-demo: ## live flows and drops between lab pods, until Ctrl-C or for DEMO_SECONDS=N
-	$(need_root)
-	@# The demo's own first line says LIVE: what comes before it goes to standard error.
-	@scripts/setup build lab >&2
+demo: ## live flows and drops between lab pods, until Ctrl-C or for DEMO_SECONDS=N; DEMO_REPLAY=1 plays a recording
+	$(if $(DEMO_REPLAY),,$(need_root))
+	@# The demo's own first line says LIVE or REPLAY: what comes before it goes to standard error.
+	@scripts/setup build $(if $(DEMO_REPLAY),,lab) >&2
 	@cargo build --release --locked -p observer -p observe -p observer-lab
 	@scripts/demo
+
+events: ## record the lab anew into testdata/events, after a change of the recordings' format or the kernel's records
+	$(need_root)
+	@scripts/setup build lab
+	OBSERVER_MAKE_EVENTS=$(CURDIR)/testdata/events cargo test --locked -p observer --test recording -- are_the_same
 
 test: ## all tests, those on the real kernel included; skips are listed with their reasons
 	$(need_root)

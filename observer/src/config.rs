@@ -8,7 +8,7 @@ mod options;
 pub use options::Options;
 
 use ipnet::IpNet;
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::capture::Glob;
 
@@ -16,8 +16,10 @@ use crate::capture::Glob;
 pub const DEFAULT_FILE: &str = "/etc/observer/observer.toml";
 
 /// A checked configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// What is to be done.
+    pub task: Task,
     /// Name of this node, as it stands in flows behind the cluster's name.
     pub node_name: String,
     /// Name of the cluster.
@@ -56,6 +58,37 @@ pub struct Config {
     pub log_level: LogLevel,
     /// How it is logged.
     pub log_format: LogFormat,
+}
+
+/// What the daemon does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Task {
+    /// Captures and serves.
+    Serve,
+    /// Captures and records.
+    Record(Record),
+    /// Plays a recording and serves it.
+    Replay(Replay),
+}
+
+/// What to record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Where to.
+    pub file: PathBuf,
+    /// For how long; nothing: until a signal.
+    pub time: Option<Duration>,
+    /// Whether the flows are served too.
+    pub serves: bool,
+}
+
+/// What to play.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replay {
+    /// The recording.
+    pub file: PathBuf,
+    /// How many times as fast as it was recorded; nothing: as fast as can be.
+    pub speed: Option<f64>,
 }
 
 /// How many packets of a connection become flows; Cilium's names and meanings.

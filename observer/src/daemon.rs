@@ -1,26 +1,22 @@
 //! The daemon: starts the stages in order, and ends them in order.
 
+mod live;
+mod replay;
+
 use crate::{
-    capture::{self, Capture, CaptureConfig, LinkStatus, kernel::symbols::Symbols as KernelSymbols},
-    config::{Aggregation, Config},
-    decode::Symbols,
-    enrich::{
-        inventory::InventoryFile,
-        ipcache::IpCache,
-        local::LocalNamespaces,
-        source::{Source, Sources, Stop},
-    },
-    instance::Instance,
+    config::{Config, Task},
+    enrich::source::Stop,
     logging,
-    pipeline::{BehindLinks, Conntrack, Counters, Pipeline},
     serve::{self, NodeInfo, ServeConfig},
     status::Status,
-    store::{Store, StoreConfig},
-    track::{ConntrackSource, ConntrackTable, SourceOptions, TableLimits},
+    store::Store,
 };
 use anyhow::Context as _;
-use std::{os::fd::AsFd as _, sync::Arc};
-use tokio::signal::unix::{SignalKind, signal};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
 
 /// Runs until SIGTERM or Ctrl-C. Everything is opened in the network namespace of the calling thread.
 ///
@@ -29,129 +25,89 @@ use tokio::signal::unix::{SignalKind, signal};
 /// What can't be started, with its cause, in one line.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     logging::start(config.log_level, config.log_format);
-    let _instance = Instance::take()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    // From here on a signal ends the daemon in order, whatever has been started.
-    let (mut terminate, mut interrupt) = runtime.block_on(async {
-        anyhow::Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
-    })?;
-
-    let cache = Arc::new(IpCache::new(config.node_name.clone()));
-    let _sources = Sources::start(sources(config)?, &cache)?;
-    let capture = Capture::start(&capture_config(config))?;
-    let conntrack = conntrack();
-    let (store, writer) = Store::new(StoreConfig { flows: config.max_flows, bytes: config.max_bytes });
-    let counters = Arc::new(Counters::default());
-    let behind = Arc::new(BehindLinks::default());
-    let status = Status {
-        capture: capture.status(),
-        pipeline: Arc::clone(&counters),
-        names: Arc::clone(&cache),
-        behind: Arc::clone(&behind),
-        conntrack: conntrack.as_ref().map(|_| ()).map_err(Clone::clone),
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-    };
-    log_state(&status);
-
-    let stop = Stop::new().map_err(std::io::Error::from).context("cannot make an event for stopping")?;
-    let mut pipeline = start_pipeline(stop.clone(), move || {
-        let symbols = KernelSymbols::default();
-        let symbol = move |address| symbols.name(address);
-        Pipeline::new(capture, symbol, conntrack.ok(), cache, writer, counters, behind)
-    })?;
-    let result = runtime.block_on(async {
-        let server = serve::start(serve_config(config), store, Arc::new(status)).await?;
-        tracing::info!(
-            socket = %config.socket.display(),
-            tcp = server.tcp_address().map(tracing::field::display),
-            node = config.node_name,
-            "ready"
-        );
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            ended = &mut pipeline.ended => return ended.context("the capture ended").and_then(|result| Ok(result?)),
-        }
-        tracing::info!("stopping");
-        // What was captured before the signal is stored before the streams end.
-        stop.set();
-        let ended = (&mut pipeline.ended).await;
-        server.shutdown().await;
-        Ok(ended.context("the capture ended")??)
-    });
-    stop.set();
-    // Its outcome is in `result`; a panic in it has been printed.
-    let _ = pipeline.thread.join();
-    result
+    match &config.task {
+        Task::Serve => live::serve(config),
+        Task::Record(record) => live::record(config, record),
+        Task::Replay(replay) => replay::run(config, replay),
+    }
 }
 
-/// The running pipeline.
-struct Running {
-    thread: std::thread::JoinHandle<()>,
-    ended: tokio::sync::oneshot::Receiver<Result<(), capture::CaptureError>>,
-}
-
-/// `make` runs in the pipeline's own thread.
-fn start_pipeline<S: Symbols>(
+/// What ends the daemon. From its making on a signal ends it in order, whatever has been started.
+struct Life {
+    runtime: Runtime,
+    terminate: Signal,
+    interrupt: Signal,
     stop: Stop,
-    make: impl FnOnce() -> Pipeline<S> + Send + 'static,
-) -> anyhow::Result<Running> {
-    let (tell, ended) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new()
-        .name("pipeline".to_owned())
-        // Nobody listens any more only where the daemon ends already.
-        .spawn(move || _ = tell.send(make().run(stop.as_fd())))
-        .context("cannot start the pipeline's thread")?;
-    Ok(Running { thread, ended })
 }
 
-fn sources(config: &Config) -> anyhow::Result<Vec<Box<dyn Source>>> {
-    let mut sources: Vec<Box<dyn Source>> = Vec::new();
-    if let Some(file) = &config.inventory {
-        sources.push(Box::new(InventoryFile::new(file)));
+impl Life {
+    fn begin() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        let (terminate, interrupt) = runtime.block_on(async {
+            anyhow::Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+        })?;
+        let stop = Stop::new().map_err(std::io::Error::from).context("cannot make an event for stopping")?;
+        Ok(Self { runtime, terminate, interrupt, stop })
     }
-    if config.local_namespaces {
-        sources.push(Box::new(LocalNamespaces::open().context("cannot look into local network namespaces")?));
+
+    /// Runs `work` in the pipeline's own thread and serves what comes of it, where a server is wanted, until a signal,
+    /// until the time is over, or until `work` ends.
+    fn run(
+        mut self,
+        work: impl FnOnce(&Stop) -> anyhow::Result<()> + Send + 'static,
+        server: Option<(ServeConfig, Arc<Store>, Status)>,
+        time: Option<Duration>,
+    ) -> anyhow::Result<()> {
+        let (tell, mut ended) = tokio::sync::oneshot::channel();
+        let stop = self.stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("pipeline".to_owned())
+            // Nobody listens any more only where the daemon ends already.
+            .spawn(move || _ = tell.send(work(&stop)))
+            .context("cannot start the pipeline's thread")?;
+        let stop = self.stop.clone();
+        let result = self.runtime.block_on(async {
+            let server = match server {
+                Some((config, store, status)) => Some(start(config, store, status).await?),
+                None => None,
+            };
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+                () = after(time) => {}
+                ended = &mut ended => return ended.context("the capture ended")?,
+            }
+            tracing::info!("stopping");
+            // What was captured before the signal is stored before the streams end.
+            stop.set();
+            let ended = ended.await;
+            if let Some(server) = server {
+                server.shutdown().await;
+            }
+            ended.context("the capture ended")?
+        });
+        self.stop.set();
+        // Its outcome is in `result`; a panic in it has been printed.
+        let _ = thread.join();
+        result
     }
-    Ok(sources)
 }
 
-fn capture_config(config: &Config) -> CaptureConfig {
-    let defaults = CaptureConfig::default();
-    let aggregation = match config.aggregation {
-        Aggregation::None => capture::Aggregation::None,
-        Aggregation::Low => capture::Aggregation::Low,
-        Aggregation::Medium => capture::Aggregation::Medium,
-        Aggregation::Maximum => capture::Aggregation::Maximum,
-    };
-    CaptureConfig {
-        aggregation,
-        new_flows_per_second: config.new_flow_cap,
-        flow_ring_bytes: config.flow_ring_bytes,
-        priority_ring_bytes: config.priority_ring_bytes,
-        interfaces: config.interfaces.clone(),
-        host_wide_drops: config.drops_host_wide,
-        ignored_reasons: config.ignored_drop_reasons.clone().unwrap_or(defaults.ignored_reasons),
-        ..CaptureConfig::default()
+async fn after(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
     }
 }
 
-/// Conntrack, or why there is none; services are then known by their address only.
-fn conntrack() -> Result<Conntrack, String> {
-    let mut table = ConntrackTable::new(TableLimits::default());
-    let source =
-        ConntrackSource::open(SourceOptions::default(), &mut table).map_err(|why| why.to_string())?;
-    Ok((source, table))
-}
-
-fn serve_config(config: &Config) -> ServeConfig {
+fn serve_config(config: &Config, cluster: &str, node: &str) -> ServeConfig {
     let node = NodeInfo {
-        cluster: config.cluster.clone(),
-        name: config.node_name.clone(),
+        cluster: cluster.to_owned(),
+        name: node.to_owned(),
         labels: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -165,28 +121,10 @@ fn serve_config(config: &Config) -> ServeConfig {
     }
 }
 
-/// What is not as it should be, once, at the start.
-fn log_state(status: &Status) {
-    let capture = status.capture.status();
-    for hook in &capture.hooks {
-        match &hook.error {
-            Some(reason) => tracing::warn!(hook = hook.name, reason, "not available"),
-            None if hook.note.is_empty() => tracing::info!(hook = hook.name, "loaded"),
-            None => tracing::info!(hook = hook.name, note = hook.note, "loaded"),
-        }
-    }
-    if let Err(reason) = &status.conntrack {
-        tracing::warn!(reason, "services are known by their address only");
-    }
-    for LinkStatus { link, .. } in &capture.links {
-        if let Some(reason) = &link.error {
-            tracing::warn!(link = link.name, reason, "not attached");
-        } else {
-            let others = link.chained[0] + link.chained[1];
-            tracing::info!(link = link.name, kind = ?link.kind, others_before = others, "attached");
-        }
-    }
-    if let Some(line) = status.capture.links().no_pod_link() {
-        tracing::warn!("{line}");
-    }
+async fn start(config: ServeConfig, store: Arc<Store>, status: Status) -> anyhow::Result<serve::Server> {
+    let (socket, node) = (config.socket.clone(), config.node.name.clone());
+    let server = serve::start(config, store, Arc::new(status)).await?;
+    let tcp = server.tcp_address().map(tracing::field::display);
+    tracing::info!(socket = %socket.display(), tcp, node, "ready");
+    Ok(server)
 }

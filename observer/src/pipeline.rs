@@ -1,33 +1,32 @@
 //! The stages joined: the one place that says their order.
 //!
-//! One thread carries events from the kernel's rings to the store. It reads the rings first and conntrack after them,
-//! so that conntrack has its word on every connection of the batch; then each event goes through the stages by value.
+//! What enters them is an [`Input`], from the running capture (`live`) or from a recording (`replay`); the same inputs
+//! make the same flows. One thread carries them: records become events, and a batch of events goes through the stages by
+//! value, to the store.
 
+mod live;
 mod local;
+mod replay;
 
 use crate::{
-    capture::{Capture, CaptureError, StatusHandle},
-    decode::{Clock, Decoder, DropReasons, DropSites, Event, Symbols},
+    decode::{Clock, Decoder, DropReasons, DropSites, Event},
     enrich::{Enricher, Filler, ipcache::IpCache},
+    recording::{Head, Input, Recorder},
     store::{LossSource, Writer},
-    track::{ConntrackSource, ConntrackTable, Tracked, Tracker},
+    track::{ConntrackTable, TableLimits, Tracked, Tracker, Update},
 };
+pub(crate) use live::Live;
 pub(crate) use local::BehindLinks;
 use local::{Links, Local};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::{
-    os::fd::{AsFd as _, BorrowedFd},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+pub use replay::{Played, replay_bytes};
+pub(crate) use replay::{Replay, ReplayedLinks};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 /// How often the kernel's tables are swept and the slow things are looked after.
 const TICK_NS: u64 = 1_000_000_000;
-/// How soon an event is looked at again that waits for conntrack's word; see [`Tracker::waiting`].
-const CONNTRACK_PAUSE: Duration = Duration::from_millis(1);
 
 /// What the thread counts for others to read. Records = undecodable + facts + told elsewhere + stored + waiting.
 #[derive(Debug, Default)]
@@ -48,88 +47,26 @@ pub(crate) struct Counters {
     pub(crate) stored: AtomicU64,
     /// Records that wait for conntrack's word now.
     pub(crate) waiting: AtomicU64,
+    /// Records that the kernel's rings had no room for, as the pipeline was told.
+    pub(crate) lost: AtomicU64,
     /// Times that conntrack's events were lost and its table was read again.
     pub(crate) conntrack_overruns: AtomicU64,
 }
 
-/// What conntrack tells, where there is conntrack.
-pub(crate) type Conntrack = (ConntrackSource, ConntrackTable);
-
-/// The first stage and all others.
-pub(crate) struct Pipeline<S> {
-    capture: Capture,
-    stages: Stages<S>,
-    last_tick_ns: u64,
+/// What the stages share with others.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) behind: Arc<BehindLinks>,
 }
 
-impl<S: Symbols> Pipeline<S> {
-    /// Ready to run.
-    pub(crate) fn new(
-        capture: Capture,
-        symbols: S,
-        conntrack: Option<Conntrack>,
-        cache: Arc<IpCache>,
-        writer: Writer,
-        counters: Arc<Counters>,
-        behind: Arc<BehindLinks>,
-    ) -> Self {
-        let kernel = capture.kernel();
-        let reasons =
-            DropReasons::new(kernel.drop_reasons.iter().map(|(number, name)| (*number, name.clone())));
-        let stages = Stages {
-            status: capture.status(),
-            decoder: Decoder { clock: Clock::new(), sites: DropSites::new(reasons, symbols) },
-            conntrack,
-            tracker: Tracker::default(),
-            local: Local::default(),
-            links: Links::new(behind),
-            filler: Filler::new(Enricher::new(Arc::clone(&cache))),
-            cache,
-            writer,
-            counters,
-            ring_full: 0,
-            events: Vec::new(),
-            tracked: Vec::new(),
-        };
-        Self { capture, stages, last_tick_ns: 0 }
-    }
-
-    /// Runs until `stop` is readable; then detaches, and stores what is left.
-    pub(crate) fn run(mut self, stop: BorrowedFd<'_>) -> Result<(), CaptureError> {
-        while !is_readable(stop) {
-            let until_tick = TICK_NS.saturating_sub(Clock::kernel_now().saturating_sub(self.last_tick_ns));
-            let longest = match self.stages.tracker.waiting() {
-                0 => Duration::from_nanos(until_tick),
-                _ => CONNTRACK_PAUSE,
-            };
-            self.capture.wait(&[stop], longest)?;
-            self.capture.drain(&mut |record| self.stages.read(record));
-            let now = Clock::kernel_now();
-            if now.saturating_sub(self.last_tick_ns) >= TICK_NS {
-                self.last_tick_ns = now;
-                let swept = self.capture.sweep(&mut |record| self.stages.read(record));
-                add(&self.stages.counters.swept, swept as u64);
-                self.stages.tick();
-            }
-            let links = self.capture.links();
-            if self.stages.local.refresh(&self.stages.cache, &links) {
-                self.stages.local.tell(&self.capture, &self.stages.cache)?;
-                self.stages.links.refresh(&links);
-            }
-            self.stages.pass_on(now);
-        }
-        self.capture.stop(&mut |record| self.stages.read(record));
-        self.stages.tick();
-        self.stages.pass_on(u64::MAX);
-        Ok(())
-    }
-}
+/// Names an address in the kernel, see [`crate::decode::Symbols`].
+pub(crate) type Resolve = Box<dyn Fn(u64) -> Result<String, &'static str>>;
 
 /// Everything after capture.
-struct Stages<S> {
-    status: StatusHandle,
-    decoder: Decoder<S>,
-    conntrack: Option<Conntrack>,
+pub(crate) struct Stages {
+    decoder: Decoder<Resolve>,
+    conntrack: Option<ConntrackTable>,
     tracker: Tracker,
     local: Local,
     links: Links,
@@ -137,12 +74,82 @@ struct Stages<S> {
     filler: Filler,
     writer: Writer,
     counters: Arc<Counters>,
-    ring_full: u64,
+    recorder: Option<Arc<Recorder>>,
     events: Vec<Event>,
     tracked: Vec<Tracked>,
 }
 
-impl<S: Symbols> Stages<S> {
+impl Stages {
+    /// Ready for the first input. Where there is a `recorder`, it keeps each.
+    pub(crate) fn new(
+        head: &Head,
+        symbols: Resolve,
+        cache: Arc<IpCache>,
+        writer: Writer,
+        shared: Shared,
+        recorder: Option<Arc<Recorder>>,
+    ) -> Self {
+        let reasons = DropReasons::new(head.drop_reasons.iter().cloned());
+        Self {
+            decoder: Decoder {
+                clock: Clock::with_offset(head.offset_ns),
+                sites: DropSites::new(reasons, symbols),
+            },
+            conntrack: head.no_conntrack.is_none().then(|| ConntrackTable::new(TableLimits::default())),
+            tracker: Tracker::default(),
+            local: Local::default(),
+            links: Links::new(shared.behind),
+            filler: Filler::new(Enricher::new(Arc::clone(&cache))),
+            cache,
+            writer,
+            counters: shared.counters,
+            recorder,
+            events: Vec::new(),
+            tracked: Vec::new(),
+        }
+    }
+
+    /// Takes in one input.
+    pub(crate) fn take(&mut self, input: &Input<'_>) {
+        match input {
+            Input::Record(record) => self.read(record),
+            Input::Swept(record) => {
+                add(&self.counters.swept, 1);
+                self.read(record);
+            }
+            Input::Conntrack(update) => {
+                add(&self.counters.conntrack_overruns, u64::from(*update == Update::Overrun));
+                if let Some(table) = &mut self.conntrack {
+                    table.apply(update);
+                }
+            }
+            Input::Batch(now_ns) => {
+                if let Some(table) = &mut self.conntrack {
+                    table.expire(*now_ns);
+                }
+                self.pass_on(*now_ns);
+            }
+            Input::End => self.pass_on(u64::MAX),
+            Input::Lost(count, now_ns) => {
+                add(&self.counters.lost, u64::from(*count));
+                let now = self.decoder.clock.unix(*now_ns);
+                let first = now.saturating_sub(TICK_NS.cast_signed());
+                self.writer.store().report_lost(LossSource::KernelRing, u64::from(*count), first, now);
+            }
+            Input::Clock(kernel_ns, offset_ns) => self.decoder.clock.change(*kernel_ns, *offset_ns),
+            Input::Links(table) => {
+                self.local.set_links(table);
+                self.links.refresh(table);
+            }
+            // The stages ask for these themselves.
+            Input::Names(_) | Input::Symbol(..) => {}
+        }
+        // After it was taken, so that the symbols that it asked for stand before it.
+        if let Some(recorder) = &self.recorder {
+            recorder.keep(input);
+        }
+    }
+
     fn read(&mut self, record: &[u8]) {
         add(&self.counters.records, 1);
         match self.decoder.decode(record) {
@@ -156,28 +163,10 @@ impl<S: Symbols> Stages<S> {
         }
     }
 
-    /// Once a second: clocks, and what the kernel had to throw away.
-    fn tick(&mut self) {
-        self.decoder.clock.remeasure();
-        let status = self.status.status();
-        let ring_full = status.total(|counters| counters.ring_full);
-        let lost = ring_full - self.ring_full;
-        if lost > 0 {
-            self.ring_full = ring_full;
-            let now = self.decoder.clock.unix(Clock::kernel_now());
-            let tick = TICK_NS.cast_signed();
-            self.writer.store().report_lost(LossSource::KernelRing, lost, now.saturating_sub(tick), now);
-        }
-    }
-
     /// Takes the batch through the stages. With `u64::MAX` nothing waits any longer.
     fn pass_on(&mut self, now_ns: u64) {
-        let table = self.conntrack.as_mut().map(|(source, table)| {
-            source.drain(table, now_ns.min(Clock::kernel_now()));
-            self.counters.conntrack_overruns.store(source.counters().overruns, Ordering::Relaxed);
-            &*table
-        });
-        self.tracker.batch(&mut self.events, table, now_ns, &self.local, &mut self.tracked);
+        self.local.refresh(&self.cache);
+        self.tracker.batch(&mut self.events, self.conntrack.as_ref(), now_ns, &self.local, &mut self.tracked);
         let counters = self.tracker.counters();
         for (shown, counted) in [
             (&self.counters.told_elsewhere, counters.suppressed()),
@@ -205,10 +194,4 @@ impl<S: Symbols> Stages<S> {
 
 fn add(counter: &AtomicU64, count: u64) -> u64 {
     counter.fetch_add(count, Ordering::Relaxed)
-}
-
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)], Some(&at_once))
-        .is_ok_and(|ready| ready > 0)
 }

@@ -1,46 +1,61 @@
 //! The capture's state as the control service shows it.
 
 use crate::{
-    capture::{HookStatus, LinkKind, LinkStatus, ProgramStatus, StatusHandle},
+    capture::{CaptureStatus, HookStatus, LinkKind, LinkStatus, ProgramStatus},
     enrich::ipcache::IpCache,
     pipeline::{BehindLinks, Counters},
     serve::CaptureInfo,
 };
 use observer_proto::control::{CaptureStatusResponse, Counter, Hook, Link, counter::Kind, hook::State};
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// Reads what the threads count.
 pub(crate) struct Status {
-    pub(crate) capture: StatusHandle,
+    /// What is attached and counted.
+    pub(crate) capture: Box<dyn Fn() -> CaptureStatus + Send + Sync>,
+    /// Whether the programs run; what they counted is not in a recording.
+    pub(crate) is_live: bool,
     pub(crate) pipeline: Arc<Counters>,
     pub(crate) names: Arc<IpCache>,
     /// Who stands behind the links.
     pub(crate) behind: Arc<BehindLinks>,
-    /// Why there is no conntrack to listen to.
-    pub(crate) conntrack: Result<(), String>,
+    /// Why there is no conntrack to listen to, where there is none.
+    pub(crate) no_conntrack: Option<String>,
     /// As `uname -r` prints it.
     pub(crate) kernel: String,
 }
 
 impl CaptureInfo for Status {
     fn capture_status(&self) -> CaptureStatusResponse {
-        let status = self.capture.status();
+        let status = (self.capture)();
         let mut hooks: Vec<Hook> = status.hooks.iter().map(hook).collect();
         hooks.push(Hook {
             name: "service addresses: nf_conntrack".to_owned(),
-            state: if self.conntrack.is_ok() { State::Attached } else { State::Unavailable } as i32,
-            reason: self.conntrack.clone().err().unwrap_or_default(),
+            state: if self.no_conntrack.is_none() { State::Attached } else { State::Unavailable } as i32,
+            reason: self.no_conntrack.clone().unwrap_or_default(),
         });
         let mut counters = Vec::new();
-        for (name, program) in [
-            ("flows ingress", &status.ingress),
-            ("flows egress", &status.egress),
-            ("drops", &status.drops),
-            ("facts", &status.facts),
-        ] {
-            program_counters(name, program, &mut counters);
+        if self.is_live {
+            for (name, program) in [
+                ("flows ingress", &status.ingress),
+                ("flows egress", &status.egress),
+                ("drops", &status.drops),
+                ("facts", &status.facts),
+            ] {
+                program_counters(name, program, &mut counters);
+            }
+            counters.push(counter("flow table", Kind::Suppressed, "connections evicted", status.evicted));
+        } else {
+            let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            let lost = read(&self.pipeline.lost);
+            let recorded = read(&self.pipeline.records).saturating_sub(read(&self.pipeline.swept));
+            counters.push(counter("recording", Kind::Made, "records", recorded + lost));
+            counters.push(counter("recording", Kind::Delivered, "pipeline", recorded));
+            counters.push(counter("recording", Kind::Lost, "ring full", lost));
         }
-        counters.push(counter("flow table", Kind::Suppressed, "connections evicted", status.evicted));
         self.pipeline_counters(&mut counters);
         CaptureStatusResponse {
             kernel: self.kernel.clone(),
@@ -78,7 +93,7 @@ impl Status {
     }
 
     fn pipeline_counters(&self, counters: &mut Vec<Counter>) {
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let pipeline = &self.pipeline;
         let to_tell = read(&pipeline.records).saturating_sub(read(&pipeline.told_elsewhere));
         let swept = read(&pipeline.swept);

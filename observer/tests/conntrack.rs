@@ -119,7 +119,7 @@ fn drain_until(
 ) {
     let began = Instant::now();
     loop {
-        source.drain(table, Clock::kernel_now());
+        source.drain(&mut |update| table.apply(&update), Clock::kernel_now());
         if done(source, table) {
             return;
         }
@@ -153,7 +153,8 @@ fn events_tell_of_a_translated_connection_and_of_its_end() {
     let server = lab.listen();
     lab.enter("node");
     let mut table = table();
-    let mut source = ConntrackSource::open(SourceOptions::default(), &mut table).unwrap();
+    let mut source =
+        ConntrackSource::open(SourceOptions::default(), &mut |update| table.apply(&update)).unwrap();
     assert_eq!((source.counters().dumps, table.len()), (1, 0));
 
     let (client, _accepted) = lab.call(&server);
@@ -179,7 +180,7 @@ fn a_dump_at_the_start_tells_of_connections_that_are_there() {
     let (client, _accepted) = lab.call(&server);
     let mut table = table();
     let options = SourceOptions { dump_interval: Duration::ZERO, ..SourceOptions::default() };
-    let mut source = ConntrackSource::open(options, &mut table).unwrap();
+    let mut source = ConntrackSource::open(options, &mut |update| table.apply(&update)).unwrap();
     assert_eq!((source.counters().dumps, source.counters().dumped), (1, 1));
     assert_every_view(&table, end(client.local_addr().unwrap()));
 
@@ -201,7 +202,7 @@ fn an_overrun_is_counted_and_made_good_by_a_dump() {
     lab.enter("node");
     let mut table = table();
     let options = SourceOptions { receive_buffer: 1, dump_pause: Duration::ZERO, ..SourceOptions::default() };
-    let mut source = ConntrackSource::open(options, &mut table).unwrap();
+    let mut source = ConntrackSource::open(options, &mut |update| table.apply(&update)).unwrap();
 
     lab.enter("a");
     let clients: Vec<UdpSocket> = (0..CALLS)

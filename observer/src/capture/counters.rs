@@ -9,13 +9,14 @@ use arc_swap::ArcSwap;
 use aya::maps::{MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::util::nr_cpus;
 use observer_ebpf::{Counters, LinkState, LinkTraffic, program};
+use serde::{Deserialize, Serialize};
 
 use super::links::{Link, LinkTable};
 use super::object::{EGRESS, INGRESS};
 use super::pod::Raw;
 
 /// One program, and whether it runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookStatus {
     /// The program or its tracepoint.
     pub name: String,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use netlink_sys::Socket;
 use observer_ebpf::link_kind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
 
 use super::attach::Attacher;
 use super::classify::classify;
@@ -27,7 +28,7 @@ const REST: u32 = 3;
 const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// What stands behind a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LinkKind {
     /// A pod, or any other network namespace at the far end of a veth.
     Pod,
@@ -47,8 +48,8 @@ impl LinkKind {
     }
 }
 
-/// A link that the programs are attached to, or should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A link that the programs are attached to, or should be; a recording leaves out how they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// Its index in the node's namespace.
     pub ifindex: u32,
@@ -63,8 +64,10 @@ pub struct Link {
     /// Inode number of that namespace, where something holds it that can be found.
     pub peer_netns: Option<u32>,
     /// `tcx` or `clsact`; empty where `error` is set.
+    #[serde(skip)]
     pub attached_by: &'static str,
     /// Programs of others on ingress and egress. They run first; ours is the last and changes nothing.
+    #[serde(skip)]
     pub chained: [usize; 2],
     /// Why it could not be attached to.
     pub error: Option<String>,
@@ -73,11 +76,12 @@ pub struct Link {
 }
 
 /// The links that matter, and the node's addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkTable {
     /// By index, ascending.
     pub links: Vec<Link>,
     /// Names of the links that are left alone.
+    #[serde(skip)]
     pub others: Vec<String>,
     /// Addresses of all links of the node, loopback's left out.
     pub node_addresses: Vec<IpAddr>,

@@ -1,20 +1,20 @@
 //! What the user wrote: flags, environment and file in one shape, so that none of the three can lack an option.
 
-use super::{Aggregation, Config, ConfigError, DEFAULT_FILE, LogFormat, LogLevel};
+use super::{Aggregation, Config, ConfigError, DEFAULT_FILE, LogFormat, LogLevel, Record, Replay, Task};
 use crate::capture::Glob;
 use ipnet::IpNet;
 use serde::Deserialize;
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Closes the help.
 const AFTER_HELP: &str = "\
-Every option but --config is also a key of the configuration file, which is
-/etc/observer/observer.toml where none is named. A flag wins over the
-environment, and the environment over the file.
+Every option but --config, --replay and --speed is also a key of the
+configuration file, which is /etc/observer/observer.toml where none is named. A
+flag wins over the environment, and the environment over the file.
 
 It needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; for local names also
-CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH. Read its flows with `observe -f`, its
-own state with `observe status --capture`.";
+CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; a replay needs nothing. Read its flows
+with `observe -f`, its own state with `observe status --capture`.";
 
 /// The command line of the daemon. Each option can also be set by the environment variable named in its help, and by
 /// the key of the same name in the configuration file.
@@ -23,15 +23,76 @@ own state with `observe status --capture`.";
     name = "observer",
     version,
     about = "Shows who talks to whom on this node, what was dropped, and why",
-    after_help = AFTER_HELP
+    after_help = AFTER_HELP,
+    args_conflicts_with_subcommands = true
 )]
 pub struct Options {
     /// Configuration file (TOML).
     #[arg(long, env = "OBSERVER_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Play this recording instead of capturing, and serve its flows. Needs no rights.
+    #[arg(long, value_name = "FILE", conflicts_with_all = FROM_THE_RECORDING)]
+    replay: Option<PathBuf>,
+    /// Play it N times as fast as it was recorded, or as fast as can be.
+    #[arg(long, value_name = "N|max", default_value = "1", requires = "replay", value_parser = speed)]
+    speed: Speed,
     /// Everything that a file can set too.
     #[command(flatten)]
     pub settings: Settings,
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Options whose values come from a recording where one is played.
+const FROM_THE_RECORDING: [&str; 10] = [
+    "node_name",
+    "cluster",
+    "inventory",
+    "local_namespaces",
+    "interfaces",
+    "aggregation",
+    "new_flow_cap",
+    "ignore_drop_reasons",
+    "drops_host_wide",
+    "cidrs",
+];
+
+/// What is done instead of serving.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Command {
+    /// Capture into a file that `observer --replay` plays: all that makes the flows, names included.
+    Record(RecordOptions),
+}
+
+/// The command line of `observer record`.
+#[derive(Clone, Debug, clap::Args)]
+struct RecordOptions {
+    /// The file to write.
+    file: PathBuf,
+    /// End after so long [default: at SIGTERM or Ctrl-C].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: Option<u32>,
+    /// Configuration file (TOML).
+    #[arg(long, env = "OBSERVER_CONFIG", hide_env_values = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The daemon's options. With a socket or an address the flows are served too.
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// How many times as fast as it was recorded; nothing: as fast as can be.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Speed(Option<f64>);
+
+fn speed(text: &str) -> Result<Speed, String> {
+    if text == "max" {
+        return Ok(Speed(None));
+    }
+    match text.parse::<f64>() {
+        Ok(times) if times > 0.0 && times.is_finite() => Ok(Speed(Some(times))),
+        _ => Err("a number above 0 is needed, such as 10 or 0.5, or `max`".to_owned()),
+    }
 }
 
 /// The options that flags, environment and file share.
@@ -123,7 +184,12 @@ pub struct Settings {
 impl Options {
     /// Reads the file, if there is one, and checks everything.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        let file = match &self.config {
+        let Self { config, replay, speed, settings, command } = self;
+        let (config, settings) = match &command {
+            Some(Command::Record(record)) => (record.config.clone(), record.settings.clone()),
+            None => (config, settings),
+        };
+        let file = match &config {
             Some(path) => Settings::read(path)?,
             None => match Settings::read(&PathBuf::from(DEFAULT_FILE)) {
                 Err(ConfigError::Unreadable { cause, .. })
@@ -134,7 +200,17 @@ impl Options {
                 result => result?,
             },
         };
-        self.settings.or(file).check()
+        let settings = settings.or(file);
+        let task = match (command, replay) {
+            (Some(Command::Record(RecordOptions { file, seconds, .. })), _) => Task::Record(Record {
+                file,
+                time: seconds.map(|seconds| Duration::from_secs(seconds.into())),
+                serves: settings.socket.is_some() || settings.listen.is_some(),
+            }),
+            (None, Some(file)) => Task::Replay(Replay { file, speed: speed.0 }),
+            (None, None) => Task::Serve,
+        };
+        settings.check(task)
     }
 }
 
@@ -178,7 +254,7 @@ impl Settings {
         }
     }
 
-    fn check(self) -> Result<Config, ConfigError> {
+    fn check(self, task: Task) -> Result<Config, ConfigError> {
         let value = |field, problem: String| ConfigError::Value { field, problem };
         if self.listen.is_some() && !self.insecure.unwrap_or(false) {
             return Err(value(
@@ -221,6 +297,7 @@ impl Settings {
         let new_flow_cap =
             bounded("--new-flow-cap", self.new_flow_cap.unwrap_or(20_000) as usize, 1, 10_000_000)?;
         Ok(Config {
+            task,
             node_name,
             cluster,
             socket,
@@ -302,7 +379,7 @@ mod tests {
 
     #[test]
     fn every_setting_is_a_key_of_the_file() {
-        let switches = ["config", "help", "version"];
+        let switches = ["config", "help", "version", "replay", "speed"];
         for arg in Options::command().get_arguments().filter_map(clap::Arg::get_long) {
             if switches.contains(&arg) {
                 continue;
@@ -310,6 +387,36 @@ mod tests {
             // A value of no setting's type: the error must be about the value, never about the key.
             let error = toml::from_str::<Settings>(&format!("{arg} = {{}}")).unwrap_err();
             assert!(!error.message().contains("unknown field"), "{arg}: {}", error.message());
+        }
+    }
+
+    #[test]
+    fn a_recording_is_made_or_played() {
+        assert_eq!(resolve(&[]).unwrap().task, Task::Serve);
+        let file = PathBuf::from("f");
+        let config = resolve(&["record", "f", "--seconds", "5", "--aggregation", "low"]).unwrap();
+        assert_eq!(config.aggregation, Aggregation::Low);
+        let time = Some(Duration::from_secs(5));
+        assert_eq!(config.task, Task::Record(Record { file: file.clone(), time, serves: false }));
+        let config = resolve(&["record", "f", "--socket", "/s"]).unwrap();
+        assert_eq!(config.task, Task::Record(Record { file: file.clone(), time: None, serves: true }));
+        for (args, speed) in [
+            (vec!["--replay", "f"], Some(1.0)),
+            (vec!["--replay", "f", "--speed", "0.5"], Some(0.5)),
+            (vec!["--replay", "f", "--speed", "max"], None),
+        ] {
+            assert_eq!(resolve(&args).unwrap().task, Task::Replay(Replay { file: file.clone(), speed }));
+        }
+        for args in [
+            &["--replay", "f", "--speed", "0"][..],
+            &["--replay", "f", "--speed", "inf"],
+            &["--speed", "2"],
+            &["--replay", "f", "--node-name", "n"],
+            &["--aggregation", "low", "record", "f"],
+            &["record", "f", "--seconds", "0"],
+            &["record"],
+        ] {
+            assert!(Options::try_parse_from(std::iter::once(&"observer").chain(args)).is_err(), "{args:?}");
         }
     }
 

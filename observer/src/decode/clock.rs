@@ -37,15 +37,19 @@ impl Clock {
         Self { offset: offset_ns, previous_offset: offset_ns, changed: 0, floor: i64::MIN }
     }
 
-    /// Measures again; to be called about once a second.
-    pub fn remeasure(&mut self) {
+    /// Measures again, about once a second: kernel time and offset, where that is another one now.
+    pub fn drift(&self) -> Option<(u64, i64)> {
         let offset = measure();
-        if offset.abs_diff(self.offset) > NOISE_NS.unsigned_abs() {
-            self.change(Self::kernel_now(), offset);
-        }
+        (offset.abs_diff(self.offset) > NOISE_NS.unsigned_abs()).then(|| (Self::kernel_now(), offset))
     }
 
-    fn change(&mut self, now_ns: u64, offset_ns: i64) {
+    /// Unix time minus kernel time as last measured, nanoseconds.
+    pub fn offset_ns(&self) -> i64 {
+        self.offset
+    }
+
+    /// From this kernel time on the offset is another one.
+    pub fn change(&mut self, now_ns: u64, offset_ns: i64) {
         let last = self.unix(now_ns);
         let back = last.saturating_sub(signed(now_ns).saturating_add(offset_ns));
         *self = Self {

@@ -6,6 +6,7 @@ use observer_ebpf::{
     self as abi, DropRecord, FactRecord, FlowRecord, TunneledFlowRecord, drop_flags, flow_flags, flow_reason,
     hook, link_kind, tunnel_kind,
 };
+use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
@@ -43,7 +44,7 @@ impl Event {
 }
 
 /// An address and a port; for ICMP echo the port is the echo identifier, for what has no ports it is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct End {
     /// The address.
     pub ip: IpAddr,
@@ -52,7 +53,7 @@ pub struct End {
 }
 
 /// Both ends of a packet, as they stand in its headers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tuple {
     /// Where it comes from.
     pub source: End,

@@ -20,33 +20,47 @@ pub(super) struct Local {
     pods: HashSet<IpAddr>,
     nodes: HashSet<IpAddr>,
     has_tunnel: bool,
-    /// As of which change of the names, and of the links.
+    /// As of which change of the names; nothing where the links changed since.
     generation: Option<u64>,
-    links: Option<Arc<LinkTable>>,
+    of_links: Vec<IpAddr>,
+    /// Whether the programs don't know of the last change yet.
+    untold: bool,
 }
 
 impl Local {
-    /// Takes the lists again where the names or the links changed; tells whether they did.
-    pub(super) fn refresh(&mut self, cache: &IpCache, links: &Arc<LinkTable>) -> bool {
-        let generation = Some(cache.generation());
-        if self.generation == generation && self.links.as_ref().is_some_and(|known| Arc::ptr_eq(known, links))
-        {
-            return false;
-        }
-        self.generation = generation;
-        self.links = Some(Arc::clone(links));
+    /// The links' own addresses are these.
+    pub(super) fn set_links(&mut self, links: &LinkTable) {
+        self.of_links.clone_from(&links.node_addresses);
         let attached_tunnel =
             |link: &capture::Link| link.kind == capture::LinkKind::Tunnel && link.error.is_none();
         self.has_tunnel = links.links.iter().any(attached_tunnel);
-        self.nodes = cache.node_addresses().into_iter().chain(links.node_addresses.iter().copied()).collect();
+        self.generation = None;
+    }
+
+    /// Whether the names or the links changed since the last [`Local::refresh`].
+    pub(super) fn is_outdated(&self, cache: &IpCache) -> bool {
+        self.generation != Some(cache.generation())
+    }
+
+    /// Takes the lists again where something changed.
+    pub(super) fn refresh(&mut self, cache: &IpCache) {
+        let generation = Some(cache.generation());
+        if self.generation == generation {
+            return;
+        }
+        self.generation = generation;
+        self.untold = true;
+        self.nodes = cache.node_addresses().into_iter().chain(self.of_links.iter().copied()).collect();
         self.pods = cache.local_pod_addresses().into_iter().collect();
         // A host-network pod's address is the node's.
         self.pods.retain(|ip| !self.nodes.contains(ip));
-        true
     }
 
-    /// Gives the lists to the programs.
-    pub(super) fn tell(&self, capture: &Capture, cache: &IpCache) -> Result<(), CaptureError> {
+    /// Gives the lists to the programs, if they don't have them.
+    pub(super) fn tell(&mut self, capture: &Capture, cache: &IpCache) -> Result<(), CaptureError> {
+        if !std::mem::take(&mut self.untold) {
+            return Ok(());
+        }
         let list = |set: &HashSet<IpAddr>| set.iter().copied().collect::<Vec<_>>();
         capture.set_local_addresses(&list(&self.pods), &list(&self.nodes))?;
         let ports: HashSet<(u8, u16)> =

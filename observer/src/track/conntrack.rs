@@ -2,13 +2,14 @@
 
 use crate::decode::{End, Tuple};
 use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
 use std::{collections::VecDeque, net::IpAddr};
 
 const ICMP: u8 = 1;
 const ICMP_V6: u8 = 58;
 
 /// One connection: the two tuples of nf_conntrack. Neither changes after the kernel told of the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The kernel's number for it, so that an old connection is told from a new one with the same tuple.
     pub id: u32,
@@ -30,6 +31,21 @@ impl Entry {
         }
         [self.original, between, called_from]
     }
+}
+
+/// What the kernel told of its connections. Times are kernel time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Update {
+    /// A connection, by an event or in a dump.
+    New(Entry),
+    /// A connection's end: its number, its opener's tuple, and when that was learned.
+    End(u32, Tuple, u64),
+    /// A dump begins: what it doesn't tell of has ended unnoticed.
+    DumpBegins,
+    /// The dump is whole, as of this time.
+    DumpEnds(u64),
+    /// The kernel dropped events.
+    Overrun,
 }
 
 /// What conntrack knows of a packet.
@@ -181,6 +197,17 @@ impl ConntrackTable {
     /// Whether none is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Takes in what the kernel told.
+    pub fn apply(&mut self, update: &Update) {
+        match update {
+            Update::New(entry) => self.insert(*entry),
+            Update::End(id, original, now_ns) => self.end(*id, original, *now_ns),
+            Update::DumpBegins => self.begin_dump(),
+            Update::DumpEnds(now_ns) => self.finish_dump(*now_ns),
+            Update::Overrun => {}
+        }
     }
 
     /// The kernel told of a connection, by an event or in a dump.

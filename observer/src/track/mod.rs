@@ -8,7 +8,7 @@ pub(crate) mod fuzz;
 mod judge;
 mod netlink;
 
-pub use conntrack::{ConntrackTable, Entry, TableCounters, TableLimits, Translation};
+pub use conntrack::{ConntrackTable, Entry, TableCounters, TableLimits, Translation, Update};
 pub use judge::{Addresses, Ends, Suppressed, TrackedDrop, TrackedFlow};
 pub use netlink::{ConntrackSource, SourceCounters, SourceOptions, Unavailable};
 

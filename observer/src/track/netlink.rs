@@ -1,6 +1,6 @@
-//! nf_conntrack over netlink: events into the table, and dumps at the start and after a loss.
+//! nf_conntrack over netlink: its events, and dumps at the start and after a loss.
 
-use super::conntrack::ConntrackTable;
+use super::conntrack::Update;
 use super::ctnetlink::{Message, dump_request, messages};
 use crate::decode::Clock;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
@@ -85,6 +85,9 @@ enum Dump {
     Running,
 }
 
+/// Takes what the kernel tells.
+type Sink<'a> = &'a mut dyn FnMut(Update);
+
 /// The sockets. Opened in the network namespace of the calling thread.
 #[derive(Debug)]
 pub struct ConntrackSource {
@@ -94,15 +97,15 @@ pub struct ConntrackSource {
     dumps: Socket,
     buffer: Vec<u8>,
     dump: Dump,
-    /// The table may miss something.
+    /// The events may have missed something.
     dump_wanted: bool,
     dump_began_ns: u64,
     counters: SourceCounters,
 }
 
 impl ConntrackSource {
-    /// Listens, then takes in the connections that are there.
-    pub fn open(options: SourceOptions, table: &mut ConntrackTable) -> Result<Self, Unavailable> {
+    /// Listens, then gives the connections that are there to `each`.
+    pub fn open(options: SourceOptions, each: Sink<'_>) -> Result<Self, Unavailable> {
         // Absent where the module isn't loaded; the dump's answer tells then.
         if std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_events")
             .is_ok_and(|value| value.trim() == "0")
@@ -132,7 +135,7 @@ impl ConntrackSource {
             dump_began_ns: 0,
             counters: SourceCounters::default(),
         };
-        source.first_dump(table)?;
+        source.first_dump(each)?;
         Ok(source)
     }
 
@@ -146,20 +149,19 @@ impl ConntrackSource {
         self.counters
     }
 
-    /// Takes in what is there, without waiting. `now_ns` is kernel time.
-    pub fn drain(&mut self, table: &mut ConntrackTable, now_ns: u64) {
+    /// Gives what is there to `each`, without waiting. `now_ns` is kernel time.
+    pub fn drain(&mut self, each: Sink<'_>, now_ns: u64) {
         // The dump first: what it tells is older than the events still in the queue.
         if self.dump == Dump::Running
-            && let Err(error) = self.read_dump(table, now_ns)
+            && let Err(error) = self.read_dump(each, now_ns)
         {
             self.break_dump(&error);
         }
-        let drained = self.read_events(table, now_ns);
+        let drained = self.read_events(each, now_ns);
         // A congested socket drops events without another word until it was empty, so a dump before that misses some.
         if drained && self.dump == Dump::Idle && self.is_dump_due(now_ns) {
-            self.begin_dump(table, now_ns);
+            self.begin_dump(each, now_ns);
         }
-        table.expire(now_ns);
     }
 
     fn is_dump_due(&self, now_ns: u64) -> bool {
@@ -167,11 +169,11 @@ impl ConntrackSource {
         u128::from(now_ns.saturating_sub(self.dump_began_ns)) >= wait.as_nanos()
     }
 
-    fn begin_dump(&mut self, table: &mut ConntrackTable, now_ns: u64) {
+    fn begin_dump(&mut self, each: Sink<'_>, now_ns: u64) {
         self.dump_began_ns = now_ns;
         match self.dumps.send_to(&dump_request(), &SocketAddr::new(0, 0), 0) {
             Ok(_) => {
-                table.begin_dump();
+                each(Update::DumpBegins);
                 self.dump = Dump::Running;
                 self.dump_wanted = false;
             }
@@ -188,21 +190,21 @@ impl ConntrackSource {
 
     /// Waits for the kernel's first answers, so that a missing nf_conntrack shows now and the table is filled before the
     /// first record. A table that takes longer is read on by [`Self::drain`].
-    fn first_dump(&mut self, table: &mut ConntrackTable) -> Result<(), Unavailable> {
+    fn first_dump(&mut self, each: Sink<'_>) -> Result<(), Unavailable> {
         const PATIENCE_NS: u64 = 3_000_000_000;
         let began_ns = Clock::kernel_now();
         self.dump_began_ns = began_ns;
         self.dumps
             .send_to(&dump_request(), &SocketAddr::new(0, 0), 0)
             .map_err(|error| Unavailable::System("request a dump", error))?;
-        table.begin_dump();
+        each(Update::DumpBegins);
         self.dump = Dump::Running;
         while self.dump == Dump::Running {
             let now_ns = Clock::kernel_now();
             if now_ns.saturating_sub(began_ns) > PATIENCE_NS {
                 break;
             }
-            self.read_dump(table, now_ns).map_err(Unavailable::Refused)?;
+            self.read_dump(each, now_ns).map_err(Unavailable::Refused)?;
             if self.dump == Dump::Running {
                 let moment = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
                 // A signal or the time being over only means looking again.
@@ -223,7 +225,7 @@ impl ConntrackSource {
         }
     }
 
-    fn read_dump(&mut self, table: &mut ConntrackTable, now_ns: u64) -> io::Result<()> {
+    fn read_dump(&mut self, each: Sink<'_>, now_ns: u64) -> io::Result<()> {
         for _ in 0..DUMP_DATAGRAMS {
             if !Self::receive(&self.dumps, &mut self.buffer)? {
                 return Ok(());
@@ -232,12 +234,12 @@ impl ConntrackSource {
                 match message {
                     Ok(Message::New(entry)) => {
                         self.counters.dumped += 1;
-                        table.insert(entry);
+                        each(Update::New(entry));
                     }
                     Ok(Message::Done) => {
                         self.counters.dumps += 1;
                         self.dump = Dump::Idle;
-                        table.finish_dump(now_ns);
+                        each(Update::DumpEnds(now_ns));
                         return Ok(());
                     }
                     Ok(Message::Error(code)) => return Err(io::Error::from_raw_os_error(code)),
@@ -250,13 +252,14 @@ impl ConntrackSource {
     }
 
     /// Whether the queue was read to its end.
-    fn read_events(&mut self, table: &mut ConntrackTable, now_ns: u64) -> bool {
+    fn read_events(&mut self, each: Sink<'_>, now_ns: u64) -> bool {
         for _ in 0..EVENT_DATAGRAMS {
             match Self::receive(&self.events, &mut self.buffer) {
                 Ok(true) => {}
                 Ok(false) => return true,
                 Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
                     self.counters.overruns += 1;
+                    each(Update::Overrun);
                     self.dump_wanted = true;
                     continue;
                 }
@@ -271,11 +274,11 @@ impl ConntrackSource {
                 match message {
                     Ok(Message::New(entry)) => {
                         self.counters.events += 1;
-                        table.insert(entry);
+                        each(Update::New(entry));
                     }
                     Ok(Message::End { id, original }) => {
                         self.counters.events += 1;
-                        table.end(id, &original, now_ns);
+                        each(Update::End(id, original, now_ns));
                     }
                     Ok(Message::Done | Message::Error(_) | Message::Other) => {}
                     Err(_) => self.counters.malformed += 1,

@@ -4,6 +4,11 @@ use std::sync::OnceLock;
 
 const KALLSYMS: &str = "/proc/kallsyms";
 const UNREADABLE: &str = "/proc/kallsyms cannot be read";
+const NO_FUNCTION: &str = "the address is no kernel function's";
+const HIDDEN: &str = "kernel addresses are hidden: kernel.kptr_restrict or CAP_SYSLOG is missing";
+
+/// The reasons why an address has no name.
+pub const REASONS: [&str; 3] = [UNREADABLE, NO_FUNCTION, HIDDEN];
 
 /// Start address and name, ascending.
 type Table = Vec<(u64, Box<str>)>;
@@ -19,8 +24,7 @@ impl Symbols {
     pub fn name(&self, address: u64) -> Result<String, &'static str> {
         let table = self.loaded.get_or_init(load).as_ref().map_err(|why| *why)?;
         let after = table.partition_point(|(start, _)| *start <= address);
-        let (start, name) =
-            after.checked_sub(1).and_then(|at| table.get(at)).ok_or("the address is no kernel function's")?;
+        let (start, name) = after.checked_sub(1).and_then(|at| table.get(at)).ok_or(NO_FUNCTION)?;
         Ok(format!("{name}+{:#x}", address - start))
     }
 }
@@ -43,7 +47,7 @@ fn parse(text: impl std::io::BufRead) -> Result<Table, &'static str> {
         }
     }
     if table.is_empty() {
-        return Err("kernel addresses are hidden: kernel.kptr_restrict or CAP_SYSLOG is missing");
+        return Err(HIDDEN);
     }
     table.sort_unstable();
     Ok(table)

@@ -1,0 +1,192 @@
+//! The running capture, served or recorded or both.
+
+use super::{Life, serve_config};
+use crate::{
+    capture::{self, Capture, CaptureConfig, LinkStatus, StatusHandle, kernel::symbols::Symbols},
+    config::{Aggregation, Config, Record},
+    decode::Clock,
+    enrich::{
+        inventory::InventoryFile,
+        ipcache::IpCache,
+        local::LocalNamespaces,
+        source::{Journal, Source, Sources, Stop},
+    },
+    instance::Instance,
+    pipeline::{Live, Resolve, Shared, Stages},
+    recording::{Head, Input, Recorded, Recorder},
+    status::Status,
+    store::{Store, StoreConfig},
+    track::{ConntrackSource, SourceOptions, Update},
+};
+use anyhow::Context as _;
+use std::{
+    borrow::Cow,
+    io::Write as _,
+    os::fd::AsFd as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Serves what is captured.
+pub(super) fn serve(config: &Config) -> anyhow::Result<()> {
+    run(config, None, None, true)
+}
+
+/// Records what is captured, and serves it too where that was asked for.
+pub(super) fn record(config: &Config, record: &Record) -> anyhow::Result<()> {
+    let failed = || format!("cannot record to {}", record.file.display());
+    let recorder = Arc::new(Recorder::create(&record.file).with_context(failed)?);
+    let began = Instant::now();
+    run(config, Some(Arc::clone(&recorder)), record.time, record.serves)?;
+    let Recorded { totals, bytes } = recorder.finish().with_context(failed)?;
+    // Nobody is left to tell where stdout is closed.
+    let _ = writeln!(
+        std::io::stdout(),
+        "{}: {} events in {:.1} s, {} bytes; {} lost in the kernel",
+        record.file.display(),
+        totals.records,
+        began.elapsed().as_secs_f64(),
+        bytes,
+        totals.lost
+    );
+    Ok(())
+}
+
+fn run(
+    config: &Config,
+    recorder: Option<Arc<Recorder>>,
+    time: Option<Duration>,
+    is_served: bool,
+) -> anyhow::Result<()> {
+    let _instance = Instance::take()?;
+    let life = Life::begin()?;
+    let journal = recorder.clone().map(|recorder| recorder as Arc<dyn Journal>);
+    let cache = Arc::new(IpCache::with_journal(config.node_name.clone(), journal));
+    let _sources = Sources::start(sources(config)?, &cache)?;
+    let capture = Capture::start(&capture_config(config))?;
+    let conntrack = conntrack();
+    let (store, writer) = Store::new(StoreConfig { flows: config.max_flows, bytes: config.max_bytes });
+    let head = head(config, &capture, conntrack.as_ref().err());
+    if let Some(recorder) = &recorder {
+        recorder.begin(&head);
+    }
+    let shared = Shared::default();
+    let handle = capture.status();
+    let status = Status {
+        capture: Box::new({
+            let handle = handle.clone();
+            move || handle.status()
+        }),
+        is_live: true,
+        pipeline: Arc::clone(&shared.counters),
+        names: Arc::clone(&cache),
+        behind: Arc::clone(&shared.behind),
+        no_conntrack: head.no_conntrack.clone(),
+        kernel: head.kernel.clone(),
+    };
+    log_state(&handle, head.no_conntrack.as_deref());
+
+    let work = move |stop: &Stop| {
+        let symbols = symbols(recorder.clone());
+        let mut stages = Stages::new(&head, symbols, cache, writer, shared, recorder.clone());
+        Ok(Live::new(capture, conntrack.ok(), recorder).run(&mut stages, stop.as_fd())?)
+    };
+    let server = is_served.then(|| (serve_config(config, &config.cluster, &config.node_name), store, status));
+    life.run(work, server, time)
+}
+
+fn sources(config: &Config) -> anyhow::Result<Vec<Box<dyn Source>>> {
+    let mut sources: Vec<Box<dyn Source>> = Vec::new();
+    if let Some(file) = &config.inventory {
+        sources.push(Box::new(InventoryFile::new(file)));
+    }
+    if config.local_namespaces {
+        sources.push(Box::new(LocalNamespaces::open().context("cannot look into local network namespaces")?));
+    }
+    Ok(sources)
+}
+
+fn capture_config(config: &Config) -> CaptureConfig {
+    let defaults = CaptureConfig::default();
+    let aggregation = match config.aggregation {
+        Aggregation::None => capture::Aggregation::None,
+        Aggregation::Low => capture::Aggregation::Low,
+        Aggregation::Medium => capture::Aggregation::Medium,
+        Aggregation::Maximum => capture::Aggregation::Maximum,
+    };
+    CaptureConfig {
+        aggregation,
+        new_flows_per_second: config.new_flow_cap,
+        flow_ring_bytes: config.flow_ring_bytes,
+        priority_ring_bytes: config.priority_ring_bytes,
+        interfaces: config.interfaces.clone(),
+        host_wide_drops: config.drops_host_wide,
+        ignored_reasons: config.ignored_drop_reasons.clone().unwrap_or(defaults.ignored_reasons),
+        ..CaptureConfig::default()
+    }
+}
+
+/// Conntrack and what it told so far, or why there is none; services are then known by their address only.
+fn conntrack() -> Result<(ConntrackSource, Vec<Update>), String> {
+    let mut told = Vec::new();
+    let source = ConntrackSource::open(SourceOptions::default(), &mut |update| told.push(update));
+    source.map(|source| (source, told)).map_err(|why| why.to_string())
+}
+
+fn head(config: &Config, capture: &Capture, no_conntrack: Option<&String>) -> Head {
+    Head {
+        node: config.node_name.clone(),
+        cluster: config.cluster.clone(),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        aggregation: format!("{:?}", config.aggregation).to_lowercase(),
+        offset_ns: Clock::new().offset_ns(),
+        drop_reasons: capture
+            .kernel()
+            .drop_reasons
+            .iter()
+            .map(|(number, name)| (*number, name.clone()))
+            .collect(),
+        hooks: capture.status().status().hooks,
+        no_conntrack: no_conntrack.cloned(),
+    }
+}
+
+/// The running kernel's symbols; those that were asked for are recorded.
+fn symbols(recorder: Option<Arc<Recorder>>) -> Resolve {
+    let symbols = Symbols::default();
+    Box::new(move |address| {
+        let name = symbols.name(address);
+        if let Some(recorder) = &recorder {
+            let shown =
+                name.as_ref().map(|name| Cow::Borrowed(name.as_str())).map_err(|why| Cow::Borrowed(*why));
+            recorder.keep(&Input::Symbol(address, shown));
+        }
+        name
+    })
+}
+
+/// What is not as it should be, once, at the start.
+fn log_state(handle: &StatusHandle, no_conntrack: Option<&str>) {
+    let capture = handle.status();
+    for hook in &capture.hooks {
+        match &hook.error {
+            Some(reason) => tracing::warn!(hook = hook.name, reason, "not available"),
+            None if hook.note.is_empty() => tracing::info!(hook = hook.name, "loaded"),
+            None => tracing::info!(hook = hook.name, note = hook.note, "loaded"),
+        }
+    }
+    if let Some(reason) = no_conntrack {
+        tracing::warn!(reason, "services are known by their address only");
+    }
+    for LinkStatus { link, .. } in &capture.links {
+        if let Some(reason) = &link.error {
+            tracing::warn!(link = link.name, reason, "not attached");
+        } else {
+            let others = link.chained[0] + link.chained[1];
+            tracing::info!(link = link.name, kind = ?link.kind, others_before = others, "attached");
+        }
+    }
+    if let Some(line) = handle.links().no_pod_link() {
+        tracing::warn!("{line}");
+    }
+}

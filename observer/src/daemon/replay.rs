@@ -1,0 +1,77 @@
+//! A recording in the place of the capture. It needs no rights, and nothing of the machine's network.
+
+use super::{Life, serve_config};
+use crate::{
+    capture::{CaptureStatus, HookStatus, LinkStatus},
+    config::{Config, Replay as Task},
+    enrich::ipcache::IpCache,
+    pipeline::{Replay, ReplayedLinks, Shared},
+    recording::{Head, Reader},
+    status::Status,
+    store::{Store, StoreConfig},
+};
+use anyhow::Context as _;
+use observer_ebpf::LinkTraffic;
+use std::{fs::File, io::BufReader, sync::Arc};
+
+/// Plays the recording, and goes on serving its flows until a signal.
+pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
+    let name = task.file.display().to_string();
+    let file = File::open(&task.file).with_context(|| name.clone())?;
+    let reader = Reader::open(BufReader::new(file)).with_context(|| name.clone())?;
+    let head = reader.head().clone();
+    let life = Life::begin()?;
+    let cache = Arc::new(IpCache::new(head.node.clone()));
+    let (store, writer) = Store::new(StoreConfig { flows: config.max_flows, bytes: config.max_bytes });
+    let (shared, links) = (Shared::default(), ReplayedLinks::default());
+    let status = Status {
+        capture: Box::new({
+            let (hooks, links) = (recorded_hooks(&name, &head), Arc::clone(&links));
+            move || recorded_status(&hooks, &links)
+        }),
+        is_live: false,
+        pipeline: Arc::clone(&shared.counters),
+        names: Arc::clone(&cache),
+        behind: Arc::clone(&shared.behind),
+        no_conntrack: head.no_conntrack.clone(),
+        kernel: head.kernel.clone(),
+    };
+    tracing::info!(
+        file = name,
+        node = head.node,
+        kernel = head.kernel,
+        aggregation = head.aggregation,
+        "replay"
+    );
+
+    let replay = Replay::new(reader, cache, links, task.speed);
+    let work = move |stop: &_| {
+        let played = replay.run(writer, shared, stop);
+        if let Some(cut) = &played.cut {
+            tracing::warn!("{name}: {cut}");
+        }
+        tracing::info!("replayed {} events, {} flows", played.events, played.flows);
+        // Its flows can be read until the daemon is told to end.
+        while !stop.wait(None, std::time::Duration::from_hours(1)) {}
+        Ok(())
+    };
+    let server = Some((serve_config(config, &head.cluster, &head.node), store, status));
+    life.run(work, server, None)
+}
+
+fn recorded_hooks(name: &str, head: &Head) -> Vec<HookStatus> {
+    let replay = HookStatus {
+        name: format!("replay of {name}"),
+        note: "nothing is attached here; what follows was when it was recorded".to_owned(),
+        error: None,
+    };
+    std::iter::once(replay).chain(head.hooks.iter().cloned()).collect()
+}
+
+/// What the capture was when it was recorded. What it counted itself is not recorded.
+fn recorded_status(hooks: &[HookStatus], links: &ReplayedLinks) -> CaptureStatus {
+    let none = LinkTraffic::default();
+    let links = links.load();
+    let links = links.links.iter().map(|link| LinkStatus { link: link.clone(), ingress: none, egress: none });
+    CaptureStatus { hooks: hooks.to_vec(), links: links.collect(), ..CaptureStatus::default() }
+}

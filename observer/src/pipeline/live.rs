@@ -1,0 +1,145 @@
+//! Inputs of the running capture: the kernel's rings first and conntrack after them, so that conntrack has its word on
+//! every connection of a batch.
+
+use super::{Stages, TICK_NS};
+use crate::{
+    capture::{Capture, CaptureError, LinkTable},
+    decode::Clock,
+    recording::{Input, Recorder},
+    track::{ConntrackSource, Update},
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::{
+    borrow::Cow,
+    os::fd::{AsFd as _, BorrowedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+/// How soon an event is looked at again that waits for conntrack's word; see [`crate::track::Tracker::waiting`].
+const CONNTRACK_PAUSE: Duration = Duration::from_millis(1);
+
+/// The capture and what belongs to it.
+pub(crate) struct Live {
+    capture: Capture,
+    conntrack: Option<ConntrackSource>,
+    /// What conntrack told before the first batch.
+    dumped: Vec<Update>,
+    recorder: Option<Arc<Recorder>>,
+    links: Option<Arc<LinkTable>>,
+    /// Told as lost so far.
+    lost: u64,
+    last_tick_ns: u64,
+}
+
+impl Live {
+    /// Ready to run; `conntrack` comes with what it told so far.
+    pub(crate) fn new(
+        capture: Capture,
+        conntrack: Option<(ConntrackSource, Vec<Update>)>,
+        recorder: Option<Arc<Recorder>>,
+    ) -> Self {
+        let (conntrack, dumped) = conntrack.map_or((None, Vec::new()), |(source, told)| (Some(source), told));
+        Self { capture, conntrack, dumped, recorder, links: None, lost: 0, last_tick_ns: 0 }
+    }
+
+    /// Runs until `stop` is readable; then detaches, and stores what is left.
+    pub(crate) fn run(mut self, stages: &mut Stages, stop: BorrowedFd<'_>) -> Result<(), CaptureError> {
+        for update in std::mem::take(&mut self.dumped) {
+            stages.take(&Input::Conntrack(update));
+        }
+        let recorder = self.recorder.take();
+        while !is_readable(stop) && !recorder.as_ref().is_some_and(|recorder| recorder.is_broken()) {
+            let until_tick = TICK_NS.saturating_sub(Clock::kernel_now().saturating_sub(self.last_tick_ns));
+            let longest = match stages.tracker.waiting() {
+                0 => Duration::from_nanos(until_tick),
+                _ => CONNTRACK_PAUSE,
+            };
+            self.capture.wait(&[stop], longest)?;
+            let _turn = recorder.as_ref().map(|recorder| recorder.turn());
+            let drained = self.capture.drain(&mut |record| stages.take(&Input::Record(record)));
+            let now = Clock::kernel_now();
+            let is_tick = now.saturating_sub(self.last_tick_ns) >= TICK_NS;
+            if is_tick {
+                self.last_tick_ns = now;
+                self.capture.sweep(&mut |record| stages.take(&Input::Swept(record)));
+                self.tick(stages, now);
+            }
+            self.look_at_links(stages);
+            let told = self.drain_conntrack(stages, now);
+            // Nothing that is told comes of a batch of nothing, and a recording need not hold it.
+            if drained > 0
+                || told
+                || is_tick
+                || stages.tracker.waiting() > 0
+                || stages.local.is_outdated(&stages.cache)
+            {
+                stages.take(&Input::Batch(now));
+            }
+            stages.local.tell(&self.capture, &stages.cache)?;
+            if is_tick && let Some(recorder) = &recorder {
+                recorder.flush();
+            }
+        }
+        let _turn = recorder.as_ref().map(|recorder| recorder.turn());
+        let Self { mut conntrack, capture, mut lost, .. } = self;
+        let status = capture.status();
+        capture.stop(&mut |record| stages.take(&Input::Record(record)));
+        let now = Clock::kernel_now();
+        tell_lost(stages, &mut lost, status.status().total(|counters| counters.ring_full), now);
+        if let Some(conntrack) = &mut conntrack {
+            conntrack.drain(&mut |update| stages.take(&Input::Conntrack(update)), now);
+        }
+        stages.take(&Input::End);
+        Ok(())
+    }
+
+    /// Once a second: the clock, and what the kernel had to throw away.
+    fn tick(&mut self, stages: &mut Stages, now_ns: u64) {
+        if let Some((kernel_ns, offset_ns)) = stages.decoder.clock.drift() {
+            stages.take(&Input::Clock(kernel_ns, offset_ns));
+        }
+        let ring_full = self.capture.status().status().total(|counters| counters.ring_full);
+        tell_lost(stages, &mut self.lost, ring_full, now_ns);
+    }
+
+    fn look_at_links(&mut self, stages: &mut Stages) {
+        let now = self.capture.links();
+        if self.links.as_ref().is_some_and(|known| Arc::ptr_eq(known, &now)) {
+            return;
+        }
+        // The watcher publishes what it found, changed or not.
+        if self.links.as_ref().is_none_or(|known| **known != *now) {
+            stages.take(&Input::Links(Cow::Borrowed(&now)));
+        }
+        self.links = Some(now);
+    }
+
+    /// Whether conntrack told anything.
+    fn drain_conntrack(&mut self, stages: &mut Stages, now_ns: u64) -> bool {
+        let mut told = false;
+        if let Some(source) = &mut self.conntrack {
+            let mut each = |update| {
+                told = true;
+                stages.take(&Input::Conntrack(update));
+            };
+            source.drain(&mut each, now_ns);
+        }
+        told
+    }
+}
+
+/// More than 32 bits have is told with the next second's.
+fn tell_lost(stages: &mut Stages, told: &mut u64, ring_full: u64, now_ns: u64) {
+    let lost = u32::try_from(ring_full.saturating_sub(*told)).unwrap_or(u32::MAX);
+    if lost > 0 {
+        *told += u64::from(lost);
+        stages.take(&Input::Lost(lost, now_ns));
+    }
+}
+
+pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)], Some(&at_once))
+        .is_ok_and(|ready| ready > 0)
+}

@@ -19,13 +19,7 @@ use crate::{
     track::{ConntrackSource, SourceOptions, Update},
 };
 use anyhow::Context as _;
-use std::{
-    borrow::Cow,
-    io::Write as _,
-    os::fd::AsFd as _,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{borrow::Cow, io::Write as _, os::fd::AsFd as _, sync::Arc, time::Duration};
 
 /// Serves what is captured.
 pub(super) fn serve(config: &Config) -> anyhow::Result<()> {
@@ -36,16 +30,18 @@ pub(super) fn serve(config: &Config) -> anyhow::Result<()> {
 pub(super) fn record(config: &Config, record: &Record) -> anyhow::Result<()> {
     let failed = || format!("cannot record to {}", record.file.display());
     let recorder = Arc::new(Recorder::create(&record.file).with_context(failed)?);
-    let began = Instant::now();
-    run(config, Some(Arc::clone(&recorder)), record.time, record.serves)?;
-    let Recorded { totals, bytes } = recorder.finish().with_context(failed)?;
+    let ended = run(config, Some(Arc::clone(&recorder)), record.time, record.serves);
+    // What was captured until then is kept, however it ended.
+    let finished = recorder.finish().with_context(failed);
+    ended?;
+    let Recorded { totals, bytes } = finished?;
     // Nobody is left to tell where stdout is closed.
     let _ = writeln!(
         std::io::stdout(),
         "{}: {} events in {:.1} s, {} bytes; {} lost in the kernel",
         record.file.display(),
         totals.records,
-        began.elapsed().as_secs_f64(),
+        totals.duration().as_secs_f64(),
         bytes,
         totals.lost
     );

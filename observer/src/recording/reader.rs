@@ -5,7 +5,10 @@ use super::{
     frame::{self, Cut, CutReason},
 };
 use observer_ebpf::ABI_VERSION;
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    time::Duration,
+};
 
 /// Magic, version, version of the kernel's records, a zero.
 pub(super) const PREAMBLE: usize = MAGIC.len() + 4;
@@ -142,17 +145,27 @@ pub struct Totals {
     pub lost: u64,
     /// Inputs of all kinds.
     pub inputs: u64,
+    /// Kernel time of the first and the last batch, nanoseconds.
+    pub batches: Option<(u64, u64)>,
     /// Where it was cut.
     pub cut: Option<Cut>,
 }
 
 impl Totals {
+    /// From the first batch to the last.
+    pub fn duration(&self) -> Duration {
+        self.batches.map_or(Duration::ZERO, |(first, last)| Duration::from_nanos(last.saturating_sub(first)))
+    }
+
     /// Counts one more.
     pub(super) fn add(&mut self, input: &Input<'_>) {
         self.inputs += 1;
         match input {
             Input::Record(_) | Input::Swept(_) => self.records += 1,
             Input::Lost(count, _) => self.lost += u64::from(*count),
+            Input::Batch(now_ns) => {
+                self.batches = Some((self.batches.map_or(*now_ns, |(first, _)| first), *now_ns));
+            }
             _ => {}
         }
     }

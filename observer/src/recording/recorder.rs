@@ -5,9 +5,10 @@ use crate::enrich::source::{Change, Journal};
 use observer_ebpf::ABI_VERSION;
 use std::{
     borrow::Cow,
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, Write as _},
     mem,
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -53,9 +54,9 @@ struct State {
 }
 
 impl Recorder {
-    /// Makes the file, or empties it.
+    /// Makes the file, or empties it. It tells who talks to whom: only its owner may read it.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let file = File::create(path)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         let (sender, frames) = sync_channel(WAITING_FRAMES);
         let writer =
             std::thread::Builder::new().name("recorder".to_owned()).spawn(move || write(file, &frames))?;

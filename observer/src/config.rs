@@ -4,6 +4,7 @@
 //! module sees a clap type.
 
 mod options;
+mod replay;
 
 pub use options::Options;
 

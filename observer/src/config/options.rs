@@ -1,6 +1,9 @@
 //! What the user wrote: flags, environment and file in one shape, so that none of the three can lack an option.
 
-use super::{Aggregation, Config, ConfigError, DEFAULT_FILE, LogFormat, LogLevel, Record, Replay, Task};
+use super::{
+    Aggregation, Config, ConfigError, DEFAULT_FILE, LogFormat, LogLevel, Record, Replay, Task,
+    replay::{FROM_THE_RECORDING, Speed, speed},
+};
 use crate::capture::Glob;
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -44,20 +47,6 @@ pub struct Options {
     command: Option<Command>,
 }
 
-/// Options whose values come from a recording where one is played.
-const FROM_THE_RECORDING: [&str; 10] = [
-    "node_name",
-    "cluster",
-    "inventory",
-    "local_namespaces",
-    "interfaces",
-    "aggregation",
-    "new_flow_cap",
-    "ignore_drop_reasons",
-    "drops_host_wide",
-    "cidrs",
-];
-
 /// What is done instead of serving.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Command {
@@ -79,20 +68,6 @@ struct RecordOptions {
     /// The daemon's options. With a socket or an address the flows are served too.
     #[command(flatten)]
     settings: Settings,
-}
-
-/// How many times as fast as it was recorded; nothing: as fast as can be.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Speed(Option<f64>);
-
-fn speed(text: &str) -> Result<Speed, String> {
-    if text == "max" {
-        return Ok(Speed(None));
-    }
-    match text.parse::<f64>() {
-        Ok(times) if times > 0.0 && times.is_finite() => Ok(Speed(Some(times))),
-        _ => Err("a number above 0 is needed, such as 10 or 0.5, or `max`".to_owned()),
-    }
 }
 
 /// The options that flags, environment and file share.

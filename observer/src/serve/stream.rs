@@ -117,16 +117,19 @@ impl FlowStream {
     /// The next write, or the end's status.
     async fn next(mut self) -> Result<(Bytes, Self), Status> {
         loop {
-            if *self.shutdown.borrow() {
-                return Err(Status::unavailable("the server is shutting down"));
-            }
+            // Before the look into the store: what was stored before the end is given still.
+            let ends = *self.shutdown.borrow();
             let stop = self.fill();
             self.take_reported();
-            self.tell_lost(stop == Stop::Done);
+            self.tell_lost(ends || stop == Stop::Done);
             match stop {
                 Stop::Budget => tokio::task::yield_now().await,
                 Stop::Done if self.out.is_empty() => return Err(Status::ok("")),
+                Stop::Pause if ends && self.out.is_empty() => {
+                    return Err(Status::unavailable("the server is shutting down"));
+                }
                 Stop::Done | Stop::Full => return Ok(self.flush()),
+                Stop::Pause if ends => return Ok(self.flush()),
                 Stop::Pause if self.out.is_empty() => self.wait().await,
                 Stop::Pause => match self.flushed.map(|flushed| flushed + BUSY_FLUSH) {
                     Some(busy) if Instant::now() < busy => {

@@ -312,17 +312,21 @@ async fn reflection_lists_the_services() {
 }
 
 #[tokio::test]
-async fn shutdown_ends_streams_with_unavailable() {
+async fn shutdown_ends_streams_with_unavailable_after_what_was_stored() {
     let mut bed = bed(100).await;
     let mut idle = bed.stream(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() }).await.unwrap();
     let mut unread =
         bed.stream(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() }).await.unwrap();
     bed.push([1]);
     idle.message().await.unwrap().unwrap();
+    bed.push([2, 3]);
     let before = std::time::Instant::now();
     let Bed { server, directory, .. } = bed;
     server.shutdown().await;
     assert!(before.elapsed().as_millis() < 2500);
+    for _ in 0..2 {
+        idle.message().await.unwrap().expect("a flow that was stored before the end");
+    }
     assert_eq!(idle.message().await.unwrap_err().code(), Code::Unavailable);
     while let Ok(Some(_)) = unread.message().await {}
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "sockets are left");

@@ -72,6 +72,7 @@ pub struct Link {
     /// Why it could not be attached to.
     pub error: Option<String>,
     /// How often the programs were found taken off, or never there, and were put on.
+    #[serde(skip)]
     pub repairs: u32,
 }
 

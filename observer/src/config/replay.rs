@@ -1,7 +1,7 @@
 //! What a replay is told on the command line.
 
 /// Options whose values come from a recording where one is played.
-pub(super) const FROM_THE_RECORDING: [&str; 10] = [
+pub(super) const FROM_THE_RECORDING: [&str; 12] = [
     "node_name",
     "cluster",
     "inventory",
@@ -12,6 +12,8 @@ pub(super) const FROM_THE_RECORDING: [&str; 10] = [
     "ignore_drop_reasons",
     "drops_host_wide",
     "cidrs",
+    "flow_ring_kib",
+    "priority_ring_kib",
 ];
 
 /// How many times as fast as it was recorded; nothing: as fast as can be.

@@ -140,6 +140,7 @@ fn links() -> impl Strategy<Value = LinkTable> {
             peer_netns,
             attached_by: "",
             chained: [0; 2],
+            repairs: 0,
             error: None,
         },
     );

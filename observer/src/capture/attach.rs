@@ -123,13 +123,18 @@ impl Attacher {
         self.links.remove(&ifindex);
     }
 
-    /// What is on the hooks of a link that was attached to; `None` where the kernel doesn't say.
-    pub(super) fn hooks(&self, ifindex: u32, name: &str) -> Option<Hooks> {
+    /// Ids of the flow programs, ingress first; `None` where they are not loaded.
+    pub(super) fn program_ids(&self) -> Option<[u32; 2]> {
         let id = |program| {
             let program: &SchedClassifier = self.ebpf.program(program)?.try_into().ok()?;
             Some(program.info().ok()?.id())
         };
-        hooks::look(name, ifindex, &self.links.get(&ifindex)?.programs, [id(INGRESS)?, id(EGRESS)?])
+        Some([id(INGRESS)?, id(EGRESS)?])
+    }
+
+    /// What is on the hooks of a link that was attached to; `None` where the kernel doesn't say.
+    pub(super) fn hooks(&self, ifindex: u32, name: &str, programs: [u32; 2]) -> Option<Hooks> {
+        hooks::look(name, ifindex, &self.links.get(&ifindex)?.programs, programs)
     }
 
     /// Takes every program off its hook, the tracing ones too.

@@ -140,15 +140,18 @@ impl Watcher {
             let mut looked = Instant::now();
             let mut rest = Duration::ZERO;
             // What comes while it rests is looked at together.
-            while !has_ended(&ended, None, rest) && !has_ended(&ended, Some(&socket), LOOK) {
+            while !has_ended(&ended, None, rest)
+                && !has_ended(&ended, Some(&socket), LOOK.saturating_sub(looked.elapsed()))
+            {
                 let start = Instant::now();
                 let changes = netlink::changes(&socket);
                 state.forget(&changes.deleted);
                 let repair = changes.overrun || looked.elapsed() >= LOOK;
-                match state.scan(repair) {
-                    Ok(()) if repair => looked = Instant::now(),
-                    Ok(()) => {}
-                    Err(error) => tracing::warn!(%error, "links could not be listed"),
+                if repair {
+                    looked = start;
+                }
+                if let Err(error) = state.scan(repair) {
+                    tracing::warn!(%error, "links could not be listed");
                 }
                 rest = (start.elapsed() * REST).min(LONGEST_REST);
             }
@@ -195,9 +198,12 @@ impl State {
         let addresses = netlink::addresses()?;
         let default_routes = netlink::default_route_links()?;
         let (wanted, others) = classify(&netlink::links()?, &addresses, &default_routes, &self.globs);
-        let gone = |link: &Link| wanted.iter().all(|other| !same(link, other));
+        let kept = |link: &Link| {
+            let at = wanted.binary_search_by_key(&link.ifindex, |other| other.ifindex);
+            at.is_ok_and(|at| same(link, &wanted[at]))
+        };
         let gone: Vec<u32> =
-            self.attached.values().filter(|link| gone(link)).map(|link| link.ifindex).collect();
+            self.attached.values().filter(|link| !kept(link)).map(|link| link.ifindex).collect();
         self.forget(&gone);
         let new_peers = wanted.iter().any(|link| !self.attached.contains_key(&link.ifindex));
         let unknown =
@@ -228,8 +234,9 @@ impl State {
 
     /// Puts the programs on their links again where somebody took them off, and tries anew where it failed before.
     fn repair(&mut self) {
+        let Some(programs) = self.attacher.program_ids() else { return };
         for link in self.attached.values_mut() {
-            let hooks = self.attacher.hooks(link.ifindex, &link.name);
+            let hooks = self.attacher.hooks(link.ifindex, &link.name, programs);
             if let Some(hooks) = hooks.filter(|hooks| hooks.ours) {
                 link.chained = hooks.others;
                 continue;

@@ -79,7 +79,7 @@ impl Late {
         let since = Instant::now();
         let count = |hook| SchedClassifier::query_tcx(&self.link, hook).map_or(0, |(_, found)| found.len());
         netns::inside(&self.node, || {
-            until("the link attached", SOON, || {
+            until("the link attached", Duration::from_secs(15), || {
                 (count(TcAttachType::Ingress) == 1 && count(TcAttachType::Egress) == 1).then_some(())
             });
             Ok(since.elapsed())

@@ -12,6 +12,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io,
+    net::IpAddr,
     os::unix::fs::MetadataExt as _,
     path::Path,
 };
@@ -37,7 +38,7 @@ pub(super) struct Found {
 type Inode = (u64, u64);
 
 struct Namespace {
-    nsid: i32,
+    ips: Vec<IpAddr>,
     name: Option<String>,
     /// The lowest number: mostly the oldest, a container's first process.
     pid: Option<u32>,
@@ -49,13 +50,13 @@ pub(super) fn scan(netlink: &mut Netlink, outside: &HashSet<i32>) -> Result<Foun
     // The thread's, not the process's: threads may differ.
     let own = "/proc/thread-self/ns/net";
     let own = inode(own).map_err(|source| LocalError::Proc { path: own.to_owned(), source })?;
-    // `None`: has no link to here, so nothing more needs to be known of it.
+    // `None`: has no link to here, or is outside, so nothing more needs to be known of it.
     let mut seen: HashMap<Inode, Option<Namespace>> = HashMap::from([(own, None)]);
 
     let named = fs::read_dir(NAMED).into_iter().flatten().flatten();
     for entry in named.take(MAX_NAMESPACES) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        meet(netlink, &mut seen, &mut found, &entry.path(), Some(name), None);
+        meet(netlink, outside, &mut seen, &mut found, &entry.path(), (Some(name), None));
     }
     let processes = processes()?;
     if processes.len() >= MAX_PROCESSES {
@@ -63,24 +64,13 @@ pub(super) fn scan(netlink: &mut Netlink, outside: &HashSet<i32>) -> Result<Foun
     }
     for pid in processes {
         let path = format!("/proc/{pid}/ns/net");
-        meet(netlink, &mut seen, &mut found, Path::new(&path), None, Some(pid));
+        meet(netlink, outside, &mut seen, &mut found, Path::new(&path), (None, Some(pid)));
     }
     if seen.len() >= MAX_NAMESPACES {
         found.troubles.push(format!("only the first {MAX_NAMESPACES} network namespaces were looked at"));
     }
 
     for ((_, inode), namespace) in seen.into_iter().filter_map(|(inode, n)| Some((inode, n?))) {
-        if outside.contains(&namespace.nsid) {
-            continue;
-        }
-        let ips = match netlink.addresses(Some(namespace.nsid)) {
-            Ok(ips) => ips,
-            Err(error) => {
-                let who = namespace.name.as_deref().unwrap_or("one without a name");
-                found.troubles.push(format!("the kernel refuses the addresses of {who}: {error}"));
-                continue;
-            }
-        };
         let (owner, command) = namespace.pid.map_or((None, None), whose);
         let Some(Described { kind, name, label }) =
             describe(namespace.name.as_deref(), owner.as_ref(), command.as_deref())
@@ -92,7 +82,7 @@ pub(super) fn scan(netlink: &mut Netlink, outside: &HashSet<i32>) -> Result<Foun
             uid: format!("netns:{inode}:{label}"),
             namespace: kind.to_owned(),
             name,
-            ips,
+            ips: namespace.ips,
             local: true,
             labels: vec![label],
             ..Pod::default()
@@ -104,11 +94,11 @@ pub(super) fn scan(netlink: &mut Netlink, outside: &HashSet<i32>) -> Result<Foun
 /// Notes the namespace behind a path.
 fn meet(
     netlink: &mut Netlink,
+    outside: &HashSet<i32>,
     seen: &mut HashMap<Inode, Option<Namespace>>,
     found: &mut Found,
     path: &Path,
-    name: Option<String>,
-    pid: Option<u32>,
+    (name, pid): (Option<String>, Option<u32>),
 ) {
     // Gone, or not ours to see: kernel threads and processes come and go while we look.
     let Ok(inode) = inode(path) else { return };
@@ -121,14 +111,24 @@ fn meet(
     if seen.len() >= MAX_NAMESPACES {
         return;
     }
-    let nsid = File::open(path).and_then(|file| {
+    let ips = File::open(path).and_then(|file| {
         // The process may have another namespace by now.
         let same = file.metadata().is_ok_and(|meta| (meta.dev(), meta.ino()) == inode);
-        if same { netlink.nsid(file.as_fd()) } else { Ok(None) }
+        let nsid = if same { netlink.nsid(file.as_fd())? } else { None };
+        // While the file is open: the id of one that is gone is soon another's, and so would be the addresses.
+        Ok(nsid.filter(|nsid| !outside.contains(nsid)).map(|nsid| netlink.addresses(Some(nsid))))
     });
-    match nsid {
-        Ok(nsid) => {
-            seen.insert(inode, nsid.map(|nsid| Namespace { nsid, name, pid }));
+    match ips {
+        Ok(None) => {
+            seen.insert(inode, None);
+        }
+        Ok(Some(Ok(ips))) => {
+            seen.insert(inode, Some(Namespace { ips, name, pid }));
+        }
+        Ok(Some(Err(error))) => {
+            let who = name.as_deref().unwrap_or("one without a name");
+            found.troubles.push(format!("the kernel refuses the addresses of {who}: {error}"));
+            seen.insert(inode, None);
         }
         // EINVAL: a plain file under /run/netns, left behind.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}

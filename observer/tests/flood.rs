@@ -10,7 +10,13 @@ use observer_proto::{
     observer::{GetFlowsRequest, get_flows_response::ResponseTypes},
 };
 use prost_types::FieldMask;
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
 use support::{Daemon, Follower, Sums, can_run, ends, extensions, scaled, scenario};
 
 /// Packets of the flood in a second.
@@ -54,8 +60,9 @@ fn flood(name: &str, args: &[&str]) -> Option<Sums> {
         field_mask: Some(FieldMask { paths: vec!["uuid".to_owned()] }),
         ..GetFlowsRequest::default()
     });
-    let gate = std::sync::Arc::clone(&everything.gate);
-    let slow = gate.lock().unwrap();
+    let (awake, sleeping) = mpsc::channel();
+    let gate = Arc::clone(&everything.gate);
+    let slow = std::thread::spawn(move || sleep(&gate, &sleeping));
     let drops = daemon.follow(GetFlowsRequest {
         number: u64::MAX,
         follow: true,
@@ -78,10 +85,24 @@ fn flood(name: &str, args: &[&str]) -> Option<Sums> {
     check_drops(&drops, &dropped);
 
     // The reader slept through the flood: what the store had to overwrite is told, to the unit.
-    drop(slow);
+    drop(awake);
+    slow.join().unwrap();
     let seen = daemon.seen();
     read_up_to(&everything, seen);
     Some(sums)
+}
+
+/// Keeps a reader from reading until `woken`, but for moments in which it says that it is alive: the server closes the
+/// connection of one that doesn't.
+fn sleep(gate: &Mutex<()>, woken: &Receiver<()>) {
+    loop {
+        let shut = gate.lock().unwrap();
+        if woken.recv_timeout(Duration::from_secs(4)) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+        drop(shut);
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
 
 /// Reads until every slot below `seen` was passed: flows that came + flows told to be lost.

@@ -66,9 +66,10 @@ impl Programs {
         self.try_run(frame, repeat).unwrap()
     }
 
+    /// The next record, without what is around a tunneled one.
     pub(crate) fn record(&mut self) -> Option<FlowRecord> {
         let record = self.flows.next()?;
-        Some(FlowRecord::read_from_bytes(&record).unwrap())
+        Some(FlowRecord::read_from_prefix(&record).unwrap().0)
     }
 
     fn malformed(&self) -> u64 {
@@ -177,7 +178,7 @@ fn every_header_is_followed() {
 }
 
 /// VXLAN in GRE, each around a TCP SYN from 10.0.0.1:40000 to 10.0.0.2:80.
-fn tunneled() -> Vec<(&'static str, u8, u32, Vec<u8>)> {
+pub(crate) fn tunneled() -> Vec<(&'static str, u8, u32, Vec<u8>)> {
     let syn = ipv4(6, &[], 0, &tcp_syn());
     let vxlan = |vni: u8| {
         let header = [0x9c, 0x40, 0x12, 0xb5, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, vni, 0];

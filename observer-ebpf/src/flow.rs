@@ -8,8 +8,8 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use observer_ebpf::parse::{self, Bytes, Head, Packet, TCP, copy_address};
 use observer_ebpf::{
-    Config, Counters, FlowKey, FlowRecord, FlowValue, LinkTraffic, SEEN, Tunnel, aggregation, flow_flags,
-    flow_reason, hook, kind, link_kind, program,
+    Config, Counters, FlowKey, FlowRecord, FlowValue, LinkTraffic, SEEN, Tunnel, Tuple, aggregation,
+    flow_flags, flow_reason, hook, kind, link_kind, program,
 };
 
 use crate::carried;
@@ -198,22 +198,8 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
     let tuple = &packet.tuple;
     // The near side of a pod link is the pod, of every other link the node.
     let from_local = (seen.link_kind == link_kind::POD) == (seen.hook == hook::INGRESS);
-    key.ifindex = seen.ifindex;
-    key.protocol = tuple.protocol;
-    key.vni = [0; 3];
     // SAFETY: `Packet` and `Key` are aligned to 8, and each address in them.
-    unsafe {
-        if from_local {
-            copy_address(&tuple.source, &mut key.local);
-            copy_address(&tuple.destination, &mut key.remote);
-            (key.local_port, key.remote_port) = (tuple.source_port, tuple.destination_port);
-        } else {
-            copy_address(&tuple.destination, &mut key.local);
-            copy_address(&tuple.source, &mut key.remote);
-            (key.local_port, key.remote_port) = (tuple.destination_port, tuple.source_port);
-        }
-    }
-
+    unsafe { fill_key(key, seen.ifindex, tuple, from_local) };
     // A tunneled packet goes where the outer one goes.
     let (mut near, mut far) = (&raw const key.local, &raw const key.remote);
     let tunnel = if seen.tunneled {
@@ -252,16 +238,8 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
             carried::remember(key, tunnel);
         }
         let (to, from) = places(&*near, &*far, value, created, from_local);
-        let to_pod = to == LOCAL_POD;
         let tellable = told(seen, value, to, from) || config.aggregation == aggregation::NONE;
-        let mut bits = 0;
-        set(&mut bits, flow_flags::REPLY, reply);
-        set(&mut bits, flow_flags::OPENER_GUESSED, (*value).guessed != 0);
-        set(&mut bits, flow_flags::RELATED, parse::icmp_error(tuple.protocol, tuple.icmp_type));
-        set(&mut bits, flow_flags::FRAGMENT, packet.fragment);
-        set(&mut bits, flow_flags::ETHERNET, seen.ethernet);
-        set(&mut bits, flow_flags::FORWARDED, seen.forwarded);
-        set(&mut bits, flow_flags::TO_LOCAL_POD, to_pod);
+        let bits = bits(seen, packet, reply, (*value).guessed != 0, to == LOCAL_POD);
         if flags & RST != 0 {
             (*value).resets = (*value).resets.saturating_add(1);
         }
@@ -364,6 +342,44 @@ fn entry(
         add(full, 1);
     }
     Some((value?, created))
+}
+
+/// The key of the connection: its ends by the link's sides.
+///
+/// # Safety
+/// The addresses must be aligned to 8.
+#[inline(always)]
+unsafe fn fill_key(key: &mut FlowKey, ifindex: u32, tuple: &Tuple, from_local: bool) {
+    key.ifindex = ifindex;
+    key.protocol = tuple.protocol;
+    key.vni = [0; 3];
+    // SAFETY: as the caller says.
+    unsafe {
+        if from_local {
+            copy_address(&tuple.source, &mut key.local);
+            copy_address(&tuple.destination, &mut key.remote);
+            (key.local_port, key.remote_port) = (tuple.source_port, tuple.destination_port);
+        } else {
+            copy_address(&tuple.destination, &mut key.local);
+            copy_address(&tuple.source, &mut key.remote);
+            (key.local_port, key.remote_port) = (tuple.destination_port, tuple.source_port);
+        }
+    }
+}
+
+/// [`flow_flags`] of a packet.
+#[inline(always)]
+fn bits(seen: &Seen, packet: &Packet, reply: bool, guessed: bool, to_pod: bool) -> u16 {
+    let tuple = &packet.tuple;
+    let mut bits = 0;
+    set(&mut bits, flow_flags::REPLY, reply);
+    set(&mut bits, flow_flags::OPENER_GUESSED, guessed);
+    set(&mut bits, flow_flags::RELATED, parse::icmp_error(tuple.protocol, tuple.icmp_type));
+    set(&mut bits, flow_flags::FRAGMENT, packet.fragment);
+    set(&mut bits, flow_flags::ETHERNET, seen.ethernet);
+    set(&mut bits, flow_flags::FORWARDED, seen.forwarded);
+    set(&mut bits, flow_flags::TO_LOCAL_POD, to_pod);
+    bits
 }
 
 #[inline(always)]

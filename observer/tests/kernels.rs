@@ -248,8 +248,8 @@ fn three_capabilities_are_enough_and_a_missing_one_is_named() {
 
 /// The daemon in a lab's node as `nobody`, with these capabilities and no others.
 fn as_nobody(lab: &Lab, dir: &Path, capabilities: &[&str]) -> Command {
-    // Before 5.11 maps count against it.
-    setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }).unwrap();
+    // Before 5.11 maps count against it; a newer kernel may refuse, and needs it not.
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     // Where the program was built may be closed to others.
     let program = dir.join("observer");
     std::fs::copy(OBSERVER, &program).unwrap();

@@ -4,7 +4,7 @@
 use std::io;
 
 use aya::programs::TcAttachType;
-use aya::programs::tc::{SchedClassifierLink, TcHandle};
+use aya::programs::tc::TcHandle;
 use netlink_packet_core::{
     Emitable as _, NLM_F_ACK, NLM_F_DUMP, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
     NlasIterator,
@@ -44,11 +44,9 @@ impl Filter {
         self.name.as_deref() == Some(program) && marks.contains(&self.handle)
     }
 
-    /// Whether this is what `link` holds.
-    pub(super) fn is(&self, link: &SchedClassifierLink) -> bool {
-        let found = (u16::try_from(self.priority), self.handle);
-        link.priority().is_ok_and(|priority| found.0 == Ok(priority))
-            && link.handle().is_ok_and(|handle| found.1 == u32::from(handle))
+    /// Whether it has this priority and handle.
+    pub(super) fn is_at(&self, (priority, handle): (u16, TcHandle)) -> bool {
+        (self.priority, self.handle) == (u32::from(priority), u32::from(handle))
     }
 
     /// Whether that daemon made the queueing discipline.

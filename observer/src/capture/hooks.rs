@@ -33,8 +33,10 @@ pub(super) fn look(
             found.contains(&programs[index])
         } else {
             let filters = clsact::filters(ifindex, hook).ok()?;
-            hooks.others[index] += filters.iter().filter(|filter| !filter.is(link)).count();
-            filters.iter().any(|filter| filter.is(link))
+            let place = (link.priority().ok()?, link.handle().ok()?);
+            let ours = filters.iter().filter(|filter| filter.is_at(place)).count();
+            hooks.others[index] += filters.len() - ours;
+            ours > 0
         };
     }
     Some(hooks)

@@ -42,6 +42,8 @@ fn resets_are_counted_for_each_connection() {
         lab.pods[0].within(|| {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             let address = |text: &str| text.parse::<SocketAddr>().unwrap().into();
+            // A child that was forked a moment ago may still hold the first one.
+            socket.set_reuse_address(true).unwrap();
             socket.bind(&address("10.77.0.1:4000")).unwrap();
             socket.connect(&address("10.77.0.2:9")).unwrap_err();
         });

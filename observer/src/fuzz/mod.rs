@@ -5,10 +5,12 @@
 
 mod inventory;
 mod record;
+mod recording;
 
 pub use crate::{serve::fuzz::request, track::fuzz::conntrack};
 pub use inventory::inventory;
 pub use record::record;
+pub use recording::recording;
 
 use observer_proto::{
     json,
@@ -40,10 +42,11 @@ mod tests {
     #[test]
     fn the_corpora_hold() {
         let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-        let checks: [Check; 4] = [
+        let checks: [Check; 5] = [
             ("conntrack", super::conntrack),
             ("inventory", super::inventory),
             ("record", super::record),
+            ("recording", super::recording),
             ("request", super::request),
         ];
         for (name, check) in checks {

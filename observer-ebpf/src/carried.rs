@@ -15,13 +15,19 @@ use observer_ebpf::Counters;
 const DEPTH: u32 = 2;
 
 /// Goes on to the innermost packet. `network` is where the IP header of the packet parsed so far stands.
+///
+/// # Safety
+/// `scratch` must be this CPU's. It is no reference, since the function called here writes it too.
 #[inline(always)]
-pub(crate) fn unwrap(skb: *mut __sk_buff, scratch: &mut Scratch, network: u32) {
-    scratch.network = network;
-    scratch.seen.tunneled = false;
-    for _ in 0..DEPTH {
-        if !may_carry(&scratch.packet) || observer_unwrap(skb) == 0 {
-            return;
+pub(crate) unsafe fn unwrap(skb: *mut __sk_buff, scratch: *mut Scratch, network: u32) {
+    // SAFETY: as the caller says.
+    unsafe {
+        (*scratch).network = network;
+        (*scratch).seen.tunneled = false;
+        for _ in 0..DEPTH {
+            if !may_carry(&(*scratch).packet) || observer_unwrap(skb) == 0 {
+                return;
+            }
         }
     }
 }

@@ -119,8 +119,11 @@ fn drops_and_json(daemon: &Daemon) {
         assert_eq!(value["flow"]["node_name"], "default/n1", "{line}");
         assert!(value["flow"]["uuid"].is_string() && value["time"].is_string(), "{line}");
     }
-    assert_eq!(lines(daemon, &["--last", "3", "-o", "json"]).len(), 3);
-    assert_eq!(lines(daemon, &["--last", "3", "-o", "json"])[..], json[json.len() - 3..]);
+    // The network says this and that by itself: what is last now is not the last for long.
+    let last = lines(daemon, &["--last", "3", "-o", "json"]);
+    let later = lines(daemon, &["--all", "-o", "json"]);
+    assert!(later.windows(3).rev().any(|three| three == last), "{last:#?}");
+    assert!(last.len() == 3 && !json[..json.len() - 3].contains(&last[2]), "{last:#?}");
     assert_eq!(lines(daemon, &["--first", "2", "-o", "json"])[..], json[..2]);
     let wrong = run(daemon, &["--verdict", "NONE"]);
     assert_eq!((wrong.status.code(), wrong.stdout.len()), (Some(1), 0));

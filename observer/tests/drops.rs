@@ -13,8 +13,10 @@ use std::net::{IpAddr, SocketAddr};
 use support::{Daemon, can_run, ends, extensions, name, scenario};
 
 /// Drops of nobody's connection, for multicast alone: kernel reason, and place. A neighbour solicitation for a dead host
-/// comes out of the far end of the link that leads nowhere, where nobody is in its group.
-const EXPLAINED: &[(&str, &str)] = &[("NOT_SPECIFIED", "ip6_mc_input")];
+/// comes out of the far end of the link that leads nowhere, where nobody is in its group. A new link's report of its IPv4 groups
+/// comes to an end that routes no multicast.
+const EXPLAINED: &[(&str, &str)] =
+    &[("NOT_SPECIFIED", "ip6_mc_input"), ("NOT_SPECIFIED", "ip_rcv_finish_core")];
 
 #[test]
 fn each_dropped_packet_is_told_with_both_ends_and_the_kernels_reason() {

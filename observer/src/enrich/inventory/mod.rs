@@ -56,7 +56,8 @@ pub fn parse(file: &Path, text: &str, node: &str) -> Result<Snapshot, InventoryE
         file: file.to_owned(),
         line,
         column,
-        path: one_line(&path),
+        // A key may be empty, and so the path to it.
+        path: if path.is_empty() { ".".to_owned() } else { one_line(&path) },
         problem: one_line(&problem),
     })
 }

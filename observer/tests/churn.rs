@@ -44,7 +44,9 @@ fn a_new_pod_is_told_by_name_and_leaves_nothing_behind() {
     late.up();
     let attached = until("the new pod's link attached", SOON, || link(&daemon, &late.link));
     assert_eq!((attached.kind.as_str(), attached.problem.as_str()), ("pod", ""), "{attached:?}");
-    until("the inventory read again", SOON, || daemon.log().contains("inventory reloaded").then_some(()));
+    until("the inventory read again", Duration::from_secs(5), || {
+        daemon.log().contains("inventory reloaded").then_some(())
+    });
 
     let client = late.send(0, server(&lab));
     let of_late = |flow: &&observer_proto::flow::Flow| {

@@ -117,8 +117,7 @@ fn memory(store: &Arc<Store>) {
     // What the flows were moved out of was allocated before.
     let freed = capacity * size_of::<Flow>();
     let bytes = counted.bytes_current + freed as i64;
-    // Whole bytes: a segment of 1,024 has some forty of its own.
-    row("flow memory", (bytes as f64 / count as f64).round(), "bytes");
+    row("flow memory", bytes as f64 / count as f64, "bytes");
     drop(kept);
 }
 

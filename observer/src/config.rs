@@ -1,10 +1,13 @@
 //! The daemon's configuration: flags, then environment (`OBSERVER_*`), then the TOML file, then the defaults.
 //!
-//! [`options::Options`] is what was written, every field optional; [`Config`] is checked and ready to run. No other
+//! [`Options`] is what was written, every field optional; [`Config`] is checked and ready to run. No other
 //! module sees a clap type.
 
 mod options;
 mod replay;
+mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use options::Options;
 

@@ -1,0 +1,135 @@
+//! What the user set: flags, environment and file in one shape, so that none of the three can lack an option.
+
+mod check;
+
+use super::{Aggregation, ConfigError, LogFormat, LogLevel};
+use ipnet::IpNet;
+use serde::Deserialize;
+use std::{net::SocketAddr, path::PathBuf};
+
+/// The options that flags, environment and file share.
+#[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Settings {
+    /// Name of this node [default: the host name].
+    #[arg(long, env = "OBSERVER_NODE_NAME", hide_env_values = true, value_name = "NAME")]
+    node_name: Option<String>,
+    /// Name of the cluster [default: default].
+    #[arg(long, env = "OBSERVER_CLUSTER", hide_env_values = true, value_name = "NAME")]
+    cluster: Option<String>,
+    /// Unix socket of Hubble's API [default: /run/observer/hubble.sock].
+    #[arg(long, env = "OBSERVER_SOCKET", hide_env_values = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+    /// Unix socket of the control service, for root only [default: control.sock beside the other].
+    #[arg(long, env = "OBSERVER_CONTROL_SOCKET", hide_env_values = true, value_name = "PATH")]
+    control_socket: Option<PathBuf>,
+    /// Serve Hubble's API on this TCP address too, such as 0.0.0.0:4244. Needs --insecure.
+    #[arg(long, env = "OBSERVER_LISTEN", hide_env_values = true, value_name = "ADDRESS:PORT")]
+    pub(super) listen: Option<SocketAddr>,
+    /// Serve TCP without encryption: flows tell who talks to whom, so be sure who can connect.
+    #[arg(long, env = "OBSERVER_INSECURE", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
+    insecure: Option<bool>,
+    /// Inventory of nodes, pods and services (YAML), read again when it changes.
+    #[arg(long, env = "OBSERVER_INVENTORY", hide_env_values = true, value_name = "FILE")]
+    inventory: Option<PathBuf>,
+    /// Name local network namespaces, and what listens on the node, by container, unit or command [default: true].
+    #[arg(long, env = "OBSERVER_LOCAL_NAMESPACES", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
+    local_namespaces: Option<bool>,
+    /// Watch these interfaces too; `*` stands for any run of characters. Repeatable.
+    #[arg(
+        long = "interface",
+        env = "OBSERVER_INTERFACE",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_name = "GLOB"
+    )]
+    #[serde(default, rename = "interface")]
+    interfaces: Vec<String>,
+    /// How many packets of a connection become flows [default: medium].
+    #[arg(long, env = "OBSERVER_AGGREGATION", value_enum, hide_env_values = true, value_name = "LEVEL")]
+    aggregation: Option<Aggregation>,
+    /// New connections told of per second and CPU; further ones are counted as suppressed [default: 20000].
+    #[arg(long, env = "OBSERVER_NEW_FLOW_CAP", hide_env_values = true, value_name = "N")]
+    new_flow_cap: Option<u32>,
+    /// Kibibytes of the kernel's ring for flows: a power of two, 4 at least [default: 8192].
+    #[arg(long, env = "OBSERVER_FLOW_RING_KIB", hide_env_values = true, value_name = "KIB")]
+    flow_ring_kib: Option<usize>,
+    /// Kibibytes of the kernel's ring for drops: a power of two, 4 at least [default: 2048].
+    #[arg(long, env = "OBSERVER_PRIORITY_RING_KIB", hide_env_values = true, value_name = "KIB")]
+    priority_ring_kib: Option<usize>,
+    /// Kernel drop reasons to leave out, by the kernel's names, instead of the default list of noise.
+    #[arg(
+        long,
+        env = "OBSERVER_IGNORE_DROP_REASONS",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_name = "NAMES"
+    )]
+    ignore_drop_reasons: Option<Vec<String>>,
+    /// Tell of drops anywhere on the host, not only in the node's network namespace and its pods'.
+    #[arg(long, env = "OBSERVER_DROPS_HOST_WIDE", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
+    drops_host_wide: Option<bool>,
+    /// Flows kept for readers [default: 65536].
+    #[arg(long, env = "OBSERVER_MAX_FLOWS", hide_env_values = true, value_name = "N")]
+    max_flows: Option<usize>,
+    /// Mebibytes that the kept flows may take [default: 64].
+    #[arg(long, env = "OBSERVER_MAX_MIB", hide_env_values = true, value_name = "MIB")]
+    max_mib: Option<usize>,
+    /// Nets to be told apart from the rest of the world, each with an identity of its own. Repeatable.
+    #[arg(
+        long = "cidr",
+        env = "OBSERVER_CIDR",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_name = "CIDR"
+    )]
+    #[serde(default, rename = "cidr")]
+    cidrs: Vec<IpNet>,
+    /// The least severe message that is logged [default: info].
+    #[arg(long, env = "OBSERVER_LOG_LEVEL", value_enum, hide_env_values = true, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+    /// The form of a log line [default: text].
+    #[arg(long, env = "OBSERVER_LOG_FORMAT", value_enum, hide_env_values = true, value_name = "FORM")]
+    log_format: Option<LogFormat>,
+}
+
+impl Settings {
+    pub(super) fn read(path: &PathBuf) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| ConfigError::Unreadable { file: path.clone(), cause })?;
+        toml::from_str(&text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            let before = text.get(..at).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            // An unknown key is in the message; of a bad value only the line tells the key.
+            let key = before.rsplit('\n').next().and_then(|start| start.split_once('='));
+            let key = key.map(|(key, _)| format!("{}: ", key.trim())).unwrap_or_default();
+            ConfigError::Invalid { file: path.clone(), line, problem: format!("{key}{}", error.message()) }
+        })
+    }
+
+    pub(super) fn or(self, file: Self) -> Self {
+        Self {
+            node_name: self.node_name.or(file.node_name),
+            cluster: self.cluster.or(file.cluster),
+            socket: self.socket.or(file.socket),
+            control_socket: self.control_socket.or(file.control_socket),
+            listen: self.listen.or(file.listen),
+            insecure: self.insecure.or(file.insecure),
+            inventory: self.inventory.or(file.inventory),
+            local_namespaces: self.local_namespaces.or(file.local_namespaces),
+            interfaces: if self.interfaces.is_empty() { file.interfaces } else { self.interfaces },
+            aggregation: self.aggregation.or(file.aggregation),
+            new_flow_cap: self.new_flow_cap.or(file.new_flow_cap),
+            flow_ring_kib: self.flow_ring_kib.or(file.flow_ring_kib),
+            priority_ring_kib: self.priority_ring_kib.or(file.priority_ring_kib),
+            ignore_drop_reasons: self.ignore_drop_reasons.or(file.ignore_drop_reasons),
+            drops_host_wide: self.drops_host_wide.or(file.drops_host_wide),
+            max_flows: self.max_flows.or(file.max_flows),
+            max_mib: self.max_mib.or(file.max_mib),
+            cidrs: if self.cidrs.is_empty() { file.cidrs } else { self.cidrs },
+            log_level: self.log_level.or(file.log_level),
+            log_format: self.log_format.or(file.log_format),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Settings -> a [`Config`] that is ready to run.
+
+use super::Settings;
+use crate::{
+    capture::Glob,
+    config::{Config, ConfigError, Task},
+};
+
+impl Settings {
+    pub(in crate::config) fn check(self, task: Task) -> Result<Config, ConfigError> {
+        let value = |field, problem: String| ConfigError::Value { field, problem };
+        if self.listen.is_some() && !self.insecure.unwrap_or(false) {
+            return Err(value(
+                "--listen",
+                "TCP is served without encryption so far: add --insecure if that is meant".to_owned(),
+            ));
+        }
+        let node_name = match self.node_name {
+            Some(name) => name,
+            None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        };
+        if node_name.is_empty() || node_name.contains('/') {
+            return Err(value(
+                "--node-name",
+                format!("`{node_name}` is no node name: it is empty or has a `/`"),
+            ));
+        }
+        let cluster = self.cluster.unwrap_or_else(|| "default".to_owned());
+        if cluster.is_empty() || cluster.contains('/') {
+            return Err(value(
+                "--cluster",
+                format!("`{cluster}` is no cluster name: it is empty or has a `/`"),
+            ));
+        }
+        let socket = self.socket.unwrap_or_else(|| "/run/observer/hubble.sock".into());
+        let control_socket = self.control_socket.unwrap_or_else(|| socket.with_file_name("control.sock"));
+        if socket == control_socket {
+            return Err(value(
+                "--control-socket",
+                "is the same path as --socket: they must differ".to_owned(),
+            ));
+        }
+        let interfaces = self
+            .interfaces
+            .iter()
+            .map(|glob| glob.parse::<Glob>().map_err(|problem| value("--interface", problem)))
+            .collect::<Result<_, _>>()?;
+        let max_flows = bounded("--max-flows", self.max_flows.unwrap_or(65_536), 1_024, 1 << 26)?;
+        let max_mib = bounded("--max-mib", self.max_mib.unwrap_or(64), 1, 1 << 20)?;
+        let new_flow_cap =
+            bounded("--new-flow-cap", self.new_flow_cap.unwrap_or(20_000) as usize, 1, 10_000_000)?;
+        Ok(Config {
+            task,
+            node_name,
+            cluster,
+            socket,
+            control_socket,
+            listen: self.listen,
+            inventory: self.inventory,
+            local_namespaces: self.local_namespaces.unwrap_or(true),
+            interfaces,
+            aggregation: self.aggregation.unwrap_or_default(),
+            new_flow_cap: new_flow_cap as u32,
+            flow_ring_bytes: ring_bytes("--flow-ring-kib", self.flow_ring_kib.unwrap_or(8192))?,
+            priority_ring_bytes: ring_bytes("--priority-ring-kib", self.priority_ring_kib.unwrap_or(2048))?,
+            ignored_drop_reasons: self.ignore_drop_reasons,
+            drops_host_wide: self.drops_host_wide.unwrap_or(false),
+            max_flows,
+            max_bytes: max_mib << 20,
+            cidrs: self.cidrs,
+            log_level: self.log_level.unwrap_or_default(),
+            log_format: self.log_format.unwrap_or_default(),
+        })
+    }
+}
+
+fn bounded(field: &'static str, value: usize, least: usize, most: usize) -> Result<usize, ConfigError> {
+    if (least..=most).contains(&value) {
+        Ok(value)
+    } else {
+        Err(ConfigError::Value { field, problem: format!("{value} is out of range: {least} to {most}") })
+    }
+}
+
+/// The kernel takes rings of whole pages whose number is a power of two.
+fn ring_bytes(field: &'static str, kib: usize) -> Result<u32, ConfigError> {
+    let page = (rustix::param::page_size() >> 10).max(1);
+    let kib = bounded(field, kib, page, 1 << 20)?;
+    if !kib.is_power_of_two() {
+        let (below, above) = (kib.next_power_of_two() / 2, kib.next_power_of_two());
+        let problem = format!("{kib} is no power of two: the nearest are {below} and {above}");
+        return Err(ConfigError::Value { field, problem });
+    }
+    Ok((kib << 10) as u32)
+}

@@ -215,6 +215,12 @@ fn a_second_daemon_is_refused_and_a_stale_socket_replaced() {
     let elsewhere = tempfile::tempdir().unwrap();
     let pid = format!("another observer (pid {})", first.pid().as_raw_nonzero());
     refused(daemon_in(&lab, elsewhere.path(), &[]), FAILURE, &[&pid, "stop it first"]);
+    let recording = elsewhere.path().join("earlier.rec");
+    std::fs::write(&recording, "kept").unwrap();
+    let mut record = lab.command_in("n1", OBSERVER);
+    record.arg("record").arg(&recording);
+    refused(record, FAILURE, &["cannot record to", &pid, "stop it first", "--socket"]);
+    assert_eq!(std::fs::read_to_string(&recording).unwrap(), "kept", "no recording is emptied for nothing");
     assert!(first.flows().is_empty(), "the first one goes on");
     let (status, took) = first.stop();
     assert!(status.success() && took < Duration::from_secs(2), "{status} after {took:?}");

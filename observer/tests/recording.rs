@@ -47,6 +47,16 @@ fn replayed(file: &Path) -> Daemon {
     daemon
 }
 
+/// Records onto a disk of 64 KiB that is there for this command alone, and brings what is on it to the other file.
+fn record_to_a_small_disk(lab: &Lab, disk: &Path, brought: &Path) -> Output {
+    let script = "mount -t tmpfs -o size=64k none \"$1\" || exit 99; from=$1/full.rec; to=$2; shift 2
+        setpriv --pdeathsig KILL \"$@\" record \"$from\" --aggregation none --seconds 60; code=$?
+        cp \"$from\" \"$to\"; exit $code";
+    let mut command = lab.command_in("n1", "unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]).args([disk, brought, Path::new(OBSERVER)]);
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
 /// Which flow it is is the daemon's own affair.
 fn without_uuid(flow: Flow) -> Flow {
     Flow { uuid: String::new(), ..flow }
@@ -245,4 +255,40 @@ fn recording_needs_no_socket_and_says_what_it_wrote() {
     let last = error.lines().last().unwrap();
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(last.starts_with("observer: cannot record to /dev/full: No space left"), "{error}");
+}
+
+#[test]
+fn a_disk_that_is_full_ends_the_recording_and_what_is_on_it_is_played() {
+    if !can_run("a_disk_that_is_full_ends_the_recording_and_what_is_on_it_is_played") {
+        return;
+    }
+    let mut lab = Lab::up(&scenario("flood.toml"), &unique_prefix("full")).unwrap();
+    let mut flood = lab.scenario().traffic.iter().find(|traffic| traffic.name == "flood").unwrap().clone();
+    (flood.count, flood.rate) = (Some(1_000_000), Some(20_000));
+    lab.play(flood).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, file) = (dir.path().join("disk"), dir.path().join("brought.rec"));
+    fs::create_dir(&disk).unwrap();
+    let output = record_to_a_small_disk(&lab, &disk, &file);
+    lab.stop_traffic();
+
+    let log = String::from_utf8(output.stderr).unwrap();
+    let told: Vec<&str> = log.lines().filter(|line| line.starts_with("observer: ")).collect();
+    assert_eq!((output.status.code(), told.len()), (Some(1), 1), "{log}");
+    assert_eq!(log.lines().last(), told.first().copied(), "{log}");
+    let wanted = format!("observer: cannot record to {}/full.rec: No space left on device", disk.display());
+    assert!(told[0].starts_with(&wanted), "{log}");
+    let bytes =
+        told[0].split_once("; its first ").and_then(|(_, rest)| rest.strip_suffix(" bytes can be played"));
+    let bytes: u64 = bytes.unwrap_or_else(|| panic!("{log}")).parse().unwrap();
+
+    let daemon = replayed(&file);
+    let cut = daemon.log_line("cut at byte");
+    assert!(cut.ends_with(&format!("cut at byte {bytes}")), "{cut}, not {bytes}");
+    let totals = observer::recording::read_all(&fs::read(&file).unwrap()).unwrap();
+    assert!(totals.records > 1000, "{totals:?}");
+    let sums = support::Sums::of(&daemon.settled());
+    sums.check();
+    assert_eq!(daemon.seen(), sums.flows);
+    assert!(sums.flows > 1000, "{sums:?}");
 }

@@ -11,7 +11,7 @@ use crate::{
         local::LocalNamespaces,
         source::{Journal, Source, Sources, Stop},
     },
-    instance::Instance,
+    instance::{Instance, InstanceError},
     pipeline::{Live, Resolve, Shared, Stages},
     recording::{Head, Input, Recorded, Recorder},
     status::Status,
@@ -23,12 +23,22 @@ use std::{borrow::Cow, io::Write as _, os::fd::AsFd as _, sync::Arc, time::Durat
 
 /// Serves what is captured.
 pub(super) fn serve(config: &Config) -> anyhow::Result<()> {
+    let _instance = Instance::take()?;
     run(config, None, None, true)
 }
 
 /// Records what is captured, and serves it too where that was asked for.
 pub(super) fn record(config: &Config, record: &Record) -> anyhow::Result<()> {
     let failed = || format!("cannot record to {}", record.file.display());
+    // Before the file is made: a recording that has its name stays as it is.
+    let taken = Instance::take().map_err(|error| match error {
+        InstanceError::Taken { pid } => anyhow::anyhow!(
+            "another observer (pid {pid}) watches this network namespace, and two would count each packet twice: stop \
+             it first, and with --socket the recording serves the flows in its place"
+        ),
+        error @ InstanceError::Failed(_) => error.into(),
+    });
+    let _instance = taken.with_context(failed)?;
     let recorder = Arc::new(Recorder::create(&record.file).with_context(failed)?);
     let ended = run(config, Some(Arc::clone(&recorder)), record.time, record.serves);
     // What was captured until then is kept, however it ended.
@@ -54,7 +64,6 @@ fn run(
     time: Option<Duration>,
     is_served: bool,
 ) -> anyhow::Result<()> {
-    let _instance = Instance::take()?;
     let life = Life::begin()?;
     let journal = recorder.clone().map(|recorder| recorder as Arc<dyn Journal>);
     let cache = Arc::new(IpCache::with_journal(config.node_name.clone(), journal));

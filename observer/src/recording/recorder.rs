@@ -163,17 +163,27 @@ impl State {
     }
 }
 
-/// The writer's thread; the bytes written.
+/// The writer's thread; the bytes written. An error says what can be played all the same.
 fn write(mut file: File, frames: &Receiver<Vec<u8>>) -> io::Result<u64> {
     let [low, high] = VERSION.to_le_bytes();
     file.write_all(&MAGIC)?;
     file.write_all(&[low, high, ABI_VERSION, 0])?;
     let mut bytes = (MAGIC.len() + 4) as u64;
-    for plain in frames {
-        let frame = frame::pack(&plain)?;
-        file.write_all(&frame)?;
-        bytes += frame.len() as u64;
+    let mut whole = 0;
+    let mut write = || {
+        for plain in frames {
+            let frame = frame::pack(&plain)?;
+            file.write_all(&frame)?;
+            bytes += frame.len() as u64;
+            whole = bytes;
+        }
+        file.sync_all()
+    };
+    match write() {
+        Ok(()) => Ok(bytes),
+        Err(error) if whole > 0 => {
+            Err(io::Error::new(error.kind(), format!("{error}; its first {whole} bytes can be played")))
+        }
+        Err(error) => Err(error),
     }
-    file.sync_all()?;
-    Ok(bytes)
 }

@@ -84,14 +84,16 @@ impl IpCache {
 
     // === for readers ===
 
-    /// Who had this address at this time (Unix nanoseconds); never the wrong one, at worst `reserved:unknown`.
+    /// Who had this address at this time (Unix nanoseconds); never the wrong one, at worst `reserved:unknown`. It is
+    /// looked up as it stands in a header: an IPv6 packet from `::ffff:10.0.0.1`, which RFC 4291 allows on no wire, is not
+    /// of the pod that has 10.0.0.1.
     pub fn lookup(&self, ip: IpAddr, at_unix_ns: i64) -> Arc<Endpoint> {
-        self.owner(&self.tables.load(), ip.to_canonical(), at_unix_ns).0
+        self.owner(&self.tables.load(), ip, at_unix_ns).0
     }
 
     /// As [`IpCache::lookup`], with what spares asking again while [`IpCache::generation`] stays.
     pub(super) fn find(&self, ip: IpAddr, at_unix_ns: i64) -> Found {
-        let (tables, ip) = (self.tables.load(), ip.to_canonical());
+        let tables = self.tables.load();
         let (endpoint, when) = self.owner(&tables, ip, at_unix_ns);
         Found { endpoint, when, is_service: tables.is_service(ip) }
     }
@@ -115,12 +117,12 @@ impl IpCache {
 
     /// The service with this address and port. Protocol 0: TCP, then UDP, then SCTP.
     pub fn service(&self, ip: IpAddr, port: u16, protocol: u8) -> Option<Arc<Service>> {
-        self.tables.load().service(ip.to_canonical(), port, protocol).cloned()
+        self.tables.load().service(ip, port, protocol).cloned()
     }
 
     /// The service whose translated address and port this is.
     pub fn frontend(&self, ip: IpAddr, port: u16, protocol: u8) -> Option<Arc<Service>> {
-        self.tables.load().frontend(ip.to_canonical(), port, protocol).cloned()
+        self.tables.load().frontend(ip, port, protocol).cloned()
     }
 
     /// The endpoints that are no pods.

@@ -129,14 +129,14 @@ fn serve(tracked: &Tracked) {
     assert_eq!(wire.verdict, i32::from(flow.verdict));
 }
 
-/// A pod is named by its own address only, which in an IPv6 header may stand as a mapped one. Inside a tunnel of pods the
-/// outer addresses are theirs.
+/// A pod is named by its own address only, not by an IPv6 address that has it inside. Inside a tunnel of pods the outer
+/// addresses are theirs.
 fn names_are_right(flow: &Flow) {
     if flow.tunnel.is_some() {
         return;
     }
     for (ip, endpoint) in [(flow.source_ip, &flow.source), (flow.destination_ip, &flow.destination)] {
-        let expected = match ip.map(|ip| ip.to_canonical()) {
+        let expected = match ip {
             Some(ip) if ip == IpAddr::from(CLIENT) => "client",
             Some(ip) if ip == IpAddr::from(BACKEND) => "backend",
             _ => "",

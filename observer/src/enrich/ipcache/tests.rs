@@ -130,10 +130,14 @@ fn an_address_is_its_pods_from_the_first_event_to_the_end() {
 }
 
 #[test]
-fn both_families_and_mapped_addresses_are_one_pods() {
-    let cache = play(vec![(10, Add(pod("a", &["10.0.0.1", "fd00::1"])))]);
-    for address in ["10.0.0.1", "fd00::1", "::ffff:10.0.0.1"] {
+fn both_families_are_one_pods_and_an_ipv6_header_with_a_mapped_address_is_nobodys() {
+    let cache = play(vec![(10, Add(pod("a", &["10.0.0.1", "fd00::1", "::ffff:10.0.0.2"])))]);
+    // A source may write an IPv4 address so; a header that has it is of another family.
+    for address in ["10.0.0.1", "fd00::1", "10.0.0.2"] {
         assert_eq!(owner(&cache, address, 10), "a", "{address}");
+    }
+    for address in ["::ffff:10.0.0.1", "::ffff:10.0.0.2", "::ffff:127.0.0.1"] {
+        assert_eq!(owner(&cache, address, 10), "world", "{address}");
     }
 }
 
@@ -221,7 +225,7 @@ fn what_is_no_pod_has_a_reserved_or_cidr_identity() {
     cache.upsert_pod(Rank::Inventory, pod("a", &["192.168.0.1"]), Window::exact(0));
     let table = [
         ("192.168.0.1", HOST),
-        ("::ffff:192.168.0.1", HOST),
+        ("::ffff:192.168.0.1", WORLD),
         ("127.0.0.1", HOST),
         ("::1", HOST),
         ("192.168.0.2", 6),

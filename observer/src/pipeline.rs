@@ -130,11 +130,12 @@ impl Stages {
                 self.pass_on(*now_ns);
             }
             Input::End => self.pass_on(u64::MAX),
-            Input::Lost(count, now_ns) => {
-                add(&self.counters.lost, u64::from(*count));
-                let now = self.decoder.clock.unix(*now_ns);
-                let first = now.saturating_sub(TICK_NS.cast_signed());
-                self.writer.store().report_lost(LossSource::KernelRing, u64::from(*count), first, now);
+            Input::Lost(count, since_ns, now_ns) => {
+                let count = u64::from(*count);
+                add(&self.counters.lost, count);
+                let [first, last] = [since_ns, now_ns].map(|time| self.decoder.clock.unix(*time));
+                // A wall clock that was set back in between turns the two around.
+                self.writer.store().report_lost(LossSource::KernelRing, count, first.min(last), last);
             }
             Input::Clock(kernel_ns, offset_ns) => self.decoder.clock.change(*kernel_ns, *offset_ns),
             Input::Links(table) => {

@@ -6,11 +6,11 @@ mod support;
 
 use observer_lab::{Lab, scenario::Traffic, unique_prefix};
 use observer_proto::{
-    flow::{FlowFilter, LostEventSource, Verdict},
+    flow::{FlowFilter, LostEvent, LostEventSource, Verdict},
     observer::{GetFlowsRequest, get_flows_response::ResponseTypes},
 };
-use rustix::process::{Signal, kill_process};
-use std::time::{Duration, Instant};
+use rustix::process::{Signal, WaitOptions, kill_process, waitpid};
+use std::time::{Duration, Instant, SystemTime};
 use support::{Daemon, Follower, Sums, can_run, ends, scaled, scenario};
 
 #[test]
@@ -41,6 +41,8 @@ fn what_a_stopped_reader_misses_is_counted_to_the_unit() {
     everything
         .until("the flood's first flow", |response| matches!(response, ResponseTypes::Flow(_)).then_some(()));
     kill_process(daemon.pid(), Signal::STOP).unwrap();
+    waitpid(Some(daemon.pid()), WaitOptions::UNTRACED).unwrap();
+    let stopped = SystemTime::now();
     lab.wait_traffic();
     let took = start.elapsed();
     kill_process(daemon.pid(), Signal::CONT).unwrap();
@@ -82,16 +84,24 @@ fn what_a_stopped_reader_misses_is_counted_to_the_unit() {
     assert_eq!(sums.stages["drops"][2], 0, "drops have a ring of their own");
     let lost = sums.lost();
     assert!(lost > packets, "most of it did not fit: {sums:?}");
-    lost_is(&losses, lost);
+    let [began, ended] = lost_is(&losses, lost);
+    // Unix times follow the wall clock within a few milliseconds.
+    let stopped = stopped + Duration::from_millis(20);
+    assert!(began < stopped && stopped < ended, "{began:?} to {ended:?}, stopped at {stopped:?}");
     assert!(daemon.stop().0.success());
 }
 
-/// The stream tells of so many events lost in the kernel, no more and no less.
-fn lost_is(follower: &Follower, lost: u64) {
+/// The stream tells of so many events lost in the kernel, no more and no less; when most of them were.
+fn lost_is(follower: &Follower, lost: u64) -> [SystemTime; 2] {
     let mut told = 0;
-    let count = |response| match response {
+    let mut most = LostEvent::default();
+    let mut count = |response| match response {
         ResponseTypes::LostEvents(event) if event.source() == LostEventSource::PerfEventRingBuffer => {
-            event.num_events_lost
+            let count = event.num_events_lost;
+            if count > most.num_events_lost {
+                most = event;
+            }
+            count
         }
         other => panic!("{other:?}"),
     };
@@ -101,4 +111,5 @@ fn lost_is(follower: &Follower, lost: u64) {
     let more = follower.responses.recv_timeout(Duration::from_millis(1)).ok();
     told += more.and_then(|response| response.unwrap().response_types).map_or(0, count);
     assert_eq!(told, lost);
+    [most.first, most.last].map(|time| time.unwrap().try_into().unwrap())
 }

@@ -68,6 +68,7 @@ fn run(
     let journal = recorder.clone().map(|recorder| recorder as Arc<dyn Journal>);
     let cache = Arc::new(IpCache::with_journal(config.node_name.clone(), journal));
     let _sources = Sources::start(sources(config)?, &cache)?;
+    let began_ns = Clock::kernel_now();
     let capture = Capture::start(&capture_config(config))?;
     let conntrack = conntrack();
     let (store, writer) = Store::new(StoreConfig { flows: config.max_flows, bytes: config.max_bytes });
@@ -94,7 +95,7 @@ fn run(
     let work = move |stop: &Stop| {
         let symbols = symbols(recorder.clone());
         let mut stages = Stages::new(&head, symbols, cache, writer, shared, recorder.clone());
-        Ok(Live::new(capture, conntrack.ok(), recorder).run(&mut stages, stop.as_fd())?)
+        Ok(Live::new(capture, began_ns, conntrack.ok(), recorder).run(&mut stages, stop.as_fd())?)
     };
     let server = is_served.then(|| (serve_config(config, &config.cluster, &config.node_name), store, status));
     life.run(work, server, time)

@@ -1,4 +1,4 @@
-//! Which pod an address belonged to, and when.
+//! Which pod an address belonged to, and when. All times are kernel time, nanoseconds.
 //!
 //! The rules, for each source by itself: a pod claims an address with its first event that has it; the claim ends when
 //! the pod has Succeeded or Failed, drops the address or is gone, or when another pod claims it. Then it never comes
@@ -26,16 +26,16 @@ const MAX_PAST_OF_ADDRESS: usize = 8;
 struct Claim {
     uid: Arc<str>,
     endpoint: Arc<Endpoint>,
-    from: i64,
-    /// `i64::MAX` while it lives.
-    until: i64,
+    from: u64,
+    /// `u64::MAX` while it lives.
+    until: u64,
     batch: u64,
     rank: Rank,
 }
 
 impl Claim {
     fn lives(&self) -> bool {
-        self.until == i64::MAX
+        self.until == u64::MAX
     }
 }
 
@@ -56,7 +56,7 @@ type Shard = HashMap<IpAddr, Vec<Claim>>;
 pub(super) struct Claims {
     shards: Box<[RwLock<Shard>]>,
     hasher: hashbrown::DefaultHashBuilder,
-    past: Mutex<VecDeque<(IpAddr, Arc<str>, i64)>>,
+    past: Mutex<VecDeque<(IpAddr, Arc<str>, u64)>>,
 }
 
 impl Default for Claims {
@@ -93,9 +93,9 @@ impl Claims {
         result
     }
 
-    /// Whose the address was at a time (Unix nanoseconds), and a range of times around it of which the same is known.
-    pub(super) fn owner(&self, ip: IpAddr, at: i64) -> (Owner, Range<i64>) {
-        let mut when = i64::MIN..i64::MAX;
+    /// Whose the address was at a time (kernel time), and a range of times around it of which the same is known.
+    pub(super) fn owner(&self, ip: IpAddr, at: u64) -> (Owner, Range<u64>) {
+        let mut when = 0..u64::MAX;
         let shard = self.shard(ip).read().unwrap_or_else(PoisonError::into_inner);
         let Some(claims) = shard.get(&ip) else { return (Owner::Never, when) };
         for change in claims.iter().flat_map(|claim| [claim.from, claim.until]) {
@@ -121,7 +121,7 @@ impl Claims {
                 uid: Arc::clone(change.uid),
                 endpoint: Arc::clone(endpoint),
                 from: since,
-                until: i64::MAX,
+                until: u64::MAX,
                 batch: change.batch,
                 rank: change.rank,
             };
@@ -165,7 +165,7 @@ impl Claims {
                 uid: Arc::clone(change.uid),
                 endpoint: Arc::clone(endpoint),
                 from,
-                until: i64::MAX,
+                until: u64::MAX,
                 batch: live.batch,
                 rank: change.rank,
             };
@@ -187,7 +187,7 @@ impl Claims {
         self.remember(ip, ended);
     }
 
-    fn remember(&self, ip: IpAddr, ended: impl IntoIterator<Item = (Arc<str>, i64)>) {
+    fn remember(&self, ip: IpAddr, ended: impl IntoIterator<Item = (Arc<str>, u64)>) {
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         for (uid, until) in ended {
             past.push_back((ip, uid, until));

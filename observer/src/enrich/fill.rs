@@ -44,7 +44,7 @@ impl Filler {
         let reply = tracked.is_reply == Tristate::Yes;
         // What pods carry inside tunnels of their own has addresses that are not of this network; the pods are.
         let outer = event.tunnel.as_deref().filter(|_| event.link_kind == LinkKind::Pod);
-        let names = self.names(event.time_ns, event.packet.as_ref(), &tracked.ends, outer, reply);
+        let names = self.names(event.kernel_ns, event.packet.as_ref(), &tracked.ends, outer, reply);
         let mut flow = named(event.time_ns, event.packet.as_ref(), event.tcp_flags, &tracked.ends, names);
         if let Some(macs) = event.macs {
             (flow.source_mac, flow.destination_mac) = (macs.source, macs.destination);
@@ -67,7 +67,7 @@ impl Filler {
 
     fn drop(&mut self, tracked: &TrackedDrop) -> Flow {
         let event = &tracked.event;
-        let names = self.names(event.time_ns, event.packet.as_ref(), &tracked.ends, None, false);
+        let names = self.names(event.kernel_ns, event.packet.as_ref(), &tracked.ends, None, false);
         let mut flow = named(event.time_ns, event.packet.as_ref(), event.tcp_flags, &tracked.ends, names);
         flow.event_type = event_type::DROP;
         flow.verdict = Verdict::Dropped as u8;
@@ -85,7 +85,7 @@ impl Filler {
     #[inline]
     fn names(
         &mut self,
-        time_ns: i64,
+        kernel_ns: u64,
         packet: Option<&Packet>,
         ends: &Ends,
         outer: Option<&Tunnel>,
@@ -98,7 +98,7 @@ impl Filler {
         };
         let protocol = packet.map_or(0, |packet| packet.tuple.protocol);
         self.enricher.ends(&Named {
-            time_ns,
+            kernel_ns,
             source,
             destination,
             protocol: outer.map_or(protocol, |tunnel| tunnel.protocol),

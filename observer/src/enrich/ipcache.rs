@@ -38,8 +38,8 @@ pub struct IpCache {
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) endpoint: Arc<Endpoint>,
-    /// Times at which it was so, Unix nanoseconds.
-    pub(super) when: Range<i64>,
+    /// Times at which it was so, kernel nanoseconds.
+    pub(super) when: Range<u64>,
     /// Whether any service has this address now.
     pub(super) is_service: bool,
 }
@@ -84,24 +84,24 @@ impl IpCache {
 
     // === for readers ===
 
-    /// Who had this address at this time (Unix nanoseconds); never the wrong one, at worst `reserved:unknown`. It is
+    /// Who had this address at this time (kernel nanoseconds); never the wrong one, at worst `reserved:unknown`. It is
     /// looked up as it stands in a header: an IPv6 packet from `::ffff:10.0.0.1`, which RFC 4291 allows on no wire, is not
     /// of the pod that has 10.0.0.1.
-    pub fn lookup(&self, ip: IpAddr, at_unix_ns: i64) -> Arc<Endpoint> {
-        self.owner(&self.tables.load(), ip, at_unix_ns).0
+    pub fn lookup(&self, ip: IpAddr, at_kernel_ns: u64) -> Arc<Endpoint> {
+        self.owner(&self.tables.load(), ip, at_kernel_ns).0
     }
 
     /// As [`IpCache::lookup`], with what spares asking again while [`IpCache::generation`] stays.
-    pub(super) fn find(&self, ip: IpAddr, at_unix_ns: i64) -> Found {
+    pub(super) fn find(&self, ip: IpAddr, at_kernel_ns: u64) -> Found {
         let tables = self.tables.load();
-        let (endpoint, when) = self.owner(&tables, ip, at_unix_ns);
+        let (endpoint, when) = self.owner(&tables, ip, at_kernel_ns);
         Found { endpoint, when, is_service: tables.is_service(ip) }
     }
 
-    fn owner(&self, tables: &Tables, ip: IpAddr, at: i64) -> (Arc<Endpoint>, Range<i64>) {
+    fn owner(&self, tables: &Tables, ip: IpAddr, at: u64) -> (Arc<Endpoint>, Range<u64>) {
         // A node's address is no pod's: host-network pods and the node's own end of pod links.
         if let Some(node) = tables.node(ip) {
-            return (Arc::clone(node), i64::MIN..i64::MAX);
+            return (Arc::clone(node), 0..u64::MAX);
         }
         let (owner, when) = self.claims.owner(ip, at);
         let endpoint = match owner {

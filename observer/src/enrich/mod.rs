@@ -36,8 +36,8 @@ pub struct Enricher {
 /// a service address was translated.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
-    /// The packet's own time, Unix nanoseconds.
-    pub time_ns: i64,
+    /// The packet's own time, kernel nanoseconds.
+    pub kernel_ns: u64,
     /// Source address and port.
     pub source: (Option<IpAddr>, u16),
     /// Destination address and port.
@@ -85,7 +85,7 @@ impl Enricher {
         frontend: Option<(IpAddr, u16)>,
     ) -> (Arc<Endpoint>, Option<Arc<Service>>) {
         let Some(ip) = ip else { return (Arc::clone(&self.recent.cache().reserved().unknown), None) };
-        let found = self.recent.find(ip, packet.time_ns);
+        let found = self.recent.find(ip, packet.kernel_ns);
         let (endpoint, is_service) = (Arc::clone(&found.endpoint), found.is_service);
         let cache = self.recent.cache();
         let service = match frontend {

@@ -39,7 +39,7 @@ impl Recent {
 
     /// As [`IpCache::find`].
     #[inline]
-    pub(super) fn find(&mut self, ip: IpAddr, at: i64) -> &Found {
+    pub(super) fn find(&mut self, ip: IpAddr, at: u64) -> &Found {
         // Before the look-up: a change between the two makes the answer newer than it is taken for, never older.
         let generation = self.cache.generation();
         let place = &mut self.places[place(ip)];

@@ -9,12 +9,7 @@ use rustix::{
     io::Errno,
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    thread::JoinHandle,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{net::IpAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
 /// Precedence: where two sources name one address, the greater one is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -27,19 +22,20 @@ pub enum Rank {
     Kubernetes,
 }
 
-/// When a change happened: after `since` and not after `at`, Unix nanoseconds. A source that is told of changes has both
-/// equal; one that looks now and then has its last look in `since`, and `i64::MIN` in its first.
+/// When a change happened: after `since` and not after `at`, in kernel time ([`crate::decode::Clock::kernel_now`]), as
+/// events have it: no step of the wall clock comes between a name and its packets. A source that is told of changes has
+/// both equal; one that looks now and then has its last look in `since`, and 0 in its first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// The last time the old state was seen.
-    pub since: i64,
+    pub since: u64,
     /// The first time the new state was seen.
-    pub at: i64,
+    pub at: u64,
 }
 
 impl Window {
     /// A change whose time is known.
-    pub fn exact(at: i64) -> Self {
+    pub fn exact(at: u64) -> Self {
         Self { since: at, at }
     }
 }
@@ -261,18 +257,5 @@ impl Stop {
 impl AsFd for Stop {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-/// The wall clock, Unix nanoseconds.
-pub(super) fn now_ns() -> i64 {
-    unix_ns(SystemTime::now())
-}
-
-/// Unix nanoseconds, the nearest bound where a time is out of range.
-pub(super) fn unix_ns(time: SystemTime) -> i64 {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
     }
 }

@@ -27,20 +27,31 @@ pub(crate) struct Live {
     dumped: Vec<Update>,
     recorder: Option<Arc<Recorder>>,
     links: Option<Arc<LinkTable>>,
-    /// Told as lost so far.
-    lost: u64,
+    losses: Losses,
     last_tick_ns: u64,
 }
 
+/// What is known of the records that the rings had no room for.
+#[derive(Debug)]
+struct Losses {
+    /// Told so far.
+    told: u64,
+    /// When they were last looked at: of those that are new then, the first came after it. It may be long ago, where
+    /// somebody stopped the daemon.
+    looked_ns: u64,
+}
+
 impl Live {
-    /// Ready to run; `conntrack` comes with what it told so far.
+    /// Ready to run a capture that began not before `began_ns`; `conntrack` comes with what it told so far.
     pub(crate) fn new(
         capture: Capture,
+        began_ns: u64,
         conntrack: Option<(ConntrackSource, Vec<Update>)>,
         recorder: Option<Arc<Recorder>>,
     ) -> Self {
         let (conntrack, dumped) = conntrack.map_or((None, Vec::new()), |(source, told)| (Some(source), told));
-        Self { capture, conntrack, dumped, recorder, links: None, lost: 0, last_tick_ns: 0 }
+        let losses = Losses { told: 0, looked_ns: began_ns };
+        Self { capture, conntrack, dumped, recorder, links: None, losses, last_tick_ns: 0 }
     }
 
     /// Runs until `stop` is readable; then detaches, and stores what is left.
@@ -82,11 +93,11 @@ impl Live {
             }
         }
         let _turn = recorder.as_ref().map(|recorder| recorder.turn());
-        let Self { mut conntrack, capture, mut lost, .. } = self;
+        let Self { mut conntrack, capture, mut losses, .. } = self;
         let status = capture.status();
         capture.stop(&mut |record| stages.take(&Input::Record(record)));
         let now = Clock::kernel_now();
-        tell_lost(stages, &mut lost, status.status().total(|counters| counters.ring_full), now);
+        losses.tell(stages, status.status().total(|counters| counters.ring_full), now);
         if let Some(conntrack) = &mut conntrack {
             conntrack.drain(&mut |update| stages.take(&Input::Conntrack(update)), now);
         }
@@ -100,7 +111,7 @@ impl Live {
             stages.take(&Input::Clock(kernel_ns, offset_ns));
         }
         let ring_full = self.capture.status().status().total(|counters| counters.ring_full);
-        tell_lost(stages, &mut self.lost, ring_full, now_ns);
+        self.losses.tell(stages, ring_full, now_ns);
     }
 
     fn look_at_links(&mut self, stages: &mut Stages) {
@@ -129,12 +140,15 @@ impl Live {
     }
 }
 
-/// More than 32 bits have is told with the next second's.
-fn tell_lost(stages: &mut Stages, told: &mut u64, ring_full: u64, now_ns: u64) {
-    let lost = u32::try_from(ring_full.saturating_sub(*told)).unwrap_or(u32::MAX);
-    if lost > 0 {
-        *told += u64::from(lost);
-        stages.take(&Input::Lost(lost, now_ns));
+impl Losses {
+    /// More than 32 bits have is told with the next second's.
+    fn tell(&mut self, stages: &mut Stages, ring_full: u64, now_ns: u64) {
+        let lost = u32::try_from(ring_full.saturating_sub(self.told)).unwrap_or(u32::MAX);
+        if lost > 0 {
+            self.told += u64::from(lost);
+            stages.take(&Input::Lost(lost, self.looked_ns, now_ns));
+        }
+        self.looked_ns = now_ns;
     }
 }
 

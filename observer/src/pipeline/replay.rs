@@ -171,7 +171,16 @@ pub fn replay_bytes(bytes: &[u8], store: StoreConfig) -> Result<(Arc<Store>, Hea
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::Recorder;
+    use crate::{
+        enrich::source::{Change, Pod, Rank, Window},
+        recording::Recorder,
+        store::{Cursor, Step},
+    };
+    use observer_ebpf::{ABI_VERSION, FlowRecord, Tuple, flow_reason, hook, kind, link_kind, parse::mapped};
+    use zerocopy::{FromZeros as _, IntoBytes as _};
+
+    const SECOND: u64 = 1_000_000_000;
+    const POD: [u8; 4] = [10, 0, 0, 1];
 
     /// A recording of these inputs, on a kernel whose clock began at unix time 1,000 s.
     fn recording(inputs: &[Input<'_>]) -> Vec<u8> {
@@ -191,9 +200,9 @@ mod tests {
         let store = StoreConfig { flows: 1024, bytes: 1 << 20 };
         let second = 1_000_000_000;
         let inputs = [
-            Input::Lost(5, 3 * second),
+            Input::Lost(5, second / 2, 3 * second),
             Input::Clock(4 * second, 2_000_000_000_000),
-            Input::Lost(7, 10 * second),
+            Input::Lost(7, 3 * second, 10 * second),
             Input::Record(b"unreadable"),
             Input::Batch(11 * second),
             Input::End,
@@ -204,7 +213,80 @@ mod tests {
         let losses = store.take_losses(&mut before.clone());
         let [loss] = losses[..] else { panic!("{losses:?}") };
         let unix = |seconds: i64| seconds * 1_000_000_000;
-        assert_eq!((loss.count, loss.first, loss.last), (12, unix(1002), unix(2010)));
+        assert_eq!((loss.count, loss.first, loss.last), (12, unix(1000) + unix(1) / 2, unix(2010)));
+    }
+
+    #[test]
+    fn the_first_of_what_was_lost_is_never_after_the_last() {
+        let store = StoreConfig { flows: 1024, bytes: 1 << 20 };
+        let inputs = [Input::Clock(20 * SECOND, 0), Input::Lost(1, 19 * SECOND, 21 * SECOND), Input::End];
+        let mut before = Store::new(store).0.losses();
+        let (store, ..) = replay_bytes(&recording(&inputs), store).unwrap();
+        let [loss] = store.take_losses(&mut before)[..] else { panic!("one loss") };
+        assert_eq!((loss.first, loss.last), (21_000_000_000, 21_000_000_000));
+    }
+
+    /// A packet from the pod's link, at this second of the kernel's clock.
+    fn packet(second: u64) -> FlowRecord {
+        let time_ns = second * SECOND;
+        let size = size_of::<FlowRecord>() as u16;
+        FlowRecord {
+            header: Header { kind: kind::FLOW, version: ABI_VERSION, size, cpu: 0, time_ns },
+            tuple: Tuple {
+                source: mapped(POD),
+                destination: mapped([192, 0, 2, 1]),
+                source_port: second as u16,
+                destination_port: 80,
+                protocol: 6,
+                ip_version: 4,
+                ..Tuple::default()
+            },
+            hook: hook::INGRESS,
+            link_kind: link_kind::POD,
+            reason: flow_reason::NEW,
+            first_ns: time_ns,
+            packets: 1,
+            ..FlowRecord::new_zeroed()
+        }
+    }
+
+    /// A pod that has the address from this second on.
+    fn owner(name: &str, second: u64) -> Change {
+        let pod = Pod { uid: name.into(), name: name.into(), ips: vec![POD.into()], ..Pod::default() };
+        Change::Pod(Rank::Kubernetes, pod, Window::exact(second * SECOND))
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_moves_no_name() {
+        for jump in [0, 3600, -5, -3600, -1_000_000] {
+            let told: [(Option<Change>, u64); 5] = [
+                (Some(owner("first", 1)), 5),
+                (Some(owner("second", 10)), 15),
+                (None, 25),
+                (Some(owner("third", 30)), 35),
+                // One that comes late.
+                (None, 16),
+            ];
+            let records = told.each_ref().map(|(_, second)| packet(*second));
+            let mut inputs = Vec::new();
+            for ((change, second), record) in told.iter().zip(&records) {
+                if *second == 25 {
+                    inputs.push(Input::Clock(20 * SECOND, (1000 + jump) * SECOND as i64));
+                }
+                inputs.extend(change.iter().map(|change| Input::Names(Cow::Borrowed(change))));
+                inputs.extend([Input::Record(record.as_bytes()), Input::Batch((second + 1) * SECOND)]);
+            }
+            inputs.push(Input::End);
+            let store = StoreConfig { flows: 1024, bytes: 1 << 20 };
+            let (store, ..) = replay_bytes(&recording(&inputs), store).unwrap();
+            let mut flows = Cursor::new(Arc::clone(&store), 0);
+            let mut names = Vec::new();
+            while let Step::Flow(_, flow) = flows.step() {
+                names.push((u64::from(flow.source_port), flow.source.pod_name.clone()));
+            }
+            let wanted = [(5, "first"), (15, "second"), (25, "second"), (35, "third"), (16, "second")];
+            assert_eq!(names, wanted.map(|(second, name)| (second, name.to_owned())), "{jump} s");
+        }
     }
 
     #[test]

@@ -21,8 +21,9 @@ use std::borrow::Cow;
 
 /// The first bytes of a file. The first is no text and no UTF-8; a transfer that changes line ends breaks the last two.
 const MAGIC: [u8; 8] = *b"\x89OBSRE\r\n";
-/// Raised by every change of the layout, which follows the types of [`Head`] and [`Input`] down to the last field.
-pub const VERSION: u16 = 1;
+/// Raised by every change of the layout, which follows the types of [`Head`] and [`Input`] down to the last field, and of
+/// what a field means.
+pub const VERSION: u16 = 2;
 
 /// What stands before all inputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,8 +57,8 @@ pub enum Input<'a> {
     Conntrack(Update),
     /// All inputs up to here are one batch, taken through the stages at this time.
     Batch(u64),
-    /// The rings had no room for this many records, in the second before this time.
-    Lost(u32, u64),
+    /// The rings had no room for this many records, after the first time and not after the second.
+    Lost(u32, u64, u64),
     /// From this time on unix time minus kernel time is another one.
     Clock(u64, i64),
     /// The links and the node's addresses are these.

@@ -162,7 +162,7 @@ impl Totals {
         self.inputs += 1;
         match input {
             Input::Record(_) | Input::Swept(_) => self.records += 1,
-            Input::Lost(count, _) => self.lost += u64::from(*count),
+            Input::Lost(count, ..) => self.lost += u64::from(*count),
             Input::Batch(now_ns) => {
                 self.batches = Some((self.batches.map_or(*now_ns, |(first, _)| first), *now_ns));
             }

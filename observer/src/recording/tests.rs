@@ -69,7 +69,7 @@ fn own(input: Input<'_>) -> Owned {
         Input::Swept(bytes) => Input::Swept(record(bytes.to_vec())),
         Input::Conntrack(update) => Input::Conntrack(update),
         Input::Batch(now) => Input::Batch(now),
-        Input::Lost(count, now) => Input::Lost(count, now),
+        Input::Lost(count, since, now) => Input::Lost(count, since, now),
         Input::Clock(now, offset) => Input::Clock(now, offset),
         Input::Links(links) => Input::Links(Cow::Owned(links.into_owned())),
         Input::Names(change) => Input::Names(Cow::Owned(change.into_owned())),
@@ -106,7 +106,7 @@ fn update() -> impl Strategy<Value = Update> {
 
 fn change() -> impl Strategy<Value = Change> {
     let rank = prop_oneof![Just(Rank::Local), Just(Rank::Inventory), Just(Rank::Kubernetes)];
-    let window = (any::<i64>(), any::<i64>()).prop_map(|(since, at)| Window { since, at });
+    let window = (any::<u64>(), any::<u64>()).prop_map(|(since, at)| Window { since, at });
     let pod =
         (any::<String>(), any::<String>(), vec(any::<IpAddr>(), 0..3), vec(".{0,20}", 0..4), any::<bool>())
             .prop_map(|(uid, name, ips, labels, local)| Pod {
@@ -155,7 +155,7 @@ fn input() -> impl Strategy<Value = Input<'static>> {
         vec(any::<u8>(), 0..200).prop_map(|bytes| Input::Swept(record(bytes))),
         update().prop_map(Input::Conntrack),
         any::<u64>().prop_map(Input::Batch),
-        any::<(u32, u64)>().prop_map(|(count, now)| Input::Lost(count, now)),
+        any::<(u32, u64, u64)>().prop_map(|(count, since, now)| Input::Lost(count, since, now)),
         any::<(u64, i64)>().prop_map(|(now, offset)| Input::Clock(now, offset)),
         links().prop_map(|links| Input::Links(Cow::Owned(links))),
         change().prop_map(|change| Input::Names(Cow::Owned(change))),
@@ -199,7 +199,7 @@ fn sample() -> (Vec<Owned>, Vec<u8>) {
         Input::Batch(1),
         Input::Record(b"a record"),
         Input::Symbol(7, Ok("ip_forward+0x1".into())),
-        Input::Lost(3, 2),
+        Input::Lost(3, 1, 2),
         Input::Swept(b"another"),
         Input::Record(b"one more"),
         Input::Batch(3),
@@ -256,7 +256,7 @@ fn what_is_no_recording_is_told_in_a_line_that_says_what_to_do() {
         read_all(&bytes).unwrap_err().to_string()
     };
     assert!(
-        error(|bytes| bytes[8] = 9).starts_with("is a recording of format 9, this observer plays format 1:")
+        error(|bytes| bytes[8] = 9).starts_with("is a recording of format 9, this observer plays format 2:")
     );
     assert!(error(|bytes| bytes[10] = 77).starts_with("holds kernel records of version 77"));
     assert!(error(|bytes| bytes.insert(0, b'#')).starts_with("is no recording"));

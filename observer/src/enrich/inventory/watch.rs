@@ -1,9 +1,12 @@
 //! The inventory as a source of names: loaded at start, loaded again when the file changes.
 
 use super::{InventoryError, MAX_FILE_BYTES, parse};
-use crate::enrich::{
-    ipcache::IpCache,
-    source::{Rank, Source, SourceError, Stop, Window, now_ns},
+use crate::{
+    decode::Clock,
+    enrich::{
+        ipcache::IpCache,
+        source::{Rank, Source, SourceError, Stop, Window},
+    },
 };
 use std::{
     fs::{self, File, Metadata},
@@ -45,7 +48,8 @@ pub struct InventoryFile {
     file: PathBuf,
     /// Of the last content that was looked at, good or bad.
     stamp: Option<Stamp>,
-    last_look: i64,
+    /// Kernel time.
+    last_look: u64,
     /// The last thing said about a bad file, so that each is said once.
     complaint: Option<String>,
 }
@@ -53,7 +57,7 @@ pub struct InventoryFile {
 impl InventoryFile {
     /// The file at this path.
     pub fn new(file: impl Into<PathBuf>) -> Self {
-        Self { file: file.into(), stamp: None, last_look: i64::MIN, complaint: None }
+        Self { file: file.into(), stamp: None, last_look: 0, complaint: None }
     }
 
     fn unreadable(&self, source: std::io::Error) -> InventoryError {
@@ -62,12 +66,11 @@ impl InventoryFile {
 
     /// Loads the file if it changed since the last look; whether it did. A bad file changes nothing.
     fn look(&mut self, cache: &IpCache) -> Result<bool, InventoryError> {
-        let at = now_ns();
+        let at = Clock::kernel_now();
         let mut file = File::open(&self.file).map_err(|e| self.unreadable(e))?;
         let meta = file.metadata().map_err(|e| self.unreadable(e))?;
         let stamp = Stamp::from(&meta);
-        // A clock set back must not make the window negative.
-        let window = Window { since: self.last_look.min(at), at };
+        let window = Window { since: self.last_look, at };
         if self.stamp == Some(stamp) {
             self.last_look = at;
             return Ok(false);
@@ -148,7 +151,7 @@ mod tests {
 
     fn name_of(cache: &IpCache) -> String {
         let ip: IpAddr = "10.0.0.1".parse().unwrap();
-        cache.lookup(ip, now_ns()).pod_name.clone()
+        cache.lookup(ip, Clock::kernel_now()).pod_name.clone()
     }
 
     #[test]
@@ -160,7 +163,7 @@ mod tests {
         let mut source = InventoryFile::new(&path);
         source.load(&cache).unwrap();
         assert_eq!(name_of(&cache), "one");
-        let generation = cache.generation();
+        let (generation, loaded) = (cache.generation(), source.last_look);
 
         fs::write(&path, "pods: [{name: two, ips: [10.0.0.1]}, {nmae: three}]\n").unwrap();
         let error = source.look(&cache).unwrap_err().to_string();
@@ -177,5 +180,7 @@ mod tests {
         source.look_again(&cache);
         assert_eq!((name_of(&cache).as_str(), source.complaint), ("two", None));
         assert!(cache.generation() > generation);
+        let before = cache.lookup("10.0.0.1".parse().unwrap(), loaded - 1);
+        assert_eq!(before.pod_name, "one", "late events are still named");
     }
 }

@@ -35,11 +35,11 @@ enum Event {
 use Event::{Add, Finish, Remove};
 
 /// The label that tells whose the address is, or the reserved one.
-fn owner(cache: &IpCache, address: &str, at: i64) -> String {
+fn owner(cache: &IpCache, address: &str, at: u64) -> String {
     cache.lookup(ip(address), at).labels[0].replace("k8s:uid=", "").replace("reserved:", "")
 }
 
-fn play(events: Vec<(i64, Event)>) -> IpCache {
+fn play(events: Vec<(u64, Event)>) -> IpCache {
     let cache = IpCache::new("n1");
     for (at, event) in events {
         let window = Window::exact(at);
@@ -55,7 +55,7 @@ fn play(events: Vec<(i64, Event)>) -> IpCache {
 }
 
 /// Name, events, and whose the address is when.
-type Case = (&'static str, Vec<(i64, Event)>, &'static [(i64, &'static str)]);
+type Case = (&'static str, Vec<(u64, Event)>, &'static [(u64, &'static str)]);
 
 #[test]
 fn an_address_is_its_pods_from_the_first_event_to_the_end() {
@@ -155,11 +155,11 @@ fn a_look_now_and_then_does_not_guess_who_had_it_in_between() {
     let list = |pods| Snapshot { pods, ..Snapshot::default() };
     let cache = IpCache::new("n1");
     let look = |pods, since, at| cache.replace(Rank::Inventory, list(pods), Window { since, at });
-    look(vec![pod("a", &["10.0.0.1"])], i64::MIN, 10);
+    look(vec![pod("a", &["10.0.0.1"])], 0, 10);
     look(vec![pod("b", &["10.0.0.1"]), pod("c", &["10.0.0.2"])], 20, 30);
     look(vec![pod("b", &["10.0.0.1"])], 30, 40);
     for (address, at, who) in [
-        ("10.0.0.1", i64::MIN, "a"),
+        ("10.0.0.1", 0, "a"),
         ("10.0.0.1", 19, "a"),
         ("10.0.0.1", 20, "unknown"),
         ("10.0.0.1", 29, "unknown"),
@@ -263,7 +263,7 @@ fn services_are_found_by_address_port_and_protocol() {
     cache.upsert_pod(Rank::Inventory, pod("backend", &["10.0.0.1"]), Window::exact(0));
     let frontend = Some((ip("10.96.0.1"), 80));
     let call = Packet {
-        time_ns: 5,
+        kernel_ns: 5,
         source: (Some(ip("10.0.0.9")), 40_000),
         destination: (Some(ip("10.0.0.1")), 8080),
         protocol: 6,
@@ -340,7 +340,7 @@ fn endpoint_ids_are_for_local_pods_and_unique() {
 #[test]
 fn the_memory_of_past_owners_is_bounded() {
     let cache = IpCache::new("n1");
-    for n in 0..20_000_i64 {
+    for n in 0..20_000_u64 {
         let address = IpAddr::from((0x0a00_0000 + n as u32).to_be_bytes());
         let of = Pod { ips: vec![address], ..pod("churn", &[]) };
         cache.upsert_pod(Rank::Local, of, Window::exact(n));

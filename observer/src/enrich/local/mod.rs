@@ -17,8 +17,9 @@ mod scan;
 
 use super::{
     ipcache::IpCache,
-    source::{Node, Rank, Snapshot, Source, SourceError, Stop, Surroundings, Window, now_ns},
+    source::{Node, Rank, Snapshot, Source, SourceError, Stop, Surroundings, Window},
 };
+use crate::decode::Clock;
 use listeners::Listeners;
 use netlink::{Events, Netlink};
 use rustix::fd::AsFd as _;
@@ -60,7 +61,8 @@ pub struct LocalNamespaces {
     netlink: Netlink,
     events: Events,
     listeners: Listeners,
-    last_look: i64,
+    /// Kernel time.
+    last_look: u64,
     /// Troubles that were told, so that each is told once.
     told: BTreeSet<String>,
 }
@@ -71,11 +73,11 @@ impl LocalNamespaces {
         let netlink = Netlink::open().map_err(LocalError::Netlink)?;
         let events = Events::open().map_err(LocalError::Netlink)?;
         let listeners = Listeners::open().map_err(LocalError::Listeners)?;
-        Ok(Self { netlink, events, listeners, last_look: i64::MIN, told: BTreeSet::new() })
+        Ok(Self { netlink, events, listeners, last_look: 0, told: BTreeSet::new() })
     }
 
     fn look(&mut self, cache: &IpCache) -> Result<(), LocalError> {
-        let at = now_ns();
+        let at = Clock::kernel_now();
         let own = self.netlink.addresses(None).map_err(LocalError::Netlink)?;
         let outside = crate::capture::namespaces_outside().map_err(LocalError::Netlink)?;
         let found = scan::scan(&mut self.netlink, &outside)?;
@@ -90,7 +92,7 @@ impl LocalNamespaces {
         }
         let node = Node { name: cache.node().to_owned(), addresses: own, ..Node::default() };
         let surroundings = Surroundings { nodes: vec![node], listeners, ..Surroundings::default() };
-        let window = Window { since: self.last_look.min(at), at };
+        let window = Window { since: self.last_look, at };
         cache.replace(Rank::Local, Snapshot { pods: found.pods, surroundings }, window);
         self.last_look = at;
         Ok(())

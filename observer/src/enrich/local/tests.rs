@@ -95,24 +95,26 @@ fn in_node(lab: &Lab) {
 
     let label = format!("netns:name={}", lab.pod);
     for address in ["10.77.0.2", "fd00:77::2"] {
-        let pod = cache.lookup(ip(address), now_ns());
+        let pod = cache.lookup(ip(address), Clock::kernel_now());
         assert_eq!((pod.namespace.as_str(), &pod.pod_name), ("netns", &lab.pod), "{address}");
         assert_eq!(*pod.labels, [label.as_str()]);
         assert_eq!(pod.identity, identity::candidate(std::slice::from_ref(&label), 0));
         assert!(pod.local && pod.id != 0);
     }
-    let process = cache.lookup(ip("10.77.1.2"), now_ns());
+    let process = cache.lookup(ip("10.77.1.2"), Clock::kernel_now());
     let by_cgroup = ["container", "systemd", "process"];
     assert!(by_cgroup.contains(&process.namespace.as_str()), "{process:?}");
-    assert_eq!(cache.lookup(ip("10.77.0.1"), now_ns()).identity, 1);
+    assert_eq!(cache.lookup(ip("10.77.0.1"), Clock::kernel_now()).identity, 1);
     // No namespace of this machine that has no link to the node.
     assert_eq!(cache.local_pod_addresses(), ["10.77.0.2", "10.77.1.2", "fd00:77::2"].map(ip));
 
     run(&format!("ip -n {} addr add 10.77.0.3/24 dev eth0", lab.pod));
-    await_that("a new address", || cache.lookup(ip("10.77.0.3"), now_ns()).pod_name == lab.pod);
-    let before = now_ns();
+    await_that("a new address", || cache.lookup(ip("10.77.0.3"), Clock::kernel_now()).pod_name == lab.pod);
+    let before = Clock::kernel_now();
     run(&format!("ip netns del {}", lab.pod));
-    await_that("a namespace that is gone", || cache.lookup(ip("10.77.0.2"), now_ns()).identity == 0);
+    await_that("a namespace that is gone", || {
+        cache.lookup(ip("10.77.0.2"), Clock::kernel_now()).identity == 0
+    });
     assert_eq!(cache.lookup(ip("10.77.0.2"), before).pod_name, lab.pod, "late events are still named");
     assert_eq!(cache.local_pod_addresses(), [ip("10.77.1.2")]);
     let start = Instant::now();

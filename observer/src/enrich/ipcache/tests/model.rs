@@ -5,7 +5,7 @@ use crate::enrich::recent::Recent;
 use proptest::prelude::*;
 
 /// The rules as they are said, replayed from the start for each question.
-fn naive(events: &[(i64, Step)], address: u8, at: i64) -> Option<u8> {
+fn naive(events: &[(u64, Step)], address: u8, at: u64) -> Option<u8> {
     let mut had: HashMap<u8, HashSet<u8>> = HashMap::new();
     let (mut finished, mut owner) = (HashSet::new(), None);
     for (_, step) in events.iter().filter(|(time, _)| *time <= at) {
@@ -39,11 +39,11 @@ enum Step {
     Remove(u8),
 }
 
-fn steps() -> impl Strategy<Value = Vec<(i64, Step)>> {
+fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
     let upsert = (0..6_u8, prop::collection::hash_set(0..4_u8, 0..3), 0..8_u8, 0..10_u8)
         .prop_map(|(uid, ips, end, host)| Step::Upsert { uid, ips, end: end == 0, host: host == 0 });
     let step = prop_oneof![3 => upsert, 1 => (0..6_u8).prop_map(Step::Remove)];
-    prop::collection::vec((0..3_i64, step), 1..40).prop_map(|steps| {
+    prop::collection::vec((0..3_u64, step), 1..40).prop_map(|steps| {
         let mut now = 0;
         let timed = steps.into_iter().map(|(pause, step)| {
             now += pause;

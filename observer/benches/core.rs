@@ -41,7 +41,6 @@ struct Stages<S> {
     filler: Filler,
     writer: Writer,
     events: Vec<Event>,
-    tracked: Vec<Tracked>,
 }
 
 fn stages(world: World) -> (Stages<impl Symbols>, Arc<Store>) {
@@ -55,7 +54,6 @@ fn stages(world: World) -> (Stages<impl Symbols>, Arc<Store>) {
         world,
         writer,
         events: Vec::new(),
-        tracked: Vec::new(),
     };
     (stages, store)
 }
@@ -63,21 +61,18 @@ fn stages(world: World) -> (Stages<impl Symbols>, Arc<Store>) {
 impl<S: Symbols> Stages<S> {
     /// All records of the world.
     fn run(&mut self) {
-        let Self { world, decoder, tracker, filler, writer, events, tracked } = self;
+        let Self { world, decoder, tracker, filler, writer, events } = self;
         for batch in world.records.chunks(BATCH) {
             events.extend(batch.iter().filter_map(|record| decoder.decode(record).ok()));
-            tracker.batch(events, Some(&world.conntrack), u64::MAX, &world.local, tracked);
-            for tracked in &*tracked {
-                let link = link_of(world, tracked);
-                writer.push_made(|| filler.fill(tracked, link));
-            }
-            tracked.clear();
+            tracker.batch(events, Some(&world.conntrack), u64::MAX, &world.local, &mut |tracked| {
+                writer.push_made(|| filler.fill(tracked, link_of(world, tracked)));
+            });
             writer.publish();
         }
     }
 }
 
-fn link_of(world: &World, tracked: &Tracked) -> Option<Arc<Link>> {
+fn link_of(world: &World, tracked: &Tracked<'_>) -> Option<Arc<Link>> {
     let index = match tracked {
         Tracked::Flow(flow) => flow.event.ifindex,
         Tracked::Drop(drop) => drop.event.ifindex,

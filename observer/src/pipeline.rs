@@ -13,7 +13,7 @@ use crate::{
     enrich::{Enricher, Filler, ipcache::IpCache},
     recording::{Head, Input, Recorder},
     store::{LossSource, Writer},
-    track::{ConntrackTable, TableLimits, Tracked, Tracker, Update},
+    track::{ConntrackTable, TableLimits, Tracker, Update},
 };
 pub(crate) use live::Live;
 pub(crate) use local::BehindLinks;
@@ -76,7 +76,6 @@ pub(crate) struct Stages {
     counters: Arc<Counters>,
     recorder: Option<Arc<Recorder>>,
     events: Vec<Event>,
-    tracked: Vec<Tracked>,
 }
 
 impl Stages {
@@ -105,7 +104,6 @@ impl Stages {
             counters: shared.counters,
             recorder,
             events: Vec::new(),
-            tracked: Vec::new(),
         }
     }
 
@@ -166,30 +164,28 @@ impl Stages {
 
     /// Takes the batch through the stages. With `u64::MAX` nothing waits any longer.
     fn pass_on(&mut self, now_ns: u64) {
-        self.local.refresh(&self.cache);
-        self.tracker.batch(&mut self.events, self.conntrack.as_ref(), now_ns, &self.local, &mut self.tracked);
-        let counters = self.tracker.counters();
+        let Self { tracker, events, conntrack, local, links, filler, writer, .. } = self;
+        local.refresh(&self.cache);
+        let mut count = 0;
+        tracker.batch(events, conntrack.as_ref(), now_ns, local, &mut |tracked| {
+            let flow = writer.push_made(|| filler.fill(tracked, links.of(tracked)));
+            links.learn(flow);
+            count += 1;
+        });
+        let counters = tracker.counters();
         for (shown, counted) in [
             (&self.counters.told_elsewhere, counters.suppressed()),
             (&self.counters.facts, counters.facts),
             (&self.counters.facts_lost, counters.facts_turned_away + counters.facts_without_ends),
-            (&self.counters.waiting, self.tracker.waiting() as u64),
+            (&self.counters.waiting, tracker.waiting() as u64),
         ] {
             shown.store(counted, Ordering::Relaxed);
         }
-        if self.tracked.is_empty() {
-            return;
+        if count > 0 {
+            // Not before they can be read: who sums up must not find them missing in the store.
+            add(&self.counters.stored, count);
+            self.writer.publish();
         }
-        let count = self.tracked.len() as u64;
-        for tracked in &self.tracked {
-            let link = self.links.of(tracked);
-            let flow = self.writer.push_made(|| self.filler.fill(tracked, link));
-            self.links.learn(flow);
-        }
-        self.tracked.clear();
-        // Not before they can be read: who sums up must not find them missing in the store.
-        add(&self.counters.stored, count);
-        self.writer.publish();
     }
 }
 

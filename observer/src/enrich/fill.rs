@@ -29,7 +29,7 @@ impl Filler {
 
     /// The flow that tells of `tracked`, seen on `link`.
     #[inline]
-    pub fn fill(&mut self, tracked: &Tracked, link: Option<Arc<Link>>) -> Flow {
+    pub fn fill(&mut self, tracked: &Tracked<'_>, link: Option<Arc<Link>>) -> Flow {
         let mut flow = match tracked {
             Tracked::Flow(flow) => self.trace(flow),
             Tracked::Drop(drop) => self.drop(drop),
@@ -39,8 +39,8 @@ impl Filler {
     }
 
     // Fields are set in the flow as it lies: it is moved as seldom as can be.
-    fn trace(&mut self, tracked: &TrackedFlow) -> Flow {
-        let event = &tracked.event;
+    fn trace(&mut self, tracked: &TrackedFlow<'_>) -> Flow {
+        let event = tracked.event;
         let reply = tracked.is_reply == Tristate::Yes;
         // What pods carry inside tunnels of their own has addresses that are not of this network; the pods are.
         let outer = event.tunnel.as_deref().filter(|_| event.link_kind == LinkKind::Pod);
@@ -65,8 +65,8 @@ impl Filler {
         flow
     }
 
-    fn drop(&mut self, tracked: &TrackedDrop) -> Flow {
-        let event = &tracked.event;
+    fn drop(&mut self, tracked: &TrackedDrop<'_>) -> Flow {
+        let event = tracked.event;
         let names = self.names(event.kernel_ns, event.packet.as_ref(), &tracked.ends, None, false);
         let mut flow = named(event.time_ns, event.packet.as_ref(), event.tcp_flags, &tracked.ends, names);
         flow.event_type = event_type::DROP;

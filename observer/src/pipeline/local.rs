@@ -147,7 +147,7 @@ impl Links {
     }
 
     /// The link that an event was seen on.
-    pub(super) fn of(&self, tracked: &Tracked) -> Option<Arc<Link>> {
+    pub(super) fn of(&self, tracked: &Tracked<'_>) -> Option<Arc<Link>> {
         let index = match tracked {
             Tracked::Flow(flow) => flow.event.ifindex,
             Tracked::Drop(drop) if drop.event.netns == self.netns => drop.event.ifindex,

@@ -1,9 +1,9 @@
 //! The node's connections as nf_conntrack knows them: who opened each, and which addresses were translated.
 
 use crate::decode::{End, Tuple};
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::{Deserialize, Serialize};
-use std::{collections::VecDeque, net::IpAddr};
+use std::{collections::VecDeque, hash::BuildHasher as _, net::IpAddr};
 
 const ICMP: u8 = 1;
 const ICMP_V6: u8 = 58;
@@ -23,13 +23,24 @@ impl Entry {
     /// The ways in which a packet of the opener is seen: as sent, after the destination's translation, and after the
     /// source's too. Replies are seen in the same ways, reversed.
     fn views(&self) -> [Tuple; 3] {
+        [0, 1, 2].map(|number| self.view(number))
+    }
+
+    /// One of [`Entry::views`].
+    fn view(&self, number: u32) -> Tuple {
         let called_from = self.reply.reversed();
-        let mut between = Tuple { destination: called_from.destination, ..self.original };
-        if matches!(self.original.protocol, ICMP | ICMP_V6) {
-            // Both "ports" are the echo identifier, which the source's translation changes.
-            between.destination.port = self.original.destination.port;
+        match number {
+            0 => self.original,
+            1 => {
+                let mut between = Tuple { destination: called_from.destination, ..self.original };
+                if matches!(self.original.protocol, ICMP | ICMP_V6) {
+                    // Both "ports" are the echo identifier, which the source's translation changes.
+                    between.destination.port = self.original.destination.port;
+                }
+                between
+            }
+            _ => called_from,
         }
-        [self.original, between, called_from]
     }
 }
 
@@ -86,37 +97,53 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) fn new(tuple: &Tuple) -> Self {
-        Self::and_order(tuple).0
-    }
-
-    /// Also whether the tuple's source is the end that stands first.
-    fn and_order(tuple: &Tuple) -> (Self, bool) {
         let bits = |end: End| match end.ip {
             IpAddr::V4(ip) => (u128::from(ip.to_bits()), u64::from(end.port)),
             // The bit tells ::a.b.c.d from a.b.c.d.
             IpAddr::V6(ip) => (ip.to_bits(), u64::from(end.port) | 1 << 16),
         };
         let (source, destination) = (bits(tuple.source), bits(tuple.destination));
-        let source_first = source <= destination;
-        let (low, high) = if source_first { (source, destination) } else { (destination, source) };
+        let (low, high) = if source <= destination { (source, destination) } else { (destination, source) };
         let rest = low.1 | high.1 << 20 | u64::from(tuple.protocol) << 40;
         let halves = |bits: u128| ((bits >> 64) as u64, bits as u64);
-        (Self { low: halves(low.0), high: halves(high.0), rest }, source_first)
+        Self { low: halves(low.0), high: halves(high.0), rest }
     }
 }
 
-/// The connection that a key is of.
+/// One of the views of a connection, in four bytes: a cache holds those of all connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct View(u32);
+
+impl View {
+    fn new(slot: u32, number: u32) -> Self {
+        Self(slot << 2 | number)
+    }
+
+    fn slot(self) -> u32 {
+        self.0 >> 2
+    }
+
+    /// Whether a packet that it is a view of shows `tuple`, one way or the other.
+    fn shows(self, slots: &[Option<Slot>], tuple: &Tuple) -> bool {
+        slots.get(self.slot() as usize).and_then(Option::as_ref).is_some_and(|slot| {
+            let view = slot.entry.view(self.0 & 3);
+            view == *tuple || view.reversed() == *tuple
+        })
+    }
+}
+
+/// Where a packet's connection is likely to be found: the first half of a look-up.
 #[derive(Clone, Copy, Debug)]
-struct Known {
-    index: u32,
-    /// Of a live connection without translation, whether its opener is the end that stands first in the key: all that is
-    /// asked of it, without a look into its slot.
-    plain: Option<bool>,
+pub(super) struct Found {
+    hash: u64,
+    view: View,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     entry: Entry,
+    /// Nothing is translated.
+    plain: bool,
     /// The dump, by its number, during or after which the kernel last told of it.
     seen: u64,
     /// Kernel time when its end was learned.
@@ -126,7 +153,7 @@ struct Slot {
 /// Bounds of a [`ConntrackTable`].
 #[derive(Clone, Copy, Debug)]
 pub struct TableLimits {
-    /// Most connections held, ended ones included. One takes about 400 bytes.
+    /// Most connections held, ended ones included. One takes about 140 bytes.
     pub entries: usize,
     /// How long an ended connection is kept for records that come late, nanoseconds.
     pub grace_ns: u64,
@@ -163,7 +190,9 @@ pub struct ConntrackTable {
     limits: TableLimits,
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
-    keys: HashMap<Key, Known>,
+    /// By the hash of the tuple's [`Key`].
+    views: HashTable<View>,
+    hasher: DefaultHashBuilder,
     /// Ended connections in the order of their ends; slots may have been reused since.
     ended: VecDeque<(u64, u32, u32)>,
     generation: u64,
@@ -177,7 +206,8 @@ impl ConntrackTable {
             limits,
             slots: Vec::new(),
             free: Vec::new(),
-            keys: HashMap::new(),
+            views: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
             ended: VecDeque::new(),
             generation: 0,
             counters: TableCounters::default(),
@@ -212,7 +242,7 @@ impl ConntrackTable {
 
     /// The kernel told of a connection, by an event or in a dump.
     pub fn insert(&mut self, entry: Entry) {
-        if let Some(index) = self.find(&entry.original) {
+        if let Some(index) = self.opened_by(&entry.original) {
             let generation = self.generation;
             if let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut)
                 && slot.entry == entry
@@ -231,7 +261,8 @@ impl ConntrackTable {
             self.counters.turned_away += 1;
             return;
         }
-        let slot = Some(Slot { entry, seen: self.generation, ended_ns: None });
+        let plain = entry.reply == entry.original.reversed();
+        let slot = Some(Slot { entry, plain, seen: self.generation, ended_ns: None });
         let index = if let Some(index) = self.free.pop() {
             self.slots[index as usize] = slot;
             index
@@ -239,17 +270,23 @@ impl ConntrackTable {
             self.slots.push(slot);
             (self.slots.len() - 1) as u32
         };
-        let plain = entry.reply == entry.original.reversed();
-        for view in entry.views() {
-            let (key, opener_first) = Key::and_order(&view);
-            self.keys.insert(key, Known { index, plain: plain.then_some(opener_first) });
+        let Self { slots, views, hasher, .. } = self;
+        for number in 0..3 {
+            let (view, tuple) = (View::new(index, number), entry.view(number));
+            let hash = hasher.hash_one(Key::new(&tuple));
+            // One that another connection has, or that this one has already.
+            if let Some(known) = views.find_mut(hash, |known| known.shows(slots, &tuple)) {
+                *known = view;
+            } else {
+                views.insert_unique(hash, view, |view| hash_of(*view, slots, hasher));
+            }
         }
         self.counters.added += 1;
     }
 
     /// The kernel told of a connection's end. It stays for the grace.
     pub fn end(&mut self, id: u32, original: &Tuple, now_ns: u64) {
-        match self.find(original) {
+        match self.opened_by(original) {
             Some(index) if self.slot(index).is_some_and(|slot| slot.entry.id == id) => {
                 self.end_slot(index, now_ns);
             }
@@ -265,11 +302,6 @@ impl ConntrackTable {
             slot.ended_ns = Some(now_ns);
             slot.seen = generation;
             self.ended.push_back((now_ns, index, slot.entry.id));
-            if let Some(known) = self.keys.get_mut(&Key::new(&slot.entry.original))
-                && known.index == index
-            {
-                known.plain = None;
-            }
         }
     }
 
@@ -309,41 +341,58 @@ impl ConntrackTable {
     /// With `opened_ns`, the packet opens a connection at this kernel time, so a connection that had ended by then is
     /// another one.
     pub fn translate(&self, tuple: &Tuple, opened_ns: Option<u64>) -> Option<Translation> {
-        let (key, source_first) = Key::and_order(tuple);
-        let known = self.keys.get(&key)?;
-        if let Some(opener_first) = known.plain {
-            let from_client = source_first == opener_first;
-            let Tuple { source: client, destination: server, .. } =
-                if from_client { *tuple } else { tuple.reversed() };
-            return Some(Translation {
-                from_client,
-                client,
-                frontend: server,
-                backend: server,
-                called_from: client,
-            });
-        }
-        let slot = self.slot(known.index)?;
+        self.translation(self.find(tuple)?, tuple, opened_ns)
+    }
+
+    /// The first half of [`ConntrackTable::translate`].
+    pub(super) fn find(&self, tuple: &Tuple) -> Option<Found> {
+        let hash = self.hasher.hash_one(Key::new(tuple));
+        // The first that may be it nearly always is; to be sure takes a look into its slot, which is the second half's.
+        self.views.find(hash, |_| true).map(|view| Found { hash, view: *view })
+    }
+
+    /// The second half of [`ConntrackTable::translate`].
+    pub(super) fn translation(
+        &self,
+        Found { hash, view }: Found,
+        tuple: &Tuple,
+        opened_ns: Option<u64>,
+    ) -> Option<Translation> {
+        let shows = |view: &View| view.shows(&self.slots, tuple);
+        let view = if shows(&view) { view } else { *self.views.find(hash, shows)? };
+        let slot = self.slot(view.slot())?;
         if let (Some(opened), Some(ended)) = (opened_ns, slot.ended_ns)
             && opened > ended
         {
             return None;
         }
-        let entry = &slot.entry;
-        let views = entry.views();
-        let [original, between, called_from] = &views;
+        let Entry { original, .. } = slot.entry;
+        let Tuple { source: client, destination: frontend, .. } = original;
+        if slot.plain {
+            let from_client = original == *tuple;
+            return Some(Translation {
+                from_client,
+                client,
+                frontend,
+                backend: frontend,
+                called_from: client,
+            });
+        }
+        let views = slot.entry.views();
+        let [_, between, called_from] = &views;
         Some(Translation {
             from_client: views.contains(tuple),
-            client: original.source,
-            frontend: original.destination,
+            client,
+            frontend,
             backend: between.destination,
             called_from: called_from.source,
         })
     }
 
     /// The connection whose opener sends `original`.
-    fn find(&self, original: &Tuple) -> Option<u32> {
-        let index = self.keys.get(&Key::new(original))?.index;
+    fn opened_by(&self, original: &Tuple) -> Option<u32> {
+        let hash = self.hasher.hash_one(Key::new(original));
+        let index = self.views.find(hash, |view| view.shows(&self.slots, original))?.slot();
         (self.slot(index)?.entry.original == *original).then_some(index)
     }
 
@@ -368,17 +417,23 @@ impl ConntrackTable {
     }
 
     fn remove(&mut self, index: u32) {
-        let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::take) else { return };
-        self.free.push(index);
-        for view in slot.entry.views() {
-            // A view of a later connection may have taken the key.
-            if let hashbrown::hash_map::Entry::Occupied(key) = self.keys.entry(Key::new(&view))
-                && key.get().index == index
-            {
-                key.remove();
+        let Self { slots, views, hasher, .. } = self;
+        let Some(slot) = slots.get(index as usize).and_then(Option::as_ref) else { return };
+        for tuple in slot.entry.views() {
+            // A view of a later connection may have taken its place.
+            let own = |view: &View| view.slot() == index && view.shows(slots, &tuple);
+            if let Ok(view) = views.find_entry(hasher.hash_one(Key::new(&tuple)), own) {
+                view.remove();
             }
         }
+        slots[index as usize] = None;
+        self.free.push(index);
     }
+}
+
+fn hash_of(view: View, slots: &[Option<Slot>], hasher: &DefaultHashBuilder) -> u64 {
+    let slot = slots[view.slot() as usize].as_ref();
+    slot.map_or(0, |slot| hasher.hash_one(Key::new(&slot.entry.view(view.0 & 3))))
 }
 
 #[cfg(test)]

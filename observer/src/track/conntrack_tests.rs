@@ -55,7 +55,7 @@ fn an_untranslated_connection_has_one_key_and_is_told_like_any_other() {
         let mut table = table(10);
         let plain = entry(1, (client, server), (server, client));
         table.insert(plain);
-        assert_eq!(table.keys.len(), 1);
+        assert_eq!(table.views.len(), 1);
         let expected = Translation {
             from_client: true,
             client: end(client),
@@ -100,7 +100,7 @@ fn an_ended_connection_stays_for_the_grace() {
     assert_eq!(table.translate(&view, Some(1001)), None, "a new connection is not the ended one");
     table.expire(1100);
     assert_eq!(table.translate(&view, None), None);
-    assert!(table.is_empty() && table.keys.is_empty());
+    assert!(table.is_empty() && table.views.is_empty());
     assert_eq!(table.counters().expired, 1);
 }
 
@@ -185,11 +185,11 @@ proptest! {
             let counted = table.counters();
             let gone = counted.replaced + counted.expired + counted.displaced;
             prop_assert_eq!(counted.added, table.len() as u64 + gone);
-            prop_assert!(table.len() <= 3 && table.keys.len() <= 9);
+            prop_assert!(table.len() <= 3 && table.views.len() <= 9);
         }
         table.begin_dump();
         table.finish_dump(1_000_000);
         table.expire(2_000_000);
-        prop_assert!(table.is_empty() && table.keys.is_empty());
+        prop_assert!(table.is_empty() && table.views.is_empty());
     }
 }

@@ -62,9 +62,9 @@ impl Ends {
 
 /// A flow that is told.
 #[derive(Clone, Debug)]
-pub struct TrackedFlow {
+pub struct TrackedFlow<'a> {
     /// The record.
-    pub event: FlowEvent,
+    pub event: &'a FlowEvent,
     /// Between whom it is.
     pub ends: Ends,
     /// Whether it is an answer; always set.
@@ -83,9 +83,9 @@ pub struct TrackedFlow {
 
 /// A drop that is told; each is.
 #[derive(Clone, Debug)]
-pub struct TrackedDrop {
+pub struct TrackedDrop<'a> {
     /// The record.
-    pub event: DropEvent,
+    pub event: &'a DropEvent,
     /// Between whom the packet was.
     pub ends: Ends,
     /// Hubble's direction, where one end is of this node.
@@ -112,11 +112,11 @@ pub enum Suppressed {
 }
 
 /// The flow that a record is, or why it is none.
-pub(super) fn judge_flow(
-    event: &FlowEvent,
+pub(super) fn judge_flow<'a>(
+    event: &'a FlowEvent,
     translation: Option<&Translation>,
     addresses: &impl Addresses,
-) -> Result<TrackedFlow, Suppressed> {
+) -> Result<TrackedFlow<'a>, Suppressed> {
     let ends = Ends::new(event.packet.as_ref(), translation);
     let mut point = match (event.link_kind, event.hook) {
         (LinkKind::Pod | LinkKind::Other, Hook::Egress) => Point::ToEndpoint,
@@ -166,7 +166,7 @@ pub(super) fn judge_flow(
     Ok(TrackedFlow {
         direction: direction(endpoint_is_source(point, &ends, addresses), reply),
         is_reply: if reply { Tristate::Yes } else { Tristate::No },
-        event: event.clone(),
+        event,
         ends,
         point,
         reason,
@@ -176,11 +176,11 @@ pub(super) fn judge_flow(
 }
 
 /// What is told of a drop.
-pub(super) fn judge_drop(
-    event: &DropEvent,
+pub(super) fn judge_drop<'a>(
+    event: &'a DropEvent,
     translation: Option<&Translation>,
     addresses: &impl Addresses,
-) -> TrackedDrop {
+) -> TrackedDrop<'a> {
     // Hubble has no `source_xlated` on a drop.
     let ends = Ends { source_xlated: None, ..Ends::new(event.packet.as_ref(), translation) };
     let mut notes = Notes::default();
@@ -188,7 +188,7 @@ pub(super) fn judge_drop(
         notes.set(Notes::SUM);
     }
     let direction = direction(local_end_is_source(&ends, addresses), false);
-    TrackedDrop { direction, event: event.clone(), ends, notes, retransmits: 0 }
+    TrackedDrop { direction, event, ends, notes, retransmits: 0 }
 }
 
 /// Whether the record is of its connection's first packet, as far as the kernel side saw it.

@@ -22,13 +22,16 @@ const LONGEST_WAIT_NS: u64 = 2_000_000;
 /// Records that may wait: what comes in 2 ms at two million records a second.
 const MOST_WAITING: usize = 4096;
 
+/// Records that are looked up together, and then taken: what stays in the fastest cache.
+const TOGETHER: usize = 64;
+
 /// What the stage hands on.
 #[derive(Clone, Debug)]
-pub enum Tracked {
+pub enum Tracked<'a> {
     /// A flow.
-    Flow(TrackedFlow),
+    Flow(TrackedFlow<'a>),
     /// A drop.
-    Drop(TrackedDrop),
+    Drop(TrackedDrop<'a>),
 }
 
 /// What the stage did so far. Records taken in = `flows` + `drops` + `facts` + `facts_turned_away` +
@@ -80,8 +83,6 @@ pub struct Tracker {
     facts: Facts,
     /// In the order of kernel time; the first one waits for conntrack, the others for the first.
     waiting: Vec<Event>,
-    /// Of the batch under way; kept for its memory.
-    translations: Vec<Option<Translation>>,
     counters: TrackCounters,
 }
 
@@ -96,7 +97,7 @@ impl Tracker {
         self.waiting.len()
     }
 
-    /// Takes all of `events`, and hands on what is told, in the order of kernel time.
+    /// Takes all of `events`, and hands on what is told to `tell`, in the order of kernel time.
     ///
     /// `conntrack` was drained after the events were read; without it services are known by their address only.
     /// `now_ns` is kernel time; with `u64::MAX` nothing waits any longer.
@@ -106,7 +107,7 @@ impl Tracker {
         conntrack: Option<&ConntrackTable>,
         now_ns: u64,
         addresses: &impl Addresses,
-        out: &mut Vec<Tracked>,
+        tell: &mut impl FnMut(&Tracked<'_>),
     ) {
         if self.waiting.is_empty() {
             std::mem::swap(&mut self.waiting, events);
@@ -118,27 +119,46 @@ impl Tracker {
         if !waiting.is_sorted_by_key(Event::kernel_ns) {
             waiting.sort_by_key(Event::kernel_ns);
         }
-        // All look-ups first: each waits for memory, but of those that depend on nothing in between many wait together.
-        let mut translations = std::mem::take(&mut self.translations);
-        translations.extend(waiting.iter().map(|event| translate(event, conntrack)));
         let mut taken = 0;
-        for (event, translation) in waiting.iter().zip(&translations) {
+        while taken < waiting.len() {
+            let together = &waiting[taken..waiting.len().min(taken + TOGETHER)];
+            let behind = waiting.len() - taken;
+            let done = self.take_together(together, behind, conntrack, now_ns, addresses, tell);
+            taken += done;
+            if done < together.len() {
+                break;
+            }
+        }
+        waiting.drain(..taken);
+        self.waiting = waiting;
+    }
+
+    /// How many of `events` were taken; the first of the others waits for conntrack. `behind` are they and all that wait
+    /// behind them.
+    fn take_together(
+        &mut self,
+        events: &[Event],
+        behind: usize,
+        conntrack: Option<&ConntrackTable>,
+        now_ns: u64,
+        addresses: &impl Addresses,
+        tell: &mut impl FnMut(&Tracked<'_>),
+    ) -> usize {
+        let translations = translate(events, conntrack);
+        for (taken, (event, translation)) in events.iter().zip(&translations).enumerate() {
             if translation.is_none()
                 && let Some(table) = conntrack
                 && may_be_translated_yet(event, table, now_ns, addresses)
             {
-                if waiting.len() - taken <= MOST_WAITING {
+                if behind - taken <= MOST_WAITING {
                     self.counters.waited += 1;
-                    break;
+                    return taken;
                 }
                 self.counters.wait_refused += 1;
             }
-            self.take(event, translation.as_ref(), addresses, out);
-            taken += 1;
+            self.take(event, translation.as_ref(), addresses, tell);
         }
-        waiting.drain(..taken);
-        translations.clear();
-        (self.waiting, self.translations) = (waiting, translations);
+        events.len()
     }
 
     fn take(
@@ -146,12 +166,16 @@ impl Tracker {
         event: &Event,
         translation: Option<&Translation>,
         addresses: &impl Addresses,
-        out: &mut Vec<Tracked>,
+        tell: &mut impl FnMut(&Tracked<'_>),
     ) {
         let changed = |t: &Translation| t.destination_translated() || t.source_translated();
         self.counters.translated += u64::from(translation.is_some_and(changed));
         match event {
-            Event::Flow(event) => out.extend(self.flow(event, translation, addresses).map(Tracked::Flow)),
+            Event::Flow(event) => {
+                if let Some(flow) = self.flow(event, translation, addresses) {
+                    tell(&Tracked::Flow(flow));
+                }
+            }
             Event::Drop(event) => {
                 self.counters.drops += 1;
                 let mut dropped = judge::judge_drop(event, translation, addresses);
@@ -160,18 +184,18 @@ impl Tracker {
                     dropped.retransmits = retransmits;
                     dropped.notes.set(notes);
                 }
-                out.push(Tracked::Drop(dropped));
+                tell(&Tracked::Drop(dropped));
             }
             Event::Fact(event) => self.fact(event, translation),
         }
     }
 
-    fn flow(
+    fn flow<'a>(
         &mut self,
-        event: &FlowEvent,
+        event: &'a FlowEvent,
         translation: Option<&Translation>,
         addresses: &impl Addresses,
-    ) -> Option<TrackedFlow> {
+    ) -> Option<TrackedFlow<'a>> {
         let counters = &mut self.counters;
         let guessed = event.flags.has(flow_flags::OPENER_GUESSED);
         counters.openers_known += u64::from(guessed && translation.is_some());
@@ -224,14 +248,33 @@ fn connection(packet: &Packet, translation: Option<&Translation>) -> Tuple {
     })
 }
 
-fn translate(event: &Event, conntrack: Option<&ConntrackTable>) -> Option<Translation> {
-    let opened_ns = match event {
+/// What conntrack knows of each. Every step of a look-up waits for memory, but of several look-ups the same steps wait
+/// together: so all take the first, then all the second.
+fn translate(events: &[Event], conntrack: Option<&ConntrackTable>) -> [Option<Translation>; TOGETHER] {
+    let mut translations = [None; TOGETHER];
+    let Some(conntrack) = conntrack else { return translations };
+    let mut found = [None; TOGETHER];
+    for (event, found) in events.iter().zip(&mut found) {
+        *found = tuple(event).and_then(|tuple| conntrack.find(tuple));
+    }
+    for ((event, found), translation) in events.iter().zip(found).zip(&mut translations) {
+        let opened_ns = match event {
+            Event::Flow(flow) if opens(flow) => Some(flow.kernel_ns),
+            _ => None,
+        };
+        *translation =
+            found.zip(tuple(event)).and_then(|(found, tuple)| conntrack.translation(found, tuple, opened_ns));
+    }
+    translations
+}
+
+/// Nothing where conntrack can't know the packet.
+fn tuple(event: &Event) -> Option<&Tuple> {
+    match event {
         // Its addresses are of another network.
-        Event::Flow(FlowEvent { tunnel: Some(_), .. }) => return None,
-        Event::Flow(flow) if opens(flow) => Some(flow.kernel_ns),
-        _ => None,
-    };
-    conntrack?.translate(&event.packet()?.tuple, opened_ns)
+        Event::Flow(FlowEvent { tunnel: Some(_), .. }) => None,
+        _ => event.packet().map(|packet| &packet.tuple),
+    }
 }
 
 /// Whether the record tells of the opener's first packet.

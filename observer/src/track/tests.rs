@@ -169,7 +169,7 @@ fn show_end(end: &End) -> String {
 }
 
 /// `point reason direction source>destination [via frontend] [as source_xlated] [guessed]`.
-fn show(tracked: &Tracked) -> String {
+fn show(tracked: &Tracked<'_>) -> String {
     let (head, ends, notes) = match tracked {
         Tracked::Flow(flow) => {
             let reply = flow.reason.as_str_name() == "REPLY";
@@ -198,11 +198,36 @@ fn show(tracked: &Tracked) -> String {
     text
 }
 
+/// A copy that outlives its record.
+fn kept(tracked: &Tracked<'_>) -> Tracked<'static> {
+    match tracked.clone() {
+        Tracked::Flow(TrackedFlow {
+            event,
+            ends,
+            is_reply,
+            direction,
+            point,
+            reason,
+            notes,
+            retransmits,
+        }) => {
+            let event = Box::leak(Box::new(event.clone()));
+            Tracked::Flow(TrackedFlow { event, ends, is_reply, direction, point, reason, notes, retransmits })
+        }
+        Tracked::Drop(TrackedDrop { event, ends, direction, retransmits, notes }) => {
+            let event = Box::leak(Box::new(event.clone()));
+            Tracked::Drop(TrackedDrop { event, ends, direction, retransmits, notes })
+        }
+    }
+}
+
 /// What one record alone is told as, or the name of the counter under which it is not.
 fn told(line: &str, table: Option<&ConntrackTable>, family: Family) -> String {
     let mut tracker = Tracker::default();
     let mut out = Vec::new();
-    tracker.batch(&mut vec![event(line, 5, family)], table, u64::MAX, &Lab, &mut out);
+    tracker.batch(&mut vec![event(line, 5, family)], table, u64::MAX, &Lab, &mut |tracked| {
+        out.push(kept(tracked))
+    });
     let counters = tracker.counters();
     assert_eq!(counters.flows + counters.drops + counters.suppressed(), 1);
     match out.first() {

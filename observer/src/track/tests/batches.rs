@@ -10,7 +10,7 @@ const MS: u64 = 1_000_000;
 fn run(tracker: &mut Tracker, lines: &[(&str, u64)], table: &ConntrackTable, now_ns: u64) -> Vec<String> {
     let mut events = lines.iter().map(|(line, time)| event(line, *time, Family::Four)).collect();
     let mut out = Vec::new();
-    tracker.batch(&mut events, Some(table), now_ns, &Lab, &mut out);
+    tracker.batch(&mut events, Some(table), now_ns, &Lab, &mut |tracked| out.push(kept(tracked)));
     assert!(events.is_empty());
     out.iter().map(show).collect()
 }
@@ -123,7 +123,7 @@ fn facts_join_the_flow_through_the_translation_and_in_both_directions() {
         event("pod in new tcp 10.0.1.1:4000>10.96.0.1:80", 14, Family::Four),
     ];
     let mut out = Vec::new();
-    tracker.batch(&mut events, Some(&table), u64::MAX, &Lab, &mut out);
+    tracker.batch(&mut events, Some(&table), u64::MAX, &Lab, &mut |tracked| out.push(kept(tracked)));
     let seen: Vec<_> = out
         .iter()
         .map(|tracked| match tracked {
@@ -146,7 +146,7 @@ fn an_earlier_connections_facts_are_not_the_new_ones() {
         event("pod in new tcp 10.0.1.1:4000>10.0.2.2:80", 20, Family::Four),
     ];
     let mut out = Vec::new();
-    tracker.batch(&mut events, Some(&table), u64::MAX, &Lab, &mut out);
+    tracker.batch(&mut events, Some(&table), u64::MAX, &Lab, &mut |tracked| out.push(kept(tracked)));
     let [Tracked::Flow(flow)] = &out[..] else { panic!("one flow") };
     assert_eq!((flow.retransmits, flow.notes), (0, Notes::default()));
 }
@@ -160,7 +160,7 @@ fn facts_join_a_drop_of_the_connection() {
         event("drop tcp 10.0.1.1:4001>10.0.2.2:80", 20, Family::Four),
     ];
     let mut out = Vec::new();
-    tracker.batch(&mut events, None, u64::MAX, &Lab, &mut out);
+    tracker.batch(&mut events, None, u64::MAX, &Lab, &mut |tracked| out.push(kept(tracked)));
     let [Tracked::Drop(dropped), Tracked::Drop(other)] = &out[..] else { panic!("two drops") };
     assert_eq!((dropped.retransmits, other.retransmits), (2, 0));
 }
@@ -185,7 +185,9 @@ fn a_packet_inside_a_tunnel_is_told_where_no_device_or_pod_tells_it() {
         let mut out = Vec::new();
         // Its addresses are also those of a connection of this network.
         let table = entries(&["tcp 10.0.1.1:4000>10.0.2.2:80 10.0.9.9:80>10.0.1.1:4000"], Family::Four);
-        tracker.batch(&mut vec![Event::Flow(flow)], Some(&table), u64::MAX, &Lab, &mut out);
+        tracker.batch(&mut vec![Event::Flow(flow)], Some(&table), u64::MAX, &Lab, &mut |tracked| {
+            out.push(kept(tracked))
+        });
         let carried = (tracker.counters().carried == 1).then_some("carried");
         assert_eq!((carried, out.len()), (want, usize::from(want.is_none())), "{line}");
         if let [Tracked::Flow(flow)] = &out[..] {
@@ -203,7 +205,13 @@ fn only_tcp_met_in_its_middle_is_partial() {
         ("pod out flags+guess udp 10.0.1.1:4000>10.0.1.2:80", false),
     ] {
         let mut out = Vec::new();
-        Tracker::default().batch(&mut vec![event(line, 1, Family::Four)], None, u64::MAX, &Lab, &mut out);
+        Tracker::default().batch(
+            &mut vec![event(line, 1, Family::Four)],
+            None,
+            u64::MAX,
+            &Lab,
+            &mut |tracked| out.push(kept(tracked)),
+        );
         let [Tracked::Flow(flow)] = &out[..] else { panic!("one flow") };
         assert_eq!(flow.notes.has(Notes::PARTIAL), partial, "{line}");
     }
@@ -216,7 +224,7 @@ fn what_is_not_ip_is_told_without_ends() {
     };
     let mut out = Vec::new();
     let mut events = vec![Event::Flow(FlowEvent { packet: None, ..flow })];
-    Tracker::default().batch(&mut events, None, u64::MAX, &Lab, &mut out);
+    Tracker::default().batch(&mut events, None, u64::MAX, &Lab, &mut |tracked| out.push(kept(tracked)));
     let [Tracked::Flow(flow)] = &out[..] else { panic!("one flow") };
     assert_eq!((flow.ends, flow.is_reply), (Ends::default(), Tristate::No));
 }
@@ -250,9 +258,7 @@ proptest! {
                 })
                 .collect();
             sent += events.len() as u64;
-            let mut out = Vec::new();
-            tracker.batch(&mut events, Some(&table), now_ns, &Lab, &mut out);
-            told += out.len() as u64;
+            tracker.batch(&mut events, Some(&table), now_ns, &Lab, &mut |_| told += 1);
             let c = tracker.counters();
             prop_assert_eq!(told, c.flows + c.drops);
             let facts = c.facts + c.facts_turned_away + c.facts_without_ends;

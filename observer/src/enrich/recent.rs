@@ -16,7 +16,9 @@ pub(super) struct Recent {
     places: Box<[Place]>,
 }
 
+/// In one line of the cache.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 struct Place {
     ip: IpAddr,
     /// Of the cache when it was asked; the answer holds as long as it stays.

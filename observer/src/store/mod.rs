@@ -7,6 +7,7 @@ mod cursor;
 mod losses;
 mod namespaces;
 mod segment;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -123,11 +124,7 @@ impl Store {
 
     /// Namespaces of the flows of the hour before `now_ns`, sorted by cluster, then name.
     pub fn namespaces(&self, now_ns: i64) -> Vec<Namespace> {
-        // The writer has not looked at the flows of the segment in which it is.
-        let current = self.segments.load().last().cloned();
-        let flows = current.iter().flat_map(|segment| segment.flows());
-        let ends = flows.flat_map(|flow| [&flow.source, &flow.destination].map(|end| (&**end, flow.time_ns)));
-        self.namespaces.since_an_hour_before(now_ns, ends)
+        self.namespaces.since_an_hour_before(now_ns)
     }
 
     /// Counts events that an earlier stage lost, for the streams that are open; `first` and `last` are Unix times in

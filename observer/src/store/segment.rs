@@ -54,10 +54,6 @@ impl Segment {
         flow
     }
 
-    pub(super) fn flows(&self) -> impl Iterator<Item = &Flow> {
-        self.slots.iter().map_while(OnceLock::get)
-    }
-
     /// How many flows below `head` are not older than `from`, taking them to be in order of time.
     pub(super) fn count_from(&self, from: i64, head: u64) -> u64 {
         let mut written = &self.slots[..self.slots.len().min(head.saturating_sub(self.base) as usize)];

@@ -1,11 +1,7 @@
 //! The one writer of the store: puts flows into slots, closes full segments, frees old ones.
 
-use super::{Store, StoreConfig, segment::Segment};
-use crate::{
-    endpoint::Endpoint,
-    flow::{DropSite, Flow, Link},
-};
-use hashbrown::HashMap;
+use super::{Store, StoreConfig, segment::Segment, shared::Shared};
+use crate::flow::Flow;
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -88,7 +84,7 @@ impl Writer {
         }
         let Self { store, current, used, current_bytes, shared, unannounced, .. } = self;
         let flow = current.fill(*used, make);
-        let bytes = shared.add(flow);
+        let bytes = shared.add(flow, current.base(), &store.namespaces);
         if bytes > 0 {
             *current_bytes += bytes;
             store.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -107,98 +103,36 @@ impl Writer {
     }
 
     fn rotate(&mut self) {
-        self.merge_namespaces();
+        self.trim_namespaces();
         self.older_bytes.push_back(self.current_bytes);
-        self.current = Arc::new(Segment::new(self.current.base() + self.used as u64, self.shape.segment));
-        self.used = 0;
-        self.current_bytes = self.current.fixed_bytes();
-        self.shared.0.clear();
-
-        let mut total = self.older_bytes.iter().sum::<usize>() + self.current_bytes;
+        let mut total = self.older_bytes.iter().sum::<usize>();
         let mut evicted = 0;
         // The next segment may grow to its own limit before this is looked at again.
-        let room = self.shape.bytes.saturating_sub(self.shape.segment_bytes());
+        let room = self.shape.bytes.saturating_sub(self.shape.segment_bytes() + self.current.fixed_bytes());
         while self.older_bytes.len() >= self.shape.segments || total > room && !self.older_bytes.is_empty() {
             total -= self.older_bytes.pop_front().unwrap_or(0);
             evicted += 1;
         }
-        let list = self.store.segments.load();
-        let kept = list.iter().skip(evicted).chain([&self.current]).map(Arc::clone).collect();
+        let list = self.store.segments.load_full();
+        let mut kept: Vec<_> = list.iter().skip(evicted).map(Arc::clone).collect();
+        drop(list);
+        // First away with the old ones: the next then gets their memory, which is in the cache. Readers never find none.
+        if !kept.is_empty() {
+            self.store.segments.store(Arc::new(kept.clone()));
+        }
+        self.current = Arc::new(Segment::new(self.current.base() + self.used as u64, self.shape.segment));
+        kept.push(Arc::clone(&self.current));
         self.store.segments.store(Arc::new(kept));
-        self.store.bytes.store(total as u64, Ordering::Relaxed);
+        self.used = 0;
+        self.current_bytes = self.current.fixed_bytes();
+        self.store.bytes.store((total + self.current_bytes) as u64, Ordering::Relaxed);
     }
 
-    fn merge_namespaces(&mut self) {
-        let namespaces = &self.store.namespaces;
-        let mut newest = i64::MIN;
-        for (endpoint, last) in self.shared.0.values().flatten() {
-            namespaces.see(endpoint, *last);
-            newest = newest.max(*last);
-        }
+    fn trim_namespaces(&mut self) {
+        let newest = self.current.newest();
         if self.trimmed.elapsed() >= Duration::from_mins(1) && newest != i64::MIN {
-            namespaces.forget_before_an_hour_of(newest);
+            self.shared.forget_namespaces_before_an_hour_of(newest, &self.store.namespaces);
             self.trimmed = Instant::now();
         }
     }
-}
-
-/// The shared parts of the current segment's flows by address; of an endpoint the time of its last flow.
-#[derive(Debug, Default)]
-struct Shared(HashMap<usize, Option<(Arc<Endpoint>, i64)>>);
-
-impl Shared {
-    /// Bytes of the parts that this flow is the first to have.
-    fn add(&mut self, flow: &Flow) -> usize {
-        let mut bytes = 0;
-        for endpoint in [&flow.source, &flow.destination] {
-            match self.0.entry(address(endpoint)) {
-                hashbrown::hash_map::Entry::Occupied(mut known) => {
-                    if let Some((_, last)) = known.get_mut() {
-                        *last = flow.time_ns;
-                    }
-                }
-                hashbrown::hash_map::Entry::Vacant(new) => {
-                    bytes += endpoint_bytes(endpoint);
-                    new.insert(Some((Arc::clone(endpoint), flow.time_ns)));
-                }
-            }
-        }
-        for service in [&flow.source_service, &flow.destination_service].into_iter().flatten() {
-            if self.is_new(address(service)) {
-                bytes += size_of_val(&**service) + service.name.len() + service.namespace.len();
-            }
-        }
-        if let Some(link) = &flow.link
-            && self.is_new(address(link))
-        {
-            bytes += size_of::<Link>() + link.name.len();
-        }
-        if let Some(site) = &flow.drop
-            && self.is_new(address(site))
-        {
-            let location = site.location.as_ref().map_or(0, String::len);
-            bytes += size_of::<DropSite>() + site.kernel_reason.len() + location;
-        }
-        bytes
-    }
-
-    fn is_new(&mut self, address: usize) -> bool {
-        self.0.insert(address, None).is_none()
-    }
-}
-
-fn address<T>(shared: &Arc<T>) -> usize {
-    Arc::as_ptr(shared).addr()
-}
-
-/// What an endpoint takes on the heap, by and large: strings are counted by length, and three times, because the encoded
-/// forms have them again. Labels are counted for each endpoint that shares them, which is on the safe side.
-fn endpoint_bytes(endpoint: &Endpoint) -> usize {
-    let labels: usize = endpoint.labels.iter().map(|label| 3 * label.len() + size_of::<String>()).sum();
-    let workloads: usize =
-        endpoint.workloads.iter().map(|w| size_of_val(w) + 3 * (w.kind.len() + w.name.len())).sum();
-    size_of::<Endpoint>()
-        + labels
-        + workloads
-        + 3 * (endpoint.cluster.len() + endpoint.namespace.len() + endpoint.pod_name.len())
 }

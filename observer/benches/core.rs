@@ -63,7 +63,11 @@ impl<S: Symbols> Stages<S> {
     fn run(&mut self) {
         let Self { world, decoder, tracker, filler, writer, events } = self;
         for batch in world.records.chunks(BATCH) {
-            events.extend(batch.iter().filter_map(|record| decoder.decode(record).ok()));
+            for record in batch {
+                if let Ok(event) = decoder.decode(record) {
+                    events.push(event);
+                }
+            }
             tracker.batch(events, Some(&world.conntrack), u64::MAX, &world.local, &mut |tracked| {
                 writer.push_made(|| filler.fill(tracked, link_of(world, tracked)));
             });

@@ -100,7 +100,7 @@ fn run(command: &[&str]) {
 }
 
 fn end(address: SocketAddr) -> End {
-    End { ip: address.ip(), port: address.port() }
+    End::new(address.ip(), address.port())
 }
 
 fn parsed(address: &str) -> End {
@@ -133,7 +133,7 @@ fn drain_until(
 fn assert_every_view(table: &ConntrackTable, client: End) {
     let (frontend, backend) = (parsed(FRONTEND), parsed(BACKEND));
     let called_from = table.translate(&tcp(client, frontend), None).expect("the call is known").called_from;
-    assert_eq!(called_from.ip, GATEWAY.parse::<IpAddr>().unwrap());
+    assert_eq!(called_from.ip(), GATEWAY.parse::<IpAddr>().unwrap());
     let forward = Translation { from_client: true, client, frontend, backend, called_from };
     for (source, destination) in [(client, frontend), (client, backend), (called_from, backend)] {
         let seen = tcp(source, destination);

@@ -173,8 +173,8 @@ impl World {
             }
         }
         for id in 0..OTHER_CONNECTIONS {
-            let client = End { ip: Ipv4Addr::new(10, 245, (id >> 8) as u8, id as u8).into(), port: 40_000 };
-            let server = End { ip: v4(0), port: 443 };
+            let client = End::new(Ipv4Addr::new(10, 245, (id >> 8) as u8, id as u8).into(), 40_000);
+            let server = End::new(v4(0), 443);
             let original = Tuple { source: client, destination: server, protocol: TCP };
             world.conntrack.insert(Entry { id: FLOWS as u32 + id, original, reply: original.reversed() });
         }
@@ -216,7 +216,7 @@ impl RandomFlow {
             _ => {
                 (own_ip, port) = (v4(own), 80);
                 let n = numbers.below(50);
-                (service(n), Some(End { ip: v4(10 * n + 1), port: 8080 }))
+                (service(n), Some(End::new(v4(10 * n + 1), 8080)))
             }
         };
         let icmp_type = if own_ip.is_ipv4() { 8 } else { 128 };
@@ -239,7 +239,7 @@ impl RandomFlow {
             true if out != is_reply => (client_port, port),
             true => (port, client_port),
         };
-        let (own_end, far_end) = (End { ip: own_ip, port: own_port }, End { ip: far_ip, port: far_port });
+        let (own_end, far_end) = (End::new(own_ip, own_port), End::new(far_ip, far_port));
         let (source, destination) = if out { (own_end, far_end) } else { (far_end, own_end) };
         Self {
             link: 4 + own as u32 / 10,
@@ -265,12 +265,12 @@ impl RandomFlow {
             IpAddr::V6(ip) => ip.octets(),
         };
         let tuple = AbiTuple {
-            source: mapped(self.seen.source.ip),
-            destination: mapped(self.seen.destination.ip),
-            source_port: self.seen.source.port,
-            destination_port: self.seen.destination.port,
+            source: mapped(self.seen.source.ip()),
+            destination: mapped(self.seen.destination.ip()),
+            source_port: self.seen.source.port(),
+            destination_port: self.seen.destination.port(),
             protocol: self.seen.protocol,
-            ip_version: if self.seen.source.ip.is_ipv4() { 4 } else { 6 },
+            ip_version: if self.seen.source.ip().is_ipv4() { 4 } else { 6 },
             icmp_type: self.icmp_type,
             icmp_code: 0,
         };

@@ -8,7 +8,8 @@ use observer_ebpf::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -44,12 +45,99 @@ impl Event {
 }
 
 /// An address and a port; for ICMP echo the port is the echo identifier, for what has no ports it is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+///
+/// It is copied, compared and hashed for each record, so it is kept in whole words.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "Shown", into = "Shown")]
 pub struct End {
+    /// Of an IPv4 address 0.
+    high: u64,
+    low: u64,
+    port: u16,
+    /// Tells ::10.0.0.1 from 10.0.0.1.
+    is_v6: bool,
+}
+
+impl End {
+    /// From its parts.
+    #[inline]
+    pub fn new(ip: IpAddr, port: u16) -> Self {
+        match ip {
+            IpAddr::V4(ip) => Self { high: 0, low: ip.to_bits().into(), port, is_v6: false },
+            IpAddr::V6(ip) => Self::of_octets(ip.octets(), true, port),
+        }
+    }
+
+    /// An IPv4 address stands in the last four octets.
+    #[inline]
+    fn of_octets(octets: [u8; 16], is_v6: bool, port: u16) -> Self {
+        let bits = u128::from_be_bytes(octets);
+        let (high, low) = ((bits >> 64) as u64, bits as u64);
+        if is_v6 {
+            Self { high, low, port, is_v6 }
+        } else {
+            Self { high: 0, low: low & 0xffff_ffff, port, is_v6 }
+        }
+    }
+
     /// The address.
-    pub ip: IpAddr,
+    #[inline]
+    pub fn ip(&self) -> IpAddr {
+        match self.is_v6 {
+            true => Ipv6Addr::from_bits(u128::from(self.high) << 64 | u128::from(self.low)).into(),
+            false => Ipv4Addr::from_bits(self.low as u32).into(),
+        }
+    }
+
     /// The port.
-    pub port: u16,
+    #[inline]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The same address with another port.
+    #[inline]
+    #[must_use]
+    pub fn with_port(self, port: u16) -> Self {
+        Self { port, ..self }
+    }
+
+    /// Whether the other end has the same address.
+    #[inline]
+    pub fn is_at(&self, other: &Self) -> bool {
+        self.with_port(other.port) == *other
+    }
+
+    /// All of it in three words.
+    #[inline]
+    pub fn words(&self) -> [u64; 3] {
+        [self.high, self.low, u64::from(self.port) | u64::from(self.is_v6) << 16]
+    }
+}
+
+impl fmt::Debug for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::from((self.ip(), self.port)).fmt(f)
+    }
+}
+
+/// An [`End`] as a recording has it.
+#[derive(Serialize, Deserialize)]
+struct Shown {
+    ip: IpAddr,
+    port: u16,
+}
+
+impl From<Shown> for End {
+    fn from(Shown { ip, port }: Shown) -> Self {
+        Self::new(ip, port)
+    }
+}
+
+impl From<End> for Shown {
+    fn from(end: End) -> Self {
+        Self { ip: end.ip(), port: end.port }
+    }
 }
 
 /// Both ends of a packet, as they stand in its headers.
@@ -86,24 +174,19 @@ pub struct Packet {
 
 impl Packet {
     /// Nothing where the packet is not IP.
+    #[inline]
     fn new(tuple: &abi::Tuple) -> Result<Option<Self>, DecodeError> {
-        let address = |octets: [u8; 16]| match tuple.ip_version {
-            4 => Ipv6Addr::from(octets).to_canonical(),
-            _ => IpAddr::V6(Ipv6Addr::from(octets)),
-        };
-        match tuple.ip_version {
+        const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+        let is_v6 = match tuple.ip_version {
             0 => return Ok(None),
-            4 | 6 => {}
+            4 if tuple.source.starts_with(&MAPPED) && tuple.destination.starts_with(&MAPPED) => false,
+            6 => true,
             value => return Err(DecodeError::Field { field: "tuple.ip_version", value }),
-        }
-        let (source, destination) = (address(tuple.source), address(tuple.destination));
-        if tuple.ip_version == 4 && !(source.is_ipv4() && destination.is_ipv4()) {
-            return Err(DecodeError::Field { field: "tuple.ip_version", value: 4 });
-        }
+        };
         Ok(Some(Self {
             tuple: Tuple {
-                source: End { ip: source, port: tuple.source_port },
-                destination: End { ip: destination, port: tuple.destination_port },
+                source: End::of_octets(tuple.source, is_v6, tuple.source_port),
+                destination: End::of_octets(tuple.destination, is_v6, tuple.destination_port),
                 protocol: tuple.protocol,
             },
             ip_version: tuple.ip_version,
@@ -202,6 +285,7 @@ impl FlowEvent {
         Ok(Self { tunnel, ..Self::new(&record.flow, clock)? })
     }
 
+    #[inline]
     pub(super) fn new(record: &FlowRecord, clock: &Clock) -> Result<Self, DecodeError> {
         let undefined = |field, value| Err(DecodeError::Field { field, value });
         Ok(Self {
@@ -253,7 +337,7 @@ fn tunnel(record: &abi::Tunnel) -> Result<Tunnel, DecodeError> {
         value => return Err(DecodeError::Field { field: "tunnel.kind", value }),
     };
     let ends = Packet::new(&record.tuple)?.map(|packet| {
-        let end = |end: End| (end.ip, end.port);
+        let end = |end: End| (end.ip(), end.port());
         (end(packet.tuple.source), end(packet.tuple.destination))
     });
     Ok(Tunnel { kind, protocol: record.tuple.protocol, ends, vni: record.vni })

@@ -58,6 +58,7 @@ pub struct Decoder<S> {
 
 impl<S: Symbols> Decoder<S> {
     /// One record from a ring.
+    #[inline]
     pub fn decode(&mut self, bytes: &[u8]) -> Result<Event, DecodeError> {
         let (header, _) = Header::read_from_prefix(bytes).map_err(|_| DecodeError::Short(bytes.len()))?;
         if header.version != ABI_VERSION {
@@ -85,6 +86,7 @@ impl<S: Symbols> Decoder<S> {
 }
 
 /// The whole record, if both its length and the length it tells are right.
+#[inline]
 fn record<R: FromBytes>(header: &Header, bytes: &[u8]) -> Result<R, DecodeError> {
     let want = size_of::<R>();
     let wrong = |got| DecodeError::Size { kind: header.kind, got, want };

@@ -62,8 +62,8 @@ fn drop_record() -> DropRecord {
 fn a_flow() {
     let Ok(Event::Flow(event)) = decoder().decode(flow().as_bytes()) else { panic!("no flow") };
     let packet = event.packet.unwrap();
-    assert_eq!(packet.tuple.source, End { ip: IpAddr::from([10, 0, 0, 1]), port: 40000 });
-    assert_eq!(packet.tuple.destination, End { ip: IpAddr::from([10, 0, 0, 2]), port: 80 });
+    assert_eq!(packet.tuple.source, End::new(IpAddr::from([10, 0, 0, 1]), 40000));
+    assert_eq!(packet.tuple.destination, End::new(IpAddr::from([10, 0, 0, 2]), 80));
     assert_eq!((event.time_ns, event.kernel_ns, event.first_ns), (1_050, 50, 1_040));
     assert_eq!((event.hook, event.link_kind, event.reason), (Hook::Egress, LinkKind::Pod, FlowReason::New));
     assert_eq!(event.tcp_flags, 0x102);
@@ -123,7 +123,7 @@ fn an_ipv6_packet_keeps_a_mapped_address_as_it_is() {
     let mut record = flow();
     record.tuple.ip_version = 6;
     let Ok(Event::Flow(event)) = decoder().decode(record.as_bytes()) else { panic!("no flow") };
-    assert!(event.packet.unwrap().tuple.source.ip.is_ipv6());
+    assert!(event.packet.unwrap().tuple.source.ip().is_ipv6());
 }
 
 #[test]

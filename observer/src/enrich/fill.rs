@@ -102,7 +102,7 @@ impl Filler {
             source,
             destination,
             protocol: outer.map_or(protocol, |tunnel| tunnel.protocol),
-            frontend: ends.frontend.map(|end| (end.ip, end.port)),
+            frontend: ends.frontend.map(|end| (end.ip(), end.port())),
             is_reply,
         })
     }
@@ -146,11 +146,11 @@ fn named(time_ns: i64, packet: Option<&Packet>, tcp_flags: u16, ends: &Ends, nam
         retransmits: 0,
         resets: 0,
         notes: crate::flow::Notes::default(),
-        frontend_ip: ends.frontend.map(|end| end.ip),
-        frontend_port: ends.frontend.map_or(0, |end| end.port),
+        frontend_ip: ends.frontend.map(|end| end.ip()),
+        frontend_port: ends.frontend.map_or(0, |end| end.port()),
     }
 }
 
 fn address(end: Option<End>) -> (Option<IpAddr>, u16) {
-    (end.map(|end| end.ip), end.map_or(0, |end| end.port))
+    (end.map(|end| end.ip()), end.map_or(0, |end| end.port()))
 }

@@ -56,7 +56,7 @@ static NAMES: LazyLock<Arc<IpCache>> = LazyLock::new(|| {
 
 /// What conntrack knows: a call of the service.
 static CONNECTIONS: LazyLock<ConntrackTable> = LazyLock::new(|| {
-    let end = |ip: [u8; 4], port| End { ip: ip.into(), port };
+    let end = |ip: [u8; 4], port| End::new(ip.into(), port);
     let client = end(CLIENT, 40_000);
     let original = Tuple { source: client, destination: end(SERVICE, 80), protocol: 6 };
     let reply = Tuple { source: end(BACKEND, 8080), destination: client, protocol: 6 };

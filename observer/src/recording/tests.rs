@@ -82,7 +82,7 @@ fn own(input: Input<'_>) -> Owned {
 }
 
 fn tuple() -> impl Strategy<Value = Tuple> {
-    let end = || (any::<IpAddr>(), any::<u16>()).prop_map(|(ip, port)| End { ip, port });
+    let end = || (any::<IpAddr>(), any::<u16>()).prop_map(|(ip, port)| End::new(ip, port));
     (end(), end(), any::<u8>()).prop_map(|(source, destination, protocol)| Tuple {
         source,
         destination,

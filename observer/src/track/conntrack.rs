@@ -3,7 +3,7 @@
 use crate::decode::{End, Tuple};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use serde::{Deserialize, Serialize};
-use std::{collections::VecDeque, hash::BuildHasher as _, net::IpAddr};
+use std::{collections::VecDeque, hash::BuildHasher as _};
 
 const ICMP: u8 = 1;
 const ICMP_V6: u8 = 58;
@@ -35,7 +35,7 @@ impl Entry {
                 let mut between = Tuple { destination: called_from.destination, ..self.original };
                 if matches!(self.original.protocol, ICMP | ICMP_V6) {
                     // Both "ports" are the echo identifier, which the source's translation changes.
-                    between.destination.port = self.original.destination.port;
+                    between.destination = between.destination.with_port(self.original.destination.port());
                 }
                 between
             }
@@ -82,31 +82,26 @@ impl Translation {
 
     /// Whether the backend sees another address than the client's.
     pub fn source_translated(&self) -> bool {
-        self.client.ip != self.called_from.ip
+        !self.client.is_at(&self.called_from)
     }
 }
 
 /// A tuple without its direction, in few words: it is hashed and compared for each record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    low: (u64, u64),
-    high: (u64, u64),
-    /// Ports, families and protocol.
-    rest: u64,
+    low: [u64; 3],
+    high: [u64; 3],
 }
 
 impl Key {
+    #[inline]
     pub(super) fn new(tuple: &Tuple) -> Self {
-        let bits = |end: End| match end.ip {
-            IpAddr::V4(ip) => (u128::from(ip.to_bits()), u64::from(end.port)),
-            // The bit tells ::a.b.c.d from a.b.c.d.
-            IpAddr::V6(ip) => (ip.to_bits(), u64::from(end.port) | 1 << 16),
-        };
-        let (source, destination) = (bits(tuple.source), bits(tuple.destination));
-        let (low, high) = if source <= destination { (source, destination) } else { (destination, source) };
-        let rest = low.1 | high.1 << 20 | u64::from(tuple.protocol) << 40;
-        let halves = |bits: u128| ((bits >> 64) as u64, bits as u64);
-        Self { low: halves(low.0), high: halves(high.0), rest }
+        let (mut low, mut high) = (tuple.source.words(), tuple.destination.words());
+        if low > high {
+            (low, high) = (high, low);
+        }
+        low[2] |= u64::from(tuple.protocol) << 32;
+        Self { low, high }
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 fn end(text: &str) -> End {
     let address: std::net::SocketAddr = text.parse().unwrap();
-    End { ip: address.ip(), port: address.port() }
+    End::new(address.ip(), address.port())
 }
 
 fn tuple(source: &str, destination: &str) -> Tuple {
@@ -173,9 +173,9 @@ proptest! {
         let mut table = table(3);
         let ip = |last: u16| IpAddr::from([10, 0, 0, last as u8]);
         for (time, (what, id, client, frontend, backend)) in steps.into_iter().enumerate() {
-            let client = End { ip: ip(client), port: 1 };
-            let original = Tuple { source: client, destination: End { ip: ip(frontend), port: 2 }, protocol: 6 };
-            let reply = Tuple { source: End { ip: ip(backend), port: 3 }, destination: client, protocol: 6 };
+            let client = End::new(ip(client), 1);
+            let original = Tuple { source: client, destination: End::new(ip(frontend), 2), protocol: 6 };
+            let reply = Tuple { source: End::new(ip(backend), 3), destination: client, protocol: 6 };
             let now = time as u64 * 40;
             match what {
                 0 | 1 => table.insert(Entry { id, original, reply }),

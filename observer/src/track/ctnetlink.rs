@@ -162,8 +162,8 @@ fn tuple(value: &[u8]) -> Result<Tuple, Malformed> {
         _ => (0, 0),
     };
     Ok(Tuple {
-        source: End { ip: source.ok_or(Malformed)?, port: source_port },
-        destination: End { ip: destination.ok_or(Malformed)?, port: destination_port },
+        source: End::new(source.ok_or(Malformed)?, source_port),
+        destination: End::new(destination.ok_or(Malformed)?, destination_port),
         protocol,
     })
 }
@@ -232,7 +232,7 @@ mod tests {
     }
 
     fn end(ip: [u8; 4], port: u16) -> End {
-        End { ip: ip.into(), port }
+        End::new(ip.into(), port)
     }
 
     #[test]
@@ -260,12 +260,12 @@ mod tests {
         for (proto, want) in [(id.to_vec(), (9, 9)), (ports(47, 5, 6), (0, 0)), (ports(SCTP, 5, 6), (5, 6))] {
             let bytes = ip4(CTA_TUPLE_ORIG, [1; 4], [2; 4], &proto);
             let tuple = tuple(&bytes[4..]).unwrap();
-            assert_eq!((tuple.source.port, tuple.destination.port), want);
+            assert_eq!((tuple.source.port(), tuple.destination.port()), want);
         }
         let ip =
             nested(CTA_TUPLE_IP, &[attribute(CTA_IP_V6_SRC, &[1; 16]), attribute(CTA_IP_V6_DST, &[2; 16])]);
         let six = tuple(&[ip, nested(CTA_TUPLE_PROTO, &ports(UDP, 1, 2))].concat()).unwrap();
-        assert_eq!(six.destination.ip, IpAddr::from([2u8; 16]));
+        assert_eq!(six.destination.ip(), IpAddr::from([2u8; 16]));
     }
 
     #[test]

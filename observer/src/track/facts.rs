@@ -87,8 +87,8 @@ mod tests {
     fn a_full_map_turns_away_and_forgets_the_silent() {
         let mut facts = Facts::default();
         let tuple = |number: usize| Tuple {
-            source: End { ip: IpAddr::from([10, 0, (number >> 16) as u8, 1]), port: number as u16 },
-            destination: End { ip: IpAddr::from([10, 0, 0, 2]), port: 80 },
+            source: End::new(IpAddr::from([10, 0, (number >> 16) as u8, 1]), number as u16),
+            destination: End::new(IpAddr::from([10, 0, 0, 2]), 80),
             protocol: 6,
         };
         let event = |time_ns| FactEvent {

@@ -46,11 +46,11 @@ impl Ends {
         };
         let frontend = translation.filter(|known| known.destination_translated()).map(|known| known.frontend);
         let source_xlated = translation
-            .filter(|known| known.from_client && seen.source.ip != known.client.ip)
-            .map(|_| seen.source.ip);
+            .filter(|known| known.from_client && !seen.source.is_at(&known.client))
+            .map(|_| seen.source.ip());
         // The echo identifier of ICMP stands in the place of ports for look-ups only.
         let has_ports = matches!(seen.protocol, TCP | UDP | SCTP);
-        let shown = |end: End| if has_ports { end } else { End { port: 0, ..end } };
+        let shown = |end: End| if has_ports { end } else { end.with_port(0) };
         Self {
             source: Some(shown(source)),
             destination: Some(shown(destination)),
@@ -211,13 +211,15 @@ fn suppressed(
         return carried(event, tunnel, addresses);
     }
     let seen = event.packet.as_ref()?.tuple;
-    let (source, destination) = (ends.source?.ip, ends.destination?.ip);
+    let (source_end, destination_end) = (ends.source?, ends.destination?);
+    let (source, destination) = (source_end.ip(), destination_end.ip());
+    let is_for_destination = seen.destination.is_at(&destination_end);
     match point {
         Point::ToEndpoint => None,
         _ if event.hook == Hook::Ingress => {
             let said_by_kernel = translation.is_none() && event.flags.has(flow_flags::TO_LOCAL_POD);
             if said_by_kernel || addresses.is_local_pod(&destination) {
-                Some(match (point, seen.destination.ip == destination) {
+                Some(match (point, is_for_destination) {
                     (Point::ToStack, true) => Suppressed::LocalDelivery,
                     (_, true) => Suppressed::Forwarded,
                     (Point::ToStack, false) => Suppressed::TranslatedLocal,
@@ -226,14 +228,16 @@ fn suppressed(
                     }
                     (_, false) => Suppressed::Masqueraded,
                 })
-            } else if point != Point::ToStack && translation.is_some() && seen.destination.ip != destination {
+            } else if point != Point::ToStack && translation.is_some() && !is_for_destination {
                 // Called at a node's address or a service's, answered elsewhere: it only passes through.
                 (!addresses.is_node(&destination)).then_some(Suppressed::Forwarded)
             } else {
                 None
             }
         }
-        _ if addresses.is_local_pod(&source) && seen.source.ip != source => Some(Suppressed::Masqueraded),
+        _ if addresses.is_local_pod(&source) && !seen.source.is_at(&source_end) => {
+            Some(Suppressed::Masqueraded)
+        }
         _ if addresses.is_local_pod(&source) || event.flags.has(flow_flags::FORWARDED) => {
             Some(Suppressed::Forwarded)
         }
@@ -260,7 +264,7 @@ fn endpoint_is_source(point: Point, ends: &Ends, addresses: &impl Addresses) -> 
 
 /// Whether the end on this node is the source; a pod goes before the node.
 fn local_end_is_source(ends: &Ends, addresses: &impl Addresses) -> Option<bool> {
-    let (source, destination) = (ends.source?.ip, ends.destination?.ip);
+    let (source, destination) = (ends.source?.ip(), ends.destination?.ip());
     if addresses.is_local_pod(&source) {
         Some(true)
     } else if addresses.is_local_pod(&destination) {

@@ -302,7 +302,7 @@ fn may_be_translated_yet(
     // At the end nothing is, whatever time a record bears.
     let is_young = now_ns != u64::MAX && now_ns.saturating_sub(flow.kernel_ns) < LONGEST_WAIT_NS;
     let may_be_service = flow.packet.is_some_and(|packet| {
-        let to = packet.tuple.destination.ip;
+        let to = packet.tuple.destination.ip();
         is_tracked(&packet) && !to.is_multicast() && !addresses.is_local_pod(&to)
     });
     // No connection ever: no rule in this namespace asks for conntrack.

@@ -48,7 +48,7 @@ fn end(text: &str, family: Family) -> End {
             IpAddr::V6(Ipv6Addr::from([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]))
         }
     };
-    End { ip, port: port.parse().unwrap() }
+    End::new(ip, port.parse().unwrap())
 }
 
 fn ends(text: &str, protocol: &str, family: Family) -> Tuple {
@@ -78,7 +78,7 @@ fn entries(lines: &[&str], family: Family) -> ConntrackTable {
 }
 
 fn packet(tuple: Tuple, icmp_type: u8) -> Packet {
-    Packet { tuple, ip_version: if tuple.source.ip.is_ipv4() { 4 } else { 6 }, icmp_type, icmp_code: 0 }
+    Packet { tuple, ip_version: if tuple.source.ip().is_ipv4() { 4 } else { 6 }, icmp_type, icmp_code: 0 }
 }
 
 /// `link hook reason[+flag...] protocol source>destination`, or `drop protocol source>destination`.
@@ -164,8 +164,8 @@ fn drop_event(tuple: Tuple, time_ns: u64) -> DropEvent {
 }
 
 fn show_end(end: &End) -> String {
-    let ip = Ipv4Addr::from(octets(&end.ip));
-    if end.port == 0 { ip.to_string() } else { format!("{ip}:{}", end.port) }
+    let ip = Ipv4Addr::from(octets(&end.ip()));
+    if end.port() == 0 { ip.to_string() } else { format!("{ip}:{}", end.port()) }
 }
 
 /// `point reason direction source>destination [via frontend] [as source_xlated] [guessed]`.

@@ -69,7 +69,7 @@ impl<S: Symbols> Stages<S> {
                 }
             }
             tracker.batch(events, Some(&world.conntrack), u64::MAX, &world.local, &mut |tracked| {
-                writer.push_made(|| filler.fill(tracked, link_of(world, tracked)));
+                writer.add(filler.fill(tracked, link_of(world, tracked)));
             });
             writer.publish();
         }
@@ -109,8 +109,9 @@ fn memory(store: &Arc<Store>) {
     let counted = allocation_counter::measure(|| {
         let (copy, mut writer) = Store::new(StoreConfig { flows: FLOWS, bytes: usize::MAX });
         for flow in flows {
-            writer.push(flow);
+            writer.add(flow);
         }
+        writer.publish();
         kept = Some(copy);
     });
     // What the flows were moved out of was allocated before.

@@ -168,7 +168,7 @@ impl Stages {
         local.refresh(&self.cache);
         let mut count = 0;
         tracker.batch(events, conntrack.as_ref(), now_ns, local, &mut |tracked| {
-            let flow = writer.push_made(|| filler.fill(tracked, links.of(tracked)));
+            let flow = writer.add(filler.fill(tracked, links.of(tracked)));
             links.learn(flow);
             count += 1;
         });

@@ -91,10 +91,10 @@ impl Filler {
         outer: Option<&Tunnel>,
         is_reply: bool,
     ) -> Names {
-        let some = |(ip, port): (IpAddr, u16)| (Some(ip), port);
+        let of = |(ip, port): (IpAddr, u16)| Some(End::new(ip, port));
         let (source, destination) = match outer.and_then(|tunnel| tunnel.ends) {
-            Some((source, destination)) => (some(source), some(destination)),
-            None => (address(ends.source), address(ends.destination)),
+            Some((source, destination)) => (of(source), of(destination)),
+            None => (ends.source, ends.destination),
         };
         let protocol = packet.map_or(0, |packet| packet.tuple.protocol);
         self.enricher.ends(&Named {
@@ -102,7 +102,7 @@ impl Filler {
             source,
             destination,
             protocol: outer.map_or(protocol, |tunnel| tunnel.protocol),
-            frontend: ends.frontend.map(|end| (end.ip(), end.port())),
+            frontend: ends.frontend,
             is_reply,
         })
     }

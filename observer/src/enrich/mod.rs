@@ -21,10 +21,13 @@ pub mod workload;
 
 pub use fill::Filler;
 
-use crate::endpoint::{Endpoint, Service};
+use crate::{
+    decode::End,
+    endpoint::{Endpoint, Service},
+};
 use ipcache::IpCache;
 use recent::Recent;
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 /// Names the ends of packets, for one thread: it remembers what it was asked lately.
 #[derive(Debug)]
@@ -39,13 +42,13 @@ pub struct Packet {
     /// The packet's own time, kernel nanoseconds.
     pub kernel_ns: u64,
     /// Source address and port.
-    pub source: (Option<IpAddr>, u16),
+    pub source: Option<End>,
     /// Destination address and port.
-    pub destination: (Option<IpAddr>, u16),
+    pub destination: Option<End>,
     /// IANA protocol number, 0 where unknown.
     pub protocol: u8,
     /// The service address and port that the client called, where it was translated.
-    pub frontend: Option<(IpAddr, u16)>,
+    pub frontend: Option<End>,
     /// Whether it goes back to the opener: then the frontend stands for the source.
     pub is_reply: bool,
 }
@@ -81,16 +84,16 @@ impl Enricher {
     fn end(
         &mut self,
         packet: &Packet,
-        (ip, port): (Option<IpAddr>, u16),
-        frontend: Option<(IpAddr, u16)>,
+        end: Option<End>,
+        frontend: Option<End>,
     ) -> (Arc<Endpoint>, Option<Arc<Service>>) {
-        let Some(ip) = ip else { return (Arc::clone(&self.recent.cache().reserved().unknown), None) };
-        let found = self.recent.find(ip, packet.kernel_ns);
+        let Some(end) = end else { return (Arc::clone(&self.recent.cache().reserved().unknown), None) };
+        let found = self.recent.find(end, packet.kernel_ns);
         let (endpoint, is_service) = (Arc::clone(&found.endpoint), found.is_service);
         let cache = self.recent.cache();
         let service = match frontend {
-            Some((ip, port)) => cache.frontend(ip, port, packet.protocol),
-            None if is_service => cache.service(ip, port, packet.protocol),
+            Some(called) => cache.frontend(called.ip(), called.port(), packet.protocol),
+            None if is_service => cache.service(end.ip(), end.port(), packet.protocol),
             None => None,
         };
         (endpoint, service)

@@ -10,6 +10,8 @@ pub struct Cursor {
     store: Arc<Store>,
     next: u64,
     segment: Option<Arc<Segment>>,
+    /// Where in the segment the last flow was.
+    block: usize,
 }
 
 /// What a cursor came upon.
@@ -26,7 +28,7 @@ pub enum Step<'a> {
 impl Cursor {
     /// At sequence number `next`; what is older than the store reaches counts as lost.
     pub fn new(store: Arc<Store>, next: u64) -> Self {
-        Self { store, next, segment: None }
+        Self { store, next, segment: None, block: 0 }
     }
 
     /// Sequence number of the next flow.
@@ -44,22 +46,23 @@ impl Cursor {
         if self.next >= self.store.head() {
             return Step::End;
         }
-        let held = self.segment.as_ref().is_some_and(|segment| segment.get(self.next).is_some());
+        let Self { store, next, segment, block } = self;
+        let held = segment.as_ref().is_some_and(|segment| segment.get(*next, block).is_some());
         if !held {
-            let segments = self.store.segments.load();
-            let after = segments.partition_point(|segment| segment.base() <= self.next);
+            let segments = store.segments.load();
+            let after = segments.partition_point(|segment| segment.base() <= *next);
             let Some(index) = after.checked_sub(1) else {
-                let oldest = segments.first().map_or(self.next, |segment| segment.base());
-                let lost = oldest - self.next;
-                self.next = oldest;
+                let oldest = segments.first().map_or(*next, |segment| segment.base());
+                let lost = oldest - *next;
+                *next = oldest;
                 return Step::Lost(lost);
             };
-            self.segment = Some(Arc::clone(&segments[index]));
+            *segment = Some(Arc::clone(&segments[index]));
         }
-        match self.segment.as_ref().and_then(|segment| segment.get(self.next)) {
+        match segment.as_ref().and_then(|segment| segment.get(*next, block)) {
             Some(flow) => {
-                self.next += 1;
-                Step::Flow(self.next - 1, flow)
+                *next += 1;
+                Step::Flow(*next - 1, flow)
             }
             None => Step::End,
         }
@@ -88,15 +91,16 @@ impl Store {
         let end = self.head();
         let segments = self.segments.load_full();
         let oldest = segments.first().map_or(0, |segment| segment.base());
-        let mut until = end;
         for segment in segments.iter().rev() {
-            for sequence in (segment.base()..until.max(segment.base())).rev() {
-                let Some(flow) = segment.get(sequence) else { continue };
-                if let ControlFlow::Break(included) = visit(sequence, flow) {
-                    return Rewind { start: sequence + u64::from(!included), end };
+            // What became readable after the head was read is left out.
+            for block in segment.blocks().rev().filter(|block| block.base() < end) {
+                for (index, flow) in block.flows().iter().enumerate().rev() {
+                    let sequence = block.base() + index as u64;
+                    if let ControlFlow::Break(included) = visit(sequence, flow) {
+                        return Rewind { start: sequence + u64::from(!included), end };
+                    }
                 }
             }
-            until = until.min(segment.base());
         }
         Rewind { start: oldest.min(end), end }
     }

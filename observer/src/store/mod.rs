@@ -1,6 +1,6 @@
 //! The ring of the newest flows: one writer, any number of readers by cursor.
 //!
-//! Flows lie in segments of write-once slots. Readers follow a published head and never take a lock that the writer
+//! Flows lie in segments of write-once blocks. Readers follow a published head and never take a lock that the writer
 //! needs for a flow; the list of segments is swapped whole when a segment is full. Memory is freed by whole segments.
 
 mod cursor;
@@ -58,12 +58,12 @@ impl Store {
     /// An empty store and its only writer.
     pub fn new(config: StoreConfig) -> (Arc<Self>, Writer) {
         let shape = writer::Shape::of(config);
-        let first = Arc::new(Segment::new(0, shape.segment));
+        let first = Arc::new(Segment::new(0));
         let store = Arc::new(Self {
-            bytes: AtomicU64::new(first.fixed_bytes() as u64),
+            bytes: AtomicU64::new(Segment::FIXED_BYTES as u64),
             segments: ArcSwap::from_pointee(vec![Arc::clone(&first)]),
             head: AtomicU64::new(0),
-            capacity: (shape.segments * shape.segment) as u64,
+            capacity: shape.flows as u64,
             wake: Notify::new(),
             namespaces: Namespaces::default(),
             losses: losses::Losses::default(),
@@ -106,7 +106,8 @@ impl Store {
 
     /// Unix time in nanoseconds of the oldest flow.
     pub fn oldest_time(&self) -> Option<i64> {
-        self.segments.load().first()?.get_at(0).map(|flow| flow.time_ns)
+        let segments = self.segments.load();
+        segments.first()?.blocks().next()?.flows().first().map(|flow| flow.time_ns)
     }
 
     /// Flows per second over the minute before `now_ns`, or over the time that the store reaches back if that is less.
@@ -117,8 +118,7 @@ impl Store {
         let from = now_ns.saturating_sub(MINUTE);
         let span = now_ns.saturating_sub(oldest).clamp(SECOND, MINUTE);
         let segments = self.segments.load();
-        let head = self.head();
-        let recent: u64 = segments.iter().map(|segment| segment.count_from(from, head)).sum();
+        let recent: u64 = segments.iter().map(|segment| segment.count_from(from)).sum();
         recent as f64 / (span as f64 / SECOND as f64)
     }
 

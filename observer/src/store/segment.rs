@@ -1,4 +1,4 @@
-//! A run of flows with consecutive sequence numbers; slots are written once and never again.
+//! A run of flows with consecutive sequence numbers, in blocks that are written once and never again.
 
 use crate::flow::Flow;
 use std::sync::{
@@ -6,18 +6,47 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
+/// The most blocks of a segment. On a quiet node each has one flow.
+const BLOCKS: usize = 64;
+
+/// Flows that became readable together.
+#[derive(Debug)]
+pub(super) struct Block {
+    base: u64,
+    flows: Box<[Flow]>,
+}
+
+impl Block {
+    /// Sequence number of the first.
+    pub(super) fn base(&self) -> u64 {
+        self.base
+    }
+
+    pub(super) fn flows(&self) -> &[Flow] {
+        &self.flows
+    }
+
+    fn get(&self, sequence: u64) -> Option<&Flow> {
+        self.flows.get(usize::try_from(sequence.checked_sub(self.base)?).ok()?)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Segment {
     base: u64,
-    slots: Box<[OnceLock<Flow>]>,
+    /// Filled in order, by the writer alone.
+    blocks: Box<[OnceLock<Block>]>,
     /// The latest time of a flow in it.
     newest: AtomicI64,
 }
 
 impl Segment {
-    pub(super) fn new(base: u64, len: usize) -> Self {
-        let slots = (0..len).map(|_| OnceLock::new()).collect();
-        Self { base, slots, newest: AtomicI64::new(i64::MIN) }
+    /// Bytes of a segment without flows.
+    pub(super) const FIXED_BYTES: usize = BLOCKS * size_of::<OnceLock<Block>>();
+
+    pub(super) fn new(base: u64) -> Self {
+        let blocks = (0..BLOCKS).map(|_| OnceLock::new()).collect();
+        Self { base, blocks, newest: AtomicI64::new(i64::MIN) }
     }
 
     pub(super) fn base(&self) -> u64 {
@@ -29,37 +58,44 @@ impl Segment {
         self.newest.load(Ordering::Relaxed)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
+    /// What is in it, oldest first.
+    pub(super) fn blocks(&self) -> impl DoubleEndedIterator<Item = &Block> {
+        self.blocks[..self.filled()].iter().filter_map(OnceLock::get)
     }
 
-    pub(super) fn fixed_bytes(&self) -> usize {
-        size_of_val(&*self.slots)
+    /// The flow of this number; `hint` is where the last one was found.
+    pub(super) fn get(&self, sequence: u64, hint: &mut usize) -> Option<&Flow> {
+        let block = |index: usize| self.blocks.get(index).and_then(OnceLock::get);
+        if let Some(flow) = block(*hint).and_then(|block| block.get(sequence)) {
+            return Some(flow);
+        }
+        let after =
+            self.blocks.partition_point(|block| block.get().is_some_and(|block| block.base <= sequence));
+        *hint = after.checked_sub(1)?;
+        block(*hint)?.get(sequence)
     }
 
-    pub(super) fn get_at(&self, index: usize) -> Option<&Flow> {
-        self.slots.get(index)?.get()
+    /// Adds the flows from sequence number `base` on; whether more could be added. There is one writer, and it publishes
+    /// the head after this.
+    pub(super) fn add(&self, base: u64, flows: Box<[Flow]>) -> bool {
+        let newest = flows.iter().map(|flow| flow.time_ns).fold(self.newest(), i64::max);
+        self.newest.store(newest, Ordering::Relaxed);
+        let index = self.filled();
+        let added = self.blocks[index].set(Block { base, flows });
+        debug_assert!(added.is_ok(), "block {index} was filled before");
+        index + 1 < BLOCKS
     }
 
-    pub(super) fn get(&self, sequence: u64) -> Option<&Flow> {
-        self.get_at(usize::try_from(sequence.checked_sub(self.base)?).ok()?)
+    /// How many flows are not older than `from`, taking them to be in order of time.
+    pub(super) fn count_from(&self, from: i64) -> u64 {
+        let newer = |block: &Block| {
+            let flows = block.flows();
+            flows.len() - flows.partition_point(|flow| flow.time_ns < from)
+        };
+        self.blocks().map(newer).sum::<usize>() as u64
     }
 
-    /// Fills a slot that was not filled before, of those that the segment has.
-    pub(super) fn fill(&self, index: usize, make: impl FnOnce() -> Flow) -> &Flow {
-        debug_assert!(self.get_at(index).is_none(), "slot {index} was filled before");
-        let flow = self.slots[index].get_or_init(make);
-        // There is one writer, and the head is published after this.
-        self.newest.store(self.newest().max(flow.time_ns), Ordering::Relaxed);
-        flow
-    }
-
-    /// How many flows below `head` are not older than `from`, taking them to be in order of time.
-    pub(super) fn count_from(&self, from: i64, head: u64) -> u64 {
-        let mut written = &self.slots[..self.slots.len().min(head.saturating_sub(self.base) as usize)];
-        // A segment that was closed early has empty slots at its end.
-        let filled = written.partition_point(|slot| slot.get().is_some());
-        written = &written[..filled];
-        (filled - written.partition_point(|slot| slot.get().is_some_and(|flow| flow.time_ns < from))) as u64
+    fn filled(&self) -> usize {
+        self.blocks.partition_point(|block| block.get().is_some())
     }
 }

@@ -19,6 +19,7 @@ fn numbered(n: u64) -> Flow {
 #[derive(Clone, Debug)]
 enum Op {
     Push(u16),
+    Batch(u16),
     Read { reader: usize, most: u16 },
     Park(usize),
 }
@@ -26,6 +27,7 @@ enum Op {
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         (1..200u16).prop_map(Op::Push),
+        (1..600u16).prop_map(Op::Batch),
         (0..3usize, 1..300u16).prop_map(|(reader, most)| Op::Read { reader, most }),
         (0..3usize).prop_map(Op::Park),
     ];
@@ -44,6 +46,13 @@ proptest! {
                     prop_assert_eq!(writer.push(numbered(pushed)), pushed);
                     pushed += 1;
                 },
+                Op::Batch(n) => {
+                    for _ in 0..n {
+                        prop_assert_eq!(writer.add(numbered(pushed)).packets, pushed);
+                        pushed += 1;
+                    }
+                    writer.publish();
+                }
                 Op::Read { reader, most } => {
                     let (cursor, examined, lost) = &mut readers[reader];
                     for _ in 0..most {

@@ -1,19 +1,23 @@
-//! The one writer of the store: puts flows into slots, closes full segments, frees old ones.
+//! The one writer of the store: puts flows into blocks, closes full segments, frees old ones.
 
 use super::{Store, StoreConfig, segment::Segment, shared::Shared};
 use crate::flow::Flow;
 use std::{
+    collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-/// How a capacity is cut into segments.
+/// The most flows that become readable together: what stays in the cache until then.
+const BLOCK: usize = 256;
+
+/// What the store may hold, and how it is cut into segments.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    /// Flows in a segment.
-    pub(super) segment: usize,
-    /// The most segments.
-    pub(super) segments: usize,
+    /// The most flows.
+    pub(super) flows: usize,
+    /// The most flows of a segment.
+    segment: usize,
     /// The most bytes of all segments.
     bytes: usize,
 }
@@ -23,7 +27,7 @@ impl Shape {
         let flows = config.flows.max(2);
         // Eviction frees one segment: an eighth of a small store, 1,024 flows of a large one.
         let segment = (flows / 8).clamp(1, 1024);
-        Self { segment, segments: flows.div_ceil(segment).max(2), bytes: config.bytes }
+        Self { flows: flows.next_multiple_of(segment), segment, bytes: config.bytes }
     }
 
     /// A segment with this many bytes is closed early, so that few large ones can't pass the limit.
@@ -32,31 +36,43 @@ impl Shape {
     }
 }
 
+/// Flows and bytes of a segment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
+    flows: usize,
+    bytes: usize,
+}
+
 /// Appends flows; there is one for each store. Never waits for a reader.
 #[derive(Debug)]
 pub struct Writer {
     store: Arc<Store>,
     shape: Shape,
     current: Arc<Segment>,
-    used: usize,
-    current_bytes: usize,
-    /// Bytes of each older segment, oldest first, beside the store's list.
-    older_bytes: std::collections::VecDeque<usize>,
+    /// Of the current segment, with what is not readable yet.
+    size: Size,
+    /// Of the older segments, oldest first, beside the store's list.
+    older: VecDeque<Size>,
+    total: Size,
+    /// Not readable yet.
+    made: Vec<Flow>,
     shared: Shared,
-    /// A flow was pushed since the last wake-up.
+    /// A flow became readable since the last wake-up.
     unannounced: bool,
     trimmed: Instant,
 }
 
 impl Writer {
     pub(super) fn new(store: Arc<Store>, shape: Shape, current: Arc<Segment>) -> Self {
+        let size = Size { flows: 0, bytes: Segment::FIXED_BYTES };
         Self {
             store,
             shape,
-            current_bytes: current.fixed_bytes(),
             current,
-            used: 0,
-            older_bytes: std::collections::VecDeque::new(),
+            size,
+            older: VecDeque::new(),
+            total: size,
+            made: Vec::new(),
             shared: Shared::default(),
             unannounced: false,
             trimmed: Instant::now(),
@@ -71,61 +87,86 @@ impl Writer {
     /// Appends a flow and returns its sequence number. It can be read at once; readers that wait are woken by
     /// [`Writer::publish`].
     pub fn push(&mut self, flow: Flow) -> u64 {
-        self.push_made(|| flow);
+        self.add(flow);
+        self.commit();
         self.store.head() - 1
     }
 
-    /// As [`Writer::push`], of a flow that is made where it will lie, which spares moving it there.
-    pub fn push_made(&mut self, make: impl FnOnce() -> Flow) -> &Flow {
-        if self.used == self.current.len()
-            || self.current_bytes >= self.shape.segment_bytes() && self.used > 0
-        {
-            self.rotate();
+    /// Appends a flow that can be read after [`Writer::publish`], if not before.
+    #[inline]
+    pub fn add(&mut self, flow: Flow) -> &Flow {
+        let is_full = self.made.len() == BLOCK
+            || self.size.flows == self.shape.segment
+            || self.size.bytes >= self.shape.segment_bytes();
+        if is_full {
+            self.commit();
         }
-        let Self { store, current, used, current_bytes, shared, unannounced, .. } = self;
-        let flow = current.fill(*used, make);
-        let bytes = shared.add(flow, current.base(), &store.namespaces);
-        if bytes > 0 {
-            *current_bytes += bytes;
-            store.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        if self.made.capacity() == 0 {
+            self.made.reserve_exact(BLOCK.min(self.shape.segment - self.size.flows));
         }
-        *used += 1;
-        store.head.store(current.base() + *used as u64, Ordering::Release);
-        *unannounced = true;
-        flow
+        let bytes = size_of::<Flow>() + self.shared.add(&flow, self.current.base(), &self.store.namespaces);
+        self.size.flows += 1;
+        self.size.bytes += bytes;
+        self.total.flows += 1;
+        self.total.bytes += bytes;
+        let at = self.made.len();
+        self.made.push(flow);
+        &self.made[at]
     }
 
-    /// Wakes the readers that wait, once for everything pushed since the last call.
+    /// Makes all that was added readable, and wakes the readers that wait for it.
     pub fn publish(&mut self) {
+        self.commit();
         if std::mem::take(&mut self.unannounced) {
             self.store.wake.notify_waiters();
         }
     }
 
-    fn rotate(&mut self) {
-        self.trim_namespaces();
-        self.older_bytes.push_back(self.current_bytes);
-        let mut total = self.older_bytes.iter().sum::<usize>();
+    fn commit(&mut self) {
+        if self.made.is_empty() {
+            return;
+        }
+        self.evict();
+        let made = std::mem::take(&mut self.made).into_boxed_slice();
+        let base = self.store.head();
+        let head = base + made.len() as u64;
+        let has_room = self.current.add(base, made);
+        self.store.head.store(head, Ordering::Release);
+        self.unannounced = true;
+        if !has_room || self.size.flows == self.shape.segment || self.size.bytes >= self.shape.segment_bytes()
+        {
+            self.begin_segment(head);
+        }
+        self.store.bytes.store(self.total.bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Frees old segments until the rest is within the limits. Their memory is the next flows', while it is in the cache.
+    fn evict(&mut self) {
         let mut evicted = 0;
-        // The next segment may grow to its own limit before this is looked at again.
-        let room = self.shape.bytes.saturating_sub(self.shape.segment_bytes() + self.current.fixed_bytes());
-        while self.older_bytes.len() >= self.shape.segments || total > room && !self.older_bytes.is_empty() {
-            total -= self.older_bytes.pop_front().unwrap_or(0);
+        // Of the bytes a next segment may need some too.
+        while self.total.flows > self.shape.flows
+            || self.total.bytes + Segment::FIXED_BYTES > self.shape.bytes
+        {
+            let Some(Size { flows, bytes }) = self.older.pop_front() else { break };
+            self.total.flows -= flows;
+            self.total.bytes -= bytes;
             evicted += 1;
         }
-        let list = self.store.segments.load_full();
-        let mut kept: Vec<_> = list.iter().skip(evicted).map(Arc::clone).collect();
-        drop(list);
-        // First away with the old ones: the next then gets their memory, which is in the cache. Readers never find none.
-        if !kept.is_empty() {
-            self.store.segments.store(Arc::new(kept.clone()));
+        if evicted > 0 {
+            let list = self.store.segments.load_full();
+            self.store.segments.store(Arc::new(list[evicted..].to_vec()));
         }
-        self.current = Arc::new(Segment::new(self.current.base() + self.used as u64, self.shape.segment));
-        kept.push(Arc::clone(&self.current));
-        self.store.segments.store(Arc::new(kept));
-        self.used = 0;
-        self.current_bytes = self.current.fixed_bytes();
-        self.store.bytes.store((total + self.current_bytes) as u64, Ordering::Relaxed);
+    }
+
+    fn begin_segment(&mut self, base: u64) {
+        self.trim_namespaces();
+        self.older.push_back(self.size);
+        self.size = Size { flows: 0, bytes: Segment::FIXED_BYTES };
+        self.total.bytes += Segment::FIXED_BYTES;
+        self.current = Arc::new(Segment::new(base));
+        let list = self.store.segments.load_full();
+        let longer = list.iter().chain([&self.current]).map(Arc::clone).collect();
+        self.store.segments.store(Arc::new(longer));
     }
 
     fn trim_namespaces(&mut self) {

@@ -1,7 +1,10 @@
 use super::*;
-use crate::enrich::{
-    Enricher, Packet,
-    source::{CidrGroup, Node, ServiceEntry, ServicePort, TargetPort},
+use crate::{
+    decode::End,
+    enrich::{
+        Enricher, Packet,
+        source::{CidrGroup, Node, ServiceEntry, ServicePort, TargetPort},
+    },
 };
 
 mod model;
@@ -261,11 +264,11 @@ fn services_are_found_by_address_port_and_protocol() {
 
     let cache = Arc::new(cache);
     cache.upsert_pod(Rank::Inventory, pod("backend", &["10.0.0.1"]), Window::exact(0));
-    let frontend = Some((ip("10.96.0.1"), 80));
+    let frontend = Some(End::new(ip("10.96.0.1"), 80));
     let call = Packet {
         kernel_ns: 5,
-        source: (Some(ip("10.0.0.9")), 40_000),
-        destination: (Some(ip("10.0.0.1")), 8080),
+        source: Some(End::new(ip("10.0.0.9"), 40_000)),
+        destination: Some(End::new(ip("10.0.0.1"), 8080)),
         protocol: 6,
         frontend,
         is_reply: false,
@@ -279,7 +282,7 @@ fn services_are_found_by_address_port_and_protocol() {
     let ends = enricher.ends(&reply);
     assert_eq!(ends.source_service.unwrap().name, "web");
     assert!(ends.destination_service.is_none());
-    let bare = enricher.ends(&Packet { source: (None, 0), ..call });
+    let bare = enricher.ends(&Packet { source: None, ..call });
     assert_eq!(bare.source.identity, UNKNOWN);
 }
 

@@ -70,7 +70,7 @@ proptest! {
             }
             for (address, time) in (0..4).flat_map(|address| (0..=*at).map(move |time| (address, time))) {
                 let address = IpAddr::from([10, 0, 0, address]);
-                let (remembered, asked) = (recent.find(address, time), cache.lookup(address, time));
+                let (remembered, asked) = (recent.find(End::new(address, 0), time), cache.lookup(address, time));
                 prop_assert!(Arc::ptr_eq(&remembered.endpoint, &asked), "{} at {}", address, time);
             }
         }

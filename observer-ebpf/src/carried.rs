@@ -7,7 +7,7 @@ use observer_ebpf::{FlowKey, FlowRecord, INSIDE_TUNNEL, Tunnel, TunneledFlowReco
 
 use crate::flow::{Scratch, Skb};
 use crate::maps::{FLOW_SCRATCH, FLOWS, FirstFragments, TUNNELS};
-use crate::record::{Wake, write};
+use crate::record::write;
 use core::mem::MaybeUninit;
 use observer_ebpf::Counters;
 
@@ -121,8 +121,8 @@ pub(crate) fn write_flow(
     tunnel: Option<&Tunnel>,
     fill: impl FnOnce(&mut MaybeUninit<FlowRecord>),
 ) {
-    let Some(tunnel) = tunnel else { return write(&FLOWS, Wake::First, counters, fill) };
-    write(&FLOWS, Wake::First, counters, |record: &mut MaybeUninit<TunneledFlowRecord>| {
+    let Some(tunnel) = tunnel else { return write(&FLOWS, counters, fill) };
+    write(&FLOWS, counters, |record: &mut MaybeUninit<TunneledFlowRecord>| {
         let record = record.as_mut_ptr();
         // SAFETY: the record's memory is that of the ring; each field is written before it is submitted.
         unsafe {

@@ -15,7 +15,7 @@ use crate::config::{config, offsets};
 use crate::maps::{
     DROP_DEPTH, DROP_SCRATCH, DROPS_0, DROPS_1, FirstFragments, IGNORED_REASONS, PRIORITY, SETTINGS, WATCHED,
 };
-use crate::record::{Wake, add, counters, header, now, write};
+use crate::record::{add, counters, header, now, write};
 
 const BPF_NOEXIST: u64 = 1;
 const SYN: u8 = 2;
@@ -250,7 +250,7 @@ unsafe fn summed(
 
 #[inline(always)]
 fn emit(counters: *mut Counters, key: &DropKey, value: &DropValue) {
-    write(&PRIORITY, Wake::Adaptive, counters, |record| {
+    write(&PRIORITY, counters, |record| {
         record.write(DropRecord {
             header: header::<DropRecord>(kind::DROP, value.first_ns),
             tuple: key.tuple,

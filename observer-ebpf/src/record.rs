@@ -10,10 +10,6 @@ use observer_ebpf::{ABI_VERSION, Config, Counters, Header};
 
 use crate::maps::COUNTERS;
 
-const RB_NO_WAKEUP: u64 = 1;
-const RB_FORCE_WAKEUP: u64 = 2;
-const RB_AVAIL_DATA: u64 = 0;
-
 /// Adds to a counter that another CPU, or a program nested on this one, may be adding to.
 #[inline(always)]
 pub(crate) fn add(counter: *mut u64, value: u64) {
@@ -59,21 +55,11 @@ pub(crate) fn header<T>(kind: u8, time_ns: u64) -> Header {
     Header { kind, version: ABI_VERSION, size: size_of::<T>() as u16, cpu, time_ns }
 }
 
-/// When the reader is woken.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wake {
-    /// By the first record into an empty ring; otherwise it reads by its own timer, which costs 20-40 times less.
-    First,
-    /// By every record it may be asleep for.
-    Adaptive,
-}
-
 /// Writes a record, with the books kept: made = submitted + `ring_full`. `fill` writes it where it stands in the ring,
 /// since two records would fill half the stack.
 #[inline(always)]
 pub(crate) fn write<T: 'static>(
     ring: &RingBuf,
-    wake: Wake,
     counters: *mut Counters,
     fill: impl FnOnce(&mut MaybeUninit<T>),
 ) {
@@ -82,17 +68,13 @@ pub(crate) fn write<T: 'static>(
         (&raw mut (*counters).made, &raw mut (*counters).submitted, &raw mut (*counters).ring_full)
     };
     add(made, 1);
-    // Asked before the reserve, which itself makes data available.
-    let flags = match wake {
-        Wake::Adaptive => 0,
-        Wake::First if ring.query(RB_AVAIL_DATA) == 0 => RB_FORCE_WAKEUP,
-        Wake::First => RB_NO_WAKEUP,
-    };
     let Some(mut entry) = ring.reserve::<T>(0) else {
         add(lost, 1);
         return;
     };
     fill(&mut entry);
-    entry.submit(flags);
+    // Wakes the reader where it has taken everything before this record: while it lets a batch gather, by the first one
+    // only.
+    entry.submit(0);
     add(submitted, 1);
 }

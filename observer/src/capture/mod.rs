@@ -17,6 +17,7 @@ mod links;
 mod netlink;
 mod object;
 mod pod;
+mod ring;
 mod rings;
 mod sweep;
 mod tables;
@@ -70,8 +71,9 @@ impl Capture {
         self.rings.wait(others, timeout)
     }
 
-    /// Gives every record in the rings to `each`, drops first. Returns how many there were.
-    pub fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> usize {
+    /// Gives records in the rings to `each`, drops first; not all where there are very many, and then [`Capture::wait`]
+    /// returns at once. Returns how many there were.
+    pub fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<usize, CaptureError> {
         self.rings.drain(each)
     }
 
@@ -84,9 +86,9 @@ impl Capture {
     }
 
     /// Detaches all programs and gives `each` all that is left, however young. What was counted is then told in full.
-    pub fn stop(mut self, each: &mut dyn FnMut(&[u8])) -> usize {
+    pub fn stop(mut self, each: &mut dyn FnMut(&[u8])) -> Result<usize, CaptureError> {
         self.links.stop();
-        self.rings.drain(each) + self.sweeper.finish(each)
+        Ok(self.rings.drain_all(each)? + self.sweeper.finish(each))
     }
 
     /// Tells the programs which addresses local pods have, and which ones beside the links' own the node has.

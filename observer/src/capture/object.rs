@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap};
 use aya::programs::{BtfTracePoint, ProgramError, ProgramFd, RawTracePoint, SchedClassifier, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
 use observer_ebpf::Config;
@@ -13,6 +13,7 @@ use super::counters::{HookStatus, Shared};
 use super::error::{CaptureError, chain, missing_capabilities};
 use super::kernel::btf::KernelFacts;
 use super::pod::Raw;
+use super::ring::Ring;
 use super::rings::Rings;
 use super::sweep::SweepMaps;
 use super::tables::Tables;
@@ -198,9 +199,8 @@ impl Object {
     }
 
     pub(super) fn rings(&mut self) -> Result<Rings, CaptureError> {
-        let flows = RingBuf::try_from(self.take("FLOWS")?).map_err(CaptureError::map("FLOWS"))?;
-        let priority = RingBuf::try_from(self.take("PRIORITY")?).map_err(CaptureError::map("PRIORITY"))?;
-        Ok(Rings::new(flows, priority))
+        let mut ring = |name| Ring::new(name, self.take(name)?);
+        Ok(Rings::new(ring("FLOWS")?, ring("PRIORITY")?))
     }
 
     pub(super) fn tables(&mut self) -> Result<Tables, CaptureError> {

@@ -3,21 +3,26 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
-use aya::maps::{MapData, RingBuf};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::error::CaptureError;
+use super::ring::Ring;
 
 /// With this many records in a batch, the flow ring fills faster than waking for it would be worth.
 const BUSY: usize = 64;
 /// How long flow records may then lie there.
 const BUSY_WAIT: Duration = Duration::from_millis(10);
+/// Records that one call reads of a ring: under a flood, drops and the caller's other work get their turn within a
+/// millisecond or two. Drops then overtake the flows that are left.
+const MOST: usize = 2048;
 
 pub(super) struct Rings {
-    flows: RingBuf<MapData>,
-    priority: RingBuf<MapData>,
+    flows: Ring,
+    priority: Ring,
     busy: bool,
+    /// The last call left some.
+    more: bool,
 }
 
 impl std::fmt::Debug for Rings {
@@ -27,11 +32,14 @@ impl std::fmt::Debug for Rings {
 }
 
 impl Rings {
-    pub(super) fn new(flows: RingBuf<MapData>, priority: RingBuf<MapData>) -> Self {
-        Self { flows, priority, busy: false }
+    pub(super) fn new(flows: Ring, priority: Ring) -> Self {
+        Self { flows, priority, busy: false, more: false }
     }
 
     pub(super) fn wait(&mut self, others: &[BorrowedFd<'_>], timeout: Duration) -> Result<(), CaptureError> {
+        if self.more {
+            return Ok(());
+        }
         let timeout = if self.busy { timeout.min(BUSY_WAIT) } else { timeout };
         let mut fds = vec![PollFd::from_borrowed_fd(self.priority.as_fd(), PollFlags::IN)];
         if !self.busy {
@@ -46,22 +54,22 @@ impl Rings {
         }
     }
 
-    pub(super) fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> usize {
-        let mut drops = 0;
-        while let Some(record) = self.priority.next() {
-            each(&record);
-            drops += 1;
+    pub(super) fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<usize, CaptureError> {
+        let failed = CaptureError::system("reading the rings");
+        let drops = self.priority.drain(MOST, each).map_err(&failed)?;
+        let flows = self.flows.drain(MOST, each).map_err(&failed)?;
+        // What a full batch left over tells nothing of the rate.
+        self.busy = flows >= BUSY || self.more;
+        self.more = drops.max(flows) >= MOST;
+        Ok(drops + flows)
+    }
+
+    /// Gives all to `each` that is there, where nothing more comes.
+    pub(super) fn drain_all(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<usize, CaptureError> {
+        let mut count = self.drain(each)?;
+        while self.more {
+            count += self.drain(each)?;
         }
-        let mut flows = 0;
-        while let Some(record) = self.flows.next() {
-            each(&record);
-            flows += 1;
-            // Under a flood the ring may never be empty: drops and the caller's other work get their turn.
-            if flows >= 65_536 {
-                break;
-            }
-        }
-        self.busy = flows >= BUSY;
-        drops + flows
+        Ok(count)
     }
 }

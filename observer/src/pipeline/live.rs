@@ -68,7 +68,7 @@ impl Live {
             };
             self.capture.wait(&[stop], longest)?;
             let _turn = recorder.as_ref().map(|recorder| recorder.turn());
-            let drained = self.capture.drain(&mut |record| stages.take(&Input::Record(record)));
+            let drained = self.capture.drain(&mut |record| stages.take(&Input::Record(record)))?;
             let now = Clock::kernel_now();
             let is_tick = now.saturating_sub(self.last_tick_ns) >= TICK_NS;
             if is_tick {
@@ -95,7 +95,7 @@ impl Live {
         let _turn = recorder.as_ref().map(|recorder| recorder.turn());
         let Self { mut conntrack, capture, mut losses, .. } = self;
         let status = capture.status();
-        capture.stop(&mut |record| stages.take(&Input::Record(record)));
+        capture.stop(&mut |record| stages.take(&Input::Record(record)))?;
         let now = Clock::kernel_now();
         losses.tell(stages, status.status().total(|counters| counters.ring_full), now);
         if let Some(conntrack) = &mut conntrack {

@@ -2,8 +2,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
 
-use crate::support::{Lab, Wiring, skip};
+use crate::support::{Lab, Watch, Wiring, skip};
 use observer::capture::{Aggregation, CaptureConfig};
 use observer_ebpf::{FlowRecord, flow_flags, flow_reason, hook, link_kind};
 
@@ -143,4 +144,40 @@ fn a_jumbo_packet_is_one_packet() {
         flows.iter().filter(|flow| flow.tuple.source_port == 40_000).map(|flow| flow.packet_len).collect();
     // Behind the headers of Ethernet, IP and UDP.
     assert_eq!(lengths, [PAYLOAD as u32 + 42; 2], "once at each link");
+}
+
+/// More than are read at a time.
+const PACKETS: usize = 3000;
+
+#[test]
+fn a_flood_leaves_drops_their_turn() {
+    if skip() {
+        return;
+    }
+    let lab = Lab::new(Wiring::Routed);
+    let mut watch =
+        lab.capture(&CaptureConfig { aggregation: Aggregation::None, ..CaptureConfig::default() });
+    let socket = lab.pods[0].within(|| UdpSocket::bind("10.77.0.1:0").unwrap());
+    for _ in 0..PACKETS {
+        // Nothing listens there: each is dropped.
+        socket.send_to(b"flood", "10.77.0.2:9").unwrap();
+    }
+    let start = Instant::now();
+    let written = |watch: &Watch| {
+        let status = watch.capture.status().status();
+        (status.ingress.counters.submitted, status.drops.counters.submitted)
+    };
+    while written(&watch).0 < PACKETS as u64 || written(&watch).1 == 0 {
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", written(&watch));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    watch.drain();
+    assert!(!watch.drops.is_empty(), "not behind the flood");
+    assert!(watch.flows.len() < PACKETS, "not all at once");
+    watch.until("the rest", |watch| {
+        let status = watch.capture.status().status();
+        let counters = [&status.ingress, &status.egress].map(|program| program.counters.submitted);
+        watch.flows.iter().filter(|flow| flow.reason == flow_reason::PACKET).count() as u64
+            == counters.iter().sum::<u64>()
+    });
 }

@@ -158,7 +158,7 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn drain(&mut self) {
         let (flows, drops, facts) = (&mut self.flows, &mut self.drops, &mut self.facts);
-        self.capture.drain(&mut |record| keep(record, flows, drops, facts));
+        self.capture.drain(&mut |record| keep(record, flows, drops, facts)).unwrap();
     }
 
     pub(crate) fn sweep(&mut self) {
@@ -185,7 +185,7 @@ impl Watch {
     /// Stops the capture and returns all that came out of it.
     pub(crate) fn stop(self) -> (Vec<FlowRecord>, Vec<DropRecord>, Vec<FactRecord>) {
         let Self { capture, mut flows, mut drops, mut facts } = self;
-        capture.stop(&mut |record| keep(record, &mut flows, &mut drops, &mut facts));
+        capture.stop(&mut |record| keep(record, &mut flows, &mut drops, &mut facts)).unwrap();
         (flows, drops, facts)
     }
 }

@@ -38,8 +38,8 @@ fn a_connection_inside_a_vxlan_between_pods() {
             }
         }
     };
-    watch.capture.drain(&mut keep);
-    watch.capture.stop(&mut keep);
+    watch.capture.drain(&mut keep).unwrap();
+    watch.capture.stop(&mut keep).unwrap();
     let of = |reason| told.iter().filter(move |record| record.flow.reason == reason).collect::<Vec<_>>();
     let news = of(flow_reason::NEW);
     assert_eq!(news.len(), 1, "{told:#?}");

@@ -64,6 +64,7 @@ fn run(
     time: Option<Duration>,
     is_served: bool,
 ) -> anyhow::Result<()> {
+    let symbols = loaded_symbols()?;
     let life = Life::begin()?;
     let journal = recorder.clone().map(|recorder| recorder as Arc<dyn Journal>);
     let cache = Arc::new(IpCache::with_journal(config.node_name.clone(), journal));
@@ -93,7 +94,7 @@ fn run(
     log_state(&handle, head.no_conntrack.as_deref());
 
     let work = move |stop: &Stop| {
-        let symbols = symbols(recorder.clone());
+        let symbols = resolve(symbols, recorder.clone());
         let mut stages = Stages::new(&head, symbols, cache, writer, shared, recorder.clone());
         Ok(Live::new(capture, began_ns, conntrack.ok(), recorder).run(&mut stages, stop.as_fd())?)
     };
@@ -157,9 +158,18 @@ fn head(config: &Config, capture: &Capture, no_conntrack: Option<&String>) -> He
     }
 }
 
-/// The running kernel's symbols; those that were asked for are recorded.
-fn symbols(recorder: Option<Arc<Recorder>>) -> Resolve {
-    let symbols = Symbols::default();
+/// The running kernel's symbols, read beside the start: the pipeline's thread, and all flows with it, would else wait for
+/// them at the first drop.
+fn loaded_symbols() -> anyhow::Result<Arc<Symbols>> {
+    let symbols = Arc::new(Symbols::default());
+    let loaded = Arc::clone(&symbols);
+    let thread = std::thread::Builder::new().name("symbols".to_owned()).spawn(move || loaded.load());
+    thread.context("cannot start a thread for the kernel's symbols")?;
+    Ok(symbols)
+}
+
+/// Names addresses; those that were asked for are recorded.
+fn resolve(symbols: Arc<Symbols>, recorder: Option<Arc<Recorder>>) -> Resolve {
     Box::new(move |address| {
         let name = symbols.name(address);
         if let Some(recorder) = &recorder {

@@ -75,6 +75,7 @@ impl Life {
                 Some((config, store, status)) => Some(start(config, store, status).await?),
                 None => None,
             };
+            give_memory_back();
             tokio::select! {
                 _ = self.terminate.recv() => {}
                 _ = self.interrupt.recv() => {}
@@ -96,6 +97,17 @@ impl Life {
         result
     }
 }
+
+/// Reading the kernel's types takes some 40 MB for a moment, which the allocator would keep.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "glibc has no other way to be told")]
+fn give_memory_back() {
+    // SAFETY: it may be called from any thread at any time.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn give_memory_back() {}
 
 async fn after(time: Option<Duration>) {
     match time {

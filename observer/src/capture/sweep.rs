@@ -28,6 +28,10 @@ const FORGET_ENDED_NS: u64 = 10_000_000_000;
 /// Likewise one without an end of its own, as conntrack does for UDP streams.
 const FORGET_SILENT_NS: u64 = 120_000_000_000;
 
+/// Entries after which others get their turn: a walk through a full table shall hold up no flow where there is one CPU
+/// for both.
+const YIELD: usize = 64;
+
 const FIN: u16 = 1;
 const RST: u16 = 4;
 const TCP: u8 = 6;
@@ -196,9 +200,11 @@ impl Sweep {
         let mut told = StdHashMap::with_capacity(self.told.len());
         let mut ended = Vec::new();
         // An entry that goes while it is the iterator's place starts the walk anew, hence a bound.
-        for (Raw(key), Raw(value)) in
-            self.maps.flows.iter().filter_map(Result::ok).take(2 * self.table_entries)
-        {
+        let entries = self.maps.flows.iter().filter_map(Result::ok).take(2 * self.table_entries);
+        for (count, (Raw(key), Raw(value))) in entries.enumerate() {
+            if count % YIELD == 0 {
+                std::thread::yield_now();
+            }
             let mut known = self.told.get(&key).copied().unwrap_or_default();
             if known.first_ns != value.first_ns {
                 known = Told { first_ns: value.first_ns, ..Told::default() };

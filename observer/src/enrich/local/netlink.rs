@@ -139,6 +139,7 @@ fn address(answer: &AddressMessage, own: bool) -> Option<IpAddr> {
 #[derive(Debug)]
 pub(super) struct Events {
     socket: Socket,
+    of_all_namespaces: bool,
 }
 
 impl Events {
@@ -147,13 +148,19 @@ impl Events {
         socket.bind_auto()?;
         socket.set_non_blocking(true)?;
         // Needs CAP_NET_BROADCAST; without it changes elsewhere are seen at the next look.
-        if let Err(error) = socket.set_listen_all_namespaces(true) {
+        let of_all = socket.set_listen_all_namespaces(true);
+        if let Err(error) = &of_all {
             tracing::debug!(%error, "no netlink events of other network namespaces");
         }
         for group in [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_NSID] {
             socket.add_membership(group)?;
         }
-        Ok(Self { socket })
+        Ok(Self { socket, of_all_namespaces: of_all.is_ok() })
+    }
+
+    /// Else they are of this namespace only.
+    pub(super) fn are_of_all_namespaces(&self) -> bool {
+        self.of_all_namespaces
     }
 
     /// Reads what is there; whether something was.

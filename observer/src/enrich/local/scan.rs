@@ -15,6 +15,7 @@ use std::{
     net::IpAddr,
     os::unix::fs::MetadataExt as _,
     path::Path,
+    thread,
 };
 
 /// Namespaces, at most.
@@ -36,6 +37,8 @@ pub(super) struct Found {
 
 /// Tells one namespace from another while it lives.
 type Inode = (u64, u64);
+/// The addresses of namespaces; `None`: has no link to here, or is outside, so nothing more needs to be known of it.
+pub(super) type Known = HashMap<Inode, Option<Vec<IpAddr>>>;
 
 struct Namespace {
     ips: Vec<IpAddr>,
@@ -44,19 +47,26 @@ struct Namespace {
     pid: Option<u32>,
 }
 
-/// Namespaces that are not among those `outside` the node.
-pub(super) fn scan(netlink: &mut Netlink, outside: &HashSet<i32>) -> Result<Found, LocalError> {
+/// Namespaces that are not among those `outside` the node. Netlink is not asked for what is `known`.
+pub(super) fn scan(
+    netlink: &mut Netlink,
+    outside: &HashSet<i32>,
+    known: &mut Known,
+) -> Result<Found, LocalError> {
     let mut found = Found::default();
+    let mut ask = |path: &Path, inode| match known.get(&inode) {
+        Some(known) => Ok(known.clone().map(Ok)),
+        None => addresses(netlink, outside, path, inode),
+    };
     // The thread's, not the process's: threads may differ.
     let own = "/proc/thread-self/ns/net";
     let own = inode(own).map_err(|source| LocalError::Proc { path: own.to_owned(), source })?;
-    // `None`: has no link to here, or is outside, so nothing more needs to be known of it.
     let mut seen: HashMap<Inode, Option<Namespace>> = HashMap::from([(own, None)]);
 
     let named = fs::read_dir(NAMED).into_iter().flatten().flatten();
     for entry in named.take(MAX_NAMESPACES) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        meet(netlink, outside, &mut seen, &mut found, &entry.path(), (Some(name), None));
+        meet(&mut ask, &mut seen, &mut found, &entry.path(), (Some(name), None));
     }
     let processes = processes()?;
     if processes.len() >= MAX_PROCESSES {
@@ -64,12 +74,14 @@ pub(super) fn scan(netlink: &mut Netlink, outside: &HashSet<i32>) -> Result<Foun
     }
     for pid in processes {
         let path = format!("/proc/{pid}/ns/net");
-        meet(netlink, outside, &mut seen, &mut found, Path::new(&path), (None, Some(pid)));
+        meet(&mut ask, &mut seen, &mut found, Path::new(&path), (None, Some(pid)));
     }
     if seen.len() >= MAX_NAMESPACES {
         found.troubles.push(format!("only the first {MAX_NAMESPACES} network namespaces were looked at"));
     }
 
+    *known =
+        seen.iter().map(|(inode, namespace)| (*inode, namespace.as_ref().map(|n| n.ips.clone()))).collect();
     for ((_, inode), namespace) in seen.into_iter().filter_map(|(inode, n)| Some((inode, n?))) {
         let (owner, command) = namespace.pid.map_or((None, None), whose);
         let Some(Described { kind, name, label }) =
@@ -91,10 +103,23 @@ pub(super) fn scan(netlink: &mut Netlink, outside: &HashSet<i32>) -> Result<Foun
     Ok(found)
 }
 
+/// The addresses in a namespace, or why the kernel doesn't tell; `None` as in [`Known`].
+type Asked = Option<io::Result<Vec<IpAddr>>>;
+
+fn addresses(netlink: &mut Netlink, outside: &HashSet<i32>, path: &Path, inode: Inode) -> io::Result<Asked> {
+    let file = File::open(path)?;
+    // The process may have another namespace by now.
+    let same = file.metadata().is_ok_and(|meta| (meta.dev(), meta.ino()) == inode);
+    let nsid = if same { netlink.nsid(file.as_fd())? } else { None };
+    // A look at hundreds of them shall hold up no flow where there is one CPU for both.
+    thread::yield_now();
+    // While the file is open: the id of one that is gone is soon another's, and so would be the addresses.
+    Ok(nsid.filter(|nsid| !outside.contains(nsid)).map(|nsid| netlink.addresses(Some(nsid))))
+}
+
 /// Notes the namespace behind a path.
 fn meet(
-    netlink: &mut Netlink,
-    outside: &HashSet<i32>,
+    ask: &mut impl FnMut(&Path, Inode) -> io::Result<Asked>,
     seen: &mut HashMap<Inode, Option<Namespace>>,
     found: &mut Found,
     path: &Path,
@@ -111,14 +136,7 @@ fn meet(
     if seen.len() >= MAX_NAMESPACES {
         return;
     }
-    let ips = File::open(path).and_then(|file| {
-        // The process may have another namespace by now.
-        let same = file.metadata().is_ok_and(|meta| (meta.dev(), meta.ino()) == inode);
-        let nsid = if same { netlink.nsid(file.as_fd())? } else { None };
-        // While the file is open: the id of one that is gone is soon another's, and so would be the addresses.
-        Ok(nsid.filter(|nsid| !outside.contains(nsid)).map(|nsid| netlink.addresses(Some(nsid))))
-    });
-    match ips {
+    match ask(path, inode) {
         Ok(None) => {
             seen.insert(inode, None);
         }

@@ -3,10 +3,10 @@
 use aya_ebpf::bindings::__sk_buff;
 use observer_ebpf::parse::tunnel::{self, ETH_FRAME, may_carry};
 use observer_ebpf::parse::{self, Bytes as _, Unparsed};
-use observer_ebpf::{FlowKey, FlowRecord, INSIDE_TUNNEL, Tunnel, TunneledFlowRecord, kind};
+use observer_ebpf::{FlowRecord, Tunnel, TunneledFlowRecord, kind};
 
 use crate::flow::{Scratch, Skb};
-use crate::maps::{FLOW_SCRATCH, FLOWS, FirstFragments, TUNNELS};
+use crate::maps::{FLOW_SCRATCH, FLOWS, FirstFragments};
 use crate::record::write;
 use core::mem::MaybeUninit;
 use observer_ebpf::Counters;
@@ -23,7 +23,7 @@ pub(crate) unsafe fn unwrap(skb: *mut __sk_buff, scratch: *mut Scratch, network:
     // SAFETY: as the caller says.
     unsafe {
         (*scratch).network = network;
-        (*scratch).seen.tunneled = false;
+        (*scratch).seen.tunneled = 0;
         for _ in 0..DEPTH {
             if !may_carry(&(*scratch).packet) || observer_unwrap(skb) == 0 {
                 return;
@@ -79,7 +79,7 @@ pub(crate) extern "C" fn observer_unwrap(skb: *mut __sk_buff) -> u64 {
     if observer_read_ip(skb, u32::from(ether_type), offset) != READ {
         return 0;
     }
-    if !scratch.seen.tunneled {
+    if scratch.seen.tunneled == 0 {
         scratch.tunnel = Tunnel {
             tuple: scratch.packet.tuple,
             vni: inside.vni,
@@ -90,28 +90,13 @@ pub(crate) extern "C" fn observer_unwrap(skb: *mut __sk_buff) -> u64 {
     }
     scratch.packet = scratch.inner;
     scratch.network = offset;
-    scratch.seen.tunneled = true;
+    scratch.seen.tunneled = 1;
     scratch.seen.ethernet = macs.is_some();
     if let Some(header) = macs {
         scratch.head.destination_mac.copy_from_slice(&header[..6]);
         scratch.head.source_mac.copy_from_slice(&header[6..12]);
     }
     1
-}
-
-/// Marks the key of a packet inside `tunnel`, and the tunnel by who sent the packet.
-#[inline(always)]
-pub(crate) fn mark(key: &mut FlowKey, tunnel: &mut Tunnel, from_local: bool) {
-    tunnel.from_remote = u8::from(!from_local);
-    key.ifindex |= INSIDE_TUNNEL;
-    key.vni = [(tunnel.vni >> 16) as u8, (tunnel.vni >> 8) as u8, tunnel.vni as u8];
-}
-
-/// Remembers what is around a new connection.
-#[inline(always)]
-pub(crate) fn remember(key: &FlowKey, tunnel: &Tunnel) {
-    // A full table loses the oldest: the sweep then tells a tunnel of which it knows nothing more.
-    let _ = TUNNELS.insert(key, tunnel, 0);
 }
 
 /// Writes a flow record, with its tunnel where there is one.

@@ -3,61 +3,85 @@
 use core::mem::MaybeUninit;
 
 use observer_ebpf::{
-    Counters, FlowDirection, FlowKey, FlowRecord, FlowValue, Tunnel, Tuple, flow_flags, flow_reason, hook,
-    kind, link_kind,
+    Config, Counters, FlowDirection, FlowRecord, FlowValue, SEEN, TELLABLE, Tunnel, Tuple, aggregation,
+    flow_flags, flow_reason, hook, kind, link_kind, tick, ticks_since,
 };
 
 use crate::carried::write_flow;
 use crate::flow::{ACK, FIN, RST, Seen};
 use crate::maps::{LOCAL, LOCAL_GENERATION};
-use crate::record::header;
+use crate::record::{header, now};
 
-pub(crate) const LOCAL_POD: u8 = 1;
-const LOCAL_NODE: u8 = 2;
+const LOCAL_POD: u32 = 1;
+const LOCAL_NODE: u32 = 2;
 
-/// What the destination and the source of this packet, whose addresses are `near` and `far`, are: [`LOCAL_POD`], [`LOCAL_NODE`] or 0. Looked up once for a
-/// connection, and again when the table of addresses has changed.
+/// These bits of [`flow_flags`], which fit into 8, hold for a direction.
+const REPLY: u8 = flow_flags::REPLY as u8;
+const OPENER_GUESSED: u8 = flow_flags::OPENER_GUESSED as u8;
+const FORWARDED: u8 = flow_flags::FORWARDED as u8;
+const TO_LOCAL_POD: u8 = flow_flags::TO_LOCAL_POD as u8;
+const STANDING: u8 = REPLY | OPENER_GUESSED | FORWARDED | TO_LOCAL_POD | TELLABLE;
+
+/// Those of [`flow_flags`] that hold for every packet of this direction, and [`TELLABLE`]. Decided once, and again when
+/// the table of addresses has changed or the packet comes another way; `outer` is who sends the frame to whom.
 #[inline(always)]
-pub(crate) unsafe fn places(
-    near: &[u8; 16],
-    far: &[u8; 16],
+pub(crate) unsafe fn standing(
+    config: &Config,
+    seen: &Seen,
+    outer: &Tuple,
     value: *mut FlowValue,
-    created: bool,
-    from_local: bool,
-) -> (u8, u8) {
-    // SAFETY: look-ups of plain numbers; `value` is a map value.
+    this: *mut FlowDirection,
+    other: *mut FlowDirection,
+) -> u8 {
+    // SAFETY: look-ups of plain numbers; the rest points into a map value.
     unsafe {
         // Read before the addresses: a change in between is found by the next packet.
         let generation = LOCAL_GENERATION.get(0).copied().unwrap_or(0);
-        if created || (*value).generation != generation {
-            (*value).local_place = LOCAL.get(near).copied().unwrap_or(0) as u8;
-            (*value).remote_place = LOCAL.get(far).copied().unwrap_or(0) as u8;
-            (*value).generation = generation;
+        let known = (*this).flags & STANDING;
+        if (*this).seen & SEEN != 0
+            && (*this).generation == generation
+            && (known & FORWARDED != 0) == seen.forwarded
+        {
+            return known;
         }
-        let (local, remote) = ((*value).local_place, (*value).remote_place);
-        if from_local { (remote, local) } else { (local, remote) }
+        (*this).generation = generation;
+        let to = LOCAL.get(&outer.destination).copied().unwrap_or(0);
+        let from = LOCAL.get(&outer.source).copied().unwrap_or(0);
+        let mut bits = 0;
+        set(&mut bits, REPLY, ((*value).opener == 0) != seen.from_local);
+        set(&mut bits, OPENER_GUESSED, (*value).guessed != 0);
+        set(&mut bits, FORWARDED, seen.forwarded);
+        set(&mut bits, TO_LOCAL_POD, to == LOCAL_POD);
+        if seen.hook == hook::EGRESS && seen.link_kind != link_kind::POD && seen.forwarded {
+            (*value).forwarded = 1;
+            // What was decided for the way back may no longer hold.
+            (*other).generation = generation.wrapping_sub(1);
+        }
+        set(&mut bits, TELLABLE, told(seen, value, to, from) || config.aggregation == aggregation::NONE);
+        bits
+    }
+}
+
+#[inline(always)]
+fn set(bits: &mut u8, flag: u8, on: bool) {
+    if on {
+        *bits |= flag;
     }
 }
 
 /// Whether this pass is the one at which the packet is told.
 #[inline(always)]
-pub(crate) unsafe fn told(seen: &Seen, value: *mut FlowValue, to: u8, from: u8) -> bool {
+unsafe fn told(seen: &Seen, value: *mut FlowValue, to: u32, from: u32) -> bool {
     let egress = seen.hook == hook::EGRESS;
     if seen.link_kind == link_kind::POD {
         // What goes to a local pod is told where it is delivered.
-        return egress || to != LOCAL_POD;
-    }
-    // SAFETY: `value` is a map value.
-    unsafe {
-        if egress {
-            if seen.forwarded {
-                (*value).forwarded = 1;
-            }
-            !seen.forwarded && to != LOCAL_POD
-        } else {
-            // Replies to masqueraded pods carry the node's address here: the connection went out forwarded.
-            to == LOCAL_NODE && (*value).forwarded == 0 && from != LOCAL_POD
-        }
+        egress || to != LOCAL_POD
+    } else if egress {
+        !seen.forwarded && to != LOCAL_POD
+    } else {
+        // Replies to masqueraded pods carry the node's address here: the connection went out forwarded.
+        // SAFETY: `value` is a map value.
+        to == LOCAL_NODE && unsafe { (*value).forwarded } == 0 && from != LOCAL_POD
     }
 }
 
@@ -71,14 +95,15 @@ pub(crate) unsafe fn is_over(this: *const FlowDirection, other: *const FlowDirec
 
 /// Empties the entry for the connection that takes its place.
 #[inline(always)]
-pub(crate) unsafe fn restart(value: *mut FlowValue, from_local: bool, now: u64) {
+pub(crate) unsafe fn restart(value: *mut FlowValue, from_local: bool) {
     // SAFETY: a map value.
     unsafe {
         (*value).directions = [FlowDirection::default(); 2];
+        (*value).told_packets = [0; 2];
         (*value).opener = u8::from(!from_local);
         (*value).guessed = 0;
         (*value).resets = 0;
-        (*value).first_ns = now;
+        (*value).first_ns = now();
     }
 }
 
@@ -86,7 +111,7 @@ pub(crate) unsafe fn restart(value: *mut FlowValue, from_local: bool, now: u64) 
 #[inline(always)]
 pub(crate) unsafe fn finish(
     counters: *mut Counters,
-    key: &FlowKey,
+    tuple: &Tuple,
     value: *mut FlowValue,
     seen: &Seen,
     tunnel: Option<&Tunnel>,
@@ -94,34 +119,45 @@ pub(crate) unsafe fn finish(
     for index in 0..2 {
         // SAFETY: a map value; the index is 0 or 1.
         unsafe {
-            let direction = if index == 0 {
-                &raw const (*value).directions[0]
+            let (direction, told_packets) = if index == 0 {
+                (&raw const (*value).directions[0], (*value).told_packets[0])
             } else {
-                &raw const (*value).directions[1]
+                (&raw const (*value).directions[1], (*value).told_packets[1])
             };
-            if (*direction).tellable == 0
-                || (*direction).told_ns == 0
-                || (*direction).packets == (*direction).told_packets
+            if (*direction).flags & TELLABLE == 0
+                || (*direction).told == 0
+                || (*direction).packets as u32 == told_packets
             {
                 continue;
             }
             let outward = (index == 0) == (seen.link_kind == link_kind::POD);
+            // Copied into the record only: on the stack there is no room.
+            let (source, destination) = (&raw const tuple.source, &raw const tuple.destination);
+            let (ports, swapped_ports) =
+                ((tuple.source_port, tuple.destination_port), (tuple.destination_port, tuple.source_port));
+            let ((source, destination), (source_port, destination_port)) = if (index == 0) == seen.from_local
+            {
+                ((source, destination), ports)
+            } else {
+                ((destination, source), swapped_ports)
+            };
+            let time_ns = end_of(direction);
             write_flow(counters, tunnel, |record: &mut MaybeUninit<FlowRecord>| {
-                let record = record.write(FlowRecord {
-                    header: header::<FlowRecord>(kind::FLOW, (*direction).last_ns.max((*direction).told_ns)),
+                record.write(FlowRecord {
+                    header: header::<FlowRecord>(kind::FLOW, time_ns),
                     tuple: Tuple {
-                        source: key.local,
-                        destination: key.remote,
-                        source_port: key.local_port,
-                        destination_port: key.remote_port,
-                        protocol: key.protocol,
-                        ip_version: (*value).ip_version,
+                        source: *source,
+                        destination: *destination,
+                        source_port,
+                        destination_port,
+                        protocol: tuple.protocol,
+                        ip_version: tuple.ip_version,
                         icmp_type: 0,
                         icmp_code: 0,
                     },
                     ifindex: seen.ifindex,
                     packet_len: 0,
-                    flags: (*direction).flags & !flow_flags::ETHERNET,
+                    flags: u16::from((*direction).flags & !TELLABLE),
                     vlan_tci: 0,
                     hook: if outward { hook::INGRESS } else { hook::EGRESS },
                     link_kind: seen.link_kind,
@@ -136,11 +172,18 @@ pub(crate) unsafe fn finish(
                     bytes: (*direction).bytes,
                     first_ns: (*value).first_ns,
                 });
-                if index == 1 {
-                    (record.tuple.source, record.tuple.source_port) = (key.remote, key.remote_port);
-                    (record.tuple.destination, record.tuple.destination_port) = (key.local, key.local_port);
-                }
             });
         }
     }
+}
+
+/// When a direction's last packet or record was, a millisecond late at most, so never before the record.
+#[inline(always)]
+unsafe fn end_of(direction: *const FlowDirection) -> u64 {
+    let now = now();
+    // SAFETY: a map value.
+    let (last, told) = unsafe { ((*direction).last, (*direction).told) };
+    let (last, told) = (ticks_since(tick(now), last), ticks_since(tick(now), told));
+    let ticks = if last < told { last } else { told };
+    if ticks == 0 { now } else { ((now >> 20) - u64::from(ticks) + 1) << 20 }
 }

@@ -6,21 +6,20 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use observer_ebpf::parse::{self, Bytes, Head, Packet, TCP, copy_address};
+use observer_ebpf::parse::{self, Bytes, Head, ICMP, ICMPV6, Packet, TCP};
 use observer_ebpf::{
-    Config, Counters, FlowKey, FlowRecord, FlowValue, LinkTraffic, SEEN, Tunnel, Tuple, aggregation,
-    flow_flags, flow_reason, hook, kind, link_kind, program,
+    Config, Counters, FlowRecord, LinkTraffic, SEEN, TELLABLE, Tunnel, aggregation, flow_flags, flow_reason,
+    hook, kind, link_kind, program, tick, ticks_since,
 };
 
 use crate::carried;
 use crate::config::config;
-use crate::connection::{LOCAL_POD, finish, is_over, places, restart, told};
-use crate::maps::{FLOW_SCRATCH, FLOW_TABLE, LINKS, NEW_FLOW_CAP};
-use crate::opener::opener;
+use crate::connection::{finish, is_over, restart, standing};
+use crate::maps::{FLOW_SCRATCH, LINKS, NEW_FLOW_CAP};
 use crate::record::{add, add_alone, clock, counters, header, now};
+use crate::table::{Entry, entry};
 
 const TCX_NEXT: i32 = -1;
-const BPF_NOEXIST: u64 = 1;
 
 pub(crate) const FIN: u16 = 1;
 pub(crate) const SYN: u16 = 2;
@@ -98,10 +97,13 @@ pub(crate) struct Seen {
     pub(crate) ifindex: u32,
     pub(crate) len: u32,
     pub(crate) forwarded: bool,
+    /// The sender is on the near side: of a pod link the pod, of every other link the node.
+    pub(crate) from_local: bool,
     /// The frame, or the one inside the tunnel, has an Ethernet header.
     pub(crate) ethernet: bool,
-    /// The packet was inside another.
-    pub(crate) tunneled: bool,
+    /// 1 where the packet was inside another. Of a bool LLVM would test now one value, now the other, and the verifier
+    /// sees a third.
+    pub(crate) tunneled: u8,
     pub(crate) packets: u64,
     /// May be 4 ms behind, see `clock`.
     pub(crate) now: u64,
@@ -119,13 +121,8 @@ pub(crate) struct Scratch {
     pub(crate) inner: Packet,
     /// What is around the packet where it is tunneled.
     pub(crate) tunnel: Tunnel,
-    key: Key,
-    fresh: FlowValue,
+    fresh: Entry,
 }
-
-/// A key whose addresses can be copied word by word.
-#[repr(C, align(8))]
-struct Key(FlowKey);
 
 #[inline(always)]
 fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
@@ -153,6 +150,7 @@ fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
         seen.ifindex = ifindex;
         seen.len = len;
         seen.forwarded = (*skb).ingress_ifindex != 0;
+        seen.from_local = (seen.link_kind == link_kind::POD) == (hook == hook::INGRESS);
         seen.ethernet = (*link).layer3 == 0;
         seen.packets = packets;
         let Some(available) = bytes.load(seen.ethernet, len, head) else {
@@ -191,94 +189,87 @@ fn malformed(traffic: *mut LinkTraffic, packets: u64) {
 /// Not inlined: its stack and that of [`carried::unwrap`] are too much together.
 #[inline(never)]
 fn track(counters: *mut Counters, scratch: &mut Scratch) {
-    let Scratch { seen, head, packet, tunnel, key: Key(key), fresh, .. } = scratch;
+    let Scratch { seen, head, packet, tunnel, fresh, .. } = scratch;
     let config = config();
     seen.now = clock(&config);
     let (seen, packet) = (&*seen, &*packet);
     let tuple = &packet.tuple;
-    // The near side of a pod link is the pod, of every other link the node.
-    let from_local = (seen.link_kind == link_kind::POD) == (seen.hook == hook::INGRESS);
-    // SAFETY: `Packet` and `Key` are aligned to 8, and each address in them.
-    unsafe { fill_key(key, seen.ifindex, tuple, from_local) };
     // A tunneled packet goes where the outer one goes.
-    let (mut near, mut far) = (&raw const key.local, &raw const key.remote);
-    let tunnel = if seen.tunneled {
-        carried::mark(key, tunnel, from_local);
-        let outer = &tunnel.tuple;
-        (near, far) = if from_local {
-            (&raw const outer.source, &raw const outer.destination)
-        } else {
-            (&raw const outer.destination, &raw const outer.source)
-        };
-        Some(&*tunnel)
+    let (outer, tunnel) = if seen.tunneled != 0 {
+        tunnel.from_remote = u8::from(!seen.from_local);
+        (&tunnel.tuple, Some(&*tunnel))
     } else {
-        None
+        (tuple, None)
     };
-    let key = &*key;
-    let Some((value, created)) = entry(counters, &config, seen, packet, key, fresh) else { return };
+    let Some((value, created)) = entry(counters, &config, seen, packet, tunnel, fresh) else { return };
     // SAFETY: a map value; an entry that is evicted meanwhile stays readable until the program ends.
     unsafe {
-        let (this, other) = if from_local {
+        let (this, other) = if seen.from_local {
             (&raw mut (*value).directions[0], &raw mut (*value).directions[1])
         } else {
             (&raw mut (*value).directions[1], &raw mut (*value).directions[0])
         };
         let flags = u16::from(packet.tcp_flags);
         if tuple.protocol == TCP && flags & (SYN | ACK) == SYN && !created && is_over(this, other) {
-            finish(counters, key, value, seen, tunnel);
-            restart(value, from_local, now());
+            finish(counters, tuple, value, seen, tunnel);
+            restart(value, seen.from_local);
         }
-        let first_ns = (*value).first_ns;
-        let reply = ((*value).opener == 0) != from_local;
+        // Before the sums: the processor begins nothing behind a locked add until that has its cache line.
+        let standing = standing(&config, seen, outer, value, this, other);
+        let before = (*this).seen;
+        let told = (*this).told;
         add(&raw mut (*this).packets, seen.packets);
         add(&raw mut (*this).bytes, u64::from(seen.len));
-        (*this).last_ns = seen.now;
-
-        if created && let Some(tunnel) = tunnel {
-            carried::remember(key, tunnel);
-        }
-        let (to, from) = places(&*near, &*far, value, created, from_local);
-        let tellable = told(seen, value, to, from) || config.aggregation == aggregation::NONE;
-        let bits = bits(seen, packet, reply, (*value).guessed != 0, to == LOCAL_POD);
+        let now_tick = tick(seen.now);
+        (*this).last = now_tick;
+        let bits = u16::from(standing & !TELLABLE) | bits(packet);
+        (*this).seen = before | flags | SEEN;
+        (*this).flags = bits as u8 | standing & TELLABLE;
+        (*this).tcp_flags = packet.tcp_flags;
+        // What seldom is needed stands in other cache lines.
         if flags & RST != 0 {
             (*value).resets = (*value).resets.saturating_add(1);
         }
-        let before = (*this).seen;
-        (*this).seen = before | flags | SEEN;
-        (*this).flags = bits;
-        (*this).tcp_flags = packet.tcp_flags;
-        (*this).icmp_type = tuple.icmp_type;
-        (*this).icmp_code = tuple.icmp_code;
-        (*this).tellable = u8::from(tellable);
-        if !tellable {
+        if tuple.protocol == ICMP || tuple.protocol == ICMPV6 {
+            let icmp = [tuple.icmp_type, tuple.icmp_code];
+            if seen.from_local {
+                (*value).icmp[0] = icmp;
+            } else {
+                (*value).icmp[1] = icmp;
+            }
+        }
+        if standing & TELLABLE == 0 {
             return;
         }
 
-        let told_ns = (*this).told_ns;
         let fresh = (flags | SEEN) & !before;
-        let reason = reason(&config, fresh, told_ns, reply, seen.now);
+        let reason = reason(&config, fresh, told, bits & flow_flags::REPLY != 0, now_tick);
         if reason == 0 {
             add_alone(&raw mut (*counters).aggregated, seen.packets);
             return;
         }
         let time_ns = now();
-        let untold = told_ns == 0 && (*other).told_ns == 0;
+        let untold = told == 0 && (*other).told == 0;
         if reason != flow_reason::PACKET && untold && !under_cap(&config, time_ns) {
             add_alone(&raw mut (*counters).new_flow_cap, seen.packets);
             return;
         }
         let packets = (*this).packets;
-        (*this).told_ns = time_ns;
-        (*this).told_packets = packets;
+        (*this).told = tick(time_ns).max(1);
+        if seen.from_local {
+            (*value).told_packets[0] = packets as u32;
+        } else {
+            (*value).told_packets[1] = packets as u32;
+        }
         let bytes = (*this).bytes;
-        let resets = (*value).resets;
+        let (resets, first_ns) = ((*value).resets, (*value).first_ns);
         carried::write_flow(counters, tunnel, |record| {
             record.write(FlowRecord {
                 header: header::<FlowRecord>(kind::FLOW, time_ns),
                 tuple: *tuple,
                 ifindex: seen.ifindex,
                 packet_len: seen.len,
-                flags: bits,
+                flags: if seen.ethernet { bits | flow_flags::ETHERNET } else { bits },
                 vlan_tci: seen.vlan_tci,
                 hook: seen.hook,
                 link_kind: seen.link_kind,
@@ -299,94 +290,26 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
 
 /// Why this packet has a record, 0 where it has none; `fresh` is what was not seen before in this direction.
 #[inline(always)]
-fn reason(config: &Config, fresh: u16, told_ns: u64, reply: bool, now: u64) -> u8 {
+fn reason(config: &Config, fresh: u16, told: u32, reply: bool, now: u32) -> u8 {
     match config.aggregation {
         aggregation::NONE | aggregation::LOW => flow_reason::PACKET,
-        aggregation::MAXIMUM if fresh & (SEEN | FIN | RST) == 0 && told_ns != 0 => 0,
-        _ if told_ns == 0 && !reply => flow_reason::NEW,
-        _ if fresh != 0 || told_ns == 0 => flow_reason::FLAGS,
-        // The clock that is behind may not yet have reached the time of the record.
-        _ if now.saturating_sub(told_ns) >= config.interval_ns => flow_reason::INTERVAL,
+        aggregation::MAXIMUM if fresh & (SEEN | FIN | RST) == 0 && told != 0 => 0,
+        _ if told == 0 && !reply => flow_reason::NEW,
+        _ if fresh != 0 || told == 0 => flow_reason::FLAGS,
+        _ if u64::from(ticks_since(now, told)) >= config.interval_ns >> 20 => flow_reason::INTERVAL,
         _ => 0,
     }
 }
 
-/// The connection's entry, and whether it is new; `None` where the table has no room.
+/// Those of [`flow_flags`] that are of this packet alone.
 #[inline(always)]
-fn entry(
-    counters: *mut Counters,
-    config: &Config,
-    seen: &Seen,
-    packet: &Packet,
-    key: &FlowKey,
-    fresh: &mut FlowValue,
-) -> Option<(*mut FlowValue, bool)> {
-    if let Some(value) = FLOW_TABLE.get_ptr_mut(key) {
-        return Some((value, false));
+fn bits(packet: &Packet) -> u16 {
+    let related = parse::icmp_error(packet.tuple.protocol, packet.tuple.icmp_type);
+    let mut bits = if related { flow_flags::RELATED } else { 0 };
+    if packet.fragment {
+        bits |= flow_flags::FRAGMENT;
     }
-    let (sender_opened, guessed) = opener(config, packet);
-    let from_local = (seen.link_kind == link_kind::POD) == (seen.hook == hook::INGRESS);
-    fresh.first_ns = now();
-    fresh.opener = u8::from(sender_opened != from_local);
-    fresh.guessed = u8::from(guessed);
-    fresh.link_kind = seen.link_kind;
-    fresh.ip_version = packet.tuple.ip_version;
-    let created = FLOW_TABLE.insert(key, &*fresh, BPF_NOEXIST).is_ok();
-    // SAFETY: only addresses of a map value's fields are taken.
-    let (midway, full) = unsafe { (&raw mut (*counters).met_midway, &raw mut (*counters).table_full) };
-    if created && guessed && packet.tuple.protocol == TCP {
-        add_alone(midway, 1);
-    }
-    let value = FLOW_TABLE.get_ptr_mut(key);
-    if value.is_none() {
-        add(full, 1);
-    }
-    Some((value?, created))
-}
-
-/// The key of the connection: its ends by the link's sides.
-///
-/// # Safety
-/// The addresses must be aligned to 8.
-#[inline(always)]
-unsafe fn fill_key(key: &mut FlowKey, ifindex: u32, tuple: &Tuple, from_local: bool) {
-    key.ifindex = ifindex;
-    key.protocol = tuple.protocol;
-    key.vni = [0; 3];
-    // SAFETY: as the caller says.
-    unsafe {
-        if from_local {
-            copy_address(&tuple.source, &mut key.local);
-            copy_address(&tuple.destination, &mut key.remote);
-            (key.local_port, key.remote_port) = (tuple.source_port, tuple.destination_port);
-        } else {
-            copy_address(&tuple.destination, &mut key.local);
-            copy_address(&tuple.source, &mut key.remote);
-            (key.local_port, key.remote_port) = (tuple.destination_port, tuple.source_port);
-        }
-    }
-}
-
-/// [`flow_flags`] of a packet.
-#[inline(always)]
-fn bits(seen: &Seen, packet: &Packet, reply: bool, guessed: bool, to_pod: bool) -> u16 {
-    let tuple = &packet.tuple;
-    let mut bits = 0;
-    set(&mut bits, flow_flags::REPLY, reply);
-    set(&mut bits, flow_flags::OPENER_GUESSED, guessed);
-    set(&mut bits, flow_flags::RELATED, parse::icmp_error(tuple.protocol, tuple.icmp_type));
-    set(&mut bits, flow_flags::FRAGMENT, packet.fragment);
-    set(&mut bits, flow_flags::ETHERNET, seen.ethernet);
-    set(&mut bits, flow_flags::FORWARDED, seen.forwarded);
-    set(&mut bits, flow_flags::TO_LOCAL_POD, to_pod);
     bits
-}
-
-#[inline(always)]
-fn set(bits: &mut u16, flag: u16, on: bool) {
-    if on {
-        *bits |= flag;
-    }
 }
 
 /// Whether this CPU may write one more new-flow record: a bucket kept as the time at which it is full again.

@@ -17,7 +17,7 @@ mod tables;
 pub use tables::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Raised by every change of a record or a map value.
+/// Raised by every change of a record. Maps are read by the daemon that made them only.
 pub const ABI_VERSION: u8 = 3;
 
 /// What a record is; the first byte of each.

@@ -38,6 +38,8 @@ mod maps;
 mod opener;
 #[cfg(target_arch = "bpf")]
 mod record;
+#[cfg(target_arch = "bpf")]
+mod table;
 
 /// Never linked in: a reachable panic is a subprogram without an exit, which the verifier refuses.
 #[cfg(target_arch = "bpf")]

@@ -5,7 +5,7 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, Rin
 use observer_ebpf::parse::Fragments;
 use observer_ebpf::{
     Counters, DropKey, DropValue, FactKey, FactValue, FlowKey, FlowValue, FragmentKey, LinkState, Settings,
-    Tunnel, program,
+    ShortKey, ShortValue, Tunnel, program,
 };
 
 /// `BPF_F_NO_PREALLOC`: memory for the entries in use only, since each has a copy per CPU.
@@ -19,7 +19,12 @@ pub(crate) static FLOWS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub(crate) static PRIORITY: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
 
-/// Connections by link.
+/// Connections by link, those of a [`ShortKey`].
+#[map]
+pub(crate) static SHORT_FLOW_TABLE: LruHashMap<ShortKey, ShortValue> =
+    LruHashMap::with_max_entries(65_536, 0);
+
+/// All other connections by link.
 #[map]
 pub(crate) static FLOW_TABLE: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(65_536, 0);
 

@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::parse::{TCP, UDP, mapped};
+
 /// How much of the traffic becomes records; the numbers of [`Config::aggregation`].
 pub mod aggregation {
     /// A record for every packet at every hook.
@@ -125,7 +127,41 @@ pub struct FlowKey {
 /// In [`FlowKey::ifindex`], which the kernel keeps below 2^31.
 pub const INSIDE_TUNNEL: u32 = 1 << 31;
 
-/// One direction of a connection on one link.
+/// The key of a connection of TCP or UDP over IPv4 that is inside no tunnel: a third of the other's size, so that what
+/// every packet of it needs stands in two cache lines of the kernel's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct ShortKey {
+    /// As [`FlowKey::local`].
+    pub local: [u8; 4],
+    /// As [`FlowKey::remote`].
+    pub remote: [u8; 4],
+    /// The link, with [`SHORT_UDP`] where the protocol is UDP.
+    pub ifindex: u32,
+    /// Port with `local`.
+    pub local_port: u16,
+    /// Port with `remote`.
+    pub remote_port: u16,
+}
+
+/// In [`ShortKey::ifindex`], which the kernel keeps below 2^31.
+pub const SHORT_UDP: u32 = 1 << 31;
+
+impl From<ShortKey> for FlowKey {
+    fn from(key: ShortKey) -> Self {
+        Self {
+            local: mapped(key.local),
+            remote: mapped(key.remote),
+            ifindex: key.ifindex & !SHORT_UDP,
+            local_port: key.local_port,
+            remote_port: key.remote_port,
+            protocol: if key.ifindex & SHORT_UDP == 0 { TCP } else { UDP },
+            vni: [0; 3],
+        }
+    }
+}
+
+/// One direction of a connection on one link: all that most packets need of the table, half a cache line.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct FlowDirection {
@@ -133,35 +169,51 @@ pub struct FlowDirection {
     pub packets: u64,
     /// Bytes (`skb->len`).
     pub bytes: u64,
-    /// When the last packet came; may be 10 ms behind.
-    pub last_ns: u64,
-    /// When the last record was written, 0 = never.
-    pub told_ns: u64,
-    /// `packets` in that record.
-    pub told_packets: u64,
-    /// [`crate::flow_flags`] of the last packet.
-    pub flags: u16,
+    /// The [`tick`] of the last packet; may be 10 ms behind.
+    pub last: u32,
+    /// The [`tick`] of the last record, 0 = never.
+    pub told: u32,
+    /// The generation of the table of local addresses by which `flags` were decided.
+    pub generation: u32,
     /// TCP flags seen so far, and [`SEEN`].
     pub seen: u16,
+    /// [`crate::flow_flags`] of the last packet, without those of its frame; and [`TELLABLE`].
+    pub flags: u8,
     /// TCP flags of the last packet.
     pub tcp_flags: u8,
-    /// ICMP type of the last packet.
-    pub icmp_type: u8,
-    /// ICMP code of the last packet.
-    pub icmp_code: u8,
-    /// 1 where this direction is told of on this link.
-    pub tellable: u8,
 }
 
 /// In [`FlowDirection::seen`]: a packet went this way.
 pub const SEEN: u16 = 1 << 15;
 
+/// In [`FlowDirection::flags`]: this direction is told of on this link.
+pub const TELLABLE: u8 = 1 << 7;
+
+/// Time in steps of 2^20 ns, about a millisecond, in a number that begins again after 52 days.
+#[must_use]
+pub const fn tick(ns: u64) -> u32 {
+    (ns >> 20) as u32
+}
+
+/// Steps from `earlier` to `now`. The clocks of two processors may differ, so what is up to a minute ahead is now.
+#[must_use]
+pub const fn ticks_since(now: u32, earlier: u32) -> u32 {
+    let ticks = now.wrapping_sub(earlier);
+    if ticks > u32::MAX - (1 << 16) { 0 } else { ticks }
+}
+
 /// A connection on one link.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct FlowValue {
+    /// From local to remote (`[0]`) and back (`[1]`).
+    pub directions: [FlowDirection; 2],
     /// When the connection was first seen.
     pub first_ns: u64,
+    /// The lower half of each direction's `packets` in its last record.
+    pub told_packets: [u32; 2],
+    /// RST segments seen, both ways, up to `u16::MAX`.
+    pub resets: u16,
     /// Index in `directions` of what the opener sends.
     pub opener: u8,
     /// 1 where `opener` is a guess.
@@ -170,21 +222,44 @@ pub struct FlowValue {
     pub forwarded: u8,
     /// One of [`crate::link_kind`].
     pub link_kind: u8,
-    /// What the local address is: 1 = a local pod's, 2 = the node's, else 0.
-    pub local_place: u8,
-    /// What the remote address is.
-    pub remote_place: u8,
-    /// RST segments seen, both ways, up to `u16::MAX`.
-    pub resets: u16,
     /// 4 or 6.
     pub ip_version: u8,
     /// Always 0.
-    pub pad: [u8; 3],
-    /// The generation of the table of local addresses in which these two were looked up.
-    pub generation: u32,
-    /// From local to remote (`[0]`) and back (`[1]`).
-    pub directions: [FlowDirection; 2],
+    pub pad: u8,
+    /// Each direction's ICMP type and code, of the last packet.
+    pub icmp: [[u8; 2]; 2],
+    /// Always 0.
+    pub pad2: [u8; 4],
 }
+
+impl FlowValue {
+    /// A direction's packets in its last record.
+    #[must_use]
+    pub fn told_packets(&self, direction: usize) -> u64 {
+        let packets = self.directions[direction].packets;
+        packets.saturating_sub(u64::from((packets as u32).wrapping_sub(self.told_packets[direction])))
+    }
+}
+
+/// The value beside a [`ShortKey`], in whole cache lines.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct ShortValue {
+    /// The connection.
+    pub flow: FlowValue,
+    /// Always 0.
+    pub pad: [u64; 4],
+}
+
+/// Of an entry of the kernel's LRU hash tables, what stands before the key: since the entries stand side by side, and the
+/// table at the start of a page, this says which fields share a cache line.
+const ENTRY_HEADER: usize = 48;
+const _: () = assert!((ENTRY_HEADER + size_of::<ShortKey>()).is_multiple_of(64));
+const _: () = assert!((ENTRY_HEADER + size_of::<ShortKey>() + size_of::<ShortValue>()).is_multiple_of(64));
+const _: () = assert!(
+    (ENTRY_HEADER + size_of::<FlowKey>().next_multiple_of(8) + size_of::<FlowValue>()).is_multiple_of(64)
+);
+const _: () = assert!(size_of::<[FlowDirection; 2]>() == 64);
 
 /// A first fragment; its value is the ports (source, destination).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -303,3 +378,6 @@ pub struct Counters {
     /// Times a table had no room: the packet was judged by itself.
     pub table_full: u64,
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ mod clsact;
 mod config;
 mod counters;
 mod error;
+mod flow_table;
 mod glob;
 mod hooks;
 pub mod kernel;
@@ -58,7 +59,7 @@ impl Capture {
         let tables = Arc::new(object.tables()?);
         tables.ignore_reasons(config, &facts)?;
         let shared = Arc::new(object.shared()?);
-        let sweeper = sweep::Sweeper::start(object.sweep_maps()?, config, Arc::clone(&shared.evicted))?;
+        let sweeper = sweep::Sweeper::start(object.sweep_maps(config)?, config, Arc::clone(&shared.evicted))?;
         let links =
             links::Watcher::start(object.attacher(), Arc::clone(&shared), Arc::clone(&tables), config)?;
         Ok(Self { rings, sweeper, links, shared, tables, facts })

@@ -11,6 +11,7 @@ use observer_ebpf::Config;
 use super::attach::Attacher;
 use super::counters::{HookStatus, Shared};
 use super::error::{CaptureError, chain, missing_capabilities};
+use super::flow_table::FlowTable;
 use super::kernel::btf::KernelFacts;
 use super::pod::Raw;
 use super::ring::Ring;
@@ -46,6 +47,7 @@ pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object
         .override_global("OFFSETS", &offsets, true)
         .map_max_entries("FLOWS", config.flow_ring_bytes)
         .map_max_entries("PRIORITY", config.priority_ring_bytes)
+        .map_max_entries("SHORT_FLOW_TABLE", config.flow_table_entries)
         .map_max_entries("FLOW_TABLE", config.flow_table_entries)
         .load(OBJECT);
     let ebpf = loaded.map_err(|error| {
@@ -219,11 +221,15 @@ impl Object {
         Ok(Shared::new(counters, links, std::mem::take(&mut self.hooks), std::mem::take(&mut self.tracing)))
     }
 
-    pub(super) fn sweep_maps(&mut self) -> Result<SweepMaps, CaptureError> {
+    pub(super) fn sweep_maps(&mut self, config: &CaptureConfig) -> Result<SweepMaps, CaptureError> {
         let settings = Array::try_from(self.take("SETTINGS")?).map_err(CaptureError::map("SETTINGS"))?;
         Ok(SweepMaps {
             settings,
-            flows: self.hash("FLOW_TABLE")?,
+            flows: FlowTable {
+                short: self.hash("SHORT_FLOW_TABLE")?,
+                long: self.hash("FLOW_TABLE")?,
+                entries: config.flow_table_entries as usize,
+            },
             tunnels: self.hash("TUNNELS")?,
             drops: [self.hash("DROPS_0")?, self.hash("DROPS_1")?],
             facts: self.hash("FACTS")?,

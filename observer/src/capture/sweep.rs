@@ -11,14 +11,15 @@ use std::time::Duration;
 use aya::maps::{Array, HashMap, MapData};
 use observer_ebpf::{
     ABI_VERSION, DropKey, DropRecord, DropValue, FactKey, FactRecord, FactValue, FlowKey, FlowRecord,
-    FlowValue, Header, INSIDE_TUNNEL, SEEN, Settings, Tunnel, TunneledFlowRecord, Tuple, drop_flags,
-    flow_flags, flow_reason, hook, kind, link_kind,
+    FlowValue, Header, INSIDE_TUNNEL, SEEN, Settings, TELLABLE, Tunnel, TunneledFlowRecord, Tuple,
+    drop_flags, flow_reason, hook, kind, link_kind, tick, ticks_since,
 };
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes;
 
 use super::CaptureConfig;
 use super::error::CaptureError;
+use super::flow_table::{FlowTable, Place};
 use super::pod::Raw;
 
 /// A program that read the old generation is done with it after this, however slow its CPU.
@@ -39,7 +40,7 @@ const TCP: u8 = 6;
 /// The maps it owns.
 pub(super) struct SweepMaps {
     pub(super) settings: Array<MapData, Raw<Settings>>,
-    pub(super) flows: HashMap<MapData, Raw<FlowKey>, Raw<FlowValue>>,
+    pub(super) flows: FlowTable,
     pub(super) tunnels: HashMap<MapData, Raw<FlowKey>, Raw<Tunnel>>,
     pub(super) drops: [HashMap<MapData, Raw<DropKey>, Raw<DropValue>>; 2],
     pub(super) facts: HashMap<MapData, Raw<FactKey>, Raw<FactValue>>,
@@ -73,7 +74,6 @@ impl Sweeper {
             maps,
             settings: Settings { generation: 0, host_wide: u32::from(config.host_wide_drops) },
             interval_ns: u64::try_from(config.interval.as_nanos()).unwrap_or(u64::MAX),
-            table_entries: config.flow_table_entries as usize,
             told: StdHashMap::new(),
             facts: StdHashMap::new(),
             evicted,
@@ -145,9 +145,8 @@ struct Sweep {
     maps: SweepMaps,
     settings: Settings,
     interval_ns: u64,
-    table_entries: usize,
     /// Packets told by sweeps, each way, of the connections that are in the table.
-    told: StdHashMap<FlowKey, Told>,
+    told: StdHashMap<Place, Told>,
     facts: StdHashMap<FactKey, FactValue>,
     evicted: Arc<AtomicU64>,
 }
@@ -199,48 +198,48 @@ impl Sweep {
         let now = monotonic();
         let mut told = StdHashMap::with_capacity(self.told.len());
         let mut ended = Vec::new();
-        // An entry that goes while it is the iterator's place starts the walk anew, hence a bound.
-        let entries = self.maps.flows.iter().filter_map(Result::ok).take(2 * self.table_entries);
-        for (count, (Raw(key), Raw(value))) in entries.enumerate() {
+        let now_tick = tick(now);
+        let since = |earlier| u64::from(ticks_since(now_tick, earlier)) << 20;
+        for (count, (place, value)) in self.maps.flows.iter().enumerate() {
             if count % YIELD == 0 {
                 std::thread::yield_now();
             }
-            let mut known = self.told.get(&key).copied().unwrap_or_default();
+            let key = place.key();
+            let mut known = self.told.get(&place).copied().unwrap_or_default();
             if known.first_ns != value.first_ns {
                 known = Told { first_ns: value.first_ns, ..Told::default() };
             }
             let [a, b] = &value.directions;
             let over = (a.seen | b.seen) & RST != 0 || a.seen & b.seen & FIN != 0;
-            let idle = now.saturating_sub(a.last_ns.max(b.last_ns));
+            let idle = since(a.last).min(since(b.last));
             let answered = a.seen & b.seen & SEEN != 0;
             let ends = [(key.local, key.local_port), (key.remote, key.remote_port)];
             for (index, direction) in value.directions.iter().enumerate() {
-                let before = direction.told_packets.max(known.packets[index]);
-                let silent = now.saturating_sub(direction.last_ns) >= self.interval_ns;
+                let before = value.told_packets(index).max(known.packets[index]);
+                let silent = since(direction.last) >= self.interval_ns;
                 let due = all || silent || (over && idle > 1_000_000_000);
                 // No packet will follow that could carry the fact: an answer would be a RST, and that one tells it.
                 let failed = !answered && gave_up.contains(&ends[index]);
                 let has_news = failed || (due && direction.packets > before);
-                if has_news && direction.tellable != 0 && direction.told_ns != 0 {
+                if has_news && direction.flags & TELLABLE != 0 && direction.told != 0 {
                     self.tell(batch, &key, index, totals(&key, &value, index));
                     known.packets[index] = direction.packets;
                 }
             }
             let forget = if over { FORGET_ENDED_NS } else { FORGET_SILENT_NS };
             if idle > forget && (over || key.protocol != TCP) {
-                ended.push(key);
+                ended.push(place);
             } else {
-                told.insert(key, known);
+                told.insert(place, known);
             }
         }
-        for key in ended {
-            self.told.remove(&key);
-            // Evicted already is as good.
-            let _ = self.maps.flows.remove(&Raw(key));
+        for place in ended {
+            self.told.remove(&place);
+            self.maps.flows.remove(&place);
         }
         // The walk may have missed a few, so each is looked up.
-        let gone = self.told.keys().filter(|key| !told.contains_key(*key));
-        let evicted = gone.filter(|key| self.maps.flows.get(&Raw(**key), 0).is_err()).count();
+        let gone = self.told.keys().filter(|place| !told.contains_key(*place));
+        let evicted = gone.filter(|place| !self.maps.flows.contains(place)).count();
         self.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
         self.told = told;
     }
@@ -320,12 +319,14 @@ fn drop_sum(key: &DropKey, value: &DropValue) -> DropRecord {
 /// One direction of a connection as it stands in the table.
 fn totals(key: &FlowKey, value: &FlowValue, index: usize) -> FlowRecord {
     let direction = &value.directions[index];
+    let [icmp_type, icmp_code] = value.icmp[index];
     let (local, remote) = ((key.local, key.local_port), (key.remote, key.remote_port));
     let ((source, source_port), (destination, destination_port)) =
         if index == 0 { (local, remote) } else { (remote, local) };
     let ingress = (index == 0) == (value.link_kind == link_kind::POD);
     FlowRecord {
-        header: header::<FlowRecord>(kind::FLOW, direction.last_ns),
+        // The time is set when it is handed over.
+        header: header::<FlowRecord>(kind::FLOW, 0),
         tuple: Tuple {
             source,
             destination,
@@ -333,12 +334,12 @@ fn totals(key: &FlowKey, value: &FlowValue, index: usize) -> FlowRecord {
             destination_port,
             protocol: key.protocol,
             ip_version: value.ip_version,
-            icmp_type: direction.icmp_type,
-            icmp_code: direction.icmp_code,
+            icmp_type,
+            icmp_code,
         },
         ifindex: key.ifindex & !INSIDE_TUNNEL,
         packet_len: 0,
-        flags: direction.flags & !flow_flags::ETHERNET,
+        flags: u16::from(direction.flags & !TELLABLE),
         vlan_tci: 0,
         hook: if ingress { hook::INGRESS } else { hook::EGRESS },
         link_kind: value.link_kind,

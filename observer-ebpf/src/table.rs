@@ -1,0 +1,141 @@
+//! The table of connections: one map for most packets of IPv4, whose key is short, one for all others.
+
+use aya_ebpf::maps::LruHashMap;
+use observer_ebpf::parse::{Packet, TCP, UDP, copy_address};
+use observer_ebpf::{
+    Config, Counters, FlowKey, FlowValue, INSIDE_TUNNEL, SHORT_UDP, ShortKey, ShortValue, Tunnel, Tuple,
+};
+
+use crate::flow::Seen;
+use crate::maps::{FLOW_TABLE, SHORT_FLOW_TABLE, TUNNELS};
+use crate::opener::opener;
+use crate::record::{add, add_alone, now};
+
+const BPF_NOEXIST: u64 = 1;
+
+/// What a new entry is made of.
+#[repr(C)]
+pub(crate) struct Entry {
+    key: Key,
+    value: ShortValue,
+}
+
+/// A key whose addresses can be copied word by word.
+#[repr(C, align(8))]
+struct Key(FlowKey);
+
+/// A map's value that begins with a connection.
+trait Connection {}
+impl Connection for FlowValue {}
+impl Connection for ShortValue {}
+
+/// The packet's connection, and whether it is new; `None` where the table has no room.
+#[inline(always)]
+pub(crate) fn entry(
+    counters: *mut Counters,
+    config: &Config,
+    seen: &Seen,
+    packet: &Packet,
+    tunnel: Option<&Tunnel>,
+    entry: &mut Entry,
+) -> Option<(*mut FlowValue, bool)> {
+    let Entry { key: Key(key), value } = entry;
+    let tuple = &packet.tuple;
+    if tunnel.is_none() && tuple.ip_version == 4 && (tuple.protocol == TCP || tuple.protocol == UDP) {
+        let key = short_key(seen, tuple);
+        return find(&SHORT_FLOW_TABLE, &key, value, counters, config, seen, packet);
+    }
+    // SAFETY: `Packet` and `Key` are aligned to 8, and each address in them.
+    unsafe { fill_key(key, seen, tuple) };
+    let vni = tunnel.map_or(0, |tunnel| tunnel.vni);
+    key.ifindex = if tunnel.is_some() { seen.ifindex | INSIDE_TUNNEL } else { seen.ifindex };
+    key.vni = [(vni >> 16) as u8, (vni >> 8) as u8, vni as u8];
+    let found = find(&FLOW_TABLE, key, &mut value.flow, counters, config, seen, packet);
+    if let (Some((_, true)), Some(tunnel)) = (found, tunnel) {
+        // A full table loses the oldest: the sweep then tells a tunnel of which it knows nothing more.
+        let _ = TUNNELS.insert(&*key, tunnel, 0);
+    }
+    found
+}
+
+#[inline(always)]
+fn find<K, V: Connection>(
+    table: &LruHashMap<K, V>,
+    key: &K,
+    fresh: &mut V,
+    counters: *mut Counters,
+    config: &Config,
+    seen: &Seen,
+    packet: &Packet,
+) -> Option<(*mut FlowValue, bool)> {
+    if let Some(value) = table.get_ptr_mut(key) {
+        return Some((value.cast(), false));
+    }
+    let (sender_opened, guessed) = opener(config, packet);
+    // SAFETY: a `Connection` begins with one.
+    let first = unsafe { &mut *(&raw mut *fresh).cast::<FlowValue>() };
+    first.first_ns = now();
+    first.opener = u8::from(sender_opened != seen.from_local);
+    first.guessed = u8::from(guessed);
+    first.link_kind = seen.link_kind;
+    first.ip_version = packet.tuple.ip_version;
+    let created = table.insert(key, &*fresh, BPF_NOEXIST).is_ok();
+    // SAFETY: only addresses of a map value's fields are taken.
+    let (midway, full) = unsafe { (&raw mut (*counters).met_midway, &raw mut (*counters).table_full) };
+    if created && guessed && packet.tuple.protocol == TCP {
+        add_alone(midway, 1);
+    }
+    let value = table.get_ptr_mut(key);
+    if value.is_none() {
+        add(full, 1);
+    }
+    Some((value?.cast(), created))
+}
+
+/// The ends by the link's sides.
+#[inline(always)]
+fn short_key(seen: &Seen, tuple: &Tuple) -> ShortKey {
+    let source = last_word(&tuple.source);
+    let destination = last_word(&tuple.destination);
+    let udp = if tuple.protocol == UDP { SHORT_UDP } else { 0 };
+    let mut key = ShortKey {
+        local: source,
+        remote: destination,
+        ifindex: seen.ifindex | udp,
+        local_port: tuple.source_port,
+        remote_port: tuple.destination_port,
+    };
+    if !seen.from_local {
+        (key.local, key.remote) = (destination, source);
+        (key.local_port, key.remote_port) = (tuple.destination_port, tuple.source_port);
+    }
+    key
+}
+
+/// The IPv4 address that is mapped into this one, which is aligned.
+#[inline(always)]
+fn last_word(address: &[u8; 16]) -> [u8; 4] {
+    // SAFETY: within the array; a tuple is aligned to 8 where packets are.
+    unsafe { (*address.as_ptr().add(12).cast::<u32>()).to_ne_bytes() }
+}
+
+/// Likewise for any packet.
+///
+/// # Safety
+/// The addresses must be aligned to 8.
+#[inline(always)]
+unsafe fn fill_key(key: &mut FlowKey, seen: &Seen, tuple: &Tuple) {
+    key.protocol = tuple.protocol;
+    // SAFETY: as the caller says.
+    unsafe {
+        if seen.from_local {
+            copy_address(&tuple.source, &mut key.local);
+            copy_address(&tuple.destination, &mut key.remote);
+            (key.local_port, key.remote_port) = (tuple.source_port, tuple.destination_port);
+        } else {
+            copy_address(&tuple.destination, &mut key.local);
+            copy_address(&tuple.source, &mut key.remote);
+            (key.local_port, key.remote_port) = (tuple.destination_port, tuple.source_port);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+use super::*;
+
+#[test]
+fn a_short_key_is_that_of_an_ipv4_connection() {
+    let short = ShortKey {
+        local: [10, 0, 0, 1],
+        remote: [10, 0, 0, 2],
+        ifindex: 7 | SHORT_UDP,
+        local_port: 5000,
+        remote_port: 53,
+    };
+    let long = FlowKey {
+        local: mapped([10, 0, 0, 1]),
+        remote: mapped([10, 0, 0, 2]),
+        ifindex: 7,
+        local_port: 5000,
+        remote_port: 53,
+        protocol: UDP,
+        vni: [0; 3],
+    };
+    assert_eq!(FlowKey::from(short), long);
+    assert_eq!(FlowKey::from(ShortKey { ifindex: 7, ..short }), FlowKey { protocol: TCP, ..long });
+}
+
+#[test]
+fn the_lower_half_says_how_many_packets_were_told() {
+    let mut value = FlowValue::default();
+    for (packets, told) in [
+        (0, 0),
+        (7, 7),
+        (9, 7),
+        (u64::from(u32::MAX) + 3, u64::from(u32::MAX) - 2),
+        (1 << 40, 0xff_ffff_fff0),
+    ] {
+        value.directions[1].packets = packets;
+        value.told_packets[1] = told as u32;
+        assert_eq!(value.told_packets(1), told, "{packets}");
+    }
+}
+
+#[test]
+fn ticks_pass_over_the_end_of_their_number() {
+    assert_eq!(tick(3 << 20), 3);
+    assert_eq!(tick((1 << 52) + (5 << 20)), 5);
+    assert_eq!(ticks_since(5, 3), 2);
+    assert_eq!(ticks_since(2, u32::MAX), 3);
+    assert_eq!(ticks_since(3, 5), 0, "the other processor's clock is ahead");
+}

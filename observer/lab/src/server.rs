@@ -28,6 +28,15 @@ pub(crate) struct Shared {
     pub(crate) zone: Zone,
 }
 
+impl Shared {
+    /// Tells the ledger.
+    fn served(&self, seen: Option<(u64, Served)>) {
+        if let Some((id, seen)) = seen {
+            self.ledger.served(id, seen);
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Stream {
     Http,
@@ -114,11 +123,14 @@ impl Host {
                 }
             }
             for (socket, kind) in &self.datagrams {
+                // Of a flood, many at once.
+                let mut seen = None;
                 // Bounded, so that a flood on one socket doesn't starve the others.
                 for _ in 0..256 {
                     let Ok((length, peer)) = socket.recv_from(&mut buffer) else { break };
-                    self.serve_datagram(socket, &buffer[..length], peer, *kind, shared);
+                    self.serve_datagram(socket, &buffer[..length], peer, *kind, shared, &mut seen);
                 }
+                shared.served(seen);
             }
         }
     }
@@ -130,6 +142,7 @@ impl Host {
         peer: SocketAddr,
         kind: Datagram,
         shared: &Shared,
+        seen: &mut Option<(u64, Served)>,
     ) {
         let (id, reply) = match kind {
             Datagram::Dns => {
@@ -140,18 +153,22 @@ impl Host {
             Datagram::Echo if payload.get(TOKEN_LEN) == Some(&NO_ECHO) => (read_token(payload), None),
             Datagram::Echo => (read_token(payload), Some(payload.to_vec())),
         };
-        if let (Some(id), Ok(local)) = (id, socket.local_addr()) {
-            let seen = Served {
-                by: self.name.clone(),
-                local,
-                peer,
-                bytes_received: payload.len() as u64,
-                bytes_sent: reply.as_ref().map_or(0, Vec::len) as u64,
-                received: 1,
-            };
-            shared.ledger.served(id, seen);
+        if let Some(id) = id {
+            if seen.as_ref().is_none_or(|(known, served)| *known != id || served.peer != peer) {
+                shared.served(seen.take());
+                *seen = socket.local_addr().ok().map(|local| {
+                    let by = self.name.clone();
+                    (id, Served { by, local, peer, bytes_received: 0, bytes_sent: 0, received: 0 })
+                });
+            }
+            if let Some((_, served)) = seen {
+                served.bytes_received += payload.len() as u64;
+                served.bytes_sent += reply.as_ref().map_or(0, Vec::len) as u64;
+                served.received += 1;
+            }
         }
         if let Some(reply) = reply {
+            shared.served(seen.take());
             // A reply that can't be sent is one the client misses, and its entry says so.
             let _ = socket.send_to(&reply, peer);
         }

@@ -83,9 +83,10 @@ impl End {
     /// The address.
     #[inline]
     pub fn ip(&self) -> IpAddr {
-        match self.is_v6 {
-            true => Ipv6Addr::from_bits(u128::from(self.high) << 64 | u128::from(self.low)).into(),
-            false => Ipv4Addr::from_bits(self.low as u32).into(),
+        if self.is_v6 {
+            Ipv6Addr::from_bits(u128::from(self.high) << 64 | u128::from(self.low)).into()
+        } else {
+            Ipv4Addr::from_bits(self.low as u32).into()
         }
     }
 

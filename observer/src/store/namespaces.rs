@@ -49,18 +49,18 @@ impl Namespaces {
         if name.is_empty() {
             return None;
         }
-        let list = self.0.load();
-        if let Some(last) = list.get(&Wanted { cluster, name }) {
-            return Some(Arc::clone(last));
+        let known = self.0.load();
+        if let Some(time) = known.get(&Wanted { cluster, name }) {
+            return Some(Arc::clone(time));
         }
-        if list.len() >= MOST {
+        if known.len() >= MOST {
             return None;
         }
-        let last = Arc::new(AtomicI64::new(i64::MIN));
-        let mut longer = since(&list, i64::MIN);
-        longer.insert(Namespace { cluster: cluster.clone(), name: name.clone() }, Arc::clone(&last));
+        let time = Arc::new(AtomicI64::new(i64::MIN));
+        let mut longer = since(&known, i64::MIN);
+        longer.insert(Namespace { cluster: cluster.clone(), name: name.clone() }, Arc::clone(&time));
         self.0.store(Arc::new(longer));
-        Some(last)
+        Some(time)
     }
 
     /// By the writer alone.

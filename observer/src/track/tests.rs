@@ -226,7 +226,7 @@ fn told(line: &str, table: Option<&ConntrackTable>, family: Family) -> String {
     let mut tracker = Tracker::default();
     let mut out = Vec::new();
     tracker.batch(&mut vec![event(line, 5, family)], table, u64::MAX, &Lab, &mut |tracked| {
-        out.push(kept(tracked))
+        out.push(kept(tracked));
     });
     let counters = tracker.counters();
     assert_eq!(counters.flows + counters.drops + counters.suppressed(), 1);

@@ -186,7 +186,7 @@ fn a_packet_inside_a_tunnel_is_told_where_no_device_or_pod_tells_it() {
         // Its addresses are also those of a connection of this network.
         let table = entries(&["tcp 10.0.1.1:4000>10.0.2.2:80 10.0.9.9:80>10.0.1.1:4000"], Family::Four);
         tracker.batch(&mut vec![Event::Flow(flow)], Some(&table), u64::MAX, &Lab, &mut |tracked| {
-            out.push(kept(tracked))
+            out.push(kept(tracked));
         });
         let carried = (tracker.counters().carried == 1).then_some("carried");
         assert_eq!((carried, out.len()), (want, usize::from(want.is_none())), "{line}");

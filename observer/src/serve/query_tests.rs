@@ -5,7 +5,7 @@ use crate::{
     flow::test_flow,
     store::{StoreConfig, Writer},
 };
-use observer_proto::filter::Filters;
+use observer_proto::{filter::Filters, flow::FlowFilter};
 use proptest::prelude::*;
 
 const SECOND: i64 = 1_000_000_000;
@@ -100,5 +100,61 @@ proptest! {
         let wanted = |time: &i64| since.is_none_or(|since| *time >= since) && until.is_none_or(|until| *time <= until);
         let expected: Vec<i64> = times.iter().copied().filter(wanted).collect();
         prop_assert_eq!(selected(&times, query(since, until)), expected);
+    }
+
+    /// Every combination of what a request may say, against Hubble's rules read word by word.
+    #[test]
+    fn a_request_selects_by_hubbles_rules(
+        times in prop::collection::vec(0..20i64, 0..40),
+        later in prop::collection::vec(0..20i64, 0..10),
+        number in 0..6u64,
+        first in any::<bool>(),
+        follow in any::<bool>(),
+        since in prop::option::of(0..20i64),
+        until in prop::option::of(0..20i64),
+        of_port in prop::option::of(0..3u16),
+    ) {
+        prop_assume!(!(first && follow));
+        // Times rise, so that Hubble's end at the first flow after `until` is ours.
+        let (mut times, mut later) = (times, later);
+        times.sort_unstable();
+        later.iter_mut().for_each(|time| *time += times.last().copied().unwrap_or(0));
+        later.sort_unstable();
+
+        let (store, mut writer) = Store::new(StoreConfig { flows: 64, bytes: usize::MAX });
+        let flow = |index: usize, time_ns: i64| {
+            Flow { time_ns, protocol: 17, ip_version: 4, source_port: index as u16 % 3, ..test_flow() }
+        };
+        for (index, time) in times.iter().enumerate() {
+            writer.push(flow(index, *time));
+        }
+        let whitelist = of_port.map(|port| FlowFilter { source_port: vec![port.to_string()], ..FlowFilter::default() });
+        let filter = Filters::compile(whitelist.as_slice(), &[]).unwrap().matcher();
+        let query = Query { number, first, follow, since, until, filter, node: Arc::default() };
+        let mut reader = Reader::new(query, &store);
+        let mut actual = read(&mut reader).0;
+        for (index, time) in later.iter().enumerate() {
+            writer.push(flow(times.len() + index, *time));
+        }
+        actual.extend(read(&mut reader).0);
+
+        let passes = |index: usize| of_port.is_none_or(|port| port == index as u16 % 3);
+        let start = match (since, number) {
+            (Some(_), _) => 0,
+            (None, 0) => if follow { times.len() } else { 0 },
+            (None, _) if first => 0,
+            (None, number) => {
+                // Fewer than wanted: all of them.
+                (0..times.len()).rev().filter(|index| passes(*index)).nth(number as usize - 1).unwrap_or(0)
+            }
+        };
+        let all: Vec<i64> = times.iter().chain(if follow { &later[..] } else { &[] }).copied().collect();
+        let wanted = (start..all.len())
+            .filter(|index| since.is_none_or(|since| all[*index] >= since))
+            .take_while(|index| until.is_none_or(|until| all[*index] <= until))
+            .filter(|index| passes(*index));
+        let most = if follow || number == 0 { usize::MAX } else { number as usize };
+        let wanted: Vec<i64> = wanted.take(most).map(|index| all[index]).collect();
+        prop_assert_eq!(actual, wanted);
     }
 }

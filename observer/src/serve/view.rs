@@ -56,8 +56,8 @@ impl FlowView for View<'_> {
         }
     }
 
-    fn encrypted(&self) -> Option<bool> {
-        (self.flow.ip_version != 0).then_some(false)
+    fn encrypted(&self) -> bool {
+        false
     }
 
     fn l4(&self) -> Option<L4> {
@@ -94,8 +94,8 @@ impl FlowView for View<'_> {
         if self.flow.is_drop() { self.flow.drop_reason().into() } else { 0 }
     }
 
-    fn event_type(&self) -> (i32, i32) {
-        (self.flow.event_type.into(), self.flow.event_sub_type().into())
+    fn event_type(&self) -> Option<(i32, i32)> {
+        Some((self.flow.event_type.into(), self.flow.event_sub_type().into()))
     }
 
     fn is_reply(&self) -> Option<bool> {

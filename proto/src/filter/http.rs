@@ -1,8 +1,9 @@
 //! HTTP records.
 
-use super::{compile::InvalidFilter, go::quote, patterns::expression, view::HttpView};
+use super::{compile::InvalidFilter, go::quote, view::HttpView};
 use crate::flow::{EventTypeFilter, HttpHeader};
 use regex::Regex;
+use std::borrow::Cow;
 
 /// Hubble's number of the L7 event type.
 const L7_EVENT: i32 = 129;
@@ -48,20 +49,15 @@ pub(super) enum Http {
 }
 
 impl Http {
-    pub(super) fn expressions(what: &str, values: &[String]) -> Result<Vec<Regex>, InvalidFilter> {
-        values.iter().map(|v| expression(what, v)).collect()
-    }
-
     pub(super) fn matches(&self, http: HttpView<'_>) -> bool {
         match self {
             // Code 0 is a request.
             Self::Status(list) => http.code != 0 && list.iter().any(|s| s.matches(http.code)),
-            Self::Method(list) => list.iter().any(|m| m.eq_ignore_ascii_case(http.method)),
-            Self::Path(list) => {
-                let path = path(http.url);
-                list.iter().any(|r| r.is_match(path))
+            Self::Method(list) => {
+                !http.method.is_empty() && list.iter().any(|m| m.eq_ignore_ascii_case(http.method))
             }
-            Self::Url(list) => list.iter().any(|r| r.is_match(http.url)),
+            Self::Path(list) => path(http.url).is_some_and(|path| list.iter().any(|r| r.is_match(&path))),
+            Self::Url(list) => !http.url.is_empty() && list.iter().any(|r| r.is_match(http.url)),
             Self::Header(list) => list.iter().any(|h| http.headers.contains(h)),
         }
     }
@@ -77,10 +73,43 @@ pub(super) fn check_event_types(types: &[EventTypeFilter], what: &str) -> Result
     )))
 }
 
-/// The path of `scheme://authority/path?query#fragment`, or of a bare `/path`.
-fn path(url: &str) -> &str {
-    let url = url.find(['?', '#']).map_or(url, |end| &url[..end]);
-    url.split_once("://").map_or(url, |(_, rest)| rest.find('/').map_or("", |at| &rest[at..]))
+/// The path of `scheme://authority/path?query`, or of a bare `/path?query`, as Go's `url.ParseRequestURI` reads it: percent
+/// signs resolved, a `#` like any other character; nothing where it is neither.
+fn path(url: &str) -> Option<Cow<'_, str>> {
+    if url.bytes().any(|b| b.is_ascii_control()) {
+        return None;
+    }
+    let without_query = url.split_once('?').map_or(url, |(url, _)| url);
+    let path = match without_query.split_once(':') {
+        Some((scheme, rest)) if is_scheme(scheme) => match rest.strip_prefix("//") {
+            Some(rest) => rest.find('/').map_or("", |at| &rest[at..]),
+            None if rest.starts_with('/') => rest,
+            None => "",
+        },
+        _ if without_query.starts_with('/') || url == "*" => without_query,
+        _ => return None,
+    };
+    unescape(path)
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+}
+
+/// Nothing where a percent sign has no two digits behind it.
+fn unescape(path: &str) -> Option<Cow<'_, str>> {
+    if !path.contains('%') {
+        return Some(path.into());
+    }
+    let mut parts = path.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned().into())
 }
 
 #[cfg(test)]
@@ -88,13 +117,20 @@ mod tests {
     #[test]
     fn paths_are_cut_out_of_urls() {
         for (url, path) in [
-            ("http://api:8080/v1/charges?x=1", "/v1/charges"),
-            ("/v1#top", "/v1"),
-            ("http://api", ""),
-            ("http://api?x=/y", ""),
-            ("", ""),
+            ("http://api:8080/v1/charges?x=1", Some("/v1/charges")),
+            ("/v1#top", Some("/v1#top")),
+            ("/a%2Fb%20c", Some("/a/b c")),
+            ("http://api", Some("")),
+            ("http://api?x=/y", Some("")),
+            ("mailto:a@b", Some("")),
+            ("*", Some("*")),
+            ("", None),
+            ("v1/charges", None),
+            ("/a%2", None),
+            ("/a%zz", None),
+            ("/a\n", None),
         ] {
-            assert_eq!(super::path(url), path, "{url}");
+            assert_eq!(super::path(url).as_deref(), path, "{url}");
         }
     }
 }

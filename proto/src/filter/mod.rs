@@ -6,7 +6,9 @@
 
 mod address;
 mod compile;
+mod condition;
 mod endpoint;
+mod expression;
 mod flag_values;
 pub mod flags;
 mod go;

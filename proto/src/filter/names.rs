@@ -18,7 +18,10 @@ impl NamespacedName {
                 if value.is_empty() {
                     return Err(InvalidFilter::new("invalid filter, name must not be empty"));
                 }
-                let (namespace, prefix) = value.split_once('/').unwrap_or(("default", value));
+                // Hubble leaves out what stands behind a second slash.
+                let mut parts = value.split('/');
+                let first = parts.next().unwrap_or_default();
+                let (namespace, prefix) = parts.next().map_or(("default", first), |prefix| (first, prefix));
                 Ok(Self { namespace: namespace.to_owned(), prefix: prefix.to_owned() })
             })
             .collect()

@@ -12,6 +12,15 @@ pub enum Side {
     Destination,
 }
 
+impl Side {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
+
 /// The transport protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names of the protocols say it")]
@@ -80,8 +89,8 @@ pub trait FlowView {
     fn source_ip_xlated(&self) -> Option<IpAddr>;
     /// `flow.IPVersion`.
     fn ip_version(&self) -> i32;
-    /// Whether the packet came through an encrypted tunnel; `None` without an IP header.
-    fn encrypted(&self) -> Option<bool>;
+    /// Whether the packet came through an encrypted tunnel.
+    fn encrypted(&self) -> bool;
     /// Transport protocol.
     fn l4(&self) -> Option<L4>;
     /// Port of one end: TCP, UDP and SCTP only.
@@ -93,7 +102,7 @@ pub trait FlowView {
     /// `flow.DropReason`.
     fn drop_reason_desc(&self) -> i32;
     /// (type, sub type) of the event.
-    fn event_type(&self) -> (i32, i32);
+    fn event_type(&self) -> Option<(i32, i32)>;
     /// Hubble's `is_reply`.
     fn is_reply(&self) -> Option<bool>;
     /// `flow.TrafficDirection`.

@@ -53,8 +53,8 @@ impl FlowView for Flow {
     fn ip_version(&self) -> i32 {
         self.ip.as_ref().map_or(0, |ip| ip.ip_version)
     }
-    fn encrypted(&self) -> Option<bool> {
-        self.ip.as_ref().map(|ip| ip.encrypted)
+    fn encrypted(&self) -> bool {
+        self.ip.as_ref().is_some_and(|ip| ip.encrypted)
     }
     fn l4(&self) -> Option<L4> {
         Some(match self.protocol()? {
@@ -87,8 +87,8 @@ impl FlowView for Flow {
     fn drop_reason_desc(&self) -> i32 {
         self.drop_reason_desc
     }
-    fn event_type(&self) -> (i32, i32) {
-        self.event_type.as_ref().map_or((0, 0), |e| (e.r#type, e.sub_type))
+    fn event_type(&self) -> Option<(i32, i32)> {
+        self.event_type.as_ref().map(|e| (e.r#type, e.sub_type))
     }
     fn is_reply(&self) -> Option<bool> {
         self.is_reply

@@ -5,7 +5,7 @@ mod replay;
 
 use crate::{
     config::{Config, Task},
-    enrich::source::Stop,
+    enrich::{ipcache::IpCache, source::Stop},
     logging,
     serve::{self, NodeInfo, ServeConfig},
     status::Status,
@@ -109,6 +109,21 @@ fn give_memory_back() {
 #[cfg(not(target_env = "gnu"))]
 fn give_memory_back() {}
 
+/// Tells clients of the start, and of what the daemon was told to do.
+fn tell_start(config: &Config, names: &IpCache, source: &str) {
+    let events = names.events();
+    events.started();
+    let listen = config.listen.map_or_else(|| "nothing".to_owned(), |address| address.to_string());
+    events.note(
+        "configuration",
+        format!(
+            "{source}, aggregation {:?}, {} flows kept, TCP on {listen}",
+            config.aggregation, config.max_flows
+        )
+        .to_lowercase(),
+    );
+}
+
 async fn after(time: Option<Duration>) {
     match time {
         Some(time) => tokio::time::sleep(time).await,
@@ -116,10 +131,11 @@ async fn after(time: Option<Duration>) {
     }
 }
 
-fn serve_config(config: &Config, cluster: &str, node: &str) -> ServeConfig {
+/// Serves under the names of this node, what is told of them included.
+fn serve_config(config: &Config, cluster: &str, names: &IpCache) -> ServeConfig {
     let node = NodeInfo {
         cluster: cluster.to_owned(),
-        name: node.to_owned(),
+        name: names.node().to_owned(),
         labels: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -129,6 +145,8 @@ fn serve_config(config: &Config, cluster: &str, node: &str) -> ServeConfig {
         listen: config.listen,
         // Checked with the configuration.
         insecure: config.listen.is_some(),
+        nodes: names.nodes(),
+        events: names.events(),
         ..ServeConfig::new(node)
     }
 }

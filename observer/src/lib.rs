@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod decode;
 pub mod endpoint;
 pub mod enrich;
+pub mod events;
 pub mod flow;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -390,7 +390,7 @@ fn unary_calls(daemon: &Daemon) {
             "{status:?}"
         );
         let nodes = client.get_nodes(GetNodesRequest {}).await.unwrap().into_inner().nodes;
-        assert_eq!(nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["default/n1"]);
+        assert_eq!(nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["n1"]);
         let namespaces =
             client.get_namespaces(GetNamespacesRequest {}).await.unwrap().into_inner().namespaces;
         let names: Vec<&str> = namespaces.iter().map(|namespace| namespace.namespace.as_str()).collect();

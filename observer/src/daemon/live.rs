@@ -1,6 +1,6 @@
 //! The running capture, served or recorded or both.
 
-use super::{Life, serve_config};
+use super::{Life, serve_config, tell_start};
 use crate::{
     capture::{self, Capture, CaptureConfig, LinkStatus, StatusHandle, kernel::symbols::Symbols},
     config::{Aggregation, Config, Record},
@@ -68,6 +68,7 @@ fn run(
     let life = Life::begin()?;
     let journal = recorder.clone().map(|recorder| recorder as Arc<dyn Journal>);
     let cache = Arc::new(IpCache::with_journal(config.node_name.clone(), journal));
+    tell_start(config, &cache, "capture");
     let _sources = Sources::start(sources(config)?, &cache)?;
     let began_ns = Clock::kernel_now();
     let capture = Capture::start(&capture_config(config))?;
@@ -93,12 +94,13 @@ fn run(
     };
     log_state(&handle, head.no_conntrack.as_deref());
 
+    let serving = is_served.then(|| serve_config(config, &config.cluster, &cache));
     let work = move |stop: &Stop| {
         let symbols = resolve(symbols, recorder.clone());
         let mut stages = Stages::new(&head, symbols, cache, writer, shared, recorder.clone());
         Ok(Live::new(capture, began_ns, conntrack.ok(), recorder).run(&mut stages, stop.as_fd())?)
     };
-    let server = is_served.then(|| (serve_config(config, &config.cluster, &config.node_name), store, status));
+    let server = serving.map(|config| (config, store, status));
     life.run(work, server, time)
 }
 

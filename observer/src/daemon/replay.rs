@@ -1,6 +1,6 @@
 //! A recording in the place of the capture. It needs no rights, and nothing of the machine's network.
 
-use super::{Life, serve_config};
+use super::{Life, serve_config, tell_start};
 use crate::{
     capture::{CaptureStatus, HookStatus, LinkStatus},
     config::{Config, Replay as Task},
@@ -22,6 +22,8 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
     let head = reader.head().clone();
     let life = Life::begin()?;
     let cache = Arc::new(IpCache::new(head.node.clone()));
+    tell_start(config, &cache, "replay");
+    let serving = serve_config(config, &head.cluster, &cache);
     let (store, writer) = Store::new(StoreConfig { flows: config.max_flows, bytes: config.max_bytes });
     let (shared, links) = (Shared::default(), ReplayedLinks::default());
     let status = Status {
@@ -55,7 +57,7 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
         while !stop.wait(None, std::time::Duration::from_hours(1)) {}
         Ok(())
     };
-    let server = Some((serve_config(config, &head.cluster, &head.node), store, status));
+    let server = Some((serving, store, status));
     life.run(work, server, None)
 }
 

@@ -4,10 +4,14 @@ use super::{
     claims::{self, Claims, Owner},
     identity::Identities,
     reserved::Reserved,
-    source::{Change, Journal, Pod, Rank, Snapshot, Surroundings, Window},
+    source::{Change, Journal, Node, Pod, Rank, Snapshot, Surroundings, Window},
     tables::Tables,
+    told::{Shown, Told},
 };
-use crate::endpoint::{Encoded, Endpoint, Service};
+use crate::{
+    endpoint::{Encoded, Endpoint, Service},
+    events::Events,
+};
 use arc_swap::ArcSwap;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -18,6 +22,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+use tokio::sync::watch;
 
 /// Addresses, identities and names, from all sources.
 ///
@@ -32,6 +37,7 @@ pub struct IpCache {
     writer: Mutex<Writer>,
     generation: AtomicU64,
     journal: Option<Arc<dyn Journal>>,
+    nodes: watch::Sender<Arc<[Node]>>,
 }
 
 /// What is known of an address.
@@ -52,6 +58,7 @@ struct Writer {
     endpoint_ids: HashSet<u16>,
     surroundings: BTreeMap<Rank, Surroundings>,
     batch: u64,
+    told: Told,
 }
 
 /// A pod as it stands.
@@ -61,6 +68,12 @@ struct Known {
     /// What it claimed and still has in its status, even if another pod claimed it since.
     ips: Vec<IpAddr>,
     finished: bool,
+}
+
+impl Known {
+    fn shown(&self) -> Shown<'_> {
+        Shown { endpoint: &self.endpoint, ips: &self.ips, finished: self.finished }
+    }
 }
 
 impl IpCache {
@@ -74,6 +87,7 @@ impl IpCache {
             writer: Mutex::default(),
             generation: AtomicU64::new(0),
             journal: None,
+            nodes: watch::Sender::new(Arc::default()),
         }
     }
 
@@ -171,6 +185,16 @@ impl IpCache {
         self.writer().identities.collisions()
     }
 
+    /// All nodes, as they are and become.
+    pub fn nodes(&self) -> watch::Receiver<Arc<[Node]>> {
+        self.nodes.subscribe()
+    }
+
+    /// What happens to the names, and what others tell of the daemon.
+    pub fn events(&self) -> Arc<Events> {
+        Arc::clone(&self.writer().told.0)
+    }
+
     // === for sources ===
 
     /// The name of this node.
@@ -239,8 +263,17 @@ impl IpCache {
         if writer.surroundings.get(&rank) == Some(&surroundings) {
             return false;
         }
+        writer.told.services(writer.surroundings.get(&rank), &surroundings);
         writer.surroundings.insert(rank, surroundings);
         let Writer { surroundings, identities, .. } = writer;
+        self.nodes.send_if_modified(|known| {
+            let nodes = surroundings.values().flat_map(|from| &from.nodes);
+            let changed = !nodes.clone().eq(known.iter());
+            if changed {
+                *known = nodes.cloned().collect();
+            }
+            changed
+        });
         let tables = Tables::build(surroundings.values(), &self.node, identities, &self.reserved);
         self.tables.store(Arc::new(tables));
         true
@@ -285,6 +318,8 @@ impl Writer {
         for &ip in old_ips.iter().filter(|ip| !ips.contains(ip)) {
             claims.close(ip, change);
         }
+        let before = old.as_ref().map(Known::shown);
+        self.told.pod(before, Some(Shown { endpoint: &endpoint, ips: &ips, finished }));
         let just_finished = finished && old.as_ref().is_some_and(|old| !old.finished);
         let changed = !same || *old_ips != *ips || just_finished;
         // The claims hold the old one: no second copy.
@@ -299,6 +334,7 @@ impl Writer {
         for &ip in &known.ips {
             claims.close(ip, change);
         }
+        self.told.pod(Some(known.shown()), None);
         self.identities.release(known.endpoint.identity);
         self.endpoint_ids.remove(&(known.endpoint.id as u16));
         true

@@ -17,6 +17,7 @@ mod recent;
 pub mod reserved;
 pub mod source;
 mod tables;
+mod told;
 pub mod workload;
 
 pub use fill::Filler;

@@ -74,6 +74,18 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Its labels.
     pub labels: LabelMap,
+    /// Where its own daemon serves Hubble's API, if it does. A recording plays no other daemons.
+    #[serde(skip)]
+    pub peer: Option<Peer>,
+}
+
+/// A daemon that serves Hubble's API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// The cluster of its node.
+    pub cluster: String,
+    /// `address:port`, or `unix:///path`.
+    pub address: String,
 }
 
 /// A service with its addresses.

@@ -1,22 +1,30 @@
-//! The unary calls of Hubble's observer service, and the peer service.
+//! The calls of Hubble's observer service but GetFlows, and the peer service.
 
-use super::{encode::NodeInfo, stream::now_ns};
-use crate::store::{Namespace, Store};
+use super::{
+    encode::NodeInfo,
+    events::{self, Selection},
+    nodes::Asked,
+    peers::Peers,
+    stream::now_ns,
+};
+use crate::{
+    events::{Events, debug, note},
+    store::{Namespace, Store},
+};
 use futures_core::Stream;
 use observer_proto::{
     observer::{
         GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
         GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest, GetNamespacesResponse, GetNodesRequest,
-        GetNodesResponse, Node, ServerStatusRequest, ServerStatusResponse, Tls, observer_server::Observer,
+        GetNodesResponse, ServerStatusRequest, ServerStatusResponse, observer_server::Observer,
     },
-    peer::{ChangeNotification, ChangeNotificationType, NotifyRequest, peer_server::Peer},
-    relay::NodeState,
+    peer::{ChangeNotification, NotifyRequest, peer_server::Peer},
 };
 use std::{pin::Pin, sync::Arc, time::Instant};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::{Request, Response, Status, async_trait};
 
-type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Answers for this node.
 #[derive(Clone, Debug)]
@@ -24,23 +32,41 @@ pub(super) struct Api {
     pub(super) store: Arc<Store>,
     pub(super) node: Arc<NodeInfo>,
     pub(super) started: Instant,
-    /// Where others reach this server.
-    pub(super) address: Arc<str>,
+    pub(super) events: Arc<Events>,
+    pub(super) peers: Peers,
+    pub(super) asked: Arc<Asked>,
+    pub(super) places: Places,
     pub(super) shutdown: watch::Receiver<bool>,
 }
 
+/// Places for streams, over all connections and calls.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    pub(super) free: Arc<Semaphore>,
+    pub(super) most: usize,
+}
+
+impl Places {
+    pub(super) fn take(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let place = Arc::clone(&self.free).try_acquire_owned();
+        place.map_err(|_| Status::resource_exhausted(format!("too many streams: at most {}", self.most)))
+    }
+}
+
 impl Api {
-    fn uptime_ns(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    fn version_text(&self) -> String {
-        format!("observer v{}", self.node.version)
-    }
-
-    /// The cluster is named only where it isn't the default one.
-    fn peer_name(&self) -> String {
-        if self.node.cluster == "default" { self.node.name.clone() } else { self.node.full_name() }
+    fn status(&self) -> ServerStatusResponse {
+        ServerStatusResponse {
+            num_flows: self.store.len(),
+            max_flows: self.store.capacity(),
+            seen_flows: self.store.seen(),
+            uptime_ns: u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            version: format!("observer v{}", self.node.version),
+            flows_rate: self.store.rate(now_ns()),
+            // Of a relay only.
+            num_connected_nodes: None,
+            num_unavailable_nodes: None,
+            unavailable_nodes: Vec::new(),
+        }
     }
 }
 
@@ -57,31 +83,41 @@ impl Observer for Api {
 
     async fn get_agent_events(
         &self,
-        _: Request<GetAgentEventsRequest>,
+        request: Request<GetAgentEventsRequest>,
     ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
-        Err(Status::unimplemented("not built in: agent events"))
+        let selection = Selection::of_agent_events(request.into_inner())?;
+        let node_name = self.node.full_name();
+        let response = move |time, event| GetAgentEventsResponse {
+            agent_event: Some(event),
+            node_name: node_name.clone(),
+            time: Some(super::encode::proto_time(time)),
+        };
+        let lost = |count| note("lost", lost_words(count));
+        let (events, ending) = (Arc::clone(&self.events), self.shutdown.clone());
+        let stream = events::stream(events, selection, response, lost, ending, self.places.take()?);
+        Ok(Response::new(stream))
     }
 
     async fn get_debug_events(
         &self,
-        _: Request<GetDebugEventsRequest>,
+        request: Request<GetDebugEventsRequest>,
     ) -> Result<Response<Self::GetDebugEventsStream>, Status> {
-        Err(Status::unimplemented("not built in: debug events"))
+        let selection = Selection::of_debug_events(request.into_inner())?;
+        let node_name = self.node.full_name();
+        let response = move |time, event| GetDebugEventsResponse {
+            debug_event: Some(event),
+            node_name: node_name.clone(),
+            time: Some(super::encode::proto_time(time)),
+        };
+        let lost = |count| debug(lost_words(count));
+        let (events, ending) = (Arc::clone(&self.events), self.shutdown.clone());
+        let stream = events::stream(events, selection, response, lost, ending, self.places.take()?);
+        Ok(Response::new(stream))
     }
 
     async fn get_nodes(&self, _: Request<GetNodesRequest>) -> Result<Response<GetNodesResponse>, Status> {
-        let node = Node {
-            name: self.node.full_name(),
-            version: self.version_text(),
-            address: self.address.to_string(),
-            state: NodeState::NodeConnected.into(),
-            tls: Some(Tls { enabled: false, server_name: String::new() }),
-            uptime_ns: self.uptime_ns(),
-            num_flows: self.store.len(),
-            max_flows: self.store.capacity(),
-            seen_flows: self.store.seen(),
-        };
-        Ok(Response::new(GetNodesResponse { nodes: vec![node] }))
+        let nodes = self.asked.nodes(&mut self.peers.clone(), self.status()).await;
+        Ok(Response::new(GetNodesResponse { nodes }))
     }
 
     async fn get_namespaces(
@@ -104,15 +140,7 @@ impl Observer for Api {
         &self,
         _: Request<ServerStatusRequest>,
     ) -> Result<Response<ServerStatusResponse>, Status> {
-        Ok(Response::new(ServerStatusResponse {
-            num_flows: self.store.len(),
-            max_flows: self.store.capacity(),
-            seen_flows: self.store.seen(),
-            uptime_ns: self.uptime_ns(),
-            version: self.version_text(),
-            flows_rate: self.store.rate(now_ns()),
-            ..ServerStatusResponse::default()
-        }))
+        Ok(Response::new(self.status()))
     }
 }
 
@@ -120,26 +148,13 @@ impl Observer for Api {
 impl Peer for Api {
     type NotifyStream = Streaming<ChangeNotification>;
 
-    /// This server knows of itself only: one notification, then the stream stays open, as relays expect.
+    /// This daemon and those of other nodes, then their changes; the stream stays open, as relays expect.
     async fn notify(&self, _: Request<NotifyRequest>) -> Result<Response<Self::NotifyStream>, Status> {
-        let own = ChangeNotification {
-            name: self.peer_name(),
-            address: self.address.to_string(),
-            r#type: ChangeNotificationType::PeerAdded.into(),
-            tls: None,
-        };
-        let (sender, receiver) = tokio::sync::mpsc::channel(2);
-        let mut shutdown = self.shutdown.clone();
-        tokio::spawn(async move {
-            if sender.send(Ok(own)).await.is_ok() {
-                tokio::select! {
-                    () = sender.closed() => return,
-                    _ = shutdown.wait_for(|down| *down) => {}
-                }
-                // The client may be gone by now, which is as good.
-                let _ = sender.send(Err(Status::unavailable("the server is shutting down"))).await;
-            }
-        });
-        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
+        let place = self.places.take()?;
+        Ok(Response::new(self.peers.clone().notify(self.shutdown.clone(), place)))
     }
+}
+
+fn lost_words(count: u64) -> String {
+    format!("{count} events were overwritten before they were read")
 }

@@ -1,6 +1,7 @@
 //! GetFlows: checks the request, then streams. It stands before the generated service because its body is its own.
 
 use super::{
+    api::Places,
     encode::Encoder,
     mask::Mask,
     query::{Query, Reader},
@@ -18,7 +19,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tonic::{Code, Status, body::Body, codec::Codec as _, server::NamedService};
 use tonic_prost::ProstCodec;
 use tower::Service;
@@ -30,7 +31,7 @@ const PATH: &str = "/observer.Observer/GetFlows";
 pub struct Limits {
     /// Connections at a time, unix and TCP together; the control socket has as many of its own.
     pub connections: usize,
-    /// GetFlows streams at a time, over all connections.
+    /// Streams at a time, of all calls, over all connections.
     pub streams: usize,
     /// HTTP/2 streams of one connection.
     pub streams_per_connection: u32,
@@ -51,7 +52,7 @@ pub(super) struct Shared {
     pub(super) encoder: Encoder,
     pub(super) node: Arc<NodeView>,
     pub(super) limits: Limits,
-    pub(super) streams: Arc<Semaphore>,
+    pub(super) places: Places,
     pub(super) shutdown: watch::Receiver<bool>,
 }
 
@@ -91,9 +92,7 @@ where
 async fn get_flows(context: &Shared, request: Request<Body>) -> Result<Response<Body>, Status> {
     let request = read(request, context.limits.message_bytes).await?;
     let (query, mask) = check(request, &context.node)?;
-    let permit = Arc::clone(&context.streams).try_acquire_owned().map_err(|_| {
-        Status::resource_exhausted(format!("too many GetFlows streams: at most {}", context.limits.streams))
-    })?;
+    let permit = context.places.take()?;
     let reader = Reader::new(query, &context.store);
     let stream = FlowStream::new(
         Arc::clone(&context.store),
@@ -144,7 +143,7 @@ pub(super) fn check(request: GetFlowsRequest, node: &Arc<NodeView>) -> Result<(Q
 }
 
 /// Times that a record can't have are brought to the nearest that it can.
-fn nanoseconds(field: &str, time: Timestamp) -> Result<i64, Status> {
+pub(super) fn nanoseconds(field: &str, time: Timestamp) -> Result<i64, Status> {
     /// The range of `google.protobuf.Timestamp`: the years 1 to 9999.
     const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
     const SECOND: i64 = 1_000_000_000;

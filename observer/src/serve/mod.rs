@@ -5,7 +5,7 @@
 //! | what | default | beyond it |
 //! |---|---|---|
 //! | connections (unix and TCP together; as many again for control) | 1,024 | closed at once, [`Server::refused_connections`] |
-//! | GetFlows streams, over all connections | 1,000 | RESOURCE_EXHAUSTED |
+//! | streams of all calls, over all connections | 1,000 | RESOURCE_EXHAUSTED |
 //! | HTTP/2 streams of a connection | 100 | the client waits, as HTTP/2 has it |
 //! | a request message | 4 MiB | OUT_OF_RANGE |
 //! | request headers | 16 KiB | the stream is refused |
@@ -17,10 +17,14 @@ mod api;
 mod connections;
 mod control;
 pub mod encode;
+mod events;
 mod flows;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod health;
 pub mod mask;
+mod nodes;
+mod peers;
 pub mod query;
 mod sockets;
 mod stream;
@@ -33,8 +37,8 @@ pub use control::CaptureInfo;
 pub use encode::NodeInfo;
 pub use flows::Limits;
 
-use crate::store::Store;
-use api::Api;
+use crate::{enrich::source::Node, events::Events, store::Store};
+use api::{Api, Places as Streams};
 use connections::Places;
 use control::{ControlApi, StatsApi};
 use encode::Encoder;
@@ -44,6 +48,7 @@ use observer_proto::{
     DESCRIPTORS, control::control_server::ControlServer, observer::observer_server::ObserverServer,
     peer::peer_server::PeerServer, stats::stats_server::StatsServer,
 };
+use peers::{Own, Peers};
 use sockets::{Access, SocketFile};
 use std::{
     io,
@@ -92,6 +97,10 @@ pub struct ServeConfig {
     pub insecure: bool,
     /// This node.
     pub node: NodeInfo,
+    /// All nodes, to tell relays of their daemons.
+    pub nodes: watch::Receiver<Arc<[Node]>>,
+    /// What happens besides flows.
+    pub events: Arc<Events>,
     /// What is turned down.
     pub limits: Limits,
 }
@@ -106,6 +115,8 @@ impl ServeConfig {
             listen: None,
             insecure: false,
             node,
+            nodes: watch::Sender::new(Arc::default()).subscribe(),
+            events: Arc::default(),
             limits: Limits::default(),
         }
     }
@@ -222,21 +233,26 @@ pub async fn start(
 
     let (shutdown, ending) = watch::channel(false);
     let node = Arc::new(config.node.clone());
+    let streams =
+        Streams { free: Arc::new(Semaphore::new(config.limits.streams)), most: config.limits.streams };
+    let own = Own { tcp: tcp_address, socket: format!("unix://{}", config.socket.display()), tls: false };
     let api = Api {
         store: Arc::clone(&store),
         node: Arc::clone(&node),
         started: Instant::now(),
-        address: tcp_address
-            .map_or_else(|| format!("unix://{}", config.socket.display()), |address| address.to_string())
-            .into(),
+        events: Arc::clone(&config.events),
+        peers: Peers { node: Arc::clone(&node), own, nodes: config.nodes },
+        asked: Arc::default(),
+        places: streams.clone(),
         shutdown: ending.clone(),
     };
+    tokio::spawn(health::watch(Arc::clone(&capture), config.events, ending.clone()));
     let shared = Shared {
         store: Arc::clone(&store),
         encoder: Encoder::new(&node),
         node: Arc::new((&*node).into()),
         limits: config.limits,
-        streams: Arc::new(Semaphore::new(config.limits.streams)),
+        places: streams,
         shutdown: ending.clone(),
     };
     let routes = hubble_routes(api, shared, &config.limits).await?;

@@ -118,7 +118,10 @@ proptest! {
         // Times rise, so that Hubble's end at the first flow after `until` is ours.
         let (mut times, mut later) = (times, later);
         times.sort_unstable();
-        later.iter_mut().for_each(|time| *time += times.last().copied().unwrap_or(0));
+        let newest = times.last().copied().unwrap_or(0);
+        for time in &mut later {
+            *time += newest;
+        }
         later.sort_unstable();
 
         let (store, mut writer) = Store::new(StoreConfig { flows: 64, bytes: usize::MAX });

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::enrich::{
     labels::{self, LabelMap},
-    source::{CidrGroup, Node, Pod, ServiceEntry, ServicePort, Snapshot, Surroundings, TargetPort},
+    source::{CidrGroup, Node, Peer, Pod, ServiceEntry, ServicePort, Snapshot, Surroundings, TargetPort},
     workload,
 };
 use ipnet::IpNet;
@@ -15,7 +15,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt::Display,
     hash::Hash,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 type Checked<T> = Result<T, Fault>;
@@ -23,11 +23,13 @@ type Checked<T> = Result<T, Fault>;
 const DEFAULT: &str = "default";
 /// Kubernetes allows 253 characters in a name, and labels 253 + 1 + 63.
 const MAX_NAME: usize = 317;
+/// Where Hubble serves, if nothing else is said.
+const HUBBLE_PORT: u16 = 4244;
 
 /// Checks everything that the form alone does not; the first fault found is told.
 pub(super) fn check(file: &File, own_node: &str) -> Checked<Snapshot> {
     let cluster = optional(file.cluster.as_ref(), "cluster", DEFAULT)?;
-    let nodes = nodes(file)?;
+    let nodes = nodes(file, &cluster)?;
     let namespaces = namespaces(file)?;
     let pods = pods(file, &cluster, own_node, &nodes, &namespaces)?;
     let services = services(file)?;
@@ -38,7 +40,7 @@ pub(super) fn check(file: &File, own_node: &str) -> Checked<Snapshot> {
     })
 }
 
-fn nodes(file: &File) -> Checked<Vec<Node>> {
+fn nodes(file: &File, cluster: &str) -> Checked<Vec<Node>> {
     let (mut names, mut owners) = (Unique::new("node name"), Unique::new("address"));
     let mut nodes = Vec::with_capacity(file.nodes.len());
     for (n, raw) in file.nodes.iter().enumerate() {
@@ -54,7 +56,11 @@ fn nodes(file: &File) -> Checked<Vec<Node>> {
                 &format!("{at}.addresses[{i}]"),
             )?;
         }
-        nodes.push(Node { name, addresses, labels: label_map(&raw.labels, &format!("{at}.labels"))? });
+        let address = raw.hubble_address.as_ref();
+        let address =
+            address.map(|text| hubble_address(text, &format!("{at}.hubble_address"))).transpose()?;
+        let peer = address.map(|address| Peer { cluster: cluster.to_owned(), address });
+        nodes.push(Node { name, addresses, labels: label_map(&raw.labels, &format!("{at}.labels"))?, peer });
     }
     Ok(nodes)
 }
@@ -233,6 +239,27 @@ fn addresses(texts: &[Text], path: &str) -> Checked<Vec<IpAddr>> {
         }
     };
     texts.iter().enumerate().map(parse).collect()
+}
+
+/// With the port, which may be left out where it is Hubble's usual one.
+fn hubble_address(text: &Text, path: &str) -> Checked<String> {
+    let value = text.value.as_str();
+    let is_path = value.strip_prefix("unix://").is_some_and(|path| path.starts_with('/') && path.len() > 1);
+    let address = value.parse().or_else(|_| value.parse().map(|ip: IpAddr| SocketAddr::new(ip, HUBBLE_PORT)));
+    let address =
+        address.ok().filter(|at| at.port() != 0 && !at.ip().is_unspecified() && !at.ip().is_multicast());
+    match address {
+        Some(address) => Ok(address.to_string()),
+        None if is_path && !value.contains(|c: char| c.is_control() || c.is_whitespace()) => {
+            Ok(value.to_owned())
+        }
+        None => {
+            let problem = format!(
+                "{value:?} is no address of a daemon; write one such as 10.0.0.3:4244, [fd00::3]:4244 or unix:///run/hubble.sock"
+            );
+            Err(fault(&text.referenced, path, problem))
+        }
+    }
 }
 
 fn cidr(text: &Text, path: &str) -> Checked<IpNet> {

@@ -32,6 +32,7 @@ pub(super) struct Node {
     pub(super) name: Text,
     #[serde(default)]
     pub(super) addresses: Vec<Text>,
+    pub(super) hubble_address: Option<Text>,
     #[serde(default)]
     pub(super) labels: Labels,
 }

@@ -136,3 +136,41 @@ fn bombs_are_refused_at_once() {
         assert!(error.lines().count() == 1 && error.len() < 500, "{error}");
     }
 }
+
+#[test]
+fn addresses_of_daemons_are_checked() {
+    let address = |text: &str| {
+        let nodes = read(&format!("cluster: lab\nnodes: [{{name: n1, hubble_address: {text:?}}}]"))?
+            .surroundings
+            .nodes;
+        let peer = nodes[0].peer.clone().unwrap();
+        assert_eq!(peer.cluster, "lab");
+        Ok(peer.address)
+    };
+    for (text, expected) in [
+        ("10.0.0.3:80", "10.0.0.3:80"),
+        ("10.0.0.3", "10.0.0.3:4244"),
+        ("fd00::3", "[fd00::3]:4244"),
+        ("[fd00::3]:80", "[fd00::3]:80"),
+        ("127.0.0.1:4245", "127.0.0.1:4245"),
+        ("unix:///run/observer/hubble.sock", "unix:///run/observer/hubble.sock"),
+    ] {
+        assert_eq!(address(text), Ok(expected.to_owned()), "{text}");
+    }
+    for text in [
+        "",
+        "n2",
+        "n2:4244",
+        "10.0.0.3:0",
+        "0.0.0.0:4244",
+        "10.0.0.3:70000",
+        "unix:///",
+        "unix://x",
+        "/run/x",
+    ] {
+        let error: String = address(text).unwrap_err();
+        let start =
+            format!("inventory.yaml:2:36: nodes[0].hubble_address: {text:?} is no address of a daemon; ");
+        assert!(error.starts_with(&start), "{error}");
+    }
+}

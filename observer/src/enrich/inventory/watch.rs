@@ -88,6 +88,10 @@ impl InventoryFile {
             return Ok(false);
         }
         let snapshot = parse(&self.file, &text, cache.node())?;
+        let (pods, around) = (snapshot.pods.len(), &snapshot.surroundings);
+        let (nodes, services) = (around.nodes.len(), around.services.len());
+        let words = format!("loaded {pods} pods, {services} services and {nodes} nodes");
+        cache.events().note("inventory", words);
         cache.replace(Rank::Inventory, snapshot, window);
         self.last_look = at;
         Ok(true)
@@ -112,6 +116,7 @@ impl InventoryFile {
                 let text = error.to_string();
                 if self.complaint.as_ref() != Some(&text) {
                     tracing::warn!("{text}; the old inventory stays in force");
+                    cache.events().note("inventory", format!("refused: {text}"));
                     self.complaint = Some(text);
                 }
                 // A file that came back as it was must be looked at again.

@@ -16,6 +16,7 @@ mod logging;
 pub mod pipeline;
 pub mod recording;
 pub mod serve;
+pub mod stats;
 mod status;
 pub mod store;
 pub mod track;

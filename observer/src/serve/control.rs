@@ -1,13 +1,10 @@
-//! Observer's own services: `control` on the root-only socket, `stats` beside Hubble's.
+//! The control service, on the root-only socket.
 
 use super::encode::{NodeInfo, proto_time};
 use crate::store::Store;
-use observer_proto::{
-    control::{
-        self as wire, CaptureStatusRequest, CaptureStatusResponse, InspectRequest, InspectResponse,
-        ListPoliciesRequest, ListPoliciesResponse, RecordRequest, RecordResponse, control_server::Control,
-    },
-    stats::{GetDropsResponse, GetEdgesResponse, WindowRequest, stats_server::Stats},
+use observer_proto::control::{
+    self as wire, CaptureStatusRequest, CaptureStatusResponse, InspectRequest, InspectResponse,
+    ListPoliciesRequest, ListPoliciesResponse, RecordRequest, RecordResponse, control_server::Control,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status, async_trait};
@@ -60,20 +57,5 @@ impl Control for ControlApi {
 
     async fn record(&self, _: Request<RecordRequest>) -> Result<Response<RecordResponse>, Status> {
         Err(Status::unimplemented("not built in: record"))
-    }
-}
-
-/// The stats service, declared only.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct StatsApi;
-
-#[async_trait]
-impl Stats for StatsApi {
-    async fn get_drops(&self, _: Request<WindowRequest>) -> Result<Response<GetDropsResponse>, Status> {
-        Err(Status::unimplemented("not built in: drop statistics"))
-    }
-
-    async fn get_edges(&self, _: Request<WindowRequest>) -> Result<Response<GetEdgesResponse>, Status> {
-        Err(Status::unimplemented("not built in: edge statistics"))
     }
 }

@@ -27,6 +27,7 @@ mod nodes;
 mod peers;
 pub mod query;
 mod sockets;
+mod stats;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -37,10 +38,10 @@ pub use control::CaptureInfo;
 pub use encode::NodeInfo;
 pub use flows::Limits;
 
-use crate::{enrich::source::Node, events::Events, store::Store};
+use crate::{enrich::source::Node, events::Events, stats::Stats, store::Store};
 use api::{Api, Places as Streams};
 use connections::Places;
-use control::{ControlApi, StatsApi};
+use control::ControlApi;
 use encode::Encoder;
 use flows::{Shared, WithFlows};
 use http::{HeaderName, HeaderValue};
@@ -50,6 +51,7 @@ use observer_proto::{
 };
 use peers::{Own, Peers};
 use sockets::{Access, SocketFile};
+use stats::StatsApi;
 use std::{
     io,
     net::SocketAddr,
@@ -255,7 +257,10 @@ pub async fn start(
         places: streams,
         shutdown: ending.clone(),
     };
-    let routes = hubble_routes(api, shared, &config.limits).await?;
+    let stats = Arc::new(Stats::default());
+    tokio::spawn(Arc::clone(&stats).follow(Arc::clone(&store), ending.clone()));
+    let stats = StatsApi { stats, places: api.places.clone(), shutdown: ending.clone() };
+    let routes = hubble_routes(api, shared, stats, &config.limits).await?;
     let control_routes = Routes::new(
         ControlServer::new(ControlApi { capture, store, node, started: stream::now_ns() })
             .max_decoding_message_size(config.limits.message_bytes),
@@ -296,7 +301,12 @@ fn bind(path: &std::path::Path, access: Access<'_>) -> Result<(UnixListener, Soc
     Ok((listener, file))
 }
 
-async fn hubble_routes(api: Api, shared: Shared, limits: &Limits) -> Result<Routes, ServeError> {
+async fn hubble_routes(
+    api: Api,
+    shared: Shared,
+    stats: StatsApi,
+    limits: &Limits,
+) -> Result<Routes, ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(HEALTH_NAME, ServingStatus::Serving).await;
     // Listed is what is served here: the descriptors have the control service too, which has a socket of its own.
@@ -311,7 +321,7 @@ async fn hubble_routes(api: Api, shared: Shared, limits: &Limits) -> Result<Rout
     let observer = ObserverServer::new(api.clone()).max_decoding_message_size(limits.message_bytes);
     Ok(Routes::new(WithFlows { inner: observer, context: Arc::new(shared) })
         .add_service(PeerServer::new(api).max_decoding_message_size(limits.message_bytes))
-        .add_service(StatsServer::new(StatsApi).max_decoding_message_size(limits.message_bytes))
+        .add_service(StatsServer::new(stats).max_decoding_message_size(limits.message_bytes))
         .add_service(health_service)
         .add_service(reflection("grpc.reflection.v1.ServerReflection").build_v1()?)
         .add_service(reflection("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?))

@@ -3,3 +3,4 @@ mod calls;
 mod encoding;
 mod events;
 mod peers;
+mod stats;

@@ -1,0 +1,202 @@
+//! The stats service.
+
+use super::api::{Places, Streaming};
+use crate::stats::{
+    DropCounts, DropKey, EdgeCounts, EdgeKey, Rows, Span, Stats, TalkerCounts, Window, protocol,
+};
+use observer_proto::stats::{
+    self as wire, GetDropsResponse, GetEdgesResponse, GetHealthResponse, GetPoliciesResponse,
+    GetSignalsResponse, GetTalkersResponse, HealthRequest, WindowRequest, stats_server,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, watch},
+    time::MissedTickBehavior,
+};
+use tonic::{Request, Response, Status, async_trait};
+
+/// How often one who follows is answered.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Rows of an answer, if nothing else is asked for, and at most.
+const USUAL_ROWS: usize = 50;
+const MOST_ROWS: u32 = 1024;
+
+/// Answers from the statistics.
+#[derive(Clone, Debug)]
+pub(super) struct StatsApi {
+    pub(super) stats: Arc<Stats>,
+    pub(super) places: Places,
+    pub(super) shutdown: watch::Receiver<bool>,
+}
+
+type Answer<R> = Result<Response<Streaming<R>>, Status>;
+
+impl StatsApi {
+    /// Once, or now and each second from now on.
+    fn answer<R: Send + 'static>(
+        &self,
+        follow: bool,
+        make: impl Fn(&Stats) -> R + Send + 'static,
+    ) -> Answer<R> {
+        if !follow {
+            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(make(&self.stats))))));
+        }
+        let place = self.places.take()?;
+        // A client that doesn't read gets the counts of when it does.
+        let (sender, receiver) = mpsc::channel(1);
+        let (stats, mut ending) = (Arc::clone(&self.stats), self.shutdown.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let mut ticks = tokio::time::interval(INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                let ends = tokio::select! {
+                    _ = ticks.tick() => false,
+                    () = sender.closed() => return,
+                    _ = ending.wait_for(|down| *down) => true,
+                };
+                let answer = if ends {
+                    Err(Status::unavailable("the server is shutting down"))
+                } else {
+                    Ok(make(&stats))
+                };
+                if sender.send(answer).await.is_err() || ends {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
+    }
+}
+
+/// Checks what window and how many rows are asked for.
+fn check(request: &WindowRequest) -> Result<(Span, usize), Status> {
+    let span = match request.window {
+        None => Span::Minute,
+        Some(prost_types::Duration { seconds, nanos }) => {
+            let kept = |span: &Span| i64::from(span.seconds()) == seconds && nanos == 0;
+            Span::ALL.into_iter().find(kept).ok_or_else(|| {
+                let asked = format!("{seconds}.{nanos:09}");
+                Status::invalid_argument(format!("window: {asked} s are not kept; ask for 60, 300 or 900 s"))
+            })?
+        }
+    };
+    if request.limit > MOST_ROWS {
+        return Err(Status::invalid_argument(format!(
+            "limit: {} rows are more than the limit of {MOST_ROWS}",
+            request.limit
+        )));
+    }
+    Ok((span, if request.limit == 0 { USUAL_ROWS } else { request.limit as usize }))
+}
+
+#[async_trait]
+impl stats_server::Stats for StatsApi {
+    type GetDropsStream = Streaming<GetDropsResponse>;
+    type GetEdgesStream = Streaming<GetEdgesResponse>;
+    type GetTalkersStream = Streaming<GetTalkersResponse>;
+    type GetHealthStream = Streaming<GetHealthResponse>;
+    type GetPoliciesStream = Streaming<GetPoliciesResponse>;
+    type GetSignalsStream = Streaming<GetSignalsResponse>;
+
+    async fn get_drops(&self, request: Request<WindowRequest>) -> Answer<GetDropsResponse> {
+        let (span, limit) = check(request.get_ref())?;
+        self.answer(request.get_ref().follow, move |stats| {
+            let Rows { window: about, rows, other } = stats.drops(span, limit);
+            GetDropsResponse {
+                window: Some(window(about)),
+                drops: rows.into_iter().map(|(key, counts)| drop_count(key, counts)).collect(),
+                other: Some(drop_count(DropKey::default(), other)),
+            }
+        })
+    }
+
+    async fn get_edges(&self, request: Request<WindowRequest>) -> Answer<GetEdgesResponse> {
+        let (span, limit) = check(request.get_ref())?;
+        self.answer(request.get_ref().follow, move |stats| {
+            let Rows { window: about, rows, other } = stats.edges(span, limit);
+            GetEdgesResponse {
+                window: Some(window(about)),
+                edges: rows.into_iter().map(|(key, counts)| edge(key, counts)).collect(),
+                other: Some(edge(EdgeKey::default(), other)),
+            }
+        })
+    }
+
+    async fn get_talkers(&self, request: Request<WindowRequest>) -> Answer<GetTalkersResponse> {
+        let (span, limit) = check(request.get_ref())?;
+        self.answer(request.get_ref().follow, move |stats| {
+            let Rows { window: about, rows, other } = stats.talkers(span, limit);
+            GetTalkersResponse {
+                window: Some(window(about)),
+                talkers: rows.into_iter().map(|(name, counts)| talker(name, counts)).collect(),
+                other: Some(talker(String::new(), other)),
+            }
+        })
+    }
+
+    async fn get_health(&self, request: Request<HealthRequest>) -> Answer<GetHealthResponse> {
+        self.answer(request.get_ref().follow, |stats| {
+            let turned_away = stats.turned_away();
+            GetHealthResponse {
+                windows: Span::ALL.into_iter().map(|span| health(stats.window(span))).collect(),
+                rows_folded: turned_away.rows_folded,
+                connections_forgotten: turned_away.connections_forgotten,
+            }
+        })
+    }
+
+    async fn get_policies(&self, request: Request<WindowRequest>) -> Answer<GetPoliciesResponse> {
+        check(request.get_ref())?;
+        self.answer(request.get_ref().follow, |_| GetPoliciesResponse {
+            not_built_in: "policies are not evaluated yet".to_owned(),
+        })
+    }
+
+    async fn get_signals(&self, request: Request<WindowRequest>) -> Answer<GetSignalsResponse> {
+        check(request.get_ref())?;
+        self.answer(request.get_ref().follow, |_| GetSignalsResponse {
+            not_built_in: "HTTP and DNS are not watched yet".to_owned(),
+        })
+    }
+}
+
+fn window(window: Window) -> wire::Window {
+    let Window { from, until, totals } = window;
+    wire::Window {
+        from: Some(from.into()),
+        until: Some(until.into()),
+        flows: totals.flows,
+        lost: totals.lost,
+    }
+}
+
+fn drop_count(key: DropKey, counts: DropCounts) -> wire::DropCount {
+    let DropKey { reason, source, destination } = key;
+    let DropCounts { flows, packets, bytes } = counts;
+    wire::DropCount { reason, source, destination, packets, bytes, flows }
+}
+
+fn edge(key: EdgeKey, counts: EdgeCounts) -> wire::Edge {
+    let EdgeKey { client, server, protocol: number, port } = key;
+    let EdgeCounts { flows, bytes, errors } = counts;
+    wire::Edge { client, server, protocol: protocol(number), port: port.into(), flows, bytes, errors }
+}
+
+fn talker(name: String, counts: TalkerCounts) -> wire::Talker {
+    let TalkerCounts { sent_flows, received_flows, sent_bytes, received_bytes, drops } = counts;
+    wire::Talker { name, sent_flows, received_flows, sent_bytes, received_bytes, drops }
+}
+
+fn health(about: Window) -> wire::Health {
+    let totals = about.totals;
+    wire::Health {
+        window: Some(window(about)),
+        bytes: totals.bytes,
+        dropped_flows: totals.dropped_flows,
+        dropped_packets: totals.dropped_packets,
+        failed_connects: totals.failed_connects,
+        lost_in_kernel: totals.lost_in_kernel,
+        lost_in_queue: totals.lost_in_queue,
+    }
+}

@@ -1,0 +1,200 @@
+//! What is counted of flows, over their windows.
+
+use super::*;
+use crate::{
+    endpoint::{Endpoint, Workload},
+    flow::{DropSite, Flow, Notes, Tristate, test_flow},
+    store::{StoreConfig, Writer},
+};
+use proptest::prelude::*;
+
+fn end(namespace: &str, workload: &str) -> Arc<Endpoint> {
+    let workloads = vec![Workload { kind: "Deployment".into(), name: workload.into() }];
+    Arc::new(Endpoint {
+        namespace: namespace.into(),
+        pod_name: format!("{workload}-0"),
+        workloads,
+        ..Endpoint::default()
+    })
+}
+
+fn world() -> Arc<Endpoint> {
+    Arc::new(Endpoint { labels: Arc::from(["reserved:world".to_owned()]), ..Endpoint::default() })
+}
+
+/// Port and reply as a connection to port 80 has them.
+fn tcp(
+    source: &Arc<Endpoint>,
+    destination: &Arc<Endpoint>,
+    client_port: u16,
+    reply: bool,
+    bytes: u64,
+) -> Flow {
+    let ports = if reply { (80, client_port) } else { (client_port, 80) };
+    Flow {
+        protocol: 6,
+        ip_version: 4,
+        source: Arc::clone(source),
+        destination: Arc::clone(destination),
+        source_port: ports.0,
+        destination_port: ports.1,
+        is_reply: if reply { Tristate::Yes } else { Tristate::No },
+        bytes,
+        verdict: 1,
+        event_type: 4,
+        ..test_flow()
+    }
+}
+
+fn dropped(source: &Arc<Endpoint>, destination: &Arc<Endpoint>, packets: u64) -> Flow {
+    let drop = DropSite { kernel_reason: "NO_SOCKET".into(), hubble_reason: 0, location: Err("") };
+    Flow {
+        event_type: Flow::DROP_EVENT,
+        verdict: 2,
+        is_reply: Tristate::Unset,
+        drop: Some(Arc::new(drop)),
+        packets,
+        bytes: 60 * packets,
+        ..tcp(source, destination, 1, false, 0)
+    }
+}
+
+fn counted(flows: impl IntoIterator<Item = Flow>) -> Stats {
+    let stats = Stats::default();
+    flows.into_iter().for_each(|flow| stats.state().all.examine(&flow));
+    stats
+}
+
+#[test]
+fn edges_drops_and_talkers_of_some_flows() {
+    let (web, api, world) = (end("shop", "web"), end("shop", "api"), world());
+    let failed = Flow { notes: Notes::CONNECT_FAILED, ..tcp(&web, &world, 9, false, 120) };
+    let stats = counted([
+        tcp(&web, &api, 1, false, 100),
+        tcp(&api, &web, 1, true, 1000),
+        tcp(&web, &api, 1, false, 150),
+        tcp(&world, &web, 2, false, 10),
+        failed,
+        dropped(&web, &api, 3),
+    ]);
+    let edges = stats.edges(Span::Minute, 10);
+    assert_eq!(edges.window.totals.flows, 6);
+    assert_eq!(edges.other, EdgeCounts::default());
+    let key = |client: &str, server: &str| EdgeKey {
+        client: client.into(),
+        server: server.into(),
+        protocol: 6,
+        port: 80,
+    };
+    assert_eq!(
+        edges.rows,
+        [
+            (key("shop/web", "shop/api"), EdgeCounts { flows: 4, bytes: 1150, errors: 1 }),
+            (key("shop/web", "world"), EdgeCounts { flows: 1, bytes: 120, errors: 1 }),
+            (key("world", "shop/web"), EdgeCounts { flows: 1, bytes: 10, errors: 0 }),
+        ]
+    );
+    let drops = stats.drops(Span::QuarterHour, 10);
+    let key =
+        DropKey { reason: "NO_SOCKET".into(), source: "shop/web".into(), destination: "shop/api".into() };
+    assert_eq!(drops.rows, [(key, DropCounts { flows: 1, packets: 3, bytes: 180 })]);
+    let talkers = stats.talkers(Span::Minute, 1);
+    let web =
+        TalkerCounts { sent_flows: 4, received_flows: 2, sent_bytes: 270, received_bytes: 1010, drops: 1 };
+    assert_eq!(talkers.rows, [("shop/web".to_owned(), web)]);
+    assert_eq!((talkers.other.sent_flows, talkers.other.received_flows), (2, 4));
+}
+
+#[test]
+fn counts_leave_a_window_in_time() {
+    let (web, api) = (end("shop", "web"), end("shop", "api"));
+    let stats = counted([tcp(&web, &api, 1, false, 100)]);
+    let flows = |span| stats.window(span).totals.flows;
+    // Its clock goes ahead of the machine's, which can't go back before its start.
+    let age = |buckets: u32| {
+        let mut inner = stats.0.lock().unwrap();
+        let later = inner.bucket + BUCKET * buckets;
+        inner.turn_until(later);
+    };
+    age(12);
+    assert_eq!([flows(Span::Minute), flows(Span::FiveMinutes)], [1, 1]);
+    age(1);
+    assert_eq!([flows(Span::Minute), flows(Span::FiveMinutes)], [0, 1]);
+    age(168);
+    assert_eq!([flows(Span::FiveMinutes), flows(Span::QuarterHour)], [0, 0]);
+    assert_eq!(stats.edges(Span::QuarterHour, 10).rows, []);
+}
+
+/// The store, its writer, and the statistics that follow it.
+fn following(flows: usize) -> (Arc<Store>, Writer, Arc<Stats>, watch::Sender<bool>) {
+    let (store, writer) = Store::new(StoreConfig { flows, bytes: usize::MAX });
+    let stats = Arc::new(Stats::default());
+    let (end, ending) = watch::channel(false);
+    tokio::spawn(Arc::clone(&stats).follow(Arc::clone(&store), ending));
+    (store, writer, stats, end)
+}
+
+#[tokio::test]
+async fn all_flows_of_the_store_are_examined_or_counted_as_lost() {
+    let (store, mut writer, stats, _end) = following(256);
+    let (web, api) = (end("shop", "web"), end("shop", "api"));
+    for number in 0..10_000_u32 {
+        writer.push(tcp(&web, &api, number as u16, false, 1));
+        if number.is_multiple_of(100) {
+            writer.publish();
+            tokio::task::yield_now().await;
+        }
+    }
+    writer.publish();
+    store.report_lost(LossSource::KernelRing, 5, 0, 0);
+    loop {
+        let totals = stats.window(Span::Minute).totals;
+        assert!(totals.flows + totals.lost <= 10_000);
+        if totals.flows + totals.lost == 10_000 && totals.lost_in_kernel == 5 {
+            assert!(totals.lost > 0 && totals.flows > 0, "{totals:?}");
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+proptest! {
+    #[test]
+    fn rows_and_other_are_all_flows_examined(
+        flows in prop::collection::vec((0..6_usize, 0..6_usize, 0..4_u16, any::<bool>(), any::<bool>(), 0..50_u64), 0..200),
+        turns in prop::collection::vec(any::<bool>(), 200),
+        limit in 0..8_usize,
+    ) {
+        let ends: Vec<_> = (0..5).map(|n| end("ns", &format!("w{n}"))).chain([world()]).collect();
+        let stats = Stats::default();
+        for ((source, destination, port, reply, is_drop, bytes), turn) in flows.iter().zip(&turns) {
+            let flow = if *is_drop {
+                dropped(&ends[*source], &ends[*destination], *bytes)
+            } else {
+                tcp(&ends[*source], &ends[*destination], *port, *reply, *bytes)
+            };
+            let mut state = stats.state();
+            state.all.examine(&flow);
+            if *turn {
+                state.all.turn();
+            }
+        }
+        for span in Span::ALL {
+            let totals = stats.window(span).totals;
+            let edges = stats.edges(span, limit);
+            let sum = |of: fn(&EdgeCounts) -> u64| edges.rows.iter().map(|(_, sum)| of(sum)).sum::<u64>() + of(&edges.other);
+            prop_assert_eq!(sum(|edge| edge.flows), totals.flows);
+            prop_assert_eq!(sum(|edge| edge.bytes), totals.bytes);
+            prop_assert_eq!(sum(|edge| edge.errors), totals.dropped_flows);
+            let drops = stats.drops(span, limit);
+            let flows: u64 = drops.rows.iter().map(|(_, sum)| sum.flows).sum();
+            prop_assert_eq!(flows + drops.other.flows, totals.dropped_flows);
+            let packets: u64 = drops.rows.iter().map(|(_, sum)| sum.packets).sum();
+            prop_assert_eq!(packets + drops.other.packets, totals.dropped_packets);
+            let talkers = stats.talkers(span, limit);
+            let sum = |of: fn(&TalkerCounts) -> u64| talkers.rows.iter().map(|(_, sum)| of(sum)).sum::<u64>() + of(&talkers.other);
+            prop_assert_eq!((sum(|t| t.sent_flows), sum(|t| t.received_flows)), (totals.flows, totals.flows));
+            prop_assert_eq!((sum(|t| t.sent_bytes), sum(|t| t.received_bytes)), (totals.bytes, totals.bytes));
+        }
+    }
+}

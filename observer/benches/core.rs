@@ -12,6 +12,7 @@ use observer::{
         encode::Encoder,
         view::{NodeView, View},
     },
+    stats::Stats,
     store::{Cursor, Step, Store, StoreConfig, Writer},
     track::{Tracked, Tracker},
 };
@@ -98,6 +99,15 @@ fn each(store: &Arc<Store>, mut visit: impl FnMut(u64, &Flow)) {
     while let Step::Flow(sequence, flow) = cursor.step() {
         visit(sequence, flow);
     }
+}
+
+/// What the task that follows the store does for each flow.
+fn statistics(store: &Arc<Store>) {
+    let stats = Stats::default();
+    time_row("statistics", ROUNDS, FLOWS, || {
+        let mut cursor = Cursor::new(Arc::clone(store), store.oldest());
+        while !stats.count(&mut cursor).1 {}
+    });
 }
 
 /// Bytes of a full store beside the ends that its flows share.
@@ -224,6 +234,9 @@ fn main() {
     stages.run();
     if wanted("ingest") {
         ingest(&mut stages);
+    }
+    if wanted("statistics") {
+        statistics(&store);
     }
     if wanted("memory") {
         memory(&store);

@@ -2,7 +2,7 @@
 
 use super::api::{Places, Streaming};
 use crate::stats::{
-    DropCounts, DropKey, EdgeCounts, EdgeKey, Rows, Span, Stats, TalkerCounts, Window, protocol,
+    DropCounts, DropKey, EdgeCounts, EdgeKey, Name, Rows, Span, Stats, TalkerCounts, Window, protocol,
 };
 use observer_proto::stats::{
     self as wire, GetDropsResponse, GetEdgesResponse, GetHealthResponse, GetPoliciesResponse,
@@ -129,8 +129,8 @@ impl stats_server::Stats for StatsApi {
             let Rows { window: about, rows, other } = stats.talkers(span, limit);
             GetTalkersResponse {
                 window: Some(window(about)),
-                talkers: rows.into_iter().map(|(name, counts)| talker(name, counts)).collect(),
-                other: Some(talker(String::new(), other)),
+                talkers: rows.into_iter().map(|(name, counts)| talker(&name, counts)).collect(),
+                other: Some(talker(&Name::default(), other)),
             }
         })
     }
@@ -174,17 +174,20 @@ fn window(window: Window) -> wire::Window {
 fn drop_count(key: DropKey, counts: DropCounts) -> wire::DropCount {
     let DropKey { reason, source, destination } = key;
     let DropCounts { flows, packets, bytes } = counts;
+    let [reason, source, destination] = [reason, source, destination].map(|name| name.text.to_string());
     wire::DropCount { reason, source, destination, packets, bytes, flows }
 }
 
 fn edge(key: EdgeKey, counts: EdgeCounts) -> wire::Edge {
-    let EdgeKey { client, server, protocol: number, port } = key;
+    let EdgeKey { client, server, port: (number, port) } = key;
     let EdgeCounts { flows, bytes, errors } = counts;
+    let [client, server] = [client, server].map(|name| name.text.to_string());
     wire::Edge { client, server, protocol: protocol(number), port: port.into(), flows, bytes, errors }
 }
 
-fn talker(name: String, counts: TalkerCounts) -> wire::Talker {
+fn talker(name: &Name, counts: TalkerCounts) -> wire::Talker {
     let TalkerCounts { sent_flows, received_flows, sent_bytes, received_bytes, drops } = counts;
+    let name = name.text.to_string();
     wire::Talker { name, sent_flows, received_flows, sent_bytes, received_bytes, drops }
 }
 

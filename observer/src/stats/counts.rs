@@ -3,46 +3,70 @@
 use super::{
     BUCKETS,
     connections::Connections,
-    names,
+    names::{Name, Names},
     table::{Counts, Row, Table},
 };
 use crate::{
     endpoint::Endpoint,
     flow::{Flow, Notes, Tristate},
 };
-use hashbrown::DefaultHashBuilder;
+use hashbrown::Equivalent;
 use observer_proto::flow::{TraceObservationPoint, Verdict};
-use std::{collections::VecDeque, hash::BuildHasher as _, ops::AddAssign, sync::Arc};
+use std::{collections::VecDeque, ops::AddAssign};
 
 /// Rows of each table; what has none is in `other`.
 const MOST_EDGES: usize = 4096;
 const MOST_DROPS: usize = 1024;
 const MOST_TALKERS: usize = 2048;
-/// Pairs of ends whose rows are remembered; a power of two.
-const REMEMBERED: usize = 4096;
 
 /// Who talks to whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EdgeKey {
     /// Who called.
-    pub client: String,
+    pub client: Name,
     /// Who was called.
-    pub server: String,
-    /// IANA protocol number, 0 for what is not IP.
-    pub protocol: u8,
-    /// The server's port.
-    pub port: u16,
+    pub server: Name,
+    /// IANA protocol number, 0 for what is not IP, and the server's port.
+    pub port: (u8, u16),
 }
 
 /// What was dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DropKey {
     /// The kernel's name of the reason.
-    pub reason: String,
+    pub reason: Name,
     /// Who sent it.
-    pub source: String,
+    pub source: Name,
     /// Whom it was for.
-    pub destination: String,
+    pub destination: Name,
+}
+
+/// An [`EdgeKey`] to look for.
+#[derive(Hash)]
+struct WantedEdge {
+    client: u64,
+    server: u64,
+    port: (u8, u16),
+}
+
+impl Equivalent<EdgeKey> for WantedEdge {
+    fn equivalent(&self, key: &EdgeKey) -> bool {
+        (self.client, self.server, self.port) == (key.client.id, key.server.id, key.port)
+    }
+}
+
+/// A [`DropKey`] to look for.
+#[derive(Hash)]
+struct WantedDrop {
+    reason: u64,
+    source: u64,
+    destination: u64,
+}
+
+impl Equivalent<DropKey> for WantedDrop {
+    fn equivalent(&self, key: &DropKey) -> bool {
+        (self.reason, self.source, self.destination) == (key.reason.id, key.source.id, key.destination.id)
+    }
 }
 
 macro_rules! counts {
@@ -132,24 +156,12 @@ counts!(
 pub(super) struct All {
     pub(super) edges: Table<EdgeKey, EdgeCounts>,
     pub(super) drops: Table<DropKey, DropCounts>,
-    pub(super) talkers: Table<String, TalkerCounts>,
+    pub(super) talkers: Table<Name, TalkerCounts>,
     /// Newest first; the first is the bucket that is filled.
     totals: VecDeque<Totals>,
     pub(super) connections: Connections,
     turn: u32,
-    hasher: DefaultHashBuilder,
-    ends: Box<[Ends]>,
-}
-
-/// The rows of a pair of ends, by the hash of all that they depend on.
-#[derive(Clone, Copy, Debug, Default)]
-struct Ends {
-    key: u64,
-    /// Of the tables, when the rows were found.
-    generation: u64,
-    edge: Row,
-    source: Row,
-    destination: Row,
+    names: Names,
 }
 
 impl Default for All {
@@ -161,8 +173,7 @@ impl Default for All {
             totals: VecDeque::from([Totals::default()]),
             connections: Connections::default(),
             turn: 0,
-            hasher: DefaultHashBuilder::default(),
-            ends: vec![Ends::default(); REMEMBERED].into(),
+            names: Names::default(),
         }
     }
 }
@@ -189,7 +200,9 @@ impl All {
     }
 
     pub(super) fn examine(&mut self, flow: &Flow) {
-        let Ends { edge, source, destination, .. } = self.ends(flow);
+        let (source, sender) = self.end(&flow.source);
+        let (destination, receiver) = self.end(&flow.destination);
+        let edge = self.edge(flow, source, destination);
         let dropped = flow.is_drop() || flow.verdict == Verdict::Dropped as u8;
         let failed = flow.notes.has(Notes::CONNECT_FAILED);
         // A packet that is told where a pod sends it is told again where it is delivered or leaves.
@@ -197,52 +210,56 @@ impl All {
         let bytes = if dropped || told_again { 0 } else { self.connections.new_bytes(flow, self.turn) };
         let drops = u64::from(dropped);
         self.edges.add(edge, EdgeCounts { flows: 1, bytes, errors: u64::from(dropped || failed) });
-        let sender = TalkerCounts { sent_flows: 1, sent_bytes: bytes, drops, ..TalkerCounts::default() };
-        self.talkers.add(source, sender);
-        let receiver =
+        let sent = TalkerCounts { sent_flows: 1, sent_bytes: bytes, drops, ..TalkerCounts::default() };
+        self.talkers.add(sender, sent);
+        let arrived =
             TalkerCounts { received_flows: 1, received_bytes: bytes, drops, ..TalkerCounts::default() };
-        self.talkers.add(destination, receiver);
+        self.talkers.add(receiver, arrived);
         let mut totals = Totals { flows: 1, bytes, failed_connects: u64::from(failed), ..Totals::default() };
         if dropped {
             (totals.dropped_flows, totals.dropped_packets) = (1, flow.packets);
-            let row = self.drops.row(DropKey {
-                reason: flow.drop.as_ref().map_or_else(String::new, |site| site.kernel_reason.clone()),
-                source: names::of(&flow.source),
-                destination: names::of(&flow.destination),
-            });
+            let row = self.drop(flow, source, destination);
             self.drops.add(row, DropCounts { flows: 1, packets: flow.packets, bytes: flow.bytes });
         }
         self.totals[0] += totals;
     }
 
-    fn ends(&mut self, flow: &Flow) -> Ends {
-        let is_reply = flow.is_reply == Tristate::Yes;
-        let has_ports = matches!(flow.protocol, 6 | 17 | 132);
-        let port = if is_reply { flow.source_port } else { flow.destination_port };
-        let port = if has_ports { port } else { 0 };
-        let key = self.hasher.hash_one((
-            flow.source.serial(),
-            flow.destination.serial(),
-            (port, flow.protocol, is_reply),
-        ));
-        let generation = 1 + self.edges.generation() + self.talkers.generation();
-        let place = key as usize & (REMEMBERED - 1);
-        let known = self.ends[place];
-        if known.key == key && known.generation == generation {
-            return known;
+    /// The name's hash, and its row among the talkers.
+    fn end(&mut self, endpoint: &Endpoint) -> (u64, Row) {
+        let named = self.names.end(endpoint);
+        let generation = self.talkers.generation();
+        if named.talker.0 != generation {
+            named.talker = (generation, self.talkers.row(&named.name, || named.name.clone()));
         }
-        let (client, server): (&Arc<Endpoint>, _) =
-            if is_reply { (&flow.destination, &flow.source) } else { (&flow.source, &flow.destination) };
-        let edge =
-            EdgeKey { client: names::of(client), server: names::of(server), protocol: flow.protocol, port };
-        let found = Ends {
-            key,
-            generation,
-            source: self.talkers.row(names::of(&flow.source)),
-            destination: self.talkers.row(names::of(&flow.destination)),
-            edge: self.edges.row(edge),
+        (named.name.id, named.talker.1)
+    }
+
+    fn edge(&mut self, flow: &Flow, source: u64, destination: u64) -> Row {
+        let is_reply = flow.is_reply == Tristate::Yes;
+        let port = match flow.protocol {
+            6 | 17 | 132 if is_reply => flow.source_port,
+            6 | 17 | 132 => flow.destination_port,
+            _ => 0,
         };
-        self.ends[place] = found;
-        found
+        let port = (flow.protocol, port);
+        let (client, server) = if is_reply { (destination, source) } else { (source, destination) };
+        let names = &mut self.names;
+        self.edges.row(&WantedEdge { client, server, port }, || {
+            let [source, destination] =
+                [&flow.source, &flow.destination].map(|end| names.end(end).name.clone());
+            let (client, server) = if is_reply { (destination, source) } else { (source, destination) };
+            EdgeKey { client, server, port }
+        })
+    }
+
+    fn drop(&mut self, flow: &Flow, source: u64, destination: u64) -> Row {
+        let reason = flow.drop.as_ref().map_or("", |site| site.kernel_reason.as_str());
+        let id = self.names.id(reason);
+        let names = &mut self.names;
+        self.drops.row(&WantedDrop { reason: id, source, destination }, || {
+            let [source, destination] =
+                [&flow.source, &flow.destination].map(|end| names.end(end).name.clone());
+            DropKey { reason: Name { id, text: reason.into() }, source, destination }
+        })
     }
 }

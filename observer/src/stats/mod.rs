@@ -8,7 +8,7 @@ mod names;
 mod table;
 
 pub use counts::{DropCounts, DropKey, EdgeCounts, EdgeKey, TalkerCounts, Totals};
-pub use names::protocol;
+pub use names::{Name, protocol};
 
 use crate::store::{Cursor, Loss, LossSource, Step, Store};
 use counts::All;
@@ -144,7 +144,7 @@ impl Stats {
     async fn drain(&self, cursor: &mut Cursor) -> u64 {
         let mut examined = 0;
         loop {
-            let (count, is_end) = self.count_chunk(cursor);
+            let (count, is_end) = self.count(cursor);
             examined += count;
             if is_end {
                 return examined;
@@ -153,7 +153,8 @@ impl Stats {
         }
     }
 
-    fn count_chunk(&self, cursor: &mut Cursor) -> (u64, bool) {
+    /// Counts what the cursor comes upon, some thousand flows at most: how many, and whether there is nothing newer yet.
+    pub fn count(&self, cursor: &mut Cursor) -> (u64, bool) {
         let mut state = self.state();
         let all = &mut state.all;
         for count in 0..CHUNK as u64 {
@@ -196,7 +197,7 @@ impl Stats {
     }
 
     /// Who talks most.
-    pub fn talkers(&self, span: Span, limit: usize) -> Rows<String, TalkerCounts> {
+    pub fn talkers(&self, span: Span, limit: usize) -> Rows<Name, TalkerCounts> {
         let state = self.state();
         let (rows, other) = state.all.talkers.window(span.buckets(), limit);
         Rows { window: state.window(span), rows, other }

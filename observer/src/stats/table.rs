@@ -1,6 +1,6 @@
 //! Counts by key, over the last minutes, of a bounded number of keys; what has no row of its own is in the row `other`.
 
-use hashbrown::HashMap;
+use hashbrown::{Equivalent, HashMap};
 use std::{collections::VecDeque, hash::Hash, ops::AddAssign};
 
 /// Counts that can be summed.
@@ -45,7 +45,7 @@ impl<K: Eq + Hash + Clone, C: Counts> Table<K, C> {
             other: C::default(),
             past: VecDeque::new(),
             buckets,
-            generation: 0,
+            generation: 1,
             folded: 0,
         }
     }
@@ -60,9 +60,9 @@ impl<K: Eq + Hash + Clone, C: Counts> Table<K, C> {
         self.folded
     }
 
-    /// The key's row; `other` where there is no room for a new one.
-    pub(super) fn row(&mut self, key: K) -> Row {
-        if let Some(row) = self.rows.get(&key) {
+    /// The row of the key that `wanted` means, and `make` makes; `other` where there is no room for a new one.
+    pub(super) fn row<Q: Equivalent<K> + Hash>(&mut self, wanted: &Q, make: impl FnOnce() -> K) -> Row {
+        if let Some(row) = self.rows.get(wanted) {
             return Some(*row);
         }
         let row = match self.free.pop() {
@@ -73,7 +73,7 @@ impl<K: Eq + Hash + Clone, C: Counts> Table<K, C> {
             }
             None => return None,
         };
-        self.rows.insert(key, row);
+        self.rows.insert(make(), row);
         Some(row)
     }
 
@@ -163,14 +163,14 @@ mod tests {
     fn a_heavy_key_that_comes_late_gets_a_row() {
         let mut table = Table::new(4, 3);
         for key in 0..6_u32 {
-            let row = table.row(key);
+            let row = table.row(&key, || key);
             table.add(row, 1 + u64::from(key));
         }
         assert_eq!(table.window(0, 10), (vec![(3, 4), (2, 3), (1, 2), (0, 1)], 5 + 6));
         let before = table.generation();
         table.turn();
         assert!(table.generation() > before);
-        let row = table.row(9);
+        let row = table.row(&9, || 9);
         table.add(row, 100);
         assert_eq!(table.window(1, 10), (vec![(9, 100), (3, 4), (2, 3)], 5 + 6 + 1 + 2));
         assert_eq!(table.folded(), 2);
@@ -191,7 +191,7 @@ mod tests {
             let mut by_key = std::collections::HashMap::new();
             for add in adds {
                 if let Some((key, count)) = add {
-                    let row = table.row(key);
+                    let row = table.row(&key, || key);
                     table.add(row, count);
                     buckets[0] += count;
                     *by_key.entry(key).or_insert(0) += count;

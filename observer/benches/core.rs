@@ -96,8 +96,8 @@ fn ingest<S: Symbols>(stages: &mut Stages<S>) {
 /// Walks through the store as a reader does.
 fn each(store: &Arc<Store>, mut visit: impl FnMut(u64, &Flow)) {
     let mut cursor = Cursor::new(Arc::clone(store), store.oldest());
-    while let Step::Flow(sequence, flow) = cursor.step() {
-        visit(sequence, flow);
+    while let Step::Flow(stored) = cursor.step() {
+        visit(stored.sequence, stored.flow);
     }
 }
 
@@ -216,8 +216,8 @@ fn filters(store: &Arc<Store>, world: &World) {
         let mut found = 0;
         time_row(&format!("filter {name}"), ROUNDS, count, || {
             found = 0;
-            store.rewind(|sequence, flow| {
-                found += u32::from(matcher.matches(&View { sequence, flow, node: &node }));
+            store.rewind(|stored| {
+                found += u32::from(matcher.matches(&View { stored, node: &node }));
                 ControlFlow::Continue(())
             });
         });

@@ -3,9 +3,10 @@
 use super::{Ends as Names, Enricher, Packet as Named};
 use crate::{
     decode::{End, Packet},
-    flow::{Flow, Link, LinkKind, Tristate, Tunnel},
+    flow::{Flow, Link, LinkKind, Translated, Tristate, Tunnel},
     track::{Ends, Tracked, TrackedDrop, TrackedFlow},
 };
+use hashbrown::HashMap;
 use observer_proto::flow::Verdict;
 use std::{net::IpAddr, sync::Arc};
 
@@ -15,16 +16,20 @@ mod event_type {
     pub(super) const TRACE: u8 = 4;
 }
 
+/// Services and node addresses that were called or stood in for pods lately; when there are more all are made anew.
+const MOST_TRANSLATIONS: usize = 4096;
+
 /// Fills flows. Owned by the pipeline's thread.
 #[derive(Debug)]
 pub struct Filler {
     enricher: Enricher,
+    translations: HashMap<Translated, Arc<Translated>>,
 }
 
 impl Filler {
     /// With the names to look up in.
     pub fn new(enricher: Enricher) -> Self {
-        Self { enricher }
+        Self { enricher, translations: HashMap::new() }
     }
 
     /// The flow that tells of `tracked`, seen on `link`.
@@ -38,6 +43,20 @@ impl Filler {
         flow
     }
 
+    #[inline]
+    fn translated(&mut self, ends: &Ends) -> Option<Arc<Translated>> {
+        if ends.source_xlated.is_none() && ends.frontend.is_none() {
+            return None;
+        }
+        let frontend = ends.frontend.map(|end| (end.ip(), end.port()));
+        let translated = Translated { source: ends.source_xlated, frontend };
+        if self.translations.len() >= MOST_TRANSLATIONS {
+            self.translations.clear();
+        }
+        let shared = self.translations.entry(translated).or_insert_with(|| Arc::new(translated));
+        Some(Arc::clone(shared))
+    }
+
     // Fields are set in the flow as it lies: it is moved as seldom as can be.
     fn trace(&mut self, tracked: &TrackedFlow<'_>) -> Flow {
         let event = tracked.event;
@@ -46,6 +65,7 @@ impl Filler {
         let outer = event.tunnel.as_deref().filter(|_| event.link_kind == LinkKind::Pod);
         let names = self.names(event.kernel_ns, event.packet.as_ref(), &tracked.ends, outer, reply);
         let mut flow = named(event.time_ns, event.packet.as_ref(), event.tcp_flags, &tracked.ends, names);
+        flow.translated = self.translated(&tracked.ends);
         if let Some(macs) = event.macs {
             (flow.source_mac, flow.destination_mac) = (macs.source, macs.destination);
         }
@@ -69,6 +89,7 @@ impl Filler {
         let event = tracked.event;
         let names = self.names(event.kernel_ns, event.packet.as_ref(), &tracked.ends, None, false);
         let mut flow = named(event.time_ns, event.packet.as_ref(), event.tcp_flags, &tracked.ends, names);
+        flow.translated = self.translated(&tracked.ends);
         flow.event_type = event_type::DROP;
         flow.verdict = Verdict::Dropped as u8;
         flow.direction = tracked.direction as u8;
@@ -119,7 +140,7 @@ fn named(time_ns: i64, packet: Option<&Packet>, tcp_flags: u16, ends: &Ends, nam
         time_ns,
         source_ip: source.0,
         destination_ip: destination.0,
-        source_xlated: ends.source_xlated,
+        translated: None,
         source_port: source.1,
         destination_port: destination.1,
         protocol,
@@ -146,8 +167,6 @@ fn named(time_ns: i64, packet: Option<&Packet>, tcp_flags: u16, ends: &Ends, nam
         retransmits: 0,
         resets: 0,
         notes: crate::flow::Notes::default(),
-        frontend_ip: ends.frontend.map(|end| end.ip()),
-        frontend_port: ends.frontend.map_or(0, |end| end.port()),
     }
 }
 

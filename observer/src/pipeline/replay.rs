@@ -281,8 +281,8 @@ mod tests {
             let (store, ..) = replay_bytes(&recording(&inputs), store).unwrap();
             let mut flows = Cursor::new(Arc::clone(&store), 0);
             let mut names = Vec::new();
-            while let Step::Flow(_, flow) = flows.step() {
-                names.push((u64::from(flow.source_port), flow.source.pod_name.clone()));
+            while let Step::Flow(stored) = flows.step() {
+                names.push((u64::from(stored.flow.source_port), stored.flow.source.pod_name.clone()));
             }
             let wanted = [(5, "first"), (15, "second"), (25, "second"), (35, "third"), (16, "second")];
             assert_eq!(names, wanted.map(|(second, name)| (second, name.to_owned())), "{jump} s");

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     endpoint::{Endpoint, Service, Workload},
-    flow::{DropSite, Flow, Link, LinkKind, Notes, Tristate, test_flow},
+    flow::{DropSite, Flow, Link, LinkKind, Notes, Translated, Tristate, test_flow},
     fuzz::read_message,
     store::{Store, StoreConfig},
 };
@@ -134,7 +134,7 @@ fn flows() -> Vec<Flow> {
         protocol: 132,
         flags_or_type: 0,
         destination_ip: Some([1, 1, 1, 1].into()),
-        source_xlated: Some([192, 168, 0, 1].into()),
+        translated: Some(Arc::new(Translated { source: Some([192, 168, 0, 1].into()), frontend: None })),
         destination: Arc::new(Endpoint {
             identity: 2,
             labels: ["reserved:world".into()].into(),

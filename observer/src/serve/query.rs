@@ -3,7 +3,7 @@
 use super::view::{NodeView, View};
 use crate::{
     flow::Flow,
-    store::{Cursor, Rewind, Step, Store},
+    store::{Cursor, Rewind, Step, Store, Stored},
 };
 use observer_proto::filter::Matcher;
 use std::{ops::ControlFlow, sync::Arc};
@@ -28,8 +28,8 @@ pub struct Query {
 }
 
 impl Query {
-    fn passes(&mut self, sequence: u64, flow: &Flow) -> bool {
-        self.filter.matches(&View { sequence, flow, node: &self.node })
+    fn passes(&mut self, stored: Stored<'_>) -> bool {
+        self.filter.matches(&View { stored, node: &self.node })
     }
 
     /// `since` decides over `number`, as in Hubble.
@@ -46,8 +46,8 @@ impl Query {
             return Rewind { start: store.oldest().min(end), end };
         }
         let mut left = self.number;
-        store.rewind(|sequence, flow| {
-            left -= u64::from(self.passes(sequence, flow));
+        store.rewind(|stored| {
+            left -= u64::from(self.passes(stored));
             if left == 0 { ControlFlow::Break(true) } else { ControlFlow::Continue(()) }
         })
     }
@@ -112,7 +112,8 @@ impl Reader {
                 let from = self.cursor.position() - count;
                 Item::Lost(self.end.map_or(count, |end| count.min(end - from)))
             }
-            Step::Flow(sequence, flow) => {
+            Step::Flow(stored) => {
+                let Stored { sequence, flow, .. } = stored;
                 if self.query.since.is_some_and(|since| flow.time_ns < since) {
                     return Item::Skipped;
                 }
@@ -121,7 +122,7 @@ impl Reader {
                     self.late = true;
                     return Item::Skipped;
                 }
-                if !self.query.passes(sequence, flow) {
+                if !self.query.passes(stored) {
                     return Item::Skipped;
                 }
                 self.left = self.left.map(|left| left - 1);

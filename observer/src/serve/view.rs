@@ -1,20 +1,15 @@
 //! What filters may ask of a stored flow, in the terms of Hubble's messages.
 
 use super::encode::{NodeInfo, uuid_text};
-use crate::{
-    endpoint::Endpoint,
-    flow::{Flow, Notes},
-};
+use crate::{endpoint::Endpoint, flow::Notes, store::Stored};
 use observer_proto::filter::{EndpointView, FlowView, L4, Side};
 use std::{borrow::Cow, net::IpAddr, num::NonZeroU64};
 
 /// A stored flow with what it takes from its place in the store and from the node.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// Its sequence number.
-    pub sequence: u64,
-    /// The record.
-    pub flow: &'a Flow,
+    /// The flow.
+    pub stored: Stored<'a>,
     /// The node that saw it.
     pub node: &'a NodeView,
 }
@@ -39,17 +34,17 @@ impl FlowView for View<'_> {
 
     fn ip(&self, side: Side) -> Option<IpAddr> {
         match side {
-            Side::Source => self.flow.source_ip,
-            Side::Destination => self.flow.destination_ip,
+            Side::Source => self.stored.source_ip(),
+            Side::Destination => self.stored.destination_ip(),
         }
     }
 
     fn source_ip_xlated(&self) -> Option<IpAddr> {
-        self.flow.source_xlated
+        self.stored.flow.source_xlated()
     }
 
     fn ip_version(&self) -> i32 {
-        match self.flow.ip_version {
+        match self.stored.flow.ip_version {
             4 => 1,
             6 => 2,
             _ => 0,
@@ -61,7 +56,7 @@ impl FlowView for View<'_> {
     }
 
     fn l4(&self) -> Option<L4> {
-        let protocol = if self.flow.ip_version == 0 { 0 } else { self.flow.protocol };
+        let protocol = if self.stored.flow.ip_version == 0 { 0 } else { self.stored.flow.protocol };
         Some(match protocol {
             1 => L4::IcmpV4,
             2 => L4::Igmp,
@@ -75,48 +70,57 @@ impl FlowView for View<'_> {
     }
 
     fn port(&self, side: Side) -> Option<u16> {
-        let has_ports = matches!(self.flow.protocol, 6 | 17 | 132) && !self.flow.notes.has(Notes::FRAGMENT);
+        let has_ports =
+            matches!(self.stored.flow.protocol, 6 | 17 | 132) && !self.stored.flow.notes.has(Notes::FRAGMENT);
         has_ports.then_some(match side {
-            Side::Source => self.flow.source_port,
-            Side::Destination => self.flow.destination_port,
+            Side::Source => self.stored.flow.source_port,
+            Side::Destination => self.stored.flow.destination_port,
         })
     }
 
     fn tcp_flags(&self) -> Option<u16> {
-        (self.flow.protocol == 6 && !self.flow.notes.has(Notes::FRAGMENT)).then_some(self.flow.tcp_flags())
+        (self.stored.flow.protocol == 6 && !self.stored.flow.notes.has(Notes::FRAGMENT))
+            .then_some(self.stored.flow.tcp_flags())
     }
 
     fn verdict(&self) -> i32 {
-        self.flow.verdict.into()
+        self.stored.flow.verdict.into()
     }
 
     fn drop_reason_desc(&self) -> i32 {
-        if self.flow.is_drop() { self.flow.drop_reason().into() } else { 0 }
+        if self.stored.flow.is_drop() { self.stored.flow.drop_reason().into() } else { 0 }
     }
 
     fn event_type(&self) -> Option<(i32, i32)> {
-        Some((self.flow.event_type.into(), self.flow.event_sub_type().into()))
+        Some((self.stored.flow.event_type.into(), self.stored.flow.event_sub_type().into()))
     }
 
     fn is_reply(&self) -> Option<bool> {
-        self.flow.is_reply.as_option()
+        self.stored.flow.is_reply.as_option()
     }
 
     fn traffic_direction(&self) -> i32 {
-        self.flow.direction.into()
+        self.stored.flow.direction.into()
     }
 
     fn endpoint(&self, side: Side) -> Option<&Endpoint> {
         Some(match side {
-            Side::Source => &self.flow.source,
-            Side::Destination => &self.flow.destination,
+            Side::Source => &self.stored.flow.source,
+            Side::Destination => &self.stored.flow.destination,
+        })
+    }
+
+    fn serial(&self, side: Side) -> Option<NonZeroU64> {
+        Some(match side {
+            Side::Source => self.stored.source_serial(),
+            Side::Destination => self.stored.destination_serial(),
         })
     }
 
     fn service(&self, side: Side) -> Option<(&str, &str)> {
         let service = match side {
-            Side::Source => self.flow.source_service.as_ref(),
-            Side::Destination => self.flow.destination_service.as_ref(),
+            Side::Source => self.stored.flow.source_service.as_ref(),
+            Side::Destination => self.stored.flow.destination_service.as_ref(),
         };
         service.map(|service| (service.namespace.as_str(), service.name.as_str()))
     }
@@ -135,11 +139,11 @@ impl FlowView for View<'_> {
     }
 
     fn uuid(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&uuid_text(self.sequence)).into_owned().into()
+        String::from_utf8_lossy(&uuid_text(self.stored.sequence)).into_owned().into()
     }
 
     fn interface(&self) -> Option<(u32, &str)> {
-        self.flow.link.as_ref().map(|link| (link.index, link.name.as_str()))
+        self.stored.flow.link.as_ref().map(|link| (link.index, link.name.as_str()))
     }
 }
 

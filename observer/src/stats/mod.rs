@@ -159,7 +159,7 @@ impl Stats {
         let all = &mut state.all;
         for count in 0..CHUNK as u64 {
             match cursor.step() {
-                Step::Flow(_, flow) => all.examine(flow),
+                Step::Flow(stored) => all.examine(stored.flow),
                 Step::Lost(lost) => all.count(Totals { lost, ..Totals::default() }),
                 Step::End => return (count, true),
             }

@@ -1,7 +1,6 @@
 //! Reading the store forwards, with exact counts of what was overwritten, and finding where to start.
 
-use super::{Store, segment::Segment};
-use crate::flow::Flow;
+use super::{Store, glance::Stored, segment::Segment};
 use std::{ops::ControlFlow, sync::Arc};
 
 /// A place in the store that moves forward. For every cursor, slots passed = flows read + flows lost.
@@ -17,8 +16,8 @@ pub struct Cursor {
 /// What a cursor came upon.
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// The flow with this sequence number.
-    Flow(u64, &'a Flow),
+    /// The next flow.
+    Flow(Stored<'a>),
     /// So many flows were overwritten before they were read.
     Lost(u64),
     /// Nothing newer yet.
@@ -60,9 +59,9 @@ impl Cursor {
             *segment = Some(Arc::clone(&segments[index]));
         }
         match segment.as_ref().and_then(|segment| segment.get(*next, block)) {
-            Some(flow) => {
+            Some(stored) => {
                 *next += 1;
-                Step::Flow(*next - 1, flow)
+                Step::Flow(stored)
             }
             None => Step::End,
         }
@@ -86,7 +85,7 @@ pub struct Rewind {
 impl Store {
     /// Walks back from the newest flow until `visit` breaks, and starts *at* that flow if it breaks with `true`, after
     /// it if with `false`. Without a break, the start is the oldest flow.
-    pub fn rewind(&self, mut visit: impl FnMut(u64, &Flow) -> ControlFlow<bool>) -> Rewind {
+    pub fn rewind(&self, mut visit: impl FnMut(Stored<'_>) -> ControlFlow<bool>) -> Rewind {
         // Head before list: the list then reaches at least to that head.
         let end = self.head();
         let segments = self.segments.load_full();
@@ -94,10 +93,9 @@ impl Store {
         for segment in segments.iter().rev() {
             // What became readable after the head was read is left out.
             for block in segment.blocks().rev().filter(|block| block.base() < end) {
-                for (index, flow) in block.flows().iter().enumerate().rev() {
-                    let sequence = block.base() + index as u64;
-                    if let ControlFlow::Break(included) = visit(sequence, flow) {
-                        return Rewind { start: sequence + u64::from(!included), end };
+                for stored in block.stored().rev() {
+                    if let ControlFlow::Break(included) = visit(stored) {
+                        return Rewind { start: stored.sequence + u64::from(!included), end };
                     }
                 }
             }

@@ -4,6 +4,7 @@
 //! needs for a flow; the list of segments is swapped whole when a segment is full. Memory is freed by whole segments.
 
 mod cursor;
+mod glance;
 mod losses;
 mod namespaces;
 mod segment;
@@ -13,6 +14,7 @@ mod tests;
 mod writer;
 
 pub use cursor::{Cursor, Rewind, Step};
+pub use glance::{Glance, Stored};
 pub use losses::{Loss, LossCursor, LossSource};
 pub use namespaces::Namespace;
 pub use writer::Writer;

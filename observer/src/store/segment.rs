@@ -1,5 +1,6 @@
 //! A run of flows with consecutive sequence numbers, in blocks that are written once and never again.
 
+use super::glance::{Glance, Stored};
 use crate::flow::Flow;
 use std::sync::{
     OnceLock,
@@ -7,13 +8,15 @@ use std::sync::{
 };
 
 /// The most blocks of a segment. On a quiet node each has one flow.
-const BLOCKS: usize = 64;
+const BLOCKS: usize = 32;
 
 /// Flows that became readable together.
 #[derive(Debug)]
 pub(super) struct Block {
     base: u64,
     flows: Box<[Flow]>,
+    /// Of each flow.
+    glances: Box<[Glance]>,
 }
 
 impl Block {
@@ -26,8 +29,15 @@ impl Block {
         &self.flows
     }
 
-    fn get(&self, sequence: u64) -> Option<&Flow> {
-        self.flows.get(usize::try_from(sequence.checked_sub(self.base)?).ok()?)
+    /// Oldest first.
+    pub(super) fn stored(&self) -> impl DoubleEndedIterator<Item = Stored<'_>> {
+        let places = self.flows.iter().zip(&self.glances).enumerate();
+        places.map(|(index, (flow, glance))| Stored::new(self.base + index as u64, flow, *glance))
+    }
+
+    fn get(&self, sequence: u64) -> Option<Stored<'_>> {
+        let index = usize::try_from(sequence.checked_sub(self.base)?).ok()?;
+        Some(Stored::new(sequence, self.flows.get(index)?, *self.glances.get(index)?))
     }
 }
 
@@ -64,10 +74,10 @@ impl Segment {
     }
 
     /// The flow of this number; `hint` is where the last one was found.
-    pub(super) fn get(&self, sequence: u64, hint: &mut usize) -> Option<&Flow> {
+    pub(super) fn get(&self, sequence: u64, hint: &mut usize) -> Option<Stored<'_>> {
         let block = |index: usize| self.blocks.get(index).and_then(OnceLock::get);
-        if let Some(flow) = block(*hint).and_then(|block| block.get(sequence)) {
-            return Some(flow);
+        if let Some(stored) = block(*hint).and_then(|block| block.get(sequence)) {
+            return Some(stored);
         }
         let after =
             self.blocks.partition_point(|block| block.get().is_some_and(|block| block.base <= sequence));
@@ -77,11 +87,11 @@ impl Segment {
 
     /// Adds the flows from sequence number `base` on; whether more could be added. There is one writer, and it publishes
     /// the head after this.
-    pub(super) fn add(&self, base: u64, flows: Box<[Flow]>) -> bool {
+    pub(super) fn add(&self, base: u64, flows: Box<[Flow]>, glances: Box<[Glance]>) -> bool {
         let newest = flows.iter().map(|flow| flow.time_ns).fold(self.newest(), i64::max);
         self.newest.store(newest, Ordering::Relaxed);
         let index = self.filled();
-        let added = self.blocks[index].set(Block { base, flows });
+        let added = self.blocks[index].set(Block { base, flows, glances });
         debug_assert!(added.is_ok(), "block {index} was filled before");
         index + 1 < BLOCKS
     }

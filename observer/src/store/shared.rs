@@ -3,7 +3,7 @@
 use super::namespaces::{HOUR_NS, Namespaces};
 use crate::{
     endpoint::Endpoint,
-    flow::{DropSite, Flow, Link},
+    flow::{DropSite, Flow, Link, Translated},
 };
 use hashbrown::HashMap;
 use std::{
@@ -68,6 +68,11 @@ impl Shared {
             && self.is_new(link, segment)
         {
             bytes += size_of::<Link>() + link.name.len();
+        }
+        if let Some(translated) = &flow.translated
+            && self.is_new(translated, segment)
+        {
+            bytes += size_of::<Translated>();
         }
         if let Some(site) = &flow.drop
             && self.is_new(site, segment)

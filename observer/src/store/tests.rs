@@ -57,9 +57,9 @@ proptest! {
                     let (cursor, examined, lost) = &mut readers[reader];
                     for _ in 0..most {
                         match cursor.step() {
-                            Step::Flow(sequence, flow) => {
-                                prop_assert_eq!(sequence, *examined + *lost);
-                                prop_assert_eq!(flow.packets, sequence);
+                            Step::Flow(stored) => {
+                                prop_assert_eq!(stored.sequence, *examined + *lost);
+                                prop_assert_eq!(stored.flow.packets, stored.sequence);
                                 *examined += 1;
                             }
                             Step::Lost(n) => { prop_assert!(n > 0); *lost += n; }
@@ -82,8 +82,8 @@ proptest! {
         let (store, mut writer) = store(capacity);
         for n in 0..pushed { writer.push(numbered(n)); }
         let mut left = last;
-        let rewind = store.rewind(|sequence, _| {
-            if sequence % every == 0 { left -= 1; }
+        let rewind = store.rewind(|stored| {
+            if stored.sequence % every == 0 { left -= 1; }
             if left == 0 { ControlFlow::Break(true) } else { ControlFlow::Continue(()) }
         });
         let matching: Vec<u64> = (store.oldest()..pushed).filter(|n| n % every == 0).collect();
@@ -105,8 +105,9 @@ fn readers_under_load_account_for_every_flow() {
                     let (mut examined, mut lost) = (0u64, 0u64);
                     while examined + lost < FLOWS {
                         match cursor.step() {
-                            Step::Flow(sequence, flow) => {
-                                assert_eq!((sequence, flow.packets), (examined + lost, examined + lost));
+                            Step::Flow(stored) => {
+                                let numbers = (stored.sequence, stored.flow.packets);
+                                assert_eq!(numbers, (examined + lost, examined + lost));
                                 examined += 1;
                                 if reader == 2 && examined % 64 == 0 {
                                     cursor.park();

@@ -1,6 +1,6 @@
 //! The one writer of the store: puts flows into blocks, closes full segments, frees old ones.
 
-use super::{Store, StoreConfig, segment::Segment, shared::Shared};
+use super::{Store, StoreConfig, glance::Glance, segment::Segment, shared::Shared};
 use crate::flow::Flow;
 use std::{
     collections::VecDeque,
@@ -56,6 +56,8 @@ pub struct Writer {
     total: Size,
     /// Not readable yet.
     made: Vec<Flow>,
+    /// Of the flows in `made`.
+    glances: Vec<Glance>,
     shared: Shared,
     /// A flow became readable since the last wake-up.
     unannounced: bool,
@@ -73,6 +75,7 @@ impl Writer {
             older: VecDeque::new(),
             total: size,
             made: Vec::new(),
+            glances: Vec::new(),
             shared: Shared::default(),
             unannounced: false,
             trimmed: Instant::now(),
@@ -102,13 +105,17 @@ impl Writer {
             self.commit();
         }
         if self.made.capacity() == 0 {
-            self.made.reserve_exact(BLOCK.min(self.shape.segment - self.size.flows));
+            let room = BLOCK.min(self.shape.segment - self.size.flows);
+            self.made.reserve_exact(room);
+            self.glances.reserve_exact(room);
         }
-        let bytes = size_of::<Flow>() + self.shared.add(&flow, self.current.base(), &self.store.namespaces);
+        let bytes =
+            size_of::<(Flow, Glance)>() + self.shared.add(&flow, self.current.base(), &self.store.namespaces);
         self.size.flows += 1;
         self.size.bytes += bytes;
         self.total.flows += 1;
         self.total.bytes += bytes;
+        self.glances.push(Glance::of(&flow));
         let at = self.made.len();
         self.made.push(flow);
         &self.made[at]
@@ -130,7 +137,8 @@ impl Writer {
         let made = std::mem::take(&mut self.made).into_boxed_slice();
         let base = self.store.head();
         let head = base + made.len() as u64;
-        let has_room = self.current.add(base, made);
+        let glances = std::mem::take(&mut self.glances).into_boxed_slice();
+        let has_room = self.current.add(base, made, glances);
         self.store.head.store(head, Ordering::Release);
         self.unannounced = true;
         if !has_room || self.size.flows == self.shape.segment || self.size.bytes >= self.shape.segment_bytes()

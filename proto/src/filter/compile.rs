@@ -107,7 +107,9 @@ impl Matcher {
     #[inline]
     pub fn matches<F: FlowView>(&mut self, flow: &F) -> bool {
         let Self { filters, memo } = self;
-        filters.decide(flow, &mut |side, test| memo.ask(&filters.endpoint_tests, test, flow.endpoint(side)))
+        filters.decide(flow, &mut |side, test| {
+            memo.ask(&filters.endpoint_tests, test, flow.serial(side), || flow.endpoint(side))
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use super::{
     view::EndpointView,
 };
 use crate::flow::Workload;
+use std::num::NonZeroU64;
 
 /// Answers that fit into one entry of a [`Memo`]; further questions are asked each time.
 const REMEMBERED: usize = u64::BITS as usize;
@@ -84,24 +85,23 @@ struct Entry {
 
 impl Memo {
     #[inline]
-    pub(super) fn ask<E: EndpointView>(
+    pub(super) fn ask<'e, E: EndpointView + 'e>(
         &mut self,
         tests: &EndpointTests,
         test: usize,
-        endpoint: Option<&E>,
+        serial: Option<NonZeroU64>,
+        endpoint: impl FnOnce() -> Option<&'e E>,
     ) -> bool {
-        if test < REMEMBERED
-            && let Some(endpoint) = endpoint
-            && let Some(serial) = endpoint.serial()
-        {
-            let serial = serial.get();
-            let answers = match self.entries.get(serial as usize & self.entries.len().wrapping_sub(1)) {
-                Some(entry) if entry.serial == serial => entry.answers,
-                _ => self.learn(serial, tests.ask_all(endpoint)),
-            };
-            return answers >> test & 1 == 1;
-        }
-        tests.ask(test, endpoint)
+        let Some(serial) = serial.filter(|_| test < REMEMBERED) else { return tests.ask(test, endpoint()) };
+        let serial = serial.get();
+        let answers = match self.entries.get(serial as usize & self.entries.len().wrapping_sub(1)) {
+            Some(entry) if entry.serial == serial => entry.answers,
+            _ => {
+                let Some(endpoint) = endpoint() else { return tests.ask::<E>(test, None) };
+                self.learn(serial, tests.ask_all(endpoint))
+            }
+        };
+        answers >> test & 1 == 1
     }
 
     /// Endpoints are numbered in a row, so that few meet in one place until all places are taken.
@@ -131,7 +131,6 @@ impl Memo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::num::NonZeroU64;
 
     struct Numbered(u64);
 
@@ -168,7 +167,7 @@ mod tests {
         let mut memo = Memo::default();
         for endpoint in (0..10_000).chain((0..10_000).rev()).map(Numbered) {
             for &test in &numbers {
-                let answer = memo.ask(&tests, test, Some(&endpoint));
+                let answer = memo.ask(&tests, test, endpoint.serial(), || Some(&endpoint));
                 assert_eq!(answer, tests.ask(test, Some(&endpoint)), "{test} of {}", endpoint.0);
             }
         }

@@ -109,6 +109,11 @@ pub trait FlowView {
     fn traffic_direction(&self) -> i32;
     /// The endpoint of one end.
     fn endpoint(&self, side: Side) -> Option<&Self::Endpoint>;
+    /// [`EndpointView::serial`] of the endpoint of one end, which a record may know without a look at it.
+    #[inline]
+    fn serial(&self, side: Side) -> Option<NonZeroU64> {
+        self.endpoint(side).and_then(EndpointView::serial)
+    }
     /// (namespace, name) of the service of one end.
     fn service(&self, side: Side) -> Option<(&str, &str)>;
     /// DNS names of one end.

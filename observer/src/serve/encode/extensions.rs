@@ -37,7 +37,7 @@ pub(super) fn has_any(flow: &Flow) -> bool {
     flow.packets != 0
         || flow.bytes != 0
         || flow.first_ns != 0
-        || flow.frontend_ip.is_some()
+        || flow.frontend().is_some()
         || flow.drop.is_some()
         || flow.notes != Notes::default()
         || flow.retransmits != 0
@@ -58,8 +58,8 @@ pub(super) fn write(flow: &Flow, calendar: &mut Calendar, to: &mut impl Entries)
         });
     }
     note(flow, Notes::FRAGMENT, "fragment", to);
-    if let Some(ip) = flow.frontend_ip {
-        to.plain("frontend", |out| text::socket(out, ip, flow.frontend_port));
+    if let Some((ip, port)) = flow.frontend() {
+        to.plain("frontend", |out| text::socket(out, ip, port));
     }
     if let Some(site) = &flow.drop {
         to.text("kernel_drop_reason", &site.kernel_reason);

@@ -144,7 +144,7 @@ fn ip_header(out: &mut Vec<u8>, flow: &Flow) {
         }
     };
     address(out, b",\"source\":", flow.source_ip);
-    address(out, b",\"source_xlated\":", flow.source_xlated);
+    address(out, b",\"source_xlated\":", flow.source_xlated());
     address(out, b",\"destination\":", flow.destination_ip);
     name(out, b",\"ipVersion\":", ip_version(flow.ip_version == 6).as_str_name());
 }

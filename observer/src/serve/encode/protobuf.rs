@@ -123,7 +123,7 @@ fn ip_header(out: &mut Vec<u8>, flow: &Flow) {
     address(out, 1, flow.source_ip);
     address(out, 2, flow.destination_ip);
     wire::number(out, 3, ip_version(flow.ip_version == 6) as u64);
-    address(out, 5, flow.source_xlated);
+    address(out, 5, flow.source_xlated());
 }
 
 /// What is around the packet, the outermost headers.

@@ -2,7 +2,7 @@
 
 use crate::{
     endpoint::{Endpoint, Service},
-    flow::{DropSite, Flow, Link, LinkKind, Notes, Tristate, Tunnel, TunnelKind},
+    flow::{DropSite, Flow, Link, LinkKind, Notes, Translated, Tristate, Tunnel, TunnelKind},
     serve::{
         encode::{Encoder, NodeInfo},
         mask::Mask,
@@ -90,8 +90,7 @@ pub(super) fn dropped() -> Flow {
         bytes: 180,
         first_ns: 1_767_608_130_000_000_000,
         notes: Notes(Notes::SUM.0 | Notes::OPENER_GUESSED.0),
-        frontend_ip: Some("10.96.0.10".parse().unwrap()),
-        frontend_port: 80,
+        translated: translated(None, Some(("10.96.0.10".parse().unwrap(), 80))),
         ..crate::flow::test_flow()
     }
 }
@@ -153,8 +152,7 @@ fn a_flow_has_the_facts_that_it_knows_in_extensions() {
         retransmits: 2,
         resets: 1,
         notes: Notes(Notes::FRAGMENT.0 | Notes::CONNECT_FAILED.0 | Notes::FINAL.0 | Notes::PARTIAL.0),
-        frontend_ip: Some("2001:db8::1".parse().unwrap()),
-        frontend_port: 443,
+        translated: translated(None, Some(("2001:db8::1".parse().unwrap(), 443))),
         ..crate::flow::test_flow()
     };
     assert_eq!(
@@ -301,6 +299,10 @@ fn any_tunnel() -> impl Strategy<Value = Option<Arc<Tunnel>>> {
     prop::option::of(tunnel)
 }
 
+fn translated(source: Option<IpAddr>, frontend: Option<(IpAddr, u16)>) -> Option<Arc<Translated>> {
+    Some(Arc::new(Translated { source, frontend }))
+}
+
 fn any_flow() -> impl Strategy<Value = Flow> {
     let ip = || prop::option::of(any::<IpAddr>());
     (
@@ -320,7 +322,7 @@ fn any_flow() -> impl Strategy<Value = Flow> {
             time_ns: a.0,
             source_ip: a.1,
             destination_ip: a.2,
-            source_xlated: a.3,
+            translated: translated(a.3, e.5.map(|ip| (ip, a.4))),
             source_port: a.4,
             destination_port: a.5,
             protocol: a.6,
@@ -352,7 +354,6 @@ fn any_flow() -> impl Strategy<Value = Flow> {
             retransmits: e.3,
             resets: e.3,
             notes: Notes(e.4),
-            frontend_ip: e.5,
             tunnel: e.6,
             ..crate::flow::test_flow()
         })
@@ -373,7 +374,7 @@ proptest! {
             let text = |ip: Option<IpAddr>| ip.map_or(String::new(), |ip| ip.to_string());
             prop_assert_eq!(ip.source, text(flow.source_ip));
             prop_assert_eq!(ip.destination, text(flow.destination_ip));
-            prop_assert_eq!(ip.source_xlated, text(flow.source_xlated));
+            prop_assert_eq!(ip.source_xlated, text(flow.source_xlated()));
         } else {
             prop_assert_eq!(flow.ip_version, 0);
         }

@@ -8,13 +8,14 @@ mod replay;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 pub use options::Options;
 
 use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::capture::Glob;
+use crate::{capture::Glob, serve::TlsConfig};
 
 /// Where the configuration file is looked for when `--config` is not given; a missing file there is no error.
 pub const DEFAULT_FILE: &str = "/etc/observer/observer.toml";
@@ -34,6 +35,8 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// TCP address of Hubble's API, if it is served there at all.
     pub listen: Option<SocketAddr>,
+    /// Its certificate; without, TCP is plain.
+    pub tls: Option<TlsConfig>,
     /// The inventory file, if there is one.
     pub inventory: Option<PathBuf>,
     /// Whether local network namespaces are a source of names.

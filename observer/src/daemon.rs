@@ -25,10 +25,21 @@ use tokio::{
 /// What can't be started, with its cause, in one line.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     logging::start(config.log_level, config.log_format);
+    raise_file_limit();
     match &config.task {
         Task::Serve => live::serve(config),
         Task::Record(record) => live::record(config, record),
         Task::Replay(replay) => replay::run(config, replay),
+    }
+}
+
+/// The usual soft limit of 1,024 open files is less than the connections that are served; it is that low only for
+/// programs that use `select`.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!("cannot raise the limit of open files from {:?}: {error}", limit.current);
     }
 }
 
@@ -143,8 +154,9 @@ fn serve_config(config: &Config, cluster: &str, names: &IpCache) -> ServeConfig 
         socket: config.socket.clone(),
         control_socket: config.control_socket.clone(),
         listen: config.listen,
+        tls: config.tls.clone(),
         // Checked with the configuration.
-        insecure: config.listen.is_some(),
+        insecure: config.tls.is_none(),
         nodes: names.nodes(),
         events: names.events(),
         ..ServeConfig::new(node)

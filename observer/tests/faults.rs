@@ -85,7 +85,11 @@ fn wrong_usage_and_values_are_named() {
         (vec!["--config", &choice], FAILURE, vec!["choice.toml:1: aggregation: ", "`medium`"]),
         (vec!["--config", "/no/such.toml"], FAILURE, vec!["cannot read the configuration /no/such.toml"]),
         (vec!["--max-flows", "3"], FAILURE, vec!["--max-flows: 3 is out of range: 1024 to"]),
-        (vec!["--listen", "127.0.0.1:4244"], FAILURE, vec!["--listen: ", "add --insecure"]),
+        (
+            vec!["--listen", "127.0.0.1:4244"],
+            FAILURE,
+            vec!["--listen: ", "--tls-cert-file", "add --insecure"],
+        ),
         (
             vec!["--aggregation", "lots"],
             USAGE,

@@ -1,7 +1,7 @@
 //! The capture's status as tables: hooks, links, where every event went, the store.
 
 use observer_proto::{
-    control::{CaptureStatusResponse, Counter, Link, counter::Kind, hook::State},
+    control::{CaptureStatusResponse, Counter, Link, Refusal, Server, counter::Kind, hook::State},
     text::status::grouped,
 };
 use std::{cmp::Ordering, fmt::Write as _, iter, ops::Range};
@@ -53,7 +53,51 @@ pub(super) fn text(status: &CaptureStatusResponse) -> String {
         }
         None => out.push_str("Store: no answer\n"),
     }
+    if let Some(server) = &status.server {
+        server_text(&mut out, server);
+    }
     out
+}
+
+/// How Hubble's API is served: what is taken, the certificate, and what was refused.
+fn server_text(out: &mut String, server: &Server) {
+    let [connections, most_connections, streams, most_streams] =
+        [server.connections, server.max_connections, server.streams, server.max_streams].map(grouped);
+    let _ = writeln!(
+        out,
+        "Server: {connections} of {most_connections} connections, {streams} of {most_streams} flow streams"
+    );
+    if let Some(tls) = &server.tls {
+        let clients = if tls.client_certificates { "clients show a certificate" } else { "any client" };
+        let end = tls.expires.and_then(|time| jiff::Timestamp::new(time.seconds, 0).ok());
+        let end = end.map_or_else(String::new, |end| format!(" on {end}"));
+        let days = grouped(tls.expires_in_seconds.unsigned_abs() / 86_400);
+        let expiry = if tls.expires_in_seconds < 0 {
+            format!("EXPIRED {days} days ago{end}")
+        } else {
+            format!("certificate expires in {days} days{end}")
+        };
+        let _ = writeln!(
+            out,
+            "TLS: {clients}; {expiry}; reloaded {} times, {} failed",
+            grouped(tls.reloads),
+            grouped(tls.failed_reloads)
+        );
+        if !tls.problem.is_empty() {
+            let _ = writeln!(out, "TLS: NOT RELOADED: {}", tls.problem.escape_debug());
+        }
+    }
+    let rows = |what: &'static str, refusals: &[Refusal]| -> Vec<Vec<String>> {
+        let row = |refusal: &Refusal| vec![what.to_owned(), grouped(refusal.count), refusal.reason.clone()];
+        refusals.iter().map(row).collect()
+    };
+    let refused =
+        [rows("connections", &server.refused_connections), rows("requests", &server.refused_requests)]
+            .concat();
+    if !refused.is_empty() {
+        out.push('\n');
+        table(out, &["REFUSED", "COUNT", "REASON"], 1..2, refused.into_iter());
+    }
 }
 
 /// What is not as it should be.
@@ -155,7 +199,7 @@ fn table(out: &mut String, titles: &[&str], numbers: Range<usize>, rows: impl It
 #[cfg(test)]
 mod tests {
     use super::*;
-    use observer_proto::control::{Hook, Store};
+    use observer_proto::control::{Hook, Store, Tls};
 
     fn counter(stage: &str, kind: Kind, cause: &str, value: u64) -> Counter {
         Counter { stage: stage.to_owned(), kind: kind as i32, cause: cause.to_owned(), value }
@@ -203,6 +247,22 @@ mod tests {
                 counter("store", Kind::Delivered, "", 6),
             ],
             store: Some(Store { flows: 6, capacity: 4095, bytes: 1200, oldest: None }),
+            server: Some(Server {
+                connections: 3,
+                max_connections: 1024,
+                streams: 2,
+                max_streams: 1000,
+                refused_connections: vec![Refusal { reason: "no TLS".to_owned(), count: 1200 }],
+                refused_requests: vec![Refusal { reason: "ResourceExhausted".to_owned(), count: 7 }],
+                tls: Some(Tls {
+                    client_certificates: true,
+                    expires: Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 }),
+                    expires_in_seconds: 89 * 86_400 + 5,
+                    reloads: 2,
+                    failed_reloads: 1,
+                    problem: "/tls.key: no private key in it".to_owned(),
+                }),
+            }),
         };
         let expected = "\
 Node n1, observer 0.1.0, kernel 6.12.0
@@ -230,6 +290,14 @@ store    delivered       6
 store    sum                FAULT: 1 more delivered or lost than made
 
 Store: 6 of 4,095 flows, 1,200 bytes
+Server: 3 of 1,024 connections, 2 of 1,000 flow streams
+TLS: clients show a certificate; certificate expires in 89 days on 2027-01-15T08:00:00Z; reloaded 2 times, 1 failed
+TLS: NOT RELOADED: /tls.key: no private key in it
+
+REFUSED      COUNT  REASON
+connections  1,200  no TLS
+requests         7  ResourceExhausted
+
 ";
         assert_eq!(text(&status), expected);
     }

@@ -23,9 +23,26 @@ pub struct Settings {
     /// Unix socket of the control service, for root only [default: control.sock beside the other].
     #[arg(long, env = "OBSERVER_CONTROL_SOCKET", hide_env_values = true, value_name = "PATH")]
     control_socket: Option<PathBuf>,
-    /// Serve Hubble's API on this TCP address too, such as 0.0.0.0:4244. Needs --insecure.
+    /// Serve Hubble's API on this TCP address too, such as 0.0.0.0:4244. Needs a certificate, or --insecure.
     #[arg(long, env = "OBSERVER_LISTEN", hide_env_values = true, value_name = "ADDRESS:PORT")]
     pub(super) listen: Option<SocketAddr>,
+    /// The server's certificate for TCP, then those that lead from it to its CA (PEM). Read again when it changes, as
+    /// are the key and the CAs.
+    #[arg(long, env = "OBSERVER_TLS_CERT_FILE", hide_env_values = true, value_name = "FILE")]
+    tls_cert_file: Option<PathBuf>,
+    /// The certificate's private key (PEM, unencrypted).
+    #[arg(long, env = "OBSERVER_TLS_KEY_FILE", hide_env_values = true, value_name = "FILE")]
+    tls_key_file: Option<PathBuf>,
+    /// Serve TCP only to clients with a certificate of these CAs (PEM). Repeatable.
+    #[arg(
+        long,
+        env = "OBSERVER_TLS_CLIENT_CA_FILES",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_name = "FILES"
+    )]
+    #[serde(default)]
+    tls_client_ca_files: Vec<PathBuf>,
     /// Serve TCP without encryption: flows tell who talks to whom, so be sure who can connect.
     #[arg(long, env = "OBSERVER_INSECURE", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
     insecure: Option<bool>,
@@ -115,6 +132,13 @@ impl Settings {
             socket: self.socket.or(file.socket),
             control_socket: self.control_socket.or(file.control_socket),
             listen: self.listen.or(file.listen),
+            tls_cert_file: self.tls_cert_file.or(file.tls_cert_file),
+            tls_key_file: self.tls_key_file.or(file.tls_key_file),
+            tls_client_ca_files: if self.tls_client_ca_files.is_empty() {
+                file.tls_client_ca_files
+            } else {
+                self.tls_client_ca_files
+            },
             insecure: self.insecure.or(file.insecure),
             inventory: self.inventory.or(file.inventory),
             local_namespaces: self.local_namespaces.or(file.local_namespaces),

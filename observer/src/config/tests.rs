@@ -85,7 +85,7 @@ fn wrong_values_are_named_with_what_would_be_right() {
         (vec!["--config", "/nonexistent.toml"], "cannot read the configuration /nonexistent.toml"),
         (
             vec!["--listen", "0.0.0.0:4244"],
-            "--listen: TCP is served without encryption so far: add --insecure",
+            "--listen: TCP needs a certificate: add --tls-cert-file and --tls-key-file, or add --insecure",
         ),
         (vec!["--max-flows", "3"], "--max-flows: 3 is out of range: 1024 to 67108864"),
         (vec!["--flow-ring-kib", "2"], "--flow-ring-kib: 2 is out of range: 4 to 1048576"),

@@ -1,6 +1,9 @@
 //! The control service, on the root-only socket.
 
-use super::encode::{NodeInfo, proto_time};
+use super::{
+    counters::Counters,
+    encode::{NodeInfo, proto_time},
+};
 use crate::store::Store;
 use observer_proto::control::{
     self as wire, CaptureStatusRequest, CaptureStatusResponse, InspectRequest, InspectResponse,
@@ -20,6 +23,7 @@ pub(super) struct ControlApi {
     pub(super) capture: Arc<dyn CaptureInfo>,
     pub(super) store: Arc<Store>,
     pub(super) node: Arc<NodeInfo>,
+    pub(super) counters: Arc<Counters>,
     /// Unix time in nanoseconds.
     pub(super) started: i64,
 }
@@ -40,6 +44,7 @@ impl Control for ControlApi {
                 bytes: self.store.bytes(),
                 oldest: self.store.oldest_time().map(proto_time),
             }),
+            server: Some(self.counters.to_wire()),
             ..self.capture.capture_status()
         }))
     }

@@ -1,6 +1,7 @@
 //! GetFlows: checks the request, then streams. It stands before the generated service because its body is its own.
 
 use super::{
+    Limits,
     api::Places,
     encode::Encoder,
     mask::Mask,
@@ -25,25 +26,6 @@ use tonic_prost::ProstCodec;
 use tower::Service;
 
 const PATH: &str = "/observer.Observer/GetFlows";
-
-/// What a server turns down.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Connections at a time, unix and TCP together; the control socket has as many of its own.
-    pub connections: usize,
-    /// Streams at a time, of all calls, over all connections.
-    pub streams: usize,
-    /// HTTP/2 streams of one connection.
-    pub streams_per_connection: u32,
-    /// Bytes of one request message.
-    pub message_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { connections: 1024, streams: 1000, streams_per_connection: 100, message_bytes: 4 << 20 }
-    }
-}
 
 /// What every GetFlows call needs.
 #[derive(Debug)]

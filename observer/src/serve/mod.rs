@@ -4,24 +4,35 @@
 //!
 //! | what | default | beyond it |
 //! |---|---|---|
-//! | connections (unix and TCP together; as many again for control) | 1,024 | closed at once, [`Server::refused_connections`] |
+//! | connections (unix and TCP together; as many again for control) | 1,024 | closed at once |
+//! | connections that have not spoken HTTP/2 yet, of each socket | 256 | the oldest is closed |
+//! | time until HTTP/2 is spoken, TLS included | 10 s | closed |
 //! | streams of all calls, over all connections | 1,000 | RESOURCE_EXHAUSTED |
 //! | HTTP/2 streams of a connection | 100 | the client waits, as HTTP/2 has it |
 //! | a request message | 4 MiB | OUT_OF_RANGE |
 //! | request headers | 16 KiB | the stream is refused |
+//! | streams reset before they were looked at | 20 | closed |
+//! | frames that carry nothing, beyond those that answer data | 1,000 at once, 100/s | closed |
 //! | filters of a request | those of `observer_proto::filter` | INVALID_ARGUMENT |
 //! | flows that a reader is behind | the store's capacity | they are lost to it, and it is told how many |
-//! | a client without a sign of life | 20 s | its connection ends |
+//! | bytes of a stream that its client doesn't read | 64 KiB and a message | the stream waits |
+//! | a client without a sign of life | 20 s | closed |
+//!
+//! Each is counted in [`Counters`], by reason or by gRPC's code, which the control service tells.
 
+mod accept;
 mod api;
-mod connections;
 mod control;
+mod counters;
 pub mod encode;
 mod events;
 mod flows;
+mod frames;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod health;
+mod handshakes;
+mod limits;
 pub mod mask;
 mod nodes;
 mod peers;
@@ -31,16 +42,19 @@ mod stats;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 pub mod view;
 mod wire;
 
 pub use control::CaptureInfo;
+pub use counters::{Counters, Refusal};
 pub use encode::NodeInfo;
-pub use flows::Limits;
+pub use limits::Limits;
+pub use tls::{CertificateCounters, TlsConfig, TlsError};
 
 use crate::{enrich::source::Node, events::Events, stats::Stats, store::Store};
+use accept::{Door, Listener};
 use api::{Api, Places as Streams};
-use connections::Places;
 use control::ControlApi;
 use encode::Encoder;
 use flows::{Shared, WithFlows};
@@ -56,31 +70,21 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
+use tls::Certificate;
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::{Semaphore, watch},
     task::JoinSet,
 };
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::{
-    service::Routes,
-    transport::{Server as GrpcServer, server::TcpIncoming},
-};
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
-use tower::{layer::util::Stack, util::MapResponseLayer};
+use tower::util::MapResponse;
 
 /// The name under which Hubble's health is asked for; not the name of a service.
 const HEALTH_NAME: &str = "hubble.server.Observer";
-/// A client that is gone without a word is found within twice this.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-/// Requests have few headers.
-const HEADER_BYTES: u32 = 16 << 10;
 /// How long streams get to end when the server does; with the other stages the daemon ends within 2 s.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 
@@ -95,7 +99,9 @@ pub struct ServeConfig {
     pub group: String,
     /// TCP as well, where wanted.
     pub listen: Option<SocketAddr>,
-    /// Plain TCP is allowed.
+    /// TCP is encrypted.
+    pub tls: Option<TlsConfig>,
+    /// TCP may be plain, where it is not.
     pub insecure: bool,
     /// This node.
     pub node: NodeInfo,
@@ -115,6 +121,7 @@ impl ServeConfig {
             control_socket: "/run/observer/control.sock".into(),
             group: "observer".into(),
             listen: None,
+            tls: None,
             insecure: false,
             node,
             nodes: watch::Sender::new(Arc::default()).subscribe(),
@@ -164,13 +171,14 @@ pub enum ServeError {
         error: io::Error,
     },
     /// Without TLS flows would be readable by everybody on the way.
-    #[error(
-        "listen {address}: TLS is not built in yet; allow plain text with --insecure, or leave --listen out"
-    )]
-    NeedsInsecure {
+    #[error("listen {address}: there is no certificate; name one, or allow plain text with --insecure")]
+    NeedsTls {
         /// The address.
         address: SocketAddr,
     },
+    /// A file of TLS is of no use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The version is no header value.
     #[error("version {0:?} can't be sent as a header")]
     Version(String),
@@ -183,9 +191,11 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Server {
     shutdown: watch::Sender<bool>,
-    tasks: JoinSet<Result<(), tonic::transport::Error>>,
+    tasks: JoinSet<()>,
+    /// Ends with the server.
+    _reload: JoinSet<()>,
     tcp: Option<SocketAddr>,
-    refused: Arc<AtomicU64>,
+    counters: Arc<Counters>,
     _files: [SocketFile; 2],
 }
 
@@ -195,9 +205,9 @@ impl Server {
         self.tcp
     }
 
-    /// Connections that were closed because there were [`Limits::connections`] already.
-    pub fn refused_connections(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    /// What its transports count.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// Ends every stream with UNAVAILABLE and waits for that, 1 s at most.
@@ -216,9 +226,17 @@ pub async fn start(
     store: Arc<Store>,
     capture: Arc<dyn CaptureInfo>,
 ) -> Result<Server, ServeError> {
-    if let (Some(address), false) = (config.listen, config.insecure) {
-        return Err(ServeError::NeedsInsecure { address });
-    }
+    let mut reload = JoinSet::new();
+    let certificate = match (config.listen, config.tls) {
+        (None, _) => None,
+        (Some(_), Some(files)) => {
+            let (certificate, follow) = Certificate::load(files)?;
+            reload.spawn(follow);
+            Some(certificate)
+        }
+        (Some(_), None) if config.insecure => None,
+        (Some(address), None) => return Err(ServeError::NeedsTls { address }),
+    };
     let version = HeaderValue::from_str(&config.node.version)
         .map_err(|_| ServeError::Version(config.node.version.clone()))?;
     let (hubble, hubble_file) = bind(&config.socket, Access::Group(&config.group))?;
@@ -233,11 +251,13 @@ pub async fn start(
     };
     let tcp_address = tcp.as_ref().map(|(address, _)| *address);
 
+    let limits = config.limits;
+    let counters =
+        Arc::new(Counters::new(limits, certificate.as_ref().map(|loaded| Arc::clone(loaded.counters()))));
     let (shutdown, ending) = watch::channel(false);
     let node = Arc::new(config.node.clone());
-    let streams =
-        Streams { free: Arc::new(Semaphore::new(config.limits.streams)), most: config.limits.streams };
-    let own = Own { tcp: tcp_address, socket: format!("unix://{}", config.socket.display()), tls: false };
+    let streams = Streams { free: Arc::clone(&counters.free_streams), most: limits.streams };
+    let own = Own { tcp: tcp_address, socket: format!("unix://{}", config.socket.display()), tls: certificate.is_some() };
     let api = Api {
         store: Arc::clone(&store),
         node: Arc::clone(&node),
@@ -253,42 +273,51 @@ pub async fn start(
         store: Arc::clone(&store),
         encoder: Encoder::new(&node),
         node: Arc::new((&*node).into()),
-        limits: config.limits,
+        limits,
         places: streams,
         shutdown: ending.clone(),
     };
     let stats = Arc::new(Stats::default());
     tokio::spawn(Arc::clone(&stats).follow(Arc::clone(&store), ending.clone()));
     let stats = StatsApi { stats, places: api.places.clone(), shutdown: ending.clone() };
-    let routes = hubble_routes(api, shared, stats, &config.limits).await?;
-    let control_routes = Routes::new(
-        ControlServer::new(ControlApi { capture, store, node, started: stream::now_ns() })
-            .max_decoding_message_size(config.limits.message_bytes),
-    );
+    let routes = hubble_routes(api, shared, stats, &limits).await?;
+    let control_api =
+        ControlApi { capture, store, node, counters: Arc::clone(&counters), started: stream::now_ns() };
+    let control_routes =
+        Routes::new(ControlServer::new(control_api).max_decoding_message_size(limits.message_bytes));
 
     let mut tasks = JoinSet::new();
-    let grpc = |routes| builder(&config.limits, &version).add_routes(routes);
-    let ended = |mut ending: watch::Receiver<bool>| async move {
-        // An error means that the handle is gone: the same.
-        let _ = ending.wait_for(|down| *down).await;
+    let door = |name: String, listener, places: &Arc<Semaphore>, routes| Door {
+        name: name.into(),
+        listener,
+        limits,
+        places: Arc::clone(places),
+        service: service(routes, &version, &counters),
+        counters: Arc::clone(&counters),
+        ending: ending.clone(),
     };
-    let refused = Arc::new(AtomicU64::new(0));
-    let places = || Places::new(config.limits.connections, Arc::clone(&refused));
-    // Clients of flows can't take the places of those who control.
-    let (hubble_places, control_places) = (places(), places());
+    let hubble_places = &counters.free_connections;
     if let Some((address, listener)) = tcp {
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let incoming = hubble_places.clone().limit(incoming, address);
-        tasks.spawn(grpc(routes.clone()).serve_with_incoming_shutdown(incoming, ended(ending.clone())));
+        let listener = match certificate {
+            Some(certificate) => Listener::Tls(listener, certificate),
+            None => Listener::Tcp(listener),
+        };
+        tasks.spawn(door(address.to_string(), listener, hubble_places, routes.clone()).run());
     }
-    for (listener, path, places, routes) in [
-        (hubble, config.socket, hubble_places, routes),
-        (control, config.control_socket, control_places, control_routes),
-    ] {
-        let incoming = places.limit(UnixListenerStream::new(listener), path.display().to_string());
-        tasks.spawn(grpc(routes).serve_with_incoming_shutdown(incoming, ended(ending.clone())));
-    }
-    Ok(Server { shutdown, tasks, tcp: tcp_address, refused, _files: [hubble_file, control_file] })
+    let socket = config.socket.display().to_string();
+    tasks.spawn(door(socket, Listener::Unix(hubble), hubble_places, routes).run());
+    // Clients of flows can't take the places of those who control.
+    let control_places = Arc::new(Semaphore::new(limits.connections));
+    let socket = config.control_socket.display().to_string();
+    tasks.spawn(door(socket, Listener::Unix(control), &control_places, control_routes).run());
+    Ok(Server {
+        shutdown,
+        tasks,
+        _reload: reload,
+        tcp: tcp_address,
+        counters,
+        _files: [hubble_file, control_file],
+    })
 }
 
 fn bind(path: &std::path::Path, access: Access<'_>) -> Result<(UnixListener, SocketFile), ServeError> {
@@ -329,21 +358,16 @@ async fn hubble_routes(
 
 type Response = http::Response<tonic::body::Body>;
 
-/// Adds the header by which Hubble's clients warn of a newer server, to errors too.
-fn builder(
-    limits: &Limits,
+/// Adds the header by which Hubble's clients warn of a newer server, to errors too, and counts those.
+fn service(
+    routes: Routes,
     version: &HeaderValue,
-) -> GrpcServer<
-    Stack<MapResponseLayer<impl Fn(Response) -> Response + Clone + use<>>, tower::layer::util::Identity>,
-> {
-    let version = version.clone();
-    GrpcServer::builder()
-        .max_concurrent_streams(limits.streams_per_connection)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .http2_max_header_list_size(HEADER_BYTES)
-        .layer(MapResponseLayer::new(move |mut response: Response| {
-            response.headers_mut().insert(HeaderName::from_static("hubble-server-version"), version.clone());
-            response
-        }))
+    counters: &Arc<Counters>,
+) -> MapResponse<Routes, impl Fn(Response) -> Response + Clone + Send + use<>> {
+    let (version, counters) = (version.clone(), Arc::clone(counters));
+    MapResponse::new(routes.prepare(), move |mut response: Response| {
+        counters.answer(response.headers());
+        response.headers_mut().insert(HeaderName::from_static("hubble-server-version"), version.clone());
+        response
+    })
 }

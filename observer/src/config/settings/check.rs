@@ -3,18 +3,20 @@
 use super::Settings;
 use crate::{
     capture::Glob,
-    config::{Config, ConfigError, Task},
+    config::{Config, ConfigError, Task, transport::Transport},
 };
 
 impl Settings {
     pub(in crate::config) fn check(self, task: Task) -> Result<Config, ConfigError> {
         let value = |field, problem: String| ConfigError::Value { field, problem };
-        if self.listen.is_some() && !self.insecure.unwrap_or(false) {
-            return Err(value(
-                "--listen",
-                "TCP is served without encryption so far: add --insecure if that is meant".to_owned(),
-            ));
+        let tls = Transport {
+            listens: self.listen.is_some(),
+            insecure: self.insecure.unwrap_or(false),
+            certificate: self.tls_cert_file,
+            key: self.tls_key_file,
+            client_cas: self.tls_client_ca_files,
         }
+        .check()?;
         let node_name = match self.node_name {
             Some(name) => name,
             None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -56,6 +58,7 @@ impl Settings {
             socket,
             control_socket,
             listen: self.listen,
+            tls,
             inventory: self.inventory,
             local_namespaces: self.local_namespaces.unwrap_or(true),
             interfaces,

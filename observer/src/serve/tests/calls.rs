@@ -2,7 +2,7 @@
 
 use crate::{
     flow::{Flow, test_flow},
-    serve::{CaptureInfo, NodeInfo, ServeConfig, ServeError, Server, start},
+    serve::{CaptureInfo, NodeInfo, Refusal, ServeConfig, ServeError, Server, start},
     store::{LossSource, Store, StoreConfig, Writer},
 };
 use observer_proto::{
@@ -339,7 +339,7 @@ async fn tcp_needs_insecure_and_streams_are_limited() {
     let (store, _writer) = Store::new(StoreConfig::default());
     let mut config = ServeConfig { listen: Some("127.0.0.1:0".parse().unwrap()), ..config(directory.path()) };
     let refused = start(config.clone(), Arc::clone(&store), Arc::new(Capture)).await.unwrap_err();
-    assert!(matches!(refused, ServeError::NeedsInsecure { .. }), "{refused}");
+    assert!(matches!(refused, ServeError::NeedsTls { .. }), "{refused}");
 
     (config.insecure, config.limits.streams) = (true, 1);
     let server = start(config, store, Arc::new(Capture)).await.unwrap();
@@ -371,7 +371,7 @@ async fn connections_are_limited_and_a_place_is_free_again() {
     let mut second = tokio::net::UnixStream::connect(directory.path().join("hubble.sock")).await.unwrap();
     let read = tokio::io::AsyncReadExt::read(&mut second, &mut [0; 1]).await;
     assert_eq!(read.unwrap_or(0), 0, "closed without a word");
-    assert_eq!(server.refused_connections(), 1);
+    assert_eq!(server.counters().refused(Refusal::Connections), 1);
     let mut control = ControlClient::new(connect("control.sock").connect().await.unwrap());
     control.capture_status(CaptureStatusRequest {}).await.unwrap();
 

@@ -90,7 +90,7 @@ pub(super) fn dropped() -> Flow {
         bytes: 180,
         first_ns: 1_767_608_130_000_000_000,
         notes: Notes(Notes::SUM.0 | Notes::OPENER_GUESSED.0),
-        translated: translated(None, Some(("10.96.0.10".parse().unwrap(), 80))),
+        translated: Some(translated(None, Some(("10.96.0.10".parse().unwrap(), 80)))),
         ..crate::flow::test_flow()
     }
 }
@@ -152,7 +152,7 @@ fn a_flow_has_the_facts_that_it_knows_in_extensions() {
         retransmits: 2,
         resets: 1,
         notes: Notes(Notes::FRAGMENT.0 | Notes::CONNECT_FAILED.0 | Notes::FINAL.0 | Notes::PARTIAL.0),
-        translated: translated(None, Some(("2001:db8::1".parse().unwrap(), 443))),
+        translated: Some(translated(None, Some(("2001:db8::1".parse().unwrap(), 443)))),
         ..crate::flow::test_flow()
     };
     assert_eq!(
@@ -299,8 +299,8 @@ fn any_tunnel() -> impl Strategy<Value = Option<Arc<Tunnel>>> {
     prop::option::of(tunnel)
 }
 
-fn translated(source: Option<IpAddr>, frontend: Option<(IpAddr, u16)>) -> Option<Arc<Translated>> {
-    Some(Arc::new(Translated { source, frontend }))
+fn translated(source: Option<IpAddr>, frontend: Option<(IpAddr, u16)>) -> Arc<Translated> {
+    Arc::new(Translated { source, frontend })
 }
 
 fn any_flow() -> impl Strategy<Value = Flow> {
@@ -322,7 +322,7 @@ fn any_flow() -> impl Strategy<Value = Flow> {
             time_ns: a.0,
             source_ip: a.1,
             destination_ip: a.2,
-            translated: translated(a.3, e.5.map(|ip| (ip, a.4))),
+            translated: Some(translated(a.3, e.5.map(|ip| (ip, a.4)))),
             source_port: a.4,
             destination_port: a.5,
             protocol: a.6,

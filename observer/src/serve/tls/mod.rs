@@ -113,6 +113,11 @@ impl CertificateCounters {
         self.failed_reloads.load(Ordering::Relaxed)
     }
 
+    /// What was wrong with them the last time, unless they were taken since.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.load().as_deref().cloned()
+    }
+
     pub(super) fn to_wire(&self) -> wire::Tls {
         wire::Tls {
             client_certificates: self.client_certificates,
@@ -120,7 +125,7 @@ impl CertificateCounters {
             expires_in_seconds: self.expires_in(),
             reloads: self.reloads(),
             failed_reloads: self.failed_reloads(),
-            problem: self.problem.load().as_deref().cloned().unwrap_or_default(),
+            problem: self.problem().unwrap_or_default(),
         }
     }
 
@@ -147,7 +152,10 @@ pub(super) fn refusal(error: &io::Error) -> Refusal {
         Error::InvalidCertificate(
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
         ) => Refusal::NotYetValid,
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => Refusal::UnknownCa,
+        // The second where the CA has the name of a known one and another key.
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            Refusal::UnknownCa
+        }
         Error::InvalidCertificate(_) => Refusal::Certificate,
         Error::PeerIncompatible(_) => Refusal::TlsVersion,
         Error::AlertReceived(_) => Refusal::ServerRefused,

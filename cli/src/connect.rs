@@ -1,11 +1,22 @@
 //! Which server, and the way to it.
 
-use crate::args::ServerArgs;
+use crate::{
+    args::ServerArgs,
+    rpc,
+    tls::{self, Tls},
+};
 use hyper_util::rt::TokioIo;
 use observer_proto::client::{DIAL_TIMEOUT, Endpoint};
 use std::{env, error::Error, fmt, io, path::Path};
-use tokio::{net::UnixStream, time::timeout};
-use tonic::transport::{self, Channel};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    time::timeout,
+};
+use tonic::{
+    Status,
+    transport::{self, Channel},
+};
 
 /// Where the daemon listens.
 const LOCAL_SOCKET: &str = "/run/observer/hubble.sock";
@@ -13,12 +24,16 @@ const LOCAL_SOCKET: &str = "/run/observer/hubble.sock";
 const DEFAULT_SERVER: &str = "localhost:4245";
 /// Whose members may use the daemon's socket.
 const GROUP: &str = "observer";
+/// With what a client of HTTP/2 begins: the preface and empty settings.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// A server and who named it.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) endpoint: Endpoint,
     named_by: NamedBy,
+    /// For an endpoint with TLS.
+    tls: Option<Tls>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +50,7 @@ impl Target {
         let variable = |name: &'static str| {
             env::var(name).ok().filter(|v| !v.is_empty()).map(|v| (v, NamedBy::Variable(name)))
         };
+        let tls = args.tls.clone().or_environment();
         let (address, named_by) = args
             .server
             .clone()
@@ -42,8 +58,8 @@ impl Target {
             .or_else(|| variable("OBSERVE_SERVER"))
             .or_else(|| variable("HUBBLE_SERVER"))
             .unwrap_or_else(|| {
-                // What can't be looked at is there: the error then says what is not permitted.
-                if Path::new(LOCAL_SOCKET).try_exists().unwrap_or(true) {
+                // Who wants TLS wants no socket. What can't be looked at is there: the error then says what is not permitted.
+                if !tls.tls && Path::new(LOCAL_SOCKET).try_exists().unwrap_or(true) {
                     (LOCAL_SOCKET.to_owned(), NamedBy::LocalSocket)
                 } else {
                     (DEFAULT_SERVER.to_owned(), NamedBy::Default)
@@ -53,7 +69,22 @@ impl Target {
             NamedBy::Variable(name) => format!("${name}: {e}"),
             _ => e.to_string(),
         })?;
-        Ok(Self { endpoint, named_by })
+        let endpoint = if tls.tls {
+            endpoint
+                .encrypted()
+                .ok_or("--tls: a unix socket needs none; leave it out, or name host:port with --server")?
+        } else {
+            endpoint
+        };
+        let tls = match endpoint {
+            Endpoint::Tls(_) => Some(Tls::new(&tls)?),
+            // Hubble's words. What the environment has is for servers with TLS only.
+            _ if args.tls.wants_tls() => {
+                return Err("invalid flag(s): transport layer security required".to_owned());
+            }
+            _ => None,
+        };
+        Ok(Self { endpoint, named_by, tls })
     }
 
     /// The daemon's control socket: the given one, else the one beside the server's socket, else the usual one.
@@ -62,7 +93,8 @@ impl Target {
             Some(path) => Endpoint::parse(path).map_err(|e| format!("--control-socket: {e}"))?,
             None => Self::choose(args)?.endpoint.control_socket(),
         };
-        Ok(Self { endpoint, named_by: NamedBy::Flag("--control-socket") })
+        let tls = None;
+        Ok(Self { endpoint, named_by: NamedBy::Flag("--control-socket"), tls })
     }
 
     /// Connects, within the dial timeout.
@@ -70,7 +102,7 @@ impl Target {
         match timeout(DIAL_TIMEOUT, self.dial()).await {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => Err(self.unreachable(io_error(&error), &error)),
-            Err(_) => Err(self.unreachable(Some(io::ErrorKind::TimedOut), &"timed out")),
+            Err(_) => Err(self.unreachable(Some(&io::ErrorKind::TimedOut.into()), &"timed out")),
         }
     }
 
@@ -92,13 +124,60 @@ impl Target {
                     .connect()
                     .await
             }
+            Endpoint::Tls(target) => {
+                let connect = {
+                    let (tls, target) = (self.tls.clone(), target.clone());
+                    move |_| {
+                        let (tls, target) = (tls.clone(), target.clone());
+                        async move {
+                            let tls = tls.ok_or(io::ErrorKind::Unsupported)?;
+                            tls.connect(&target).await.map(TokioIo::new)
+                        }
+                    }
+                };
+                transport::Endpoint::from_shared(format!("https://{target}"))?
+                    .connect_with_connector(tower::service_fn(connect))
+                    .await
+            }
+        }
+    }
+
+    /// A call that failed, in one line. Where the connection broke, it may be for TLS, which gRPC's error doesn't tell.
+    pub(crate) async fn failed(&self, status: &Status) -> String {
+        if is_broken(status)
+            && let Ok(Some(text)) = timeout(DIAL_TIMEOUT, self.look_at_tls()).await
+        {
+            return text;
+        }
+        rpc::text(status)
+    }
+
+    async fn look_at_tls(&self) -> Option<String> {
+        match &self.endpoint {
+            Endpoint::Unix(_) => None,
+            Endpoint::Tcp(target) => Tls::is_spoken_by(target).await.then(|| {
+                self.problem("the server speaks TLS", "add --tls, or write tls:// before the address")
+            }),
+            Endpoint::Tls(target) => {
+                let talk = async {
+                    let mut stream =
+                        self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?.connect(target).await?;
+                    stream.write_all(HELLO).await?;
+                    stream.read(&mut [0]).await
+                };
+                let (why, remedy) = tls::explain(&talk.await.err()?)?;
+                Some(self.problem(&why, &remedy))
+            }
         }
     }
 
     /// One line: what was tried, and what to do.
-    fn unreachable(&self, kind: Option<io::ErrorKind>, error: &dyn fmt::Display) -> String {
+    fn unreachable(&self, io: Option<&io::Error>, error: &dyn fmt::Display) -> String {
+        if let Some((why, remedy)) = io.and_then(tls::explain) {
+            return self.problem(&why, &remedy);
+        }
         let control = self.named_by == NamedBy::Flag("--control-socket");
-        let (why, remedy) = match kind {
+        let (why, remedy) = match io.map(io::Error::kind) {
             Some(io::ErrorKind::NotFound) => ("no such socket".to_owned(), None),
             Some(io::ErrorKind::ConnectionRefused) => {
                 ("connection refused, nothing listens there".to_owned(), None)
@@ -116,15 +195,19 @@ impl Target {
             ),
             _ => (error.to_string(), None),
         };
+        let remedy = remedy.unwrap_or_else(|| {
+            let flag = if control { "--control-socket" } else { "--server or $OBSERVE_SERVER" };
+            format!("start the daemon (observer), or name another with {flag}")
+        });
+        self.problem(&why, &remedy)
+    }
+
+    fn problem(&self, why: &str, remedy: &str) -> String {
         let origin = match self.named_by {
             NamedBy::Variable(name) => format!(" (from ${name})"),
             NamedBy::Default => format!(" (and there is no {LOCAL_SOCKET})"),
             NamedBy::Flag(_) | NamedBy::LocalSocket => String::new(),
         };
-        let remedy = remedy.unwrap_or_else(|| {
-            let flag = if control { "--control-socket" } else { "--server or $OBSERVE_SERVER" };
-            format!("start the daemon (observer), or name another with {flag}")
-        });
         format!("cannot reach {}{origin}: {why}; {remedy}", self.endpoint)
     }
 }
@@ -135,15 +218,23 @@ impl fmt::Display for Target {
     }
 }
 
-fn io_error(error: &transport::Error) -> Option<io::ErrorKind> {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return Some(io.kind());
-        }
-        cause = error.source();
-    }
-    None
+/// Whether a call failed for the connection, not by the server's word; of such a failure the code tells little.
+pub(crate) fn is_broken(status: &Status) -> bool {
+    causes(status).any(<dyn Error>::is::<transport::Error>)
+}
+
+fn io_error(error: &transport::Error) -> Option<&io::Error> {
+    causes(error).find_map(<dyn Error>::downcast_ref)
+}
+
+/// An error and what it came of.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
 }
 
 #[cfg(test)]
@@ -152,18 +243,23 @@ mod tests {
 
     #[test]
     fn a_refused_socket_names_the_group_and_stays_one_line() {
-        let target =
-            |named_by| Target { endpoint: Endpoint::Unix("/run/observer/hubble.sock".into()), named_by };
-        let text = target(NamedBy::LocalSocket).unreachable(Some(io::ErrorKind::PermissionDenied), &"");
+        let target = |named_by| Target {
+            endpoint: Endpoint::Unix("/run/observer/hubble.sock".into()),
+            named_by,
+            tls: None,
+        };
+        let text =
+            target(NamedBy::LocalSocket).unreachable(Some(&io::ErrorKind::PermissionDenied.into()), &"");
         assert_eq!(
             text,
             "cannot reach unix:///run/observer/hubble.sock: permission denied; root and the group observer may use it: \
              run this with sudo, or join the group with `sudo usermod -aG observer $USER` and log in again"
         );
-        let text = target(NamedBy::Variable("HUBBLE_SERVER")).unreachable(Some(io::ErrorKind::TimedOut), &"");
+        let text = target(NamedBy::Variable("HUBBLE_SERVER"))
+            .unreachable(Some(&io::ErrorKind::TimedOut.into()), &"");
         assert!(text.contains("(from $HUBBLE_SERVER): no answer within 5 s;"), "{text}");
-        let text =
-            target(NamedBy::Flag("--control-socket")).unreachable(Some(io::ErrorKind::PermissionDenied), &"");
+        let text = target(NamedBy::Flag("--control-socket"))
+            .unreachable(Some(&io::ErrorKind::PermissionDenied.into()), &"");
         assert!(text.ends_with("only root may use it: run this with sudo"), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     Failure,
     args::{Flows, ServerArgs},
-    connect::Target,
+    connect::{Target, is_broken},
     hint,
     output::{self, Output},
     print::Printer,
@@ -40,8 +40,8 @@ pub(crate) async fn run(server: &ServerArgs, flows: Flows) -> Result<(), Failure
         });
         let stream = match client.get_flows(request).await {
             Ok(response) => response.into_inner(),
-            Err(status) if status.code() == Code::Cancelled => return Ok(()),
-            Err(status) => return Err(Failure::Text(rpc::text(&status))),
+            Err(status) if status.code() == Code::Cancelled && !is_broken(&status) => return Ok(()),
+            Err(status) => return Err(Failure::Text(target.failed(&status).await)),
         };
         let matched = show(stream, &mut printer, &mut out, hint.as_mut()).await?;
         // An answer that is empty at once deserves the hint as much as a silent stream.

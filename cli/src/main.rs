@@ -10,6 +10,7 @@ mod print;
 mod rpc;
 mod select;
 mod status;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -138,11 +138,6 @@ fn an_unreachable_server_is_one_line_that_says_what_to_do() {
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
     let output = observe("", &["--server", stale.to_str().unwrap()]).output().unwrap();
     assert!(stderr(&output).contains("connection refused"), "{}", stderr(&output));
-    let output = observe("tls://x:1", &[]).output().unwrap();
-    assert_eq!(
-        stderr(&output),
-        "$OBSERVE_SERVER: tls://x:1: TLS is not supported yet; use a unix socket or plain TCP\n"
-    );
 }
 
 #[test]

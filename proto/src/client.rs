@@ -26,14 +26,13 @@ pub enum Endpoint {
     Unix(PathBuf),
     /// `host:port` over plain TCP; IPv6 addresses in brackets.
     Tcp(String),
+    /// The same over TLS.
+    Tls(String),
 }
 
-/// An address that is none, or that needs what isn't built.
+/// An address that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEndpoint {
-    /// TLS was asked for.
-    #[error("{0}: TLS is not supported yet; use a unix socket or plain TCP")]
-    Tls(String),
     /// Neither a socket nor a host and port.
     #[error("{address:?} is no server address ({why}); use unix:///run/observer/hubble.sock or host:port")]
     Malformed {
@@ -46,11 +45,11 @@ pub enum InvalidEndpoint {
 
 impl Endpoint {
     /// Reads `unix:///path`, `unix:path`, `/path`, `host`, `host:port`, `[v6]:port`, `dns:///host:port` and
-    /// `passthrough:///host:port`.
+    /// `passthrough:///host:port`; `tls://` before the last five stands for TLS.
     pub fn parse(address: &str) -> Result<Self, InvalidEndpoint> {
         let malformed = |why| InvalidEndpoint::Malformed { address: address.to_owned(), why };
-        if address.starts_with("tls://") {
-            return Err(InvalidEndpoint::Tls(address.to_owned()));
+        if let Some(target) = address.strip_prefix("tls://") {
+            return Self::parse(target)?.encrypted().ok_or(malformed("TLS is for TCP"));
         }
         if let Some(path) = address.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
@@ -99,13 +98,22 @@ impl Endpoint {
 }
 
 impl Endpoint {
+    /// The same server over TLS; nothing for a socket, which stays on its machine.
+    #[must_use]
+    pub fn encrypted(self) -> Option<Self> {
+        match self {
+            Self::Unix(_) => None,
+            Self::Tcp(target) | Self::Tls(target) => Some(Self::Tls(target)),
+        }
+    }
+
     /// The control socket of the daemon on this machine: beside the server's socket; for a server over TCP, which may
     /// stand before many daemons, in the usual place.
     #[must_use]
     pub fn control_socket(&self) -> Self {
         match self {
             Self::Unix(path) => Self::Unix(path.with_file_name(CONTROL_SOCKET)),
-            Self::Tcp(_) => Self::Unix(Path::new(RUN_FOLDER).join(CONTROL_SOCKET)),
+            Self::Tcp(_) | Self::Tls(_) => Self::Unix(Path::new(RUN_FOLDER).join(CONTROL_SOCKET)),
         }
     }
 }
@@ -114,7 +122,8 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp(target) => f.write_str(target),
+            // Hubble takes the prefix for a flag, not for a part of the address.
+            Self::Tcp(target) | Self::Tls(target) => f.write_str(target),
         }
     }
 }
@@ -139,6 +148,8 @@ mod tests {
             ("[::1]", tcp("[::1]:4245")),
             ("::1", tcp("[::1]:4245")),
             ("10.0.0.1", tcp("10.0.0.1:4245")),
+            ("tls://relay", Ok(Endpoint::Tls("relay:4245".to_owned()))),
+            ("tls://dns:///[::1]:443", Ok(Endpoint::Tls("[::1]:443".to_owned()))),
         ] {
             assert_eq!(Endpoint::parse(address), expected, "{address}");
         }
@@ -154,13 +165,11 @@ mod tests {
             "1::2:x",
             "[::1:80",
             "x:y",
+            "tls://",
+            "tls:///run/x.sock",
         ] {
             assert!(matches!(Endpoint::parse(bad), Err(InvalidEndpoint::Malformed { .. })), "{bad}");
         }
-        assert_eq!(
-            Endpoint::parse("tls://relay:443").unwrap_err().to_string(),
-            "tls://relay:443: TLS is not supported yet; use a unix socket or plain TCP"
-        );
     }
 
     #[test]

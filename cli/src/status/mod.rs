@@ -41,13 +41,15 @@ pub(crate) async fn run(server: &ServerArgs, args: &StatusArgs) -> Result<(), Fa
 async fn of_server(server: &ServerArgs, format: Format) -> Result<(), Failure> {
     let target = Target::choose(server)?;
     let channel = target.connect().await?;
-    let failed =
-        |status: tonic::Status| Failure::Text(format!("failed getting status: {}", rpc::text(&status)));
-    let health = HealthClient::new(channel.clone())
-        .check(request(HealthCheckRequest { service: HEALTH_SERVICE.to_owned() }))
-        .await
-        .map_err(failed)?
-        .into_inner();
+    let failed = async |status: tonic::Status| {
+        Failure::Text(format!("failed getting status: {}", target.failed(&status).await))
+    };
+    let mut health = HealthClient::new(channel.clone());
+    let health = match health.check(request(HealthCheckRequest { service: HEALTH_SERVICE.to_owned() })).await
+    {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return Err(failed(status).await),
+    };
     let healthy = health.status() == ServingStatus::Serving;
     if format == Format::Compact {
         let state =
@@ -59,11 +61,10 @@ async fn of_server(server: &ServerArgs, format: Format) -> Result<(), Failure> {
     if !healthy {
         return Err(Failure::Text("not healthy".to_owned()));
     }
-    let status = ObserverClient::new(channel)
-        .server_status(request(ServerStatusRequest {}))
-        .await
-        .map_err(failed)?
-        .into_inner();
+    let status = match ObserverClient::new(channel).server_status(request(ServerStatusRequest {})).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return Err(failed(status).await),
+    };
     let mut text = String::new();
     match format {
         Format::Compact => layout::compact(&status, &mut text),

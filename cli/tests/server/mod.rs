@@ -1,4 +1,5 @@
 //! A server that answers what a test told it to, and remembers what it was asked.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use observer_proto::{
     control::{
@@ -14,14 +15,22 @@ use observer_proto::{
     },
 };
 use std::{
+    io,
     path::PathBuf,
     pin::Pin,
     sync::{Arc, Mutex},
 };
 use tempfile::TempDir;
-use tokio::{net::UnixListener, runtime::Runtime};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixListener,
+    runtime::Runtime,
+};
 use tokio_stream::{Stream, StreamExt as _, iter, pending, wrappers::UnixListenerStream};
-use tonic::{Code, Request, Response, Status, async_trait, transport};
+use tonic::{
+    Code, Request, Response, Status, async_trait,
+    transport::{self, server::Connected},
+};
 
 /// What to answer.
 #[derive(Clone, Default)]
@@ -57,22 +66,7 @@ impl Server {
         };
         // One server answers for both of the daemon's sockets.
         std::os::unix::fs::symlink("hubble.sock", folder.path().join("control.sock")).unwrap();
-        runtime.spawn(async move {
-            let (reporter, health) = tonic_health::server::health_reporter();
-            let state = if mock.serving {
-                tonic_health::ServingStatus::Serving
-            } else {
-                tonic_health::ServingStatus::NotServing
-            };
-            reporter.set_service_status("hubble.server.Observer", state).await;
-            transport::Server::builder()
-                .add_service(health)
-                .add_service(ObserverServer::new(mock.clone()))
-                .add_service(ControlServer::new(mock))
-                .serve_with_incoming(UnixListenerStream::new(listener))
-                .await
-                .unwrap();
-        });
+        runtime.spawn(serve(mock, UnixListenerStream::new(listener)));
         Self { folder, last, _runtime: runtime }
     }
 
@@ -88,6 +82,27 @@ impl Server {
     pub(crate) fn request(&self) -> GetFlowsRequest {
         self.last.lock().unwrap().clone().unwrap()
     }
+}
+
+/// Answers on these connections, for ever.
+pub(crate) async fn serve<C>(mock: Mock, connections: impl Stream<Item = io::Result<C>>)
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let state = if mock.serving {
+        tonic_health::ServingStatus::Serving
+    } else {
+        tonic_health::ServingStatus::NotServing
+    };
+    reporter.set_service_status("hubble.server.Observer", state).await;
+    transport::Server::builder()
+        .add_service(health)
+        .add_service(ObserverServer::new(mock.clone()))
+        .add_service(ControlServer::new(mock))
+        .serve_with_incoming(connections)
+        .await
+        .unwrap();
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

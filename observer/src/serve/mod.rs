@@ -30,8 +30,8 @@ mod flows;
 mod frames;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod health;
 mod handshakes;
+mod health;
 mod limits;
 pub mod mask;
 mod nodes;
@@ -257,7 +257,11 @@ pub async fn start(
     let (shutdown, ending) = watch::channel(false);
     let node = Arc::new(config.node.clone());
     let streams = Streams { free: Arc::clone(&counters.free_streams), most: limits.streams };
-    let own = Own { tcp: tcp_address, socket: format!("unix://{}", config.socket.display()), tls: certificate.is_some() };
+    let own = Own {
+        tcp: tcp_address,
+        socket: format!("unix://{}", config.socket.display()),
+        tls: certificate.is_some(),
+    };
     let api = Api {
         store: Arc::clone(&store),
         node: Arc::clone(&node),

@@ -162,8 +162,8 @@ fn recorded_flows() -> Vec<Flow> {
     let (store, ..) = replay_bytes(&std::fs::read(file).unwrap(), store).unwrap();
     let mut cursor = Cursor::new(Arc::clone(&store), 0);
     let mut flows = Vec::new();
-    while let Step::Flow(_, flow) = cursor.step() {
-        flows.push(flow.clone());
+    while let Step::Flow(stored) = cursor.step() {
+        flows.push(stored.flow.clone());
     }
     assert!(!flows.is_empty());
     flows

@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo events test test-kernels lint bench fuzz soak ci clean-lab
+.PHONY: help setup build demo events test interop test-kernels lint bench fuzz soak ci clean-lab
 
 # A Debian with Rust may have it in the user's folder only; setup puts its own programs there and in .tools.
 CARGO_HOME ?= $(HOME)/.cargo
@@ -39,6 +39,11 @@ test: ## all tests, those on the real kernel included; skips are listed with the
 	@scripts/setup build lab
 	@scripts/test
 
+interop: ## the real hubble and hubble-relay, built from Go modules, against the daemon; the cases are counted
+	$(need_root)
+	@scripts/setup build lab go
+	@scripts/interop
+
 test-kernels: ## the daemon and a small lab in Debian's 5.10, 6.1 and 6.12, each booted in QEMU; or in KERNELS="6.1"
 	$(need_root)
 	@scripts/setup build lab kernels
@@ -62,7 +67,7 @@ soak: ## fuzzing (FUZZ_RUNS inputs each, 10 million), then the heavy tests again
 	@scripts/setup build lab fuzz
 	@scripts/soak
 
-ci: ## lint, tests, other kernels and fuzz, with the seconds of each part; a skipped test is a failure
+ci: ## lint, tests, interop, other kernels and fuzz, with the seconds of each part; a skipped test is a failure
 	$(need_root)
 	@scripts/ci
 

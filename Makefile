@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo events test interop test-kernels lint bench fuzz soak ci clean-lab
+.PHONY: help setup build demo events test interop test-kernels lint bench bench-peer fuzz soak ci clean-lab
 
 # A Debian with Rust may have it in the user's folder only; setup puts its own programs there and in .tools.
 CARGO_HOME ?= $(HOME)/.cargo
@@ -57,6 +57,10 @@ bench: ## the speed table: ours, the aims, and Hubble's Go code measured beside 
 	$(need_root)
 	@scripts/setup build lab go
 	@scripts/bench
+
+bench-peer: ## Hubble's own server and ours, by turns, as one table; needs two processors and Go
+	@scripts/setup build lab go
+	@scripts/bench-peer
 
 fuzz: ## every kind of input from outside, fuzzed for FUZZ_SECONDS each (default 10)
 	@scripts/setup build fuzz

@@ -4,6 +4,8 @@
 //! make the same flows. One thread carries them: records become events, and a batch of events goes through the stages by
 //! value, to the store.
 
+#[cfg(feature = "bench")]
+mod feed;
 mod live;
 mod local;
 mod replay;
@@ -15,6 +17,8 @@ use crate::{
     store::{LossSource, Writer},
     track::{ConntrackTable, TableLimits, Tracker, Update},
 };
+#[cfg(feature = "bench")]
+pub use feed::Feed;
 pub(crate) use live::Live;
 pub(crate) use local::BehindLinks;
 use local::{Links, Local};

@@ -37,6 +37,8 @@ const UDP: u8 = 17;
 pub(crate) struct World {
     pub(crate) cache: Arc<IpCache>,
     pub(crate) conntrack: ConntrackTable,
+    /// What belongs in it.
+    pub(crate) connections: Vec<Entry>,
     pub(crate) local: LocalAddresses,
     pub(crate) links: HashMap<u32, Arc<Link>>,
     /// Each a record as it comes from a ring.
@@ -63,7 +65,13 @@ impl Addresses for LocalAddresses {
     }
 }
 
+/// One pod has a workload to itself: a query for it finds few flows.
+const ALONE: usize = 7;
+
 fn workload(pod: usize) -> String {
+    if pod == ALONE {
+        return "alone".to_owned();
+    }
     format!("svc-{:03}", pod % 125)
 }
 
@@ -134,21 +142,31 @@ fn surroundings() -> Surroundings {
 
 impl World {
     pub(crate) fn new() -> Self {
+        let mut world = Self::without_table();
+        for connection in &world.connections {
+            world.conntrack.insert(*connection);
+        }
+        world
+    }
+
+    /// Nothing has happened: no records, no connections.
+    pub(crate) fn idle() -> Self {
         let cache = IpCache::new("node-a");
         for n in 0..PODS {
             cache.upsert_pod(Rank::Kubernetes, pod(n), Window::exact(1));
         }
         cache.set_surroundings(Rank::Kubernetes, surroundings());
         let link = |n: u32| Arc::new(Link { index: n, name: format!("veth{n:08x}"), kind: LinkKind::Pod });
-        let mut world = Self {
+        Self {
             cache: Arc::new(cache),
             conntrack: ConntrackTable::new(TableLimits::default()),
+            connections: Vec::new(),
             local: LocalAddresses {
                 pods: (0..PODS).filter(|n| is_local(*n)).flat_map(|n| [v4(n), v6(n)]).collect(),
                 node: Ipv4Addr::new(192, 168, 50, 11).into(),
             },
             links: (4..104).map(|n| (n, link(n))).collect(),
-            records: Vec::with_capacity(FLOWS),
+            records: Vec::new(),
             node: NodeInfo {
                 cluster: "default".into(),
                 name: "node-a".into(),
@@ -161,13 +179,18 @@ impl World {
                 .to_vec(),
                 version: "0.1.0".into(),
             },
-        };
+        }
+    }
+
+    /// All of it, but conntrack's table is empty.
+    pub(crate) fn without_table() -> Self {
+        let mut world = Self::idle();
         let mut numbers = Numbers(20_261_123);
         let mut known = HashSet::new();
         while world.records.len() < FLOWS {
             let flow = RandomFlow::new(&mut numbers);
             if known.insert((flow.seen, flow.icmp_type)) {
-                world.conntrack.insert(flow.connection(world.records.len() as u32));
+                world.connections.push(flow.connection(world.records.len() as u32));
                 let record = flow.record(&mut numbers, world.records.len());
                 world.records.push(record);
             }
@@ -176,7 +199,7 @@ impl World {
             let client = End::new(Ipv4Addr::new(10, 245, (id >> 8) as u8, id as u8).into(), 40_000);
             let server = End::new(v4(0), 443);
             let original = Tuple { source: client, destination: server, protocol: TCP };
-            world.conntrack.insert(Entry { id: FLOWS as u32 + id, original, reply: original.reversed() });
+            world.connections.push(Entry { id: FLOWS as u32 + id, original, reply: original.reversed() });
         }
         world
     }

@@ -46,23 +46,38 @@ pub(crate) struct Client {
     server: String,
     /// A network namespace to be in.
     netns: Option<PathBuf>,
+    /// Further variables of its environment.
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Client {
     /// Hubble's.
     pub(crate) fn hubble(server: impl Into<String>) -> Self {
-        Self { program: hubbles("hubble"), server: server.into(), netns: None }
+        Self { program: hubbles("hubble"), server: server.into(), netns: None, variables: Vec::new() }
     }
 
     /// Ours, which a build of the workspace puts beside the daemon.
     pub(crate) fn observe(server: impl Into<String>) -> Self {
         let program = Path::new(OBSERVER).with_file_name("observe");
         assert!(program.exists(), "{} is missing: cargo build -p observe", program.display());
-        Self { program, server: server.into(), netns: None }
+        Self { program, server: server.into(), netns: None, variables: Vec::new() }
     }
 
     pub(crate) fn inside(self, netns: PathBuf) -> Self {
         Self { netns: Some(netns), ..self }
+    }
+
+    /// By mutual TLS, for a server of this name.
+    pub(crate) fn by_tls(self, certificates: &Path, name: &str) -> Self {
+        let file = |file: &str| certificates.join(file).display().to_string();
+        let variables = vec![
+            ("HUBBLE_TLS", "true".to_owned()),
+            ("HUBBLE_TLS_CA_CERT_FILES", file("ca.crt")),
+            ("HUBBLE_TLS_CLIENT_CERT_FILE", file("client.crt")),
+            ("HUBBLE_TLS_CLIENT_KEY_FILE", file("client.key")),
+            ("HUBBLE_TLS_SERVER_NAME", name.to_owned()),
+        ];
+        Self { variables, ..self }
     }
 
     /// With nothing of this user's own: no configuration, no variables.
@@ -76,7 +91,11 @@ impl Client {
             .env_clear()
             .env("HOME", "/nonexistent")
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command.env("HUBBLE_SERVER", &self.server).current_dir("/").stdin(Stdio::null());
+        command
+            .env("HUBBLE_SERVER", &self.server)
+            .envs(self.variables.iter().cloned())
+            .current_dir("/")
+            .stdin(Stdio::null());
         command
     }
 
@@ -171,6 +190,12 @@ pub(crate) fn relay(netns: &Path, dir: &Path, args: &[&str]) -> Running {
     let log = std::fs::File::create(dir.join("relay.log")).unwrap();
     command.stdout(log.try_clone().unwrap()).stderr(log);
     Running::spawn(&mut command)
+}
+
+/// A certificate authority and what it signed (testdata/interop/certs), in `dir`.
+pub(crate) fn certificates(dir: &Path) {
+    let made = Command::new(hubbles("certs")).arg(dir).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
 }
 
 /// A daemon that has played all of a recording of `testdata/events`.

@@ -2,8 +2,8 @@
 
 use crate::{
     flows::value,
-    programs::{Client, relay},
-    support::{Daemon, can_run, scenario},
+    programs::{Client, certificates, relay},
+    support::{Daemon, OBSERVER, can_run, scenario},
     tally::{Outcome, Tally, ensure, like},
 };
 use observer_lab::{Lab, unique_prefix};
@@ -14,42 +14,140 @@ use std::{
 
 const NODES: [(&str, &str); 2] = [("n1", "192.168.50.11:4244"), ("n2", "192.168.50.12:4244")];
 
+/// Plain, or with mutual TLS everywhere but on the socket.
+struct Transport {
+    /// The case's number.
+    number: &'static str,
+    daemon: Vec<String>,
+    relay: Vec<String>,
+    /// How a column of `list nodes` and a name in `watch peers` tell of it.
+    column: &'static str,
+    peer: fn(&str) -> String,
+}
+
+impl Transport {
+    fn plain() -> Self {
+        Self {
+            number: "35",
+            daemon: vec!["--insecure".into()],
+            relay: ["--disable-client-tls", "--disable-server-tls"].map(str::to_owned).into(),
+            column: "Disabled",
+            peer: str::to_owned,
+        }
+    }
+
+    fn tls(certificates: &Path) -> Self {
+        let flags = |flags: &[(&str, &str)]| {
+            flags
+                .iter()
+                .flat_map(|(flag, file)| [(*flag).to_owned(), certificates.join(file).display().to_string()])
+                .collect()
+        };
+        Self {
+            number: "36",
+            daemon: flags(&[
+                ("--tls-cert-file", "server.crt"),
+                ("--tls-key-file", "server.key"),
+                ("--tls-client-ca-files", "ca.crt"),
+            ]),
+            relay: flags(&[
+                ("--tls-hubble-client-cert-file", "relay.crt"),
+                ("--tls-hubble-client-key-file", "relay.key"),
+                ("--tls-hubble-server-ca-files", "ca.crt"),
+                ("--tls-relay-server-cert-file", "relay.crt"),
+                ("--tls-relay-server-key-file", "relay.key"),
+                ("--tls-relay-client-ca-files", "ca.crt"),
+            ]),
+            column: "Enabled",
+            peer: |node| format!("{node} (TLS.ServerName: {node}.default.hubble-grpc.cilium.io)"),
+        }
+    }
+}
+
 #[test]
 fn two_daemons_behind_a_relay() {
-    if !can_run("two_daemons_behind_a_relay") {
+    if can_run("two_daemons_behind_a_relay") {
+        let mut tally = Tally::default();
+        behind_a_relay("relay", &Transport::plain(), &mut tally, |client| client);
+    }
+}
+
+#[test]
+fn two_daemons_behind_a_relay_by_mutual_tls() {
+    if !can_run("two_daemons_behind_a_relay_by_mutual_tls") {
         return;
     }
-    let mut lab = Lab::up(&scenario("two-nodes.toml"), &unique_prefix("relay")).unwrap();
-    let mut daemons: Vec<Daemon> = NODES
-        .iter()
-        .map(|(node, address)| Daemon::start(&lab, node, &["--listen", address, "--insecure"]))
-        .collect();
+    let mut tally = Tally::default();
+    let help = std::process::Command::new(OBSERVER).arg("--help").output().unwrap();
+    if !String::from_utf8(help.stdout).unwrap().contains("--tls-cert-file") {
+        tally.case("36", "the relay with mutual TLS", Err("no --tls-cert-file".to_owned()));
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    certificates(dir.path());
+    behind_a_relay("relaytls", &Transport::tls(dir.path()), &mut tally, |client| {
+        client.by_tls(dir.path(), "relay.hubble-relay.cilium.io")
+    });
+}
+
+fn behind_a_relay(
+    name: &str,
+    transport: &Transport,
+    tally: &mut Tally,
+    as_client: impl Fn(Client) -> Client,
+) {
+    let mut lab = Lab::up(&scenario("two-nodes.toml"), &unique_prefix(name)).unwrap();
+    let mut daemons: Vec<Daemon> =
+        NODES.iter().map(|(node, address)| daemon(&lab, node, address, transport)).collect();
     lab.start_traffic().unwrap();
     lab.wait_traffic();
     for daemon in &daemons {
         daemon.settled();
     }
-    let mut tally = Tally::default();
     let netns = lab.node_netns("n1");
     let dir = tempfile::tempdir().unwrap();
     let peers = format!("unix://{}", daemons[0].dir.path().join("hubble.sock").display());
-    let _relay = relay(
-        &netns,
-        dir.path(),
-        &["--peer-service", &peers, "--disable-client-tls", "--disable-server-tls"],
-    );
-    let hubble = Client::hubble("127.0.0.1:4245").inside(netns.clone());
+    let relay_args: Vec<&str> =
+        ["--peer-service", &peers].into_iter().chain(transport.relay.iter().map(String::as_str)).collect();
+    let _relay = relay(&netns, dir.path(), &relay_args);
+    let hubble = as_client(Client::hubble("127.0.0.1:4245").inside(netns.clone()));
+    let number = transport.number;
 
-    tally.case("32", "hubble watch peers of two nodes", peers_of_two(&Client::hubble(peers.clone())));
-    tally.case("35", "health of the relay on port 4222", health(&netns, dir.path()));
-    tally.case("35", "hubble status through the relay: two nodes", two_nodes(&hubble));
-    tally.case("31", "hubble list nodes through the relay", list_nodes(&hubble));
-    tally.case("35", "hubble observe through the relay: both nodes, by time", merged(&hubble));
-    tally.case("35", "hubble observe -f through the relay", follow(&mut lab, &hubble));
+    tally.case(
+        "32",
+        &format!("hubble watch peers of two nodes ({number})"),
+        peers_of_two(&Client::hubble(peers), transport),
+    );
+    if transport.column == "Disabled" {
+        tally.case(number, "health of the relay on port 4222", health(&netns, dir.path()));
+    }
+    tally.case(number, "hubble status through the relay: two nodes", two_nodes(&hubble));
+    tally.case(
+        "31",
+        &format!("hubble list nodes through the relay ({number})"),
+        list_nodes(&hubble, transport),
+    );
+    tally.case(number, "hubble observe through the relay: both nodes, by time", merged(&hubble));
+    tally.case(number, "hubble observe -f through the relay", follow(&mut lab, &hubble));
     // As a node that burns down: without a word.
     drop(daemons.pop().unwrap().end(rustix::process::Signal::KILL));
-    tally.case("35", "hubble status through the relay: one node is gone", one_gone(&hubble));
-    tally.case("35", "hubble observe through the relay: one node is gone", named(&hubble));
+    tally.case(number, "hubble status through the relay: one node is gone", one_gone(&hubble));
+    tally.case(number, "hubble observe through the relay: one node is gone", named(&hubble));
+}
+
+/// The daemon of a node, by whose inventory it knows the other's.
+fn daemon(lab: &Lab, node: &str, address: &str, transport: &Transport) -> Daemon {
+    let mut inventory: serde_json::Value = serde_json::from_str(&lab.inventory().to_text().unwrap()).unwrap();
+    for entry in inventory["nodes"].as_array_mut().unwrap() {
+        let (_, address) = NODES.iter().find(|(node, _)| entry["name"] == *node).unwrap();
+        entry["hubble_address"] = (*address).into();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("inventory.yaml");
+    std::fs::write(&file, inventory.to_string()).unwrap();
+    let mut command = lab.command_in(node, OBSERVER);
+    command.args(["--node-name", node, "--listen", address, "--inventory"]).arg(file).args(&transport.daemon);
+    Daemon::spawn(command, dir)
 }
 
 /// Repeats until it holds; the relay finds peers and losses in its own time.
@@ -64,15 +162,12 @@ fn until(look: impl Fn() -> Outcome) -> Outcome {
     }
 }
 
-fn peers_of_two(hubble: &Client) -> Outcome {
+fn peers_of_two(hubble: &Client, transport: &Transport) -> Outcome {
     let mut watch = hubble.start("watch peers");
     let mut lines: Vec<String> = (0..2).map_while(|_| watch.line()).collect();
     lines.sort();
-    like(
-        "stdout",
-        &(lines.join("\n") + "\n"),
-        "PEER_ADDED   192.168.50.11:4244 n1\nPEER_ADDED   192.168.50.12:4244 n2\n",
-    )
+    let wanted = NODES.map(|(node, address)| format!("PEER_ADDED   {address} {}\n", (transport.peer)(node)));
+    like("stdout", &(lines.join("\n") + "\n"), &wanted.concat())
 }
 
 /// Kubernetes probes it so.
@@ -110,21 +205,20 @@ fn two_nodes(hubble: &Client) -> Outcome {
     })
 }
 
-fn list_nodes(hubble: &Client) -> Outcome {
+fn list_nodes(hubble: &Client, transport: &Transport) -> Outcome {
     let nodes = hubble.run("list nodes -o wide", &[]).clean()?;
-    like(
-        "stdout",
-        &nodes,
-        "NAME *\nn1 *Connected * observer v* 192.168.50.11:4244 *Disabled\nn2 *Connected * observer v* 192.168.50.12:4244 *Disabled\n",
-    )
+    let wanted = NODES
+        .map(|(node, address)| format!("{node} *Connected * observer v* {address} *{}\n", transport.column));
+    like("stdout", &nodes, &format!("NAME *\n{}", wanted.concat()))
 }
 
 fn merged(hubble: &Client) -> Outcome {
-    let flows = hubble.run("observe --all -o json", &[]).clean()?;
+    // The relay sorts what its buffer of 100 flows holds, so many from each node.
+    let flows = hubble.run("observe --last 40 -o json", &[]).clean()?;
     let flows: Vec<_> = flows.lines().map(value).collect();
     for (node, _) in NODES {
         let count = flows.iter().filter(|line| line["node_name"] == format!("default/{node}")).count();
-        ensure(count > 50, || format!("{count} flows of {node}"))?;
+        ensure(count == 40, || format!("{count} flows of {node}"))?;
     }
     let times = flows.iter().map(|line| line["time"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap());
     ensure(times.is_sorted(), || "not in order of time".to_owned())

@@ -7,15 +7,7 @@ pub(crate) type Outcome = Result<(), String>;
 
 /// How the names of cases begin that wait for something that is not built in yet, and for what. One that passes must leave
 /// the list.
-const PENDING: &[(&str, &str)] = &[
-    ("34 hubble observe", "agent and debug events"),
-    ("32 hubble watch peers of two nodes", PEERS),
-    ("31 hubble list nodes through the relay", PEERS),
-    ("35 hubble status through the relay", PEERS),
-    ("35 hubble observe through the relay", PEERS),
-    ("35 hubble observe -f through the relay", PEERS),
-];
-const PEERS: &str = "peers from the inventory";
+const PENDING: &[(&str, &str)] = &[("36 the relay with mutual TLS", "TLS")];
 
 /// The cases of one test.
 #[derive(Default)]

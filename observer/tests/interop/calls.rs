@@ -78,7 +78,7 @@ fn calls_on_a_recording() {
 }
 
 /// The address that it listens on, as it says.
-fn tcp(daemon: &Daemon) -> String {
+pub(crate) fn tcp(daemon: &Daemon) -> String {
     let line = daemon.log_line("tcp=");
     line.split("tcp=").nth(1).unwrap().split(' ').next().unwrap().to_owned()
 }

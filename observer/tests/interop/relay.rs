@@ -1,8 +1,9 @@
 //! The real relay before two daemons: cases 35 and 36.
 
 use crate::{
+    calls::tcp,
     flows::value,
-    programs::{Client, certificates, relay},
+    programs::{Client, certificates, relay, replayed},
     support::{Daemon, OBSERVER, can_run, scenario},
     tally::{Outcome, Tally, ensure, like},
 };
@@ -85,9 +86,27 @@ fn two_daemons_behind_a_relay_by_mutual_tls() {
     }
     let dir = tempfile::tempdir().unwrap();
     certificates(dir.path());
+    tally.case("4", "hubble status --server tls://HOST:PORT with a client certificate", straight(dir.path()));
     behind_a_relay("relaytls", &Transport::tls(dir.path()), &mut tally, |client| {
         client.by_tls(dir.path(), "relay.hubble-relay.cilium.io")
     });
+}
+
+/// One daemon, no relay: who has a certificate is let in, who has none or calls another name is not.
+fn straight(certificates: &Path) -> Outcome {
+    let transport = Transport::tls(certificates);
+    let args: Vec<&str> =
+        ["--listen", "127.0.0.1:0"].into_iter().chain(transport.daemon.iter().map(String::as_str)).collect();
+    let daemon = replayed("demo", &args);
+    let client = || Client::hubble(format!("tls://{}", tcp(&daemon)));
+    let status =
+        client().by_tls(certificates, "n1.default.hubble-grpc.cilium.io").run("status", &[]).clean()?;
+    like("stdout", &status, "Healthcheck (via *): Ok\n...\n")?;
+    for stranger in [client().by_tls(certificates, "n1.hubble-relay.cilium.io"), client()] {
+        let ran = stranger.run("status --tls-allow-insecure=false", &[]);
+        ensure(ran.code == Some(1) && ran.stdout.is_empty(), || format!("let in: {ran:?}"))?;
+    }
+    Ok(())
 }
 
 fn behind_a_relay(

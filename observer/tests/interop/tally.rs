@@ -5,10 +5,6 @@ use std::fmt::Write as _;
 /// What a case found wrong.
 pub(crate) type Outcome = Result<(), String>;
 
-/// How the names of cases begin that wait for something that is not built in yet, and for what. One that passes must leave
-/// the list.
-const PENDING: &[(&str, &str)] = &[("36 the relay with mutual TLS", "TLS")];
-
 /// The cases of one test.
 #[derive(Default)]
 pub(crate) struct Tally {
@@ -19,12 +15,9 @@ impl Tally {
     /// One case: its number in Hubble's acceptance list, or a word for what stands beside it; what is done.
     pub(crate) fn case(&mut self, number: &str, what: &str, outcome: Outcome) {
         let name = format!("{number} {what}");
-        let pending = PENDING.iter().find(|(pending, _)| name.starts_with(pending));
-        match (outcome, pending) {
-            (Ok(()), None) => println!("interop: ok {name}"),
-            (Err(_), Some((_, why))) => println!("interop: pending {name}: {why}"),
-            (Ok(()), Some(_)) => _ = writeln!(self.failed, "{name}: passes: take it off PENDING"),
-            (Err(problem), None) => _ = writeln!(self.failed, "{name}: {problem}"),
+        match outcome {
+            Ok(()) => println!("interop: ok {name}"),
+            Err(problem) => _ = writeln!(self.failed, "{name}: {problem}"),
         }
     }
 }

@@ -116,7 +116,7 @@ fn a_thousand_followers_and_not_one_more() {
             drop(client);
             assert_eq!(
                 (refused.code(), refused.message()),
-                (Code::ResourceExhausted, "too many GetFlows streams: at most 1000")
+                (Code::ResourceExhausted, "too many streams: at most 1000")
             );
             assert_eq!(bed.counters().answered(Code::ResourceExhausted), round);
 

@@ -32,8 +32,8 @@ impl Query {
         self.filter.matches(&View { stored, node: &self.node })
     }
 
-    /// `since` decides over `number`, as in Hubble.
-    fn rewind(&mut self, store: &Store) -> Rewind {
+    /// `since` decides over `number`, as in Hubble. What passes on the way goes to `found`.
+    fn rewind(&mut self, store: &Store, found: &mut Found) -> Rewind {
         if self.follow && self.number == 0 && self.since.is_none() {
             let end = store.seen();
             return Rewind { start: end, end };
@@ -45,11 +45,53 @@ impl Query {
             let end = store.seen();
             return Rewind { start: store.oldest().min(end), end };
         }
+        // A flow past `until` ends a stream, also one that the filter doesn't pass: each must be looked at.
+        found.overflown = self.until.is_some();
         let mut left = self.number;
-        store.rewind(|stored| {
-            left -= u64::from(self.passes(stored));
+        let rewind = store.rewind(|stored| {
+            if self.passes(stored) {
+                left -= 1;
+                found.push(stored.sequence);
+            }
             if left == 0 { ControlFlow::Break(true) } else { ControlFlow::Continue(()) }
-        })
+        });
+        found.end = rewind.end;
+        rewind
+    }
+}
+
+/// The flows that a walk back from the newest found to pass, newest first: what lies between needs no second look.
+#[derive(Debug, Default)]
+struct Found {
+    sequences: Vec<u64>,
+    /// Nothing is known of this one and later ones.
+    end: u64,
+    /// Nothing is known at all.
+    overflown: bool,
+}
+
+impl Found {
+    /// Of more than a selective filter finds a second look costs less than what the client gets.
+    const MOST: usize = 4096;
+
+    fn push(&mut self, sequence: u64) {
+        self.overflown |= self.sequences.len() == Self::MOST;
+        if self.overflown {
+            self.sequences = Vec::new();
+        } else {
+            self.sequences.push(sequence);
+        }
+    }
+
+    /// The first flow at or after `position` that may pass.
+    fn next(&mut self, position: u64) -> u64 {
+        if self.overflown || position >= self.end {
+            return position;
+        }
+        while self.sequences.last().is_some_and(|sequence| *sequence < position) {
+            self.sequences.pop();
+        }
+        self.sequences.last().copied().unwrap_or(self.end)
     }
 }
 
@@ -58,6 +100,7 @@ impl Query {
 pub struct Reader {
     query: Query,
     cursor: Cursor,
+    found: Found,
     /// Where a request that doesn't follow ends: what was there when it came.
     end: Option<u64>,
     /// Sequence number after what was there when the request came.
@@ -85,9 +128,11 @@ pub enum Item {
 impl Reader {
     /// Finds the start.
     pub fn new(mut query: Query, store: &Arc<Store>) -> Self {
-        let Rewind { start, end } = query.rewind(store);
+        let mut found = Found::default();
+        let Rewind { start, end } = query.rewind(store, &mut found);
         Self {
             cursor: Cursor::new(Arc::clone(store), start),
+            found,
             end: (!query.follow).then_some(end),
             history: end,
             late: false,
@@ -98,6 +143,7 @@ impl Reader {
 
     /// Moves one slot; a flow that passes goes to `give`.
     pub fn next(&mut self, give: impl FnOnce(u64, &Flow)) -> Item {
+        self.cursor.skip_to(self.found.next(self.cursor.position()));
         let position = self.cursor.position();
         if self.left == Some(0)
             || self.end.is_some_and(|end| position >= end)

@@ -90,6 +90,21 @@ fn a_follower_ends_with_the_first_flow_after_its_time() {
     assert_eq!(read(&mut reader), (vec![7], true));
 }
 
+#[test]
+fn more_than_a_walk_back_remembers_is_read_all_the_same() {
+    let count = 2 * Found::MOST as i64;
+    let (store, mut writer) = Store::new(StoreConfig { flows: 16_384, bytes: usize::MAX });
+    for time_ns in 0..count {
+        writer.add(Flow { time_ns, ..test_flow() });
+    }
+    writer.publish();
+    for number in [Found::MOST as u64, Found::MOST as u64 + 1, count as u64] {
+        let (times, done) = read(&mut Reader::new(Query { number, ..query(None, None) }, &store));
+        let wanted: Vec<i64> = (count - number as i64..count).collect();
+        assert!(done && times == wanted, "{number}: {} flows", times.len());
+    }
+}
+
 proptest! {
     #[test]
     fn a_range_has_all_flows_of_its_time_in_their_order(

@@ -67,6 +67,11 @@ impl Cursor {
         }
     }
 
+    /// Passes what lies before sequence number `next`, as flows that were examined.
+    pub fn skip_to(&mut self, next: u64) {
+        self.next = self.next.max(next);
+    }
+
     /// Lets go of the memory under the cursor: a reader that pauses must not keep what the store has freed.
     pub fn park(&mut self) {
         self.segment = None;

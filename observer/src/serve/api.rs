@@ -47,6 +47,11 @@ pub(super) struct Places {
 }
 
 impl Places {
+    /// Streams now.
+    pub(super) fn taken(&self) -> usize {
+        self.most.saturating_sub(self.free.available_permits())
+    }
+
     pub(super) fn take(&self) -> Result<OwnedSemaphorePermit, Status> {
         let place = Arc::clone(&self.free).try_acquire_owned();
         place.map_err(|_| Status::resource_exhausted(format!("too many streams: at most {}", self.most)))

@@ -82,6 +82,7 @@ async fn get_flows(context: &Shared, request: Request<Body>) -> Result<Response<
         context.encoder.clone(),
         mask,
         context.shutdown.clone(),
+        context.places.clone(),
         permit,
     );
     let mut response = Response::new(Body::new(stream.into_body()));

@@ -1,9 +1,11 @@
 //! The body of a GetFlows answer: many gRPC messages in one HTTP/2 write.
 //!
-//! An idle stream is flushed at once; a busy one at most every [`BUSY_FLUSH`], or when [`CHUNK`] bytes are there. One
-//! write for each flow would cost several times the encoding.
+//! An idle stream is flushed at once; a busy one after a pause that grows with the number of streams, from [`PAUSE_A_STREAM`]
+//! to [`LONGEST_PAUSE`], or when [`CHUNK`] bytes are there. One write for each flow costs several times the encoding: what a
+//! few clients may have for it, many may not.
 
 use super::{
+    api::Places,
     encode::Encoder,
     mask::Mask,
     query::{Item, Reader},
@@ -26,7 +28,10 @@ use tokio::{
 use tonic::{Code, Status};
 
 const CHUNK: usize = 32 << 10;
-const BUSY_FLUSH: Duration = Duration::from_millis(2);
+const PAUSE_A_STREAM: Duration = Duration::from_micros(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+/// What the runtime's timer can tell apart.
+const TIMER: Duration = Duration::from_millis(1);
 /// Hubble's interval: at most one LostEvent of a source in this time.
 const LOST_INTERVAL: Duration = Duration::from_secs(1);
 /// Slots looked at before other tasks get their turn.
@@ -43,6 +48,7 @@ pub(super) struct FlowStream {
     reported: LossCursor,
     lost: [Pending; SOURCES.len()],
     shutdown: watch::Receiver<bool>,
+    places: Places,
     /// Gives the stream's place back when it ends.
     _permit: OwnedSemaphorePermit,
 }
@@ -94,6 +100,7 @@ impl FlowStream {
         encoder: Encoder,
         mask: Option<Mask>,
         shutdown: watch::Receiver<bool>,
+        places: Places,
         permit: OwnedSemaphorePermit,
     ) -> Self {
         Self {
@@ -106,6 +113,7 @@ impl FlowStream {
             flushed: None,
             lost: [Pending::default(); 3],
             shutdown,
+            places,
             _permit: permit,
         }
     }
@@ -131,14 +139,28 @@ impl FlowStream {
                 Stop::Done | Stop::Full => return Ok(self.flush()),
                 Stop::Pause if ends => return Ok(self.flush()),
                 Stop::Pause if self.out.is_empty() => self.wait().await,
-                Stop::Pause => match self.flushed.map(|flushed| flushed + BUSY_FLUSH) {
-                    Some(busy) if Instant::now() < busy => {
-                        self.reader.park();
-                        sleep_until(busy).await;
+                Stop::Pause => {
+                    let pause = self.pause();
+                    match self.flushed.map(|flushed| flushed + pause) {
+                        Some(busy) if Instant::now() < busy => self.gather(busy, pause < TIMER).await,
+                        _ => return Ok(self.flush()),
                     }
-                    _ => return Ok(self.flush()),
-                },
+                }
             }
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let streams = u32::try_from(self.places.taken()).unwrap_or(u32::MAX);
+        PAUSE_A_STREAM.saturating_mul(streams).min(LONGEST_PAUSE)
+    }
+
+    /// Until it is time to flush; with `by_flows`, where the timer is too coarse, also until there are more.
+    async fn gather(&mut self, until: Instant, by_flows: bool) {
+        self.reader.park();
+        tokio::select! {
+            () = sleep_until(until) => {}
+            () = self.store.changed(self.reader.position(), &self.reported), if by_flows => {}
         }
     }
 

@@ -28,7 +28,7 @@ use tokio::{
 use tonic::{Code, Status};
 
 const CHUNK: usize = 32 << 10;
-const PAUSE_A_STREAM: Duration = Duration::from_micros(100);
+const PAUSE_A_STREAM: Duration = Duration::from_micros(200);
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 /// What the runtime's timer can tell apart.
 const TIMER: Duration = Duration::from_millis(1);

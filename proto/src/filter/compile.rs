@@ -118,7 +118,8 @@ impl Matcher {
 struct Filter(Vec<Condition>);
 
 impl Filter {
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see Condition::matches")]
     fn matches<F: FlowView>(&self, flow: &F, endpoint: &mut impl FnMut(Side, usize) -> bool) -> bool {
         self.0.iter().all(|condition| condition.matches(flow, endpoint))
     }

@@ -62,12 +62,25 @@ impl Condition {
     }
 
     /// `endpoint` answers the questions about an end.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "a walk through all flows asks little else: a call takes longer than both"
+    )]
     pub(super) fn matches<F: FlowView>(
         &self,
         flow: &F,
         endpoint: &mut impl FnMut(Side, usize) -> bool,
     ) -> bool {
+        match self {
+            Self::Endpoint(side, test) => endpoint(*side, *test),
+            Self::Ip(side, addresses) => addresses.matches(flow.ip(*side)),
+            _ => self.matches_other(flow),
+        }
+    }
+
+    #[inline(never)]
+    fn matches_other<F: FlowView>(&self, flow: &F) -> bool {
         match self {
             Self::Verdict(list) => list.contains(&flow.verdict()),
             Self::EventType(list) => flow.event_type().is_some_and(|(kind, sub)| {
@@ -107,8 +120,8 @@ impl Condition {
             Self::NodeLabels(list) => list.iter().any(|s| s.matches(|| flow.node_labels())),
             Self::DnsQuery(list) => flow.dns_query().is_some_and(|q| list.iter().any(|r| r.is_match(q))),
             Self::Port(side, list) => flow.port(*side).is_some_and(|p| list.contains(&p)),
-            Self::Ip(side, addresses) => addresses.matches(flow.ip(*side)),
-            Self::Endpoint(side, test) => endpoint(*side, *test),
+            // See above.
+            Self::Ip(..) | Self::Endpoint(..) => false,
             Self::Service(side, list) => flow
                 .service(*side)
                 .is_some_and(|(namespace, name)| NamespacedName::any(list, namespace, name)),

@@ -75,6 +75,9 @@ impl Condition {
         match self {
             Self::Endpoint(side, test) => endpoint(*side, *test),
             Self::Ip(side, addresses) => addresses.matches(flow.ip(*side)),
+            Self::Verdict(list) => list.contains(&flow.verdict()),
+            Self::Protocol(list) => list.iter().any(|p| p.matches(flow)),
+            Self::Port(side, list) => flow.port(*side).is_some_and(|p| list.contains(&p)),
             _ => self.matches_other(flow),
         }
     }
@@ -82,7 +85,6 @@ impl Condition {
     #[inline(never)]
     fn matches_other<F: FlowView>(&self, flow: &F) -> bool {
         match self {
-            Self::Verdict(list) => list.contains(&flow.verdict()),
             Self::EventType(list) => flow.event_type().is_some_and(|(kind, sub)| {
                 list.iter()
                     .any(|f| (f.r#type == 0 || f.r#type == kind) && (!f.match_sub_type || f.sub_type == sub))
@@ -92,7 +94,6 @@ impl Condition {
                 Some(reply) => list.contains(&reply),
                 None => flow.verdict() == Verdict::Dropped as i32 && list.contains(&false),
             },
-            Self::Protocol(list) => list.iter().any(|p| p.matches(flow)),
             Self::Direction(list) => list.contains(&flow.traffic_direction()),
             Self::IpVersion(list) => list.contains(&flow.ip_version()),
             Self::DropReason(list) => {
@@ -119,9 +120,10 @@ impl Condition {
             },
             Self::NodeLabels(list) => list.iter().any(|s| s.matches(|| flow.node_labels())),
             Self::DnsQuery(list) => flow.dns_query().is_some_and(|q| list.iter().any(|r| r.is_match(q))),
-            Self::Port(side, list) => flow.port(*side).is_some_and(|p| list.contains(&p)),
             // See above.
-            Self::Ip(..) | Self::Endpoint(..) => false,
+            Self::Endpoint(..) | Self::Ip(..) | Self::Verdict(_) | Self::Protocol(_) | Self::Port(..) => {
+                false
+            }
             Self::Service(side, list) => flow
                 .service(*side)
                 .is_some_and(|(namespace, name)| NamespacedName::any(list, namespace, name)),

@@ -133,6 +133,30 @@ fn readers_under_load_account_for_every_flow() {
 }
 
 #[test]
+fn a_glance_says_what_the_flow_says() {
+    let (store, mut writer) = store(100);
+    let ips = ["10.0.0.1", "192.0.2.7", "0.0.0.0", "::ffff:10.0.0.1", "fd00::1"];
+    let ips = || ips.iter().map(|ip| Some(ip.parse().unwrap())).chain([None]);
+    for (source_ip, destination_ip) in
+        ips().flat_map(|source| ips().map(move |destination| (source, destination)))
+    {
+        let end = || Arc::new(Endpoint::default());
+        writer.add(Flow { source_ip, destination_ip, source: end(), destination: end(), ..test_flow() });
+    }
+    writer.publish();
+    let mut seen = 0;
+    store.rewind(|stored| {
+        let flow = stored.flow;
+        assert_eq!((stored.source_ip(), stored.destination_ip()), (flow.source_ip, flow.destination_ip));
+        let serials = (flow.source.serial(), flow.destination.serial());
+        assert_eq!((stored.source_serial(), stored.destination_serial()), serials);
+        seen += 1;
+        ControlFlow::Continue(())
+    });
+    assert_eq!(seen, 36);
+}
+
+#[test]
 fn bytes_are_bounded_by_large_endpoints_too() {
     let limit = 4 << 20;
     let (store, mut writer) = Store::new(StoreConfig { flows: 65_536, bytes: limit });

@@ -118,19 +118,21 @@ impl Bed {
     /// size, so that what grows is what grows in each.
     pub(crate) fn leaves_nothing(&self, most_bytes: u64, mut round: impl FnMut()) {
         const ROUNDS: usize = 4;
+        let tasks = || self.runtime.metrics().num_alive_tasks();
+        let before = tasks();
         let mut round = || {
             round();
             until("every connection is over", || self.counters().connections() == 0);
             assert_eq!(self.counters().streams(), 0);
+            // The client's ends are closed by tasks of their own.
+            until("every task is over", || tasks() <= before);
         };
         round();
-        let mut files = open_files();
+        let files = open_files();
         let mut memory = resident_bytes();
         for left in (0..ROUNDS).rev() {
             round();
-            // The client's ends are closed by tasks of their own, those of the first round too.
-            until("no file is left open", || open_files() <= files);
-            files = open_files();
+            until("no file is left open", || open_files() == files);
             let grown = resident_bytes().saturating_sub(memory);
             if grown <= most_bytes {
                 return;

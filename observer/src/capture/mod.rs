@@ -34,6 +34,7 @@ pub use error::CaptureError;
 pub use glob::Glob;
 pub use links::{Link, LinkKind, LinkTable};
 pub use netlink::namespaces_outside;
+pub use rings::Drained;
 
 /// What has a number in the programs' maps.
 type Inode = u32;
@@ -73,9 +74,14 @@ impl Capture {
     }
 
     /// Gives records in the rings to `each`, drops first; not all where there are very many, and then [`Capture::wait`]
-    /// returns at once. Returns how many there were.
-    pub fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<usize, CaptureError> {
+    /// returns at once.
+    pub fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<Drained, CaptureError> {
         self.rings.drain(each)
+    }
+
+    /// Whether [`Capture::wait`] now lets the rings fill.
+    pub fn is_busy(&self) -> bool {
+        self.rings.is_busy()
     }
 
     /// Once a second: gives `each` what the last sweep of the tables found (sums of drops, last totals of connections

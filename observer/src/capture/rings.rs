@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::error::CaptureError;
 use super::ring::Ring;
@@ -16,6 +17,16 @@ const BUSY_WAIT: Duration = Duration::from_millis(10);
 /// Records that one call reads of a ring: under a flood, drops and the caller's other work get their turn within a
 /// millisecond or two. Drops then overtake the flows that are left.
 const MOST: usize = 2048;
+
+/// What a call of [`super::Capture::drain`] did.
+#[derive(Clone, Copy, Debug)]
+pub struct Drained {
+    /// Records given.
+    pub records: usize,
+    /// Kernel time of the last look for drops, nanoseconds: up to then all were given; before a later flow there may be
+    /// one that was not.
+    pub ordered_until_ns: u64,
+}
 
 pub(super) struct Rings {
     flows: Ring,
@@ -36,6 +47,11 @@ impl Rings {
         Self { flows, priority, busy: false, more: false }
     }
 
+    /// Whether flows lie in the ring for a while before they are looked at.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
     pub(super) fn wait(&mut self, others: &[BorrowedFd<'_>], timeout: Duration) -> Result<(), CaptureError> {
         if self.more {
             return Ok(());
@@ -54,22 +70,37 @@ impl Rings {
         }
     }
 
-    pub(super) fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<usize, CaptureError> {
+    pub(super) fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<Drained, CaptureError> {
         let failed = CaptureError::system("reading the rings");
-        let drops = self.priority.drain(MOST, each).map_err(&failed)?;
+        let mut drops = 0;
+        // Until a look finds none: what came before that look began has been given then.
+        let ordered_until_ns = loop {
+            let looked_ns = monotonic();
+            let more = self.priority.drain(MOST - drops, each).map_err(&failed)?;
+            drops += more;
+            if more == 0 || drops == MOST {
+                break looked_ns;
+            }
+        };
         let flows = self.flows.drain(MOST, each).map_err(&failed)?;
         // What a full batch left over tells nothing of the rate.
         self.busy = flows >= BUSY || self.more;
         self.more = drops.max(flows) >= MOST;
-        Ok(drops + flows)
+        Ok(Drained { records: drops + flows, ordered_until_ns })
     }
 
     /// Gives all to `each` that is there, where nothing more comes.
     pub(super) fn drain_all(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<usize, CaptureError> {
-        let mut count = self.drain(each)?;
+        let mut count = self.drain(each)?.records;
         while self.more {
-            count += self.drain(each)?;
+            count += self.drain(each)?.records;
         }
         Ok(count)
     }
+}
+
+/// Kernel time now, nanoseconds.
+pub(super) fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

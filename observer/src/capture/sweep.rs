@@ -14,13 +14,13 @@ use observer_ebpf::{
     FlowValue, Header, INSIDE_TUNNEL, SEEN, Settings, TELLABLE, Tunnel, TunneledFlowRecord, Tuple,
     drop_flags, flow_reason, hook, kind, link_kind, tick, ticks_since,
 };
-use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes;
 
 use super::CaptureConfig;
 use super::error::CaptureError;
 use super::flow_table::{FlowTable, Place};
 use super::pod::Raw;
+use super::rings::monotonic;
 
 /// A program that read the old generation is done with it after this, however slow its CPU.
 const GRACE: Duration = Duration::from_millis(5);
@@ -285,11 +285,6 @@ impl Sweep {
         self.facts = facts;
         gave_up
     }
-}
-
-fn monotonic() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 fn header<T>(kind: u8, time_ns: u64) -> Header {

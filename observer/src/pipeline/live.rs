@@ -16,8 +16,8 @@ use std::{
     time::Duration,
 };
 
-/// How soon an event is looked at again that waits for conntrack's word; see [`crate::track::Tracker::waiting`].
-const CONNTRACK_PAUSE: Duration = Duration::from_millis(1);
+/// How soon an event is looked at again that waits; see [`crate::track::Tracker::waiting`].
+const NEXT_BATCH: Duration = Duration::from_millis(1);
 
 /// The capture and what belongs to it.
 pub(crate) struct Live {
@@ -62,24 +62,24 @@ impl Live {
         let recorder = self.recorder.take();
         while !is_readable(stop) && !recorder.as_ref().is_some_and(|recorder| recorder.is_broken()) {
             let until_tick = TICK_NS.saturating_sub(Clock::kernel_now().saturating_sub(self.last_tick_ns));
-            let longest = match stages.tracker.waiting() {
-                0 => Duration::from_nanos(until_tick),
-                _ => CONNTRACK_PAUSE,
-            };
+            // What only came too late for its batch goes with the next one, which is near or worth waiting for.
+            let is_next_awaited = stages.tracker.waits_for_conntrack()
+                || stages.tracker.waiting() > 0 && !self.capture.is_busy();
+            let longest = if is_next_awaited { NEXT_BATCH } else { Duration::from_nanos(until_tick) };
             self.capture.wait(&[stop], longest)?;
             let _turn = recorder.as_ref().map(|recorder| recorder.turn());
             let drained = self.capture.drain(&mut |record| stages.take(&Input::Record(record)))?;
-            let now = Clock::kernel_now();
+            let now = drained.ordered_until_ns;
             let is_tick = now.saturating_sub(self.last_tick_ns) >= TICK_NS;
             if is_tick {
                 self.last_tick_ns = now;
                 self.capture.sweep(&mut |record| stages.take(&Input::Swept(record)));
-                self.tick(stages, now);
+                self.tick(stages, Clock::kernel_now());
             }
             self.look_at_links(stages);
             let told = self.drain_conntrack(stages, now);
             // Nothing that is told comes of a batch of nothing, and a recording need not hold it.
-            if drained > 0
+            if drained.records > 0
                 || told
                 || is_tick
                 || stages.tracker.waiting() > 0

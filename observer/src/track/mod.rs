@@ -81,8 +81,10 @@ impl TrackCounters {
 #[derive(Debug, Default)]
 pub struct Tracker {
     facts: Facts,
-    /// In the order of kernel time; the first one waits for conntrack, the others for the first.
+    /// In the order of kernel time.
     waiting: Vec<Event>,
+    /// The first one waits for conntrack, the others for the first; else all came too late for the last batch.
+    for_conntrack: bool,
     counters: TrackCounters,
 }
 
@@ -92,15 +94,21 @@ impl Tracker {
         self.counters
     }
 
-    /// Records that wait for the next batch. While there are any, it should come within 2 ms.
+    /// Records that wait for the next batch.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Whether they wait for conntrack's word; the next batch should then come within 2 ms.
+    pub fn waits_for_conntrack(&self) -> bool {
+        self.for_conntrack
     }
 
     /// Takes all of `events`, and hands on what is told to `tell`, in the order of kernel time.
     ///
     /// `conntrack` was drained after the events were read; without it services are known by their address only.
-    /// `now_ns` is kernel time; with `u64::MAX` nothing waits any longer.
+    /// `now_ns` is kernel time, up to which the events are complete; later ones wait for the next batch, which may bring
+    /// what came before them. With `u64::MAX` nothing waits any longer.
     pub fn batch(
         &mut self,
         events: &mut Vec<Event>,
@@ -119,15 +127,16 @@ impl Tracker {
         if !waiting.is_sorted_by_key(Event::kernel_ns) {
             waiting.sort_by_key(Event::kernel_ns);
         }
+        let complete = waiting.partition_point(|event| event.kernel_ns() <= now_ns);
+        let complete = complete.max(waiting.len().saturating_sub(MOST_WAITING));
+        self.for_conntrack = false;
         let mut taken = 0;
-        while taken < waiting.len() {
-            let together = &waiting[taken..waiting.len().min(taken + TOGETHER)];
+        while taken < complete && !self.for_conntrack {
+            let together = &waiting[taken..complete.min(taken + TOGETHER)];
             let behind = waiting.len() - taken;
             let done = self.take_together(together, behind, conntrack, now_ns, addresses, tell);
             taken += done;
-            if done < together.len() {
-                break;
-            }
+            self.for_conntrack = done < together.len();
         }
         waiting.drain(..taken);
         self.waiting = waiting;

@@ -51,6 +51,24 @@ fn what_comes_after_waits_too_so_that_the_order_stays() {
 }
 
 #[test]
+fn what_is_later_than_the_batch_waits_for_what_came_before_it() {
+    let mut tracker = Tracker::default();
+    let table = entries(&[], Family::Four);
+    let early = ("pod out flags tcp 10.0.1.3:1>10.0.1.4:2", 10 * MS);
+    let late = ("pod out flags tcp 10.0.1.3:1>10.0.1.4:3", 12 * MS);
+    let told = run(&mut tracker, &[late, early], &table, 11 * MS);
+    assert_eq!(told, ["to-endpoint established ingress 10.0.1.3:1>10.0.1.4:2"]);
+    assert_eq!((tracker.waiting(), tracker.waits_for_conntrack()), (1, false));
+    let told = run(&mut tracker, &[("drop udp 10.0.1.3:1>10.0.1.4:2", 11 * MS + 1)], &table, 12 * MS);
+    assert_eq!(
+        told,
+        ["drop egress 10.0.1.3:1>10.0.1.4:2", "to-endpoint established ingress 10.0.1.3:1>10.0.1.4:3"]
+    );
+    let far = [("pod out flags tcp 10.0.1.3:1>10.0.1.4:2", 20 * MS); MOST_WAITING + 5];
+    assert_eq!(run(&mut tracker, &far, &table, 12 * MS).len(), 5, "a clock from elsewhere fills no memory");
+}
+
+#[test]
 fn only_what_conntrack_may_still_tell_of_waits() {
     let unknown = entries(&[OTHER_ENTRY], Family::Four);
     for (line, waits) in [

@@ -61,6 +61,7 @@ impl Lab {
         };
         plan.build()?;
         lab.start_servers()?;
+        plan.namespaces().iter().try_for_each(|namespace| links::wait_ready(namespace))?;
         Ok(lab)
     }
 

@@ -1,6 +1,9 @@
 //! A node's links and their counters, as the kernel counts them.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use serde::Deserialize;
 
@@ -19,9 +22,14 @@ pub struct Counters {
     pub tx_bytes: u64,
 }
 
+/// How long links may take to work after they were set up.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
 #[derive(Deserialize)]
 struct Link {
     ifname: String,
+    flags: Vec<String>,
+    operstate: String,
     #[serde(default)]
     stats64: Option<Stats>,
 }
@@ -38,15 +46,37 @@ struct Side {
     bytes: u64,
 }
 
-/// The counters of all links in a namespace, by link name.
-pub fn counters(namespace: &str) -> Result<BTreeMap<String, Counters>> {
-    let what = || format!("reading link counters in {namespace}");
+/// All links in a namespace.
+fn links(namespace: &str) -> Result<Vec<Link>> {
+    let what = || format!("reading the links of {namespace}");
     let output = netns::command_in(&netns::path(namespace), "ip")
         .args(["-json", "-stats", "link", "show"])
         .output()
         .map_err(LabError::system(what()))?;
-    let links: Vec<Link> =
-        serde_json::from_slice(&output.stdout).map_err(|e| LabError::system(what())(e.into()))?;
+    serde_json::from_slice(&output.stdout).map_err(|e| LabError::system(what())(e.into()))
+}
+
+/// Waits until the links of a namespace that are up can send. The kernel works off a carrier that came some time later,
+/// in a worker (net/core/link_watch.c), and until then throws away what is sent.
+pub(crate) fn wait_ready(namespace: &str) -> Result<()> {
+    let deadline = Instant::now() + READY_WITHIN;
+    loop {
+        let not_ready = |link: &Link| {
+            let is_up = link.flags.iter().any(|flag| flag == "UP");
+            is_up && link.operstate.ends_with("DOWN")
+        };
+        let Some(link) = links(namespace)?.into_iter().find(not_ready) else { return Ok(()) };
+        if Instant::now() > deadline {
+            let what =
+                format!("waiting for link {} of {namespace}, which is {}", link.ifname, link.operstate);
+            return Err(LabError::system(what)(std::io::ErrorKind::TimedOut.into()));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The counters of all links in a namespace, by link name.
+pub fn counters(namespace: &str) -> Result<BTreeMap<String, Counters>> {
     let entry = |link: Link| {
         let stats = link.stats64?;
         let counters = Counters {
@@ -57,5 +87,5 @@ pub fn counters(namespace: &str) -> Result<BTreeMap<String, Counters>> {
         };
         Some((link.ifname, counters))
     };
-    Ok(links.into_iter().filter_map(entry).collect())
+    Ok(links(namespace)?.into_iter().filter_map(entry).collect())
 }

@@ -17,9 +17,12 @@ use std::{
 };
 use support::{
     Daemon, Sums, can_run, ends,
-    late::{Late, SOON, ip_tool, server, until},
+    late::{Late, ip_tool, server, until},
     name, scaled, scenario,
 };
+
+/// What the design promises for the programs on a new link.
+const SOON: Duration = Duration::from_secs(1);
 
 fn link(daemon: &Daemon, name: &str) -> Option<Link> {
     daemon.capture_status().links.into_iter().find(|link| link.name == name)
@@ -42,11 +45,9 @@ fn a_new_pod_is_told_by_name_and_leaves_nothing_behind() {
     let inventory = daemon.dir.path().join("inventory.yaml");
     std::fs::write(&inventory, Inventory::of(&grown).to_text().unwrap()).unwrap();
     late.up();
-    let attached = until("the new pod's link attached", SOON, || link(&daemon, &late.link));
+    let attached = until("the new pod's link attached", || link(&daemon, &late.link));
     assert_eq!((attached.kind.as_str(), attached.problem.as_str()), ("pod", ""), "{attached:?}");
-    until("the inventory read again", Duration::from_secs(5), || {
-        daemon.log().contains("inventory reloaded").then_some(())
-    });
+    until("the inventory read again", || daemon.log().contains("inventory reloaded").then_some(()));
 
     let client = late.send(0, server(&lab));
     let of_late = |flow: &&observer_proto::flow::Flow| {
@@ -67,9 +68,9 @@ fn a_new_pod_is_told_by_name_and_leaves_nothing_behind() {
     }
 
     late.down();
-    until("the link gone from the status", SOON, || link(&daemon, &late.link).is_none().then_some(()));
+    until("the link gone from the status", || link(&daemon, &late.link).is_none().then_some(()));
     assert_eq!(daemon.capture_status().links.len(), links_before);
-    until("the files closed", Duration::from_secs(5), || (daemon.open_files() <= files_before).then_some(()));
+    until("the files closed", || (daemon.open_files() <= files_before).then_some(()));
 }
 
 #[test]
@@ -86,14 +87,14 @@ fn a_flapping_pod_leaks_nothing() {
     let mut attached = 0;
     for _ in 0..20 {
         late.up();
-        let seen = until("the link attached", SOON, || link(&daemon, &late.link));
+        let seen = until("the link attached", || link(&daemon, &late.link));
         assert_eq!(seen.problem, "");
         attached = daemon.open_files().max(attached);
         late.down();
-        until("the link gone", SOON, || link(&daemon, &late.link).is_none().then_some(()));
+        until("the link gone", || link(&daemon, &late.link).is_none().then_some(()));
     }
     assert!(attached > files_before, "an attached link is open files: {attached} after {files_before}");
-    until("the files closed", Duration::from_secs(5), || (daemon.open_files() <= files_before).then_some(()));
+    until("the files closed", || (daemon.open_files() <= files_before).then_some(()));
     assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
 }
 
@@ -141,30 +142,29 @@ fn many_pods_leak_nothing_and_are_not_mixed_up() {
         }
     });
     times.sort_unstable();
+    let [median, most, longest] = [times.len() / 2, times.len() * 99 / 100, times.len() - 1];
     eprintln!(
         "{} namespaces in {:.1?}: attached after {:.0?} (median), {:.0?} (99 of 100), {:.0?} (longest)",
         times.len(),
         start.elapsed(),
-        times[times.len() / 2],
-        times[times.len() * 99 / 100],
-        times[times.len() - 1]
+        times[median],
+        times[most],
+        times[longest]
     );
+    // On a machine that does much else some wait for it, not for the daemon.
+    assert!(times[scaled(median, most)] < SOON, "{times:?}");
 
-    until("the links gone", Duration::from_secs(5), || {
-        (daemon.capture_status().links.len() == links_before).then_some(())
+    until("the links gone", || (daemon.capture_status().links.len() == links_before).then_some(()));
+    until("the files closed", || (daemon.open_files() <= files_before + 1).then_some(()));
+    until("programs, maps and attachments are those of the start", || {
+        (daemon.bpf_ids() == held_before).then_some(())
     });
-    until("the files closed", Duration::from_secs(5), || {
-        (daemon.open_files() <= files_before + 1).then_some(())
-    });
-    assert_eq!(daemon.bpf_ids(), held_before, "programs, maps and attachments are those of the start");
     assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
     Sums::of(&daemon.settled()).check();
 
     let mut told = HashMap::new();
-    for response in everything.responses.try_iter() {
-        let Some(ResponseTypes::Flow(flow)) = response.unwrap().response_types else {
-            panic!("something lost")
-        };
+    let mut take = |response| {
+        let ResponseTypes::Flow(flow) = response else { panic!("something lost: {response:?}") };
         for (end, client) in clients(&flow) {
             let Some(right) = names.get(&client) else { continue };
             let ip = client.ip().to_string();
@@ -172,8 +172,12 @@ fn many_pods_leak_nothing_and_are_not_mixed_up() {
             assert!(shown == *right || shown == ip, "{shown} for {right}: {flow:?}");
             *told.entry(client).or_insert(false) |= shown == *right;
         }
+        told.len()
+    };
+    everything.until("each pod's packet", |response| (take(response) == names.len()).then_some(()));
+    for response in everything.responses.try_iter() {
+        take(response.unwrap().response_types.unwrap());
     }
-    assert_eq!(told.len(), names.len(), "each pod's packet was told");
     eprintln!("{} of {} by their names", told.values().filter(|named| **named).count(), told.len());
 }
 
@@ -195,7 +199,7 @@ fn a_link_that_flaps_moves_or_is_renamed_has_its_programs() {
     let late = Late::new(&lab, "late", "10.244.1.99");
     late.up();
     late.attached();
-    let index = until("the link in the status", SOON, || link(&daemon, &late.link)).index;
+    let index = until("the link in the status", || link(&daemon, &late.link)).index;
     let attached = daemon.attached(index);
     assert_eq!(attached.len(), 2);
     let flap = format!("link set {0} down\nlink set {0} up\n", late.link);
@@ -204,7 +208,7 @@ fn a_link_that_flaps_moves_or_is_renamed_has_its_programs() {
     assert_eq!(daemon.attached(index), attached, "a link that is down keeps them");
     late.route();
     late.send(0, server(&lab));
-    until("packets counted", SOON, || {
+    until("packets counted", || {
         link(&daemon, &late.link).filter(|link| link.received_packets > 0 && link.sent_packets > 0)
     });
 
@@ -212,21 +216,20 @@ fn a_link_that_flaps_moves_or_is_renamed_has_its_programs() {
     let elsewhere = format!("{}-elsewhere", late.node);
     let _elsewhere = observer_lab::Namespaces::make(&elsewhere, &[&elsewhere]).unwrap();
     ip_tool(&format!("-n {} link set {} netns {elsewhere}", late.node, late.link), "");
-    until("the link gone", SOON, || link(&daemon, &late.link).is_none().then_some(()));
+    until("the link gone", || link(&daemon, &late.link).is_none().then_some(()));
     ip_tool(&format!("-n {elsewhere} link set {} netns {}", late.link, late.node), "");
     late.attached();
-    let back = until("the link back", SOON, || link(&daemon, &late.link));
+    let back = until("the link back", || link(&daemon, &late.link));
     assert_eq!((back.problem.as_str(), back.repairs), ("", 0), "{back:?}");
     late.route();
     late.send(0, server(&lab));
     let (index, attached) = (back.index, daemon.attached(back.index));
     assert_eq!(attached.len(), 2);
-    let before = until("packets counted again", SOON, || {
-        link(&daemon, &late.link).filter(|link| link.received_packets > 0)
-    });
+    let before =
+        until("packets counted again", || link(&daemon, &late.link).filter(|link| link.received_packets > 0));
 
     ip_tool(&format!("-n {} link set {} name renamed0", late.node, late.link), "");
-    let after = until("the new name", SOON, || link(&daemon, "renamed0"));
+    let after = until("the new name", || link(&daemon, "renamed0"));
     assert_eq!((after.index, after.problem.as_str(), after.repairs), (index, "", 0), "{after:?}");
     assert!(after.received_packets >= before.received_packets, "{after:?} after {before:?}");
     assert!(link(&daemon, &late.link).is_none());
@@ -277,6 +280,6 @@ fn an_index_that_is_used_again_is_a_new_link() {
         }
     }
     before.unwrap().down();
-    until("the link gone", SOON, || link(&daemon, "vethreused").is_none().then_some(()));
-    until("the files closed", Duration::from_secs(5), || (daemon.open_files() <= files_before).then_some(()));
+    until("the link gone", || link(&daemon, "vethreused").is_none().then_some(()));
+    until("the files closed", || (daemon.open_files() <= files_before).then_some(()));
 }

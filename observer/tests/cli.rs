@@ -74,7 +74,7 @@ fn observe_shows_what_the_daemon_saw() {
     assert_eq!(gone.status.code(), Some(1));
     assert_eq!(String::from_utf8_lossy(&gone.stderr).lines().count(), 1, "{gone:?}");
     let (status, took) = daemon.stop();
-    assert!(status.success() && took < Duration::from_secs(2), "{status} after {took:?}");
+    assert!(status.success() && took < Duration::from_secs(5), "{status} after {took:?}");
 }
 
 /// New connections and their first replies: each way once a connection.

@@ -3,7 +3,7 @@
 
 use observer::decode::{Clock, End, Tuple};
 use observer::track::{ConntrackSource, ConntrackTable, SourceOptions, TableLimits, Translation};
-use observer_lab::Namespaces;
+use observer_lab::{Namespaces, links::wait_ready};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
@@ -13,7 +13,7 @@ use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_mins(1);
 const FRONTEND: &str = "10.96.0.1:80";
 const BACKEND: &str = "10.1.2.2:8080";
 const GATEWAY: &str = "10.1.2.1";
@@ -50,6 +50,9 @@ impl Lab {
                 run(&["ip", "-n", space, "link", "set", link, "up"]);
             }
             run(&["ip", "-n", pod, "route", "add", "default", "via", &format!("{subnet}.1")]);
+        }
+        for space in [&node, &a, &b] {
+            wait_ready(space).unwrap();
         }
         lab.on_node(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
         lab.on_node(&[

@@ -12,13 +12,13 @@ use std::{
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
-use support::{Daemon, OBSERVER, can_run, empty_node};
+use support::{Daemon, OBSERVER, PATIENCE, can_run, empty_node};
 
 /// Usage that can't be understood.
 const USAGE: i32 = 2;
 const FAILURE: i32 = 1;
 
-/// Runs what must end by itself; kills it and panics after 15 seconds.
+/// Runs what must end by itself; kills it and panics after [`PATIENCE`].
 fn ends(mut command: Command) -> Output {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -28,7 +28,7 @@ fn ends(mut command: Command) -> Output {
         stderr.read_to_end(&mut text).unwrap();
         text
     });
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + PATIENCE;
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
@@ -228,7 +228,7 @@ fn a_second_daemon_is_refused_and_a_stale_socket_replaced() {
     assert_eq!(std::fs::read_to_string(&recording).unwrap(), "kept", "no recording is emptied for nothing");
     serves();
     let (status, took) = first.stop();
-    assert!(status.success() && took < Duration::from_secs(2), "{status} after {took:?}");
+    assert!(status.success() && took < Duration::from_secs(5), "{status} after {took:?}");
 }
 
 #[test]

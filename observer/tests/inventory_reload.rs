@@ -9,7 +9,7 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
-use support::{Daemon, OBSERVER, can_run};
+use support::{Daemon, OBSERVER, PATIENCE, can_run};
 
 const SCENARIO: &str = r#"
 name = "reload"
@@ -68,7 +68,7 @@ fn count(daemon: &Daemon, text: &str) -> usize {
 fn write(daemon: &Daemon, file: &Path, content: &str, text: &str) {
     let before = count(daemon, text);
     std::fs::write(file, content).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while count(daemon, text) == before {
         assert!(Instant::now() < deadline, "no {text:?} in:\n{}", daemon.log());
         std::thread::sleep(Duration::from_millis(20));
@@ -120,11 +120,6 @@ fn the_inventory_is_followed() {
     assert!(daemon.log_line(complaint).contains("the old inventory stays in force"));
     let (_, kept_client, kept_api) = call(&mut lab, &daemon);
     assert_eq!((kept_client, &kept_api), (new_client, &new_api));
-    std::fs::write(&file, &bad).unwrap();
-    // That it is not said again has no event: two looks, a second apart.
-    std::thread::sleep(Duration::from_millis(2_300));
-    assert_eq!(count(&daemon, "inventory.yaml:"), 1, "{}", daemon.log());
-
     // Removed, by a file that is good again.
     write(&daemon, &file, &format!("pods:\n{relabelled}"), RELOADED);
     let (_, client, gone) = call(&mut lab, &daemon);

@@ -21,7 +21,7 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
-use support::{Daemon, OBSERVER, Sums, can_run, scaled, scenario};
+use support::{Daemon, OBSERVER, PATIENCE, Sums, can_run, late::until, scaled, scenario};
 use tonic::Code;
 
 #[test]
@@ -67,12 +67,12 @@ fn ends_in_order(signal: Signal, name: &str) {
     let follower = daemon.follow(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() });
     lab.play(requests()).unwrap();
     // Under way: a flow has come.
-    let first = follower.responses.recv_timeout(Duration::from_secs(5)).unwrap().unwrap();
+    let first = follower.responses.recv_timeout(PATIENCE).unwrap().unwrap();
     assert!(matches!(first.response_types, Some(ResponseTypes::Flow(_))), "{first:?}");
 
     let (status, took, dir) = daemon.end(signal);
     assert!(status.success(), "{status}");
-    assert!(took < Duration::from_secs(2), "it took {took:?}");
+    assert!(took < Duration::from_secs(5), "it took {took:?}");
     let end = follower.responses.iter().find_map(Result::err).expect("the stream ends with a status");
     assert_eq!(end.code(), Code::Unavailable, "{end}");
     assert_eq!(programs(&lab), 0);
@@ -155,7 +155,7 @@ fn kills_leave_nothing_in_the_kernel() {
 
 /// That the kernel has none of these any more. It frees some of them when no CPU can be using them.
 fn gone(held: &BTreeMap<&'static str, BTreeSet<u32>>) {
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         // What goes while it is asked for is an error.
         let left = BTreeMap::from([
@@ -192,18 +192,16 @@ fn programs_taken_off_are_put_on_again() {
     for repairs in 1..=2 {
         let attached = daemon.attached(index);
         assert_eq!(attached.len(), 2, "{attached:?}");
-        // One of the two, then both.
-        for id in attached.iter().take(repairs) {
-            let tool =
-                Command::new("bpftool").args(["link", "detach", "id", &id.to_string()]).output().unwrap();
-            assert!(tool.status.success(), "{}", String::from_utf8_lossy(&tool.stderr));
-        }
+        // One of the two, then both: by one process, so that no look comes between.
+        let detach: Vec<String> =
+            attached.iter().take(repairs).map(|id| format!("link detach id {id}")).collect();
+        let batch = daemon.dir.path().join("detach");
+        std::fs::write(&batch, detach.join("\n") + "\n").unwrap();
+        let tool = Command::new("bpftool").args(["batch", "file"]).arg(&batch).output().unwrap();
+        assert!(tool.status.success(), "{}", String::from_utf8_lossy(&tool.stderr));
         assert!(daemon.attached(index).len() < 2 || status().repairs as usize == repairs);
         let taken_off = Instant::now();
-        while status().repairs as usize != repairs {
-            assert!(taken_off.elapsed() < Duration::from_secs(5), "not put on again: {:?}", status());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until("put on again", || (status().repairs as usize == repairs).then_some(()));
         eprintln!("put on again after {:.1?}", taken_off.elapsed());
         assert_eq!(programs(&lab), 6);
         assert_eq!(daemon.attached(index).len(), 2);
@@ -214,7 +212,8 @@ fn programs_taken_off_are_put_on_again() {
     lab.play(request).unwrap();
     lab.wait_traffic();
     let now = status().received_packets;
-    assert!(now >= 2 * before, "counts go on: {now} after {before}");
+    // Each call is a SYN, an ACK, the request and an end at least.
+    assert!(now >= before + 5 * 4, "counts go on: {now} after {before}");
     Sums::of(&daemon.settled()).check();
 }
 
@@ -245,14 +244,21 @@ fn programs_of_others_run_on() {
         let link = status.links.into_iter().find(|link| link.link.name == veth).unwrap();
         [link.ingress.packets, link.egress.packets]
     };
-    let before = (counted(&other), link_packets(&daemon, &veth));
+    // Of one time: the network says this and that by itself, so that a packet may come between the two.
+    let both = || loop {
+        let (theirs, ours) = (counted(&other), link_packets(&daemon, &veth));
+        if counted(&other) == theirs {
+            return (theirs, ours);
+        }
+    };
+    let before = both();
     let mut request = requests();
     request.count = Some(10);
     assert!(matches!(request.from, Party::Pod(..)));
     lab.play(request).unwrap();
     lab.wait_traffic();
     assert!(lab.ledger().iter().all(observer_lab::Entry::as_expected));
-    let after = (counted(&other), link_packets(&daemon, &veth));
+    let after = both();
     let grown = |before: [u64; 2], after: [u64; 2]| [after[0] - before[0], after[1] - before[1]];
     let (theirs, ours) = (grown(before.0, after.0), grown(before.1, after.1));
     assert!(theirs[0] >= 50, "{theirs:?}");
@@ -260,7 +266,8 @@ fn programs_of_others_run_on() {
     assert!(daemon.stop().0.success());
     assert_eq!(programs(&lab), 6, "the other's are still there");
     drop(other);
-    assert_eq!(programs(&lab), 0);
+    // A child that another test's thread has forked holds a copy of every link until it executes its program.
+    until("the other's are gone", || (programs(&lab) == 0).then_some(()));
 }
 
 fn link_packets(daemon: &Daemon, name: &str) -> [u64; 2] {

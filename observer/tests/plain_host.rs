@@ -9,12 +9,12 @@ use observer_proto::{
     flow::{Endpoint, Flow, FlowFilter, Service},
     observer::GetFlowsRequest,
 };
-use plain::{Cgroups, Idle, addresses, inside, poke, until};
+use plain::{Cgroups, Idle, addresses, inside, poke};
 use std::{
     collections::{BTreeSet, HashMap},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
 };
-use support::{Daemon, OBSERVER, can_run, empty_node};
+use support::{Daemon, OBSERVER, can_run, empty_node, late::until};
 
 const SCENARIO: &str = r#"
 name = "plain"
@@ -258,7 +258,7 @@ fn a_namespace_is_named_by_who_is_in_it_now() {
     let child: u32 = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
     // Ends only with a signal of its own.
     let child = Other(child);
-    until("the child runs its command", || plain::comm(child.0).as_deref() == Some("tail"));
+    until("the child runs its command", || (plain::comm(child.0).as_deref() == Some("tail")).then_some(()));
     for pid in [leader.pid(), child.0] {
         cgroups.put(pid, "user.slice/session-1.scope");
     }
@@ -283,7 +283,7 @@ fn a_namespace_is_named_by_who_is_in_it_now() {
     drop(child);
     let successor = Idle::in_namespace("exec tail -f /dev/null", "tail");
     cgroups.put(successor.pid(), &format!("docker/{}", id(9)));
-    until("the link of the namespace that is gone", || !plain::has_link(&lab, "plain1"));
+    until("the link of the namespace that is gone", || (!plain::has_link(&lab, "plain1")).then_some(()));
     successor.link(&lab, 1);
     let flows = told_as(&format!("container/{}", &id(9)[..12]));
     let names: BTreeSet<_> = flows.iter().map(|flow| party(flow.destination.as_ref())).collect();
@@ -299,7 +299,7 @@ impl Drop for Other {
     fn drop(&mut self) {
         let pid = i32::try_from(self.0).ok().and_then(rustix::process::Pid::from_raw).unwrap();
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        until("the process is gone", || plain::comm(self.0).is_none());
+        until("the process is gone", || plain::comm(self.0).is_none().then_some(()));
     }
 }
 

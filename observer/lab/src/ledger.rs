@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -132,6 +133,14 @@ impl Entry {
     pub fn as_expected(&self) -> bool {
         let reached = self.kind == Kind::Ping || self.served.is_some() == (self.expected == Cause::None);
         self.outcome.fits(self.expected) && reached
+    }
+
+    /// How many packets may have gone out where none was answered: a second SYN where the opener, on a machine that does
+    /// much else, had not given up when the kernel's second came for it.
+    pub fn unanswered_packets(&self) -> RangeInclusive<u64> {
+        const SECOND_SYN_NS: u64 = 950_000_000;
+        let late = self.end.monotonic_ns - self.start.monotonic_ns > SECOND_SYN_NS;
+        1..=1 + u64::from(self.protocol == 6 && late)
     }
 }
 

@@ -56,9 +56,9 @@ fn links(namespace: &str) -> Result<Vec<Link>> {
     serde_json::from_slice(&output.stdout).map_err(|e| LabError::system(what())(e.into()))
 }
 
-/// Waits until the links of a namespace that are up can send. The kernel works off a carrier that came some time later,
-/// in a worker (net/core/link_watch.c), and until then throws away what is sent.
-pub(crate) fn wait_ready(namespace: &str) -> Result<()> {
+/// Waits until the links of a namespace, which is told by name or path, can send where they are up. The kernel works off a
+/// carrier that came some time later, in a worker (net/core/link_watch.c), and until then throws away what is sent.
+pub fn wait_ready(namespace: &str) -> Result<()> {
     let deadline = Instant::now() + READY_WITHIN;
     loop {
         let not_ready = |link: &Link| {

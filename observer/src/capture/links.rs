@@ -22,6 +22,8 @@ use super::{CaptureConfig, Glob, Inode, netlink};
 /// How often links are looked at without a notification: namespaces get their names, and programs are taken off their
 /// hooks, without one.
 const LOOK: Duration = Duration::from_secs(3);
+// Users are promised that programs are on again within 5 s.
+const _: () = assert!(LOOK.as_secs() < 5);
 /// While notifications never end, a look's rest is this many times its own length: no more than a quarter of one CPU.
 const REST: u32 = 3;
 /// The longest rest: a new link is attached to within a second.

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::support::{Lab, Watch, Wiring, skip};
+use crate::support::{Lab, PATIENCE, Watch, Wiring, skip};
 use observer::capture::{Aggregation, CaptureConfig};
 use observer_ebpf::{FlowRecord, flow_flags, flow_reason, hook, link_kind};
 
@@ -168,7 +168,7 @@ fn a_flood_leaves_drops_their_turn() {
         (status.ingress.counters.submitted, status.drops.counters.submitted)
     };
     while written(&watch).0 < PACKETS as u64 || written(&watch).1 == 0 {
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", written(&watch));
+        assert!(start.elapsed() < PATIENCE, "{:?}", written(&watch));
         std::thread::sleep(Duration::from_millis(1));
     }
     watch.drain();

@@ -1,10 +1,10 @@
 //! Links are found when they come, and forgotten when they go.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use observer::capture::{CaptureConfig, LinkKind};
 
-use crate::support::{Lab, Netns, Wiring, skip};
+use crate::support::{Lab, Netns, PATIENCE, Wiring, skip};
 
 #[test]
 fn a_pod_that_comes_is_attached_and_one_that_goes_is_forgotten() {
@@ -20,10 +20,8 @@ fn a_pod_that_comes_is_attached_and_one_that_goes_is_forgotten() {
         assert_eq!((link.kind, link.peer_netns, link.attached_by), (LinkKind::Pod, Some(pod.inode()), "tcx"));
     }
     let third = Netns::new("c");
-    let start = Instant::now();
     lab.wire(&third, 3);
     watch.until("pod3", |watch| watch.capture.links().links.iter().any(|link| link.name == "pod3"));
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     lab.node.run("ip link del pod3");
     watch.until("pod3 gone", |watch| watch.capture.links().links.len() == 2);
 }
@@ -40,7 +38,7 @@ fn nothing_is_left_behind() {
     };
     // A child that another test's thread has forked holds a copy of every link until it executes its program.
     let detached = || {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + PATIENCE;
         while attached() != 0 {
             assert!(Instant::now() < deadline, "a program is still attached");
             std::thread::yield_now();

@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use observer::capture::{Capture, CaptureConfig};
 use observer_ebpf::{DropRecord, FactRecord, FlowRecord, TunneledFlowRecord, kind};
-use observer_lab::Namespaces;
+use observer_lab::{Namespaces, links::wait_ready};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use zerocopy::FromBytes as _;
+
+/// How long what must come is waited for, also on a machine that does much else.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Why the test can't run here; printed, and a failure where `CI_NO_SKIP` is 1.
 pub(crate) fn skip() -> bool {
@@ -105,6 +108,9 @@ impl Lab {
         for (index, pod) in lab.pods.iter().enumerate() {
             lab.wire(pod, index + 1);
         }
+        for netns in lab.pods.iter().chain([&lab.node]) {
+            wait_ready(&netns.0).unwrap();
+        }
         lab
     }
 
@@ -166,12 +172,12 @@ impl Watch {
         self.capture.sweep(&mut |record| keep(record, flows, drops, facts));
     }
 
-    /// Reads, and sweeps, until `enough` is true; fails after 5 s.
+    /// Reads, and sweeps, until `enough` is true; fails after [`PATIENCE`].
     pub(crate) fn until(&mut self, what: &str, mut enough: impl FnMut(&Self) -> bool) {
         let start = Instant::now();
         while !enough(self) {
             assert!(
-                start.elapsed() < Duration::from_secs(5),
+                start.elapsed() < PATIENCE,
                 "not seen: {what}; flows {:#?} drops {:#?}",
                 self.flows,
                 self.drops

@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use crate::support::{Lab, Wiring, skip};
 use observer::capture::CaptureConfig;
 use observer_ebpf::{TunneledFlowRecord, flow_flags, flow_reason, hook, kind, tunnel_kind};
+use observer_lab::links::wait_ready;
 use zerocopy::FromBytes as _;
 
 #[test]
@@ -21,6 +22,7 @@ fn a_connection_inside_a_vxlan_between_pods() {
         ));
         pod.run(&format!("ip addr add 192.168.77.{own}/24 dev vx0"));
         pod.run("ip link set vx0 up");
+        wait_ready(&pod.0).unwrap();
     }
     let mut watch = lab.capture(&CaptureConfig::default());
     let listener = lab.pods[1].within(|| TcpListener::bind("192.168.77.2:8080").unwrap());

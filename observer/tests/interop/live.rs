@@ -53,12 +53,22 @@ fn only_new(lab: &mut Lab, hubble: &Client) -> Outcome {
 fn history_first(lab: &mut Lab, daemon: &Daemon, hubble: &Client, flags: &str) -> Outcome {
     daemon.settled();
     let asked = "--protocol tcp --port 8080";
-    let all = hubble.run(&format!("observe --all -o json {asked}"), &[]).clean()?;
-    let count = if flags == "--last 10" { 10 } else { all.lines().count() };
-    let mut follower = hubble.start(&format!("observe -f -o json {asked} {flags}"));
-    for wanted in all.lines().skip(all.lines().count() - count) {
-        same("history", &follower.line().ok_or("no line")?, wanted)?;
-    }
+    let look = || hubble.run(&format!("observe --all -o json {asked}"), &[]).clean();
+    let mut all = look()?;
+    let mut follower = loop {
+        let count = if flags == "--last 10" { 10 } else { all.lines().count() };
+        let mut follower = hubble.start(&format!("observe -f -o json {asked} {flags}"));
+        let history: Option<Vec<String>> = (0..count).map(|_| follower.line()).collect();
+        let history = history.ok_or("no line")?;
+        // A connection's last totals are told a while after its end.
+        let now = look()?;
+        if now == all {
+            let wanted: Vec<&str> = all.lines().skip(all.lines().count() - count).collect();
+            same("history", &history.join("\n"), &wanted.join("\n"))?;
+            break follower;
+        }
+        all = now;
+    };
     let mut charges =
         lab.scenario().traffic.iter().find(|traffic| traffic.name == "charges").unwrap().clone();
     (charges.count, charges.delay_ms, charges.interval_ms) = (Some(1), 0, 0);

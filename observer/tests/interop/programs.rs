@@ -1,13 +1,12 @@
 //! The programs: Hubble's own, our command line, and a daemon that has played a recording.
 
-use crate::support::{Daemon, OBSERVER};
+use crate::support::{Daemon, OBSERVER, PATIENCE};
 use std::{
     ffi::OsStr,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc,
-    time::Duration,
 };
 
 /// What a program said.
@@ -150,7 +149,7 @@ impl Running {
         self.stdout.take().unwrap()
     }
 
-    /// Its next line on stdout; `None` at the end, or where nothing comes for 15 seconds.
+    /// Its next line on stdout; `None` at the end, or where nothing comes for [`PATIENCE`].
     pub(crate) fn line(&mut self) -> Option<String> {
         let lines = self.lines.get_or_insert_with(|| {
             let (sender, lines) = mpsc::channel();
@@ -160,7 +159,7 @@ impl Running {
             });
             lines
         });
-        lines.recv_timeout(Duration::from_secs(15)).ok()
+        lines.recv_timeout(PATIENCE).ok()
     }
 
     /// Ctrl-C; its exit code and what was on stderr.

@@ -4,7 +4,7 @@ use crate::{
     calls::tcp,
     flows::value,
     programs::{Client, certificates, relay, replayed},
-    support::{Daemon, OBSERVER, can_run, scenario},
+    support::{Daemon, OBSERVER, PATIENCE, can_run, scenario},
     tally::{Outcome, Tally, ensure, like},
 };
 use observer_lab::{Lab, unique_prefix};
@@ -166,7 +166,7 @@ fn daemon(lab: &Lab, node: &str, address: &str, transport: &Transport) -> Daemon
 
 /// Repeats until it holds; the relay finds peers and losses in its own time.
 fn until(look: impl Fn() -> Outcome) -> Outcome {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         match look() {
             Err(problem) if Instant::now() > deadline => return Err(problem),

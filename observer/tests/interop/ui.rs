@@ -4,7 +4,7 @@
 //! GetFlows with `reply: [false]` in each filter: a card for each end with labels and an identity, a link for each flow.
 
 use crate::{
-    support::{Daemon, can_run, demo, name},
+    support::{Daemon, PATIENCE, can_run, demo, name},
     tally::{Outcome, Tally, ensure},
 };
 use observer_proto::{
@@ -14,7 +14,7 @@ use observer_proto::{
         get_flows_response::ResponseTypes, observer_client::ObserverClient,
     },
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 use tokio_stream::StreamExt as _;
 
 #[test]
@@ -90,16 +90,14 @@ fn with(mut request: GetFlowsRequest, more: &FlowFilter) -> GetFlowsRequest {
     request
 }
 
-/// What comes at once; the stream itself goes on.
+/// What comes at once; the stream itself goes on. Nothing tells where the history ends: it is as long as the answer to who
+/// does not follow.
 fn shown(daemon: &Daemon, request: &GetFlowsRequest) -> Vec<Flow> {
+    let history = daemon.responses(GetFlowsRequest { follow: false, ..request.clone() }).len();
     daemon.call(async |channel| {
-        let mut stream = ObserverClient::new(channel).get_flows(request.clone()).await.unwrap().into_inner();
-        let mut flows = Vec::new();
-        // Nothing tells where the history ends: what is older than the call comes without a pause.
-        while let Ok(next) = tokio::time::timeout(Duration::from_millis(500), stream.next()).await {
-            flows.extend(next.unwrap().ok().and_then(flow));
-        }
-        flows
+        let stream = ObserverClient::new(channel).get_flows(request.clone()).await.unwrap().into_inner();
+        let shown = stream.take(history).filter_map(|next| flow(next.unwrap())).collect();
+        tokio::time::timeout(PATIENCE, shown).await.expect("as much as without following")
     })
 }
 
@@ -110,8 +108,10 @@ fn flow(response: GetFlowsResponse) -> Option<Flow> {
     }
 }
 
-/// The same from all flows, by what the filters mean: no reply, or dropped and nobody knows.
+/// The same from all flows up to then, by what the filters mean: no reply, or dropped and nobody knows.
 fn selected(daemon: &Daemon, shown: &[Flow]) -> Outcome {
+    let time = |flow: &Flow| flow.time.map(|time| (time.seconds, time.nanos));
+    let last = shown.last().and_then(time);
     let is_here = |flow: &Flow| {
         [&flow.source, &flow.destination].into_iter().flatten().any(|end| end.namespace == "payments")
     };
@@ -129,7 +129,7 @@ fn selected(daemon: &Daemon, shown: &[Flow]) -> Outcome {
     let wanted: BTreeSet<String> = daemon
         .flows()
         .into_iter()
-        .filter(|flow| is_here(flow) && is_asked(flow) && !is_hidden(flow))
+        .filter(|flow| time(flow) <= last && is_here(flow) && is_asked(flow) && !is_hidden(flow))
         .map(|flow| flow.uuid)
         .collect();
     let found: BTreeSet<String> = shown.iter().map(|flow| flow.uuid.clone()).collect();

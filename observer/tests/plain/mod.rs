@@ -1,6 +1,7 @@
 //! Processes as container runtimes, systemd and users start them: in cgroups, and in network namespaces without a name.
 
-use observer_lab::Lab;
+use crate::support::late::until;
+use observer_lab::{Lab, links::wait_ready};
 use rustix::{
     net::{self, AddressFamily, SocketType},
     thread::{LinkNameSpaceType, move_into_link_name_space},
@@ -102,7 +103,7 @@ impl Idle {
     }
 
     fn running(self, name: &str) -> Self {
-        until("the process runs its command", || comm(self.pid()).as_deref() == Some(name));
+        until("the process runs its command", || (comm(self.pid()).as_deref() == Some(name)).then_some(()));
         self
     }
 
@@ -121,6 +122,9 @@ impl Idle {
             ip(place, &format!("addr add {v4}/24 dev {link}"));
             ip(place, &format!("addr add {v6}/64 dev {link} nodad"));
             ip(place, &format!("link set {link} up"));
+        }
+        for netns in [lab.node_netns("n1"), self.netns()] {
+            wait_ready(netns.to_str().unwrap()).unwrap();
         }
     }
 }
@@ -165,15 +169,4 @@ fn ip(place: &str, arguments: &str) {
     let status =
         Command::new("nsenter").arg(place).args(["--", "ip"]).args(arguments.split(' ')).status().unwrap();
     assert!(status.success(), "ip {arguments}");
-}
-
-/// Waits for what has no event, 10 seconds at most.
-pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..1_000 {
-        if done() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("{what}: not within 10 s");
 }

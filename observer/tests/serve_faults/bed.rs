@@ -1,5 +1,6 @@
 //! A server in this process, with a store to fill.
 
+use crate::support::PATIENCE;
 use observer::{
     flow::Flow,
     pipeline::replay_bytes,
@@ -149,11 +150,11 @@ impl Bed {
     }
 }
 
-/// Waits for what has no event; panics after 15 seconds.
+/// Waits for what has no event; panics after [`PATIENCE`].
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + PATIENCE;
     while !done() {
-        assert!(Instant::now() < deadline, "{what}: not within 15 s");
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -218,7 +219,7 @@ fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-fn resident_bytes() -> u64 {
+pub(crate) fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
     pages * rustix::param::page_size() as u64

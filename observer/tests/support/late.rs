@@ -1,16 +1,14 @@
 //! Pods that come when the daemon runs already, and go before it ends.
 
+use super::PATIENCE;
 use aya::programs::{SchedClassifier, TcAttachType};
-use observer_lab::{Lab, netns};
+use observer_lab::{Lab, links::wait_ready, netns};
 use std::{
     io::Write as _,
     net::{IpAddr, SocketAddr, UdpSocket},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
-
-/// What the design promises for a new link.
-pub(crate) const SOON: Duration = Duration::from_secs(1);
 
 /// A pod that the lab does not know, wired as the lab's routed pods are.
 pub(crate) struct Late {
@@ -64,6 +62,7 @@ impl Late {
     /// Sends a packet from this port (0 = any) to a server, and waits for the answer that may come. Returns where it
     /// came from.
     pub(crate) fn send(&self, port: u16, server: IpAddr) -> SocketAddr {
+        wait_ready(&self.netns).unwrap();
         netns::inside(&self.netns, || {
             let socket = UdpSocket::bind((self.ip, port)).unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
@@ -79,7 +78,7 @@ impl Late {
         let since = Instant::now();
         let count = |hook| SchedClassifier::query_tcx(&self.link, hook).map_or(0, |(_, found)| found.len());
         netns::inside(&self.node, || {
-            until("the link attached", Duration::from_secs(15), || {
+            until("the link attached", || {
                 (count(TcAttachType::Ingress) == 1 && count(TcAttachType::Egress) == 1).then_some(())
             });
             Ok(since.elapsed())
@@ -117,13 +116,13 @@ pub(crate) fn ip_tool(arguments: &str, script: &str) {
 }
 
 /// Waits for this; netlink's word reaches the daemon, but nothing tells of that.
-pub(crate) fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

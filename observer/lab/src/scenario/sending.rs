@@ -181,8 +181,8 @@ pub struct Traffic {
     /// TTL or hop limit, else the system's.
     #[serde(default)]
     pub ttl: Option<u32>,
-    /// How long an answer may take, milliseconds. Left out: 5000, or 900 where none is expected (a closed port answers
-    /// too), so that no TCP SYN is sent twice.
+    /// How long an answer may take, milliseconds. Left out: 30,000, or 700 where none is expected (what is refused is
+    /// answered too), so that no TCP SYN is sent twice, also where the opener is slow to give up.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
 }
@@ -194,7 +194,8 @@ fn default_bytes() -> usize {
 impl Traffic {
     /// How long an answer may take.
     pub fn timeout(&self) -> Duration {
-        let default = if matches!(self.expect, Cause::None | Cause::ClosedPort) { 5000 } else { 900 };
+        let is_answered = matches!(self.expect, Cause::None | Cause::ClosedPort | Cause::NftReject);
+        let default = if is_answered { 30_000 } else { 700 };
         Duration::from_millis(self.timeout_ms.unwrap_or(default))
     }
 }

@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod enrich;
 pub mod events;
 pub mod flow;
+mod followed;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod instance;

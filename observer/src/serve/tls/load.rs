@@ -28,7 +28,7 @@ pub enum TlsError {
         /// The file.
         file: PathBuf,
         /// The system's answer.
-        error: Arc<io::Error>,
+        error: io::Error,
     },
     /// What is to be in it is not.
     #[error("{}: no {what} in it", file.display())]
@@ -56,50 +56,6 @@ pub enum TlsError {
     },
 }
 
-/// A file's bytes, or why there are none.
-#[derive(Clone, Debug)]
-struct Content(Result<Vec<u8>, Arc<io::Error>>);
-
-impl PartialEq for Content {
-    fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Ok(a), Ok(b)) => a == b,
-            (Err(a), Err(b)) => a.kind() == b.kind(),
-            _ => false,
-        }
-    }
-}
-
-/// What the files have in them at one time.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Contents {
-    certificate: Content,
-    key: Content,
-    client_cas: Vec<Content>,
-}
-
-impl Contents {
-    pub(super) fn read(files: &TlsConfig) -> Self {
-        let read = |file: &PathBuf| {
-            let mut bytes = Vec::new();
-            // One byte more than allowed tells a device without an end.
-            let read = File::open(file).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
-            Content(match read {
-                Ok(read) if read as u64 > MOST_BYTES => {
-                    Err(Arc::new(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB")))
-                }
-                Ok(_) => Ok(bytes),
-                Err(error) => Err(Arc::new(error)),
-            })
-        };
-        Self {
-            certificate: read(&files.certificate),
-            key: read(&files.key),
-            client_cas: files.client_cas.iter().map(read).collect(),
-        }
-    }
-}
-
 /// A configuration that can be used.
 #[derive(Debug)]
 pub(super) struct Loaded {
@@ -109,10 +65,10 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    pub(super) fn new(files: &TlsConfig, contents: &Contents) -> Result<Self, TlsError> {
-        let chain = certificates(&files.certificate, &contents.certificate)?;
+    pub(super) fn new(files: &TlsConfig) -> Result<Self, TlsError> {
+        let chain = certificates(&files.certificate)?;
         let expires = expires(&files.certificate, &chain[0])?;
-        let key = key(&files.key, &contents.key)?;
+        let key = key(&files.key)?;
         let provider = Arc::new(ring::default_provider());
         let unusable = |file: &Path| {
             let file = file.to_owned();
@@ -125,8 +81,8 @@ impl Loaded {
             builder.with_no_client_auth()
         } else {
             let mut roots = RootCertStore::empty();
-            for (file, content) in files.client_cas.iter().zip(&contents.client_cas) {
-                for certificate in certificates(file, content)? {
+            for file in &files.client_cas {
+                for certificate in certificates(file)? {
                     roots.add(certificate).map_err(|error| unusable(file)(&error))?;
                 }
             }
@@ -149,16 +105,21 @@ impl Loaded {
     }
 }
 
-fn bytes<'a>(file: &Path, content: &'a Content) -> Result<&'a [u8], TlsError> {
-    match &content.0 {
-        Ok(bytes) => Ok(bytes),
-        Err(error) => Err(TlsError::Read { file: file.to_owned(), error: Arc::clone(error) }),
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells a device without an end.
+    let read = File::open(file).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(read) if read as u64 <= MOST_BYTES => Ok(bytes),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB")),
+        Err(error) => Err(error),
     }
+    .map_err(|error| TlsError::Read { file: file.to_owned(), error })
 }
 
 /// One at least.
-fn certificates(file: &Path, content: &Content) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let all = CertificateDer::pem_slice_iter(bytes(file, content)?).collect::<Result<Vec<_>, _>>();
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let all = CertificateDer::pem_slice_iter(&read(file)?).collect::<Result<Vec<_>, _>>();
     let all =
         all.map_err(|error| TlsError::Unusable { file: file.to_owned(), problem: error.to_string() })?;
     if all.is_empty() {
@@ -167,9 +128,9 @@ fn certificates(file: &Path, content: &Content) -> Result<Vec<CertificateDer<'st
     Ok(all)
 }
 
-fn key(file: &Path, content: &Content) -> Result<PrivateKeyDer<'static>, TlsError> {
+fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     use tokio_rustls::rustls::pki_types::pem::Error::NoItemsFound;
-    PrivateKeyDer::from_pem_slice(bytes(file, content)?).map_err(|error| match error {
+    PrivateKeyDer::from_pem_slice(&read(file)?).map_err(|error| match error {
         NoItemsFound => TlsError::Missing { file: file.to_owned(), what: "private key (PEM, unencrypted)" },
         error => TlsError::Unusable { file: file.to_owned(), problem: error.to_string() },
     })

@@ -3,12 +3,12 @@
 //! A handshake takes the configuration that is current when it begins; connections that are open keep theirs.
 
 mod load;
-mod watch;
 
 use super::Refusal;
+use crate::followed::{Followed, INTERVAL, Look};
 use arc_swap::{ArcSwap, ArcSwapOption};
+use load::Loaded;
 pub use load::TlsError;
-use load::{Contents, Loaded};
 use observer_proto::control as wire;
 use std::{
     io,
@@ -42,8 +42,9 @@ pub(super) struct Certificate {
 impl Certificate {
     /// Loads the files, or says which of them is wrong. What follows them does so while it is polled.
     pub(super) fn load(files: TlsConfig) -> Result<(Arc<Self>, impl Future<Output = ()> + Send), TlsError> {
-        let contents = Contents::read(&files);
-        let Loaded { config, expires } = Loaded::new(&files, &contents)?;
+        let paths = [&files.certificate, &files.key].into_iter().chain(&files.client_cas);
+        let followed = Followed::new(paths.cloned());
+        let Loaded { config, expires } = Loaded::new(&files)?;
         let counters = CertificateCounters {
             client_certificates: !files.client_cas.is_empty(),
             expires: expires.into(),
@@ -51,7 +52,24 @@ impl Certificate {
         };
         counters.warn_if_expired(&files);
         let loaded = Arc::new(Self { files, current: ArcSwap::new(config), counters: Arc::new(counters) });
-        Ok((Arc::clone(&loaded), watch::follow(loaded, contents)))
+        Ok((Arc::clone(&loaded), loaded.follow(followed)))
+    }
+
+    /// Looks at the files for ever.
+    async fn follow(self: Arc<Self>, mut files: Followed) {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let this = Arc::clone(&self);
+            let look = tokio::task::spawn_blocking(move || {
+                if files.look() == Look::Changed {
+                    this.take(&files);
+                }
+                files
+            });
+            // An error means that the runtime ends.
+            let Ok(looked_at) = look.await else { return };
+            files = looked_at;
+        }
     }
 
     pub(super) fn current(&self) -> Arc<ServerConfig> {
@@ -62,9 +80,13 @@ impl Certificate {
         &self.counters
     }
 
-    /// Takes new contents, all or none.
-    fn take(&self, contents: &Contents) {
-        match Loaded::new(&self.files, contents) {
+    /// Takes what is in the files now, all or none.
+    fn take(&self, files: &Followed) {
+        let loaded = Loaded::new(&self.files);
+        if !files.are_whole() {
+            return;
+        }
+        match loaded {
             Ok(Loaded { config, expires }) => {
                 self.current.store(config);
                 self.counters.expires.store(expires, Ordering::Relaxed);

@@ -13,6 +13,8 @@ pub(super) struct Connections {
     seen: HashTable<Seen>,
     /// Directions that were forgotten because there were too many.
     forgotten: u64,
+    /// When some were for the last time, Unix time in nanoseconds.
+    forgotten_ns: i64,
 }
 
 /// By the hash of its addresses, ports, protocol and link: of 64 bits, that two share one is less likely than a fault of
@@ -27,7 +29,12 @@ struct Seen {
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { hasher: DefaultHashBuilder::default(), seen: HashTable::new(), forgotten: 0 }
+        Self {
+            hasher: DefaultHashBuilder::default(),
+            seen: HashTable::new(),
+            forgotten: 0,
+            forgotten_ns: i64::MIN,
+        }
     }
 }
 
@@ -36,7 +43,8 @@ impl Connections {
         self.forgotten
     }
 
-    /// Bytes of this record that no earlier one told of.
+    /// Bytes of this record that no earlier one told of. None where that can't be known: of a connection that may have been
+    /// forgotten.
     pub(super) fn new_bytes(&mut self, flow: &Flow, turn: u32) -> u64 {
         let key = self.hasher.hash_one((
             (flow.source_ip, flow.source_port),
@@ -53,13 +61,15 @@ impl Connections {
             }
             return new;
         }
+        let is_new = flow.first_ns > self.forgotten_ns;
         if !flow.notes.has(Notes::FINAL) {
             if self.seen.len() >= MOST {
                 self.forget(turn);
+                self.forgotten_ns = self.forgotten_ns.max(flow.time_ns);
             }
             self.seen.insert_unique(key, Seen { key, bytes: flow.bytes, turn }, |seen| seen.key);
         }
-        flow.bytes
+        if is_new { flow.bytes } else { 0 }
     }
 
     /// Those seen longest ago, at least half of them where all are of this turn.
@@ -111,16 +121,17 @@ mod tests {
     fn too_many_are_forgotten_by_count() {
         let mut connections = Connections::default();
         let all = 3 * MOST as u64;
+        let flow = |number: u64, bytes| {
+            let (ports, time) = ((number as u16, (number >> 16) as u16), number as i64);
+            let flow = Flow { bytes, first_ns: time, time_ns: time, ..test_flow() };
+            Flow { source_port: ports.0, destination_port: ports.1, ..flow }
+        };
         for number in 0..all {
-            let flow = Flow {
-                source_port: number as u16,
-                destination_port: (number >> 16) as u16,
-                bytes: 1,
-                ..test_flow()
-            };
-            assert_eq!(connections.new_bytes(&flow, (number >> 15) as u32), 1);
+            assert_eq!(connections.new_bytes(&flow(number, 1), (number >> 15) as u32), 1);
             assert!(connections.seen.len() <= MOST);
         }
         assert_eq!(connections.seen.len() as u64 + connections.forgotten(), all);
+        // One that was forgotten counts twice in nothing; from then on what is new counts.
+        assert_eq!([5, 7].map(|bytes| connections.new_bytes(&flow(0, bytes), u32::MAX)), [0, 2]);
     }
 }

@@ -87,7 +87,7 @@ pub struct Rows<K, C> {
 pub struct TurnedAway {
     /// Rows that were summed in `other`.
     pub rows_folded: u64,
-    /// Connections that were forgotten; their bytes may count twice.
+    /// Connections that were forgotten; the bytes up to their next record are left out, as they may count twice.
     pub connections_forgotten: u64,
 }
 

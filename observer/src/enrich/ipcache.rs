@@ -265,7 +265,7 @@ impl IpCache {
         }
         writer.told.services(writer.surroundings.get(&rank), &surroundings);
         writer.surroundings.insert(rank, surroundings);
-        let Writer { surroundings, identities, .. } = writer;
+        let Writer { surroundings, identities, told, .. } = writer;
         self.nodes.send_if_modified(|known| {
             let nodes = surroundings.values().flat_map(|from| &from.nodes);
             let changed = !nodes.clone().eq(known.iter());
@@ -275,6 +275,7 @@ impl IpCache {
             changed
         });
         let tables = Tables::build(surroundings.values(), &self.node, identities, &self.reserved);
+        told.cidrs(&self.tables.load(), &tables);
         self.tables.store(Arc::new(tables));
         true
     }

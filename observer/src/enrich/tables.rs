@@ -82,6 +82,11 @@ impl Tables {
         self.cidrs.get_lpm(&IpNet::from(ip)).map(|(_, endpoint)| endpoint)
     }
 
+    /// All CIDRs that have an identity.
+    pub(super) fn cidrs(&self) -> impl Iterator<Item = (IpNet, &Arc<Endpoint>)> {
+        self.cidrs.iter()
+    }
+
     /// Protocol 0 is an unknown one: TCP is tried before UDP, as Hubble does.
     pub(super) fn service(&self, ip: IpAddr, port: u16, protocol: u8) -> Option<&Arc<Service>> {
         self.named(ip, port, protocol).map(|named| &named.service)

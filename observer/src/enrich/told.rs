@@ -1,7 +1,11 @@
 //! Tells of pods, addresses and services that come and go, as Hubble's agent events.
 
-use super::source::{ServiceEntry, Surroundings};
+use super::{
+    source::{ServiceEntry, Surroundings},
+    tables::Tables,
+};
 use crate::{endpoint::Endpoint, events::Events};
+use ipnet::IpNet;
 use observer_proto::flow::{
     AgentEventType as Kind, EndpointUpdateNotification, IpCacheNotification, ServiceDeleteNotification,
     ServiceUpsertNotification, ServiceUpsertNotificationAddr, agent_event::Notification,
@@ -49,14 +53,14 @@ impl Told {
         let (old_ips, new_ips) = (Shown::ips(old), Shown::ips(new));
         if let Some(old) = old {
             for ip in old_ips.iter().filter(|ip| !new_ips.contains(ip)) {
-                self.address(Kind::IpcacheDeleted, *ip, old.endpoint, None);
+                self.address(Kind::IpcacheDeleted, (*ip).into(), old.endpoint, None);
             }
         }
         if let Some(new) = new {
             for ip in new_ips {
                 let before = old.filter(|_| old_ips.contains(ip)).map(|old| old.endpoint.identity);
                 if before != Some(new.endpoint.identity) {
-                    self.address(Kind::IpcacheUpserted, *ip, new.endpoint, before);
+                    self.address(Kind::IpcacheUpserted, (*ip).into(), new.endpoint, before);
                 }
             }
         }
@@ -73,9 +77,9 @@ impl Told {
         self.0.tell(kind, Notification::EndpointUpdate(update));
     }
 
-    fn address(&self, kind: Kind, ip: IpAddr, endpoint: &Endpoint, before: Option<u32>) {
+    fn address(&self, kind: Kind, cidr: IpNet, endpoint: &Endpoint, before: Option<u32>) {
         let update = IpCacheNotification {
-            cidr: ipnet::IpNet::from(ip).to_string(),
+            cidr: cidr.to_string(),
             identity: endpoint.identity,
             old_identity: before,
             namespace: endpoint.namespace.clone(),
@@ -83,6 +87,17 @@ impl Told {
             ..IpCacheNotification::default()
         };
         self.0.tell(kind, Notification::IpcacheUpdate(update));
+    }
+
+    /// A CIDR keeps its identity as long as it is there.
+    pub(super) fn cidrs(&self, old: &Tables, new: &Tables) {
+        let [was, is] = [old, new].map(|tables| tables.cidrs().collect::<BTreeMap<_, _>>());
+        for (cidr, endpoint) in was.iter().filter(|(cidr, _)| !is.contains_key(cidr)) {
+            self.address(Kind::IpcacheDeleted, *cidr, endpoint, None);
+        }
+        for (cidr, endpoint) in is.iter().filter(|(cidr, _)| !was.contains_key(cidr)) {
+            self.address(Kind::IpcacheUpserted, *cidr, endpoint, None);
+        }
     }
 
     #[expect(deprecated, reason = "Hubble has no other message for services")]
@@ -145,7 +160,7 @@ mod tests {
     use super::*;
     use crate::enrich::{
         ipcache::IpCache,
-        source::{Pod, Rank, ServicePort, Snapshot, TargetPort, Window},
+        source::{CidrGroup, Pod, Rank, ServicePort, Snapshot, TargetPort, Window},
     };
 
     fn pod(uid: &str, ips: &[&str], label: &str, local: bool) -> Pod {
@@ -244,5 +259,35 @@ mod tests {
             ]
         );
         assert_eq!(told(&[], &[], 5), [""; 0]);
+    }
+    #[test]
+    fn nets_that_come_and_go_are_told() {
+        let cache = IpCache::new("n1");
+        let mut next = 0;
+        let mut told = |cidrs: &[&str], at| {
+            let cidrs = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
+            let cidr_groups = vec![CidrGroup { name: "office".into(), cidrs }];
+            let surroundings = Surroundings { cidr_groups, ..Surroundings::default() };
+            let snapshot = Snapshot { surroundings, ..Snapshot::default() };
+            cache.replace(Rank::Inventory, snapshot, Window::exact(at));
+            let batch = cache.events().agent.read(next, 100);
+            next = batch.next;
+            let each = batch.entries.into_iter().map(|(_, event)| {
+                let Some(Notification::IpcacheUpdate(update)) = &event.notification else {
+                    panic!("{event:?}")
+                };
+                let identity = update.identity - (1 << 24);
+                format!("{} {} {identity}", event.r#type().as_str_name(), update.cidr)
+            });
+            each.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            told(&["10.0.0.0/8", "fd00:1::/32"], 1),
+            ["IPCACHE_UPSERTED 10.0.0.0/8 1", "IPCACHE_UPSERTED fd00:1::/32 2"]
+        );
+        assert_eq!(
+            told(&["fd00:1::/32", "192.0.2.0/24"], 2),
+            ["IPCACHE_DELETED 10.0.0.0/8 1", "IPCACHE_UPSERTED 192.0.2.0/24 3"]
+        );
     }
 }

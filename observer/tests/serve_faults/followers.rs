@@ -1,11 +1,11 @@
 //! Those who read slowly, not at all, or in a crowd.
 
 use crate::{
-    bed::{Bed, Got, follow, until},
+    bed::{Bed, Got, follow, resident_bytes, until},
     raw::{self, END_HEADERS, END_STREAM},
-    support::Daemon,
+    support::{Daemon, scaled},
 };
-use observer::serve::Refusal;
+use observer::serve::{Limits, Refusal};
 use observer_proto::observer::{GetFlowsRequest, observer_client::ObserverClient};
 use std::{
     io::Write as _,
@@ -17,12 +17,12 @@ use std::{
 use tokio::task::JoinSet;
 use tonic::{Code, transport::Endpoint};
 
-/// One reads a message for each thousand flows, the others all of them at once; nobody but the slow one loses, and it is
-/// told how many.
+/// One reads a message for each five thousand flows, as if it read 10 of 50,000 a second (for a minute, in `make soak`), the
+/// others all of them at once; nobody but the slow one loses, and it is told how many.
 #[test]
 fn a_slow_follower_loses_by_count_and_nobody_else_does() {
-    const BATCHES: u64 = 50;
     const BATCH: u64 = 1000;
+    let batches = scaled(50, 3000);
     let bed = Bed::start(|_| {});
     bed.leaves_nothing(16 << 20, || {
         bed.runtime.block_on(async {
@@ -33,40 +33,48 @@ fn a_slow_follower_loses_by_count_and_nobody_else_does() {
             }
             let mut slow = bed.client().await.get_flows(follow()).await.unwrap().into_inner();
             let (mut got, started) = (Got::default(), Instant::now());
-            for batch in 1..=BATCHES {
+            for batch in 1..=batches {
                 bed.push(BATCH as usize);
                 for (stream, got) in &mut fast {
                     got.until(stream, batch * BATCH).await;
                 }
-                got.next(&mut slow).await.unwrap();
+                if batch % 5 == 0 {
+                    got.next(&mut slow).await.unwrap();
+                }
             }
             assert!(fast.iter().all(|(_, got)| got.lost == 0), "{fast:?}");
-            got.until(&mut slow, BATCHES * BATCH).await;
+            got.until(&mut slow, batches * BATCH).await;
             assert!(got.lost > 0, "it was not slow enough: {got:?}");
             // One a second, and one at once.
             assert!(got.told <= started.elapsed().as_secs() + 1, "{got:?} in {:?}", started.elapsed());
         });
     });
-    assert_eq!(bed.store.seen(), 2 * BATCHES * BATCH);
+    assert!(bed.store.seen() >= 2 * batches * BATCH);
 }
 
 /// A client whose program reads nothing, though its HTTP/2 lives, keeps what fits its window and no more.
 #[test]
 fn a_stream_that_nobody_reads_is_held_at_a_bounded_cost() {
     const FLOWS: usize = 40_000;
+    const UNREAD: usize = 20;
     let bed = Bed::start(|_| {});
-    // What they do not read is some hundred times that.
+    let mut is_first = true;
     bed.leaves_nothing(16 << 20, || {
         bed.runtime.block_on(async {
+            let before = resident_bytes();
             let mut unread = Vec::new();
-            for _ in 0..20 {
+            for _ in 0..UNREAD {
                 unread.push(bed.client().await.get_flows(follow()).await.unwrap().into_inner());
             }
             for _ in 0..FLOWS / 1000 {
                 bed.push(1000);
                 tokio::task::yield_now().await;
             }
-            assert_eq!(bed.counters().streams(), 20);
+            assert_eq!(bed.counters().streams(), UNREAD as u64);
+            // A mebibyte each, at both ends together, and what they do not read is some twenty times that. The first time
+            // the store fills as well.
+            let grown = resident_bytes().saturating_sub(before);
+            assert!(std::mem::take(&mut is_first) || grown <= (UNREAD as u64) << 20, "{grown} bytes");
             // What comes, once it reads, is right to the unit.
             Got::default().until(&mut unread[0], FLOWS as u64).await;
         });
@@ -76,7 +84,9 @@ fn a_stream_that_nobody_reads_is_held_at_a_bounded_cost() {
 /// A client that reads nothing of its socket gives no sign of life either.
 #[test]
 fn a_connection_that_nobody_reads_is_closed() {
-    let bed = Bed::start(|config| config.limits.keepalive = Duration::from_millis(200));
+    // What users are promised, by the time until a ping and that for its answer.
+    assert!(2 * Limits::default().keepalive <= Duration::from_secs(30));
+    let bed = Bed::start(|config| config.limits.keepalive = Duration::from_secs(1));
     let mut round = 0;
     bed.leaves_nothing(8 << 20, || {
         round += 1;
@@ -98,6 +108,7 @@ fn a_connection_that_nobody_reads_is_closed() {
 fn a_thousand_followers_and_not_one_more() {
     const FOLLOWERS: u64 = 1000;
     const FLOWS: u64 = 50;
+    const ASKED: u64 = 10;
     let bed = Bed::start(|_| {});
     let mut round = 0;
     // A connection takes 50 KB at both ends together.
@@ -109,16 +120,20 @@ fn a_thousand_followers_and_not_one_more() {
                 streams.push(bed.client().await.get_flows(follow()).await.unwrap().into_inner());
             }
             let mut client = bed.client().await;
-            let asked = Instant::now();
-            let refused = client.get_flows(follow()).await.unwrap_err();
-            // Some 1 ms, on two cores that do much else.
-            assert!(asked.elapsed() < Duration::from_millis(100), "{:?}", asked.elapsed());
+            let mut fastest = Duration::MAX;
+            for _ in 0..ASKED {
+                let asked = Instant::now();
+                let refused = client.get_flows(follow()).await.unwrap_err();
+                fastest = fastest.min(asked.elapsed());
+                assert_eq!(
+                    (refused.code(), refused.message()),
+                    (Code::ResourceExhausted, "too many streams: at most 1000")
+                );
+            }
             drop(client);
-            assert_eq!(
-                (refused.code(), refused.message()),
-                (Code::ResourceExhausted, "too many streams: at most 1000")
-            );
-            assert_eq!(bed.counters().answered(Code::ResourceExhausted), round);
+            // Some 1 ms; the others may wait for a machine that does much else.
+            assert!(fastest < Duration::from_millis(100), "{fastest:?}");
+            assert_eq!(bed.counters().answered(Code::ResourceExhausted), round * ASKED);
 
             // All the places for connections, and many more: what finds none is closed at once.
             until("the refused one is gone", || bed.counters().connections() == FOLLOWERS);

@@ -49,6 +49,8 @@ pub(crate) struct Counters {
     pub(crate) facts_lost: AtomicU64,
     /// Flows given to the store.
     pub(crate) stored: AtomicU64,
+    /// Parts that many flows have in common and that the store has forgotten: some of its bytes count twice.
+    pub(crate) parts_forgotten: AtomicU64,
     /// Records that wait for conntrack's word now.
     pub(crate) waiting: AtomicU64,
     /// Records that the kernel's rings had no room for, as the pipeline was told.
@@ -182,6 +184,7 @@ impl Stages {
             (&self.counters.facts, counters.facts),
             (&self.counters.facts_lost, counters.facts_turned_away + counters.facts_without_ends),
             (&self.counters.waiting, tracker.waiting() as u64),
+            (&self.counters.parts_forgotten, writer.parts_forgotten()),
         ] {
             shown.store(counted, Ordering::Relaxed);
         }

@@ -113,6 +113,8 @@ impl Status {
         }
         let collisions = self.names.identity_collisions();
         counters.push(counter("enrich", Kind::Suppressed, "identity collisions", collisions));
+        let forgotten = read(&pipeline.parts_forgotten);
+        counters.push(counter("store", Kind::Suppressed, "shared parts forgotten", forgotten));
     }
 }
 

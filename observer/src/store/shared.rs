@@ -29,6 +29,8 @@ pub(super) struct Shared {
     ends: HashMap<NonZeroU64, End>,
     /// By address, with the last segment. An address that is another part's by now makes a few bytes go uncounted.
     others: HashMap<usize, u64>,
+    /// Parts that were forgotten, because there were too many.
+    forgotten: u64,
 }
 
 #[derive(Debug)]
@@ -83,9 +85,14 @@ impl Shared {
         bytes
     }
 
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
     #[cold]
     fn meet(&mut self, endpoint: &Endpoint, namespaces: &Namespaces) -> &mut End {
         if self.ends.len() >= MOST_ENDS {
+            self.forgotten += self.ends.len() as u64;
             self.ends.clear();
         }
         let end = End { segment: NONE, bytes: endpoint_bytes(endpoint), namespace: namespaces.see(endpoint) };
@@ -94,6 +101,7 @@ impl Shared {
 
     fn is_new<T>(&mut self, part: &Arc<T>, segment: u64) -> bool {
         if self.others.len() >= MOST_OTHERS {
+            self.forgotten += self.others.len() as u64;
             self.others.clear();
         }
         self.others.insert(Arc::as_ptr(part).addr(), segment) != Some(segment)

@@ -87,6 +87,11 @@ impl Writer {
         &self.store
     }
 
+    /// Ends and other parts of flows that were forgotten because there were too many, since the start.
+    pub fn parts_forgotten(&self) -> u64 {
+        self.shared.forgotten()
+    }
+
     /// Appends a flow and returns its sequence number. It can be read at once; readers that wait are woken by
     /// [`Writer::publish`].
     pub fn push(&mut self, flow: Flow) -> u64 {

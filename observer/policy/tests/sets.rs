@@ -1,0 +1,207 @@
+//! The sets of `testdata/policy/sets` on the pods of the demo's scenario.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping, in its helpers too")]
+
+mod support;
+
+use observer_policy::{
+    engine::{Change, Engine, PeerId, SubjectId},
+    explain::Query,
+    label::Labels,
+    model::Direction,
+    source::{self, Options},
+    world::{CidrGroup, Endpoint, Service, Surroundings},
+};
+use std::{fs, path::PathBuf};
+use toml::{Table, Value};
+
+fn testdata(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(path)
+}
+
+fn text<'a>(table: &'a Value, field: &str) -> &'a str {
+    table[field].as_str().unwrap()
+}
+
+fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    value.as_array().unwrap().iter().map(|text| text.as_str().unwrap())
+}
+
+fn pairs(value: Option<&Value>) -> Vec<(&str, &str)> {
+    let table = value.and_then(Value::as_table).into_iter().flatten();
+    table.map(|(key, value)| (key.as_str(), value.as_str().unwrap())).collect()
+}
+
+/// The demo's pods, its node, services and groups.
+fn demo() -> Engine {
+    let scenario: Table = fs::read_to_string(testdata("lab/demo.toml")).unwrap().parse().unwrap();
+    let list = |name: &str| scenario[name].as_array().unwrap();
+    let mut endpoints = Vec::new();
+    for pod in list("pods") {
+        let namespace = text(pod, "namespace");
+        let of_namespace = list("namespaces").iter().find(|other| text(other, "name") == namespace);
+        let mut labels: Vec<_> =
+            pairs(pod.get("labels")).iter().map(|(k, v)| format!("k8s:{k}={v}")).collect();
+        for (key, value) in pairs(of_namespace.and_then(|namespace| namespace.get("labels"))) {
+            labels.push(format!("k8s:io.cilium.k8s.namespace.labels.{key}={value}"));
+        }
+        labels.push(format!("k8s:io.kubernetes.pod.namespace={namespace}"));
+        labels.push("k8s:io.cilium.k8s.policy.cluster=default".into());
+        let addresses = texts(&pod["ips"]).map(|ip| ip.parse().unwrap()).collect();
+        let endpoint = Endpoint { labels: Labels::parse(labels), addresses, ports: Vec::new() };
+        endpoints.push((format!("{namespace}/{}", text(pod, "name")).into(), Some(endpoint)));
+    }
+    let node = &list("nodes")[0];
+    let labels = pairs(node.get("labels")).into_iter().map(|(k, v)| format!("k8s:{k}={v}"));
+    let labels = Labels::parse(labels.chain(["reserved:host=".into()]));
+    let addresses = texts(&node["addresses"]).map(|ip| ip.parse().unwrap()).collect();
+    endpoints.push(("host".into(), Some(Endpoint { labels, addresses, ports: Vec::new() })));
+    let services = list("services").iter().map(|service| Service {
+        namespace: text(service, "namespace").into(),
+        name: text(service, "name").into(),
+        selector: pairs(service.get("selector")).iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        ..Service::default()
+    });
+    let groups = list("cidr_groups").iter().map(|group| CidrGroup {
+        name: text(group, "name").into(),
+        nets: texts(&group["cidrs"]).map(|net| net.parse().unwrap()).collect(),
+        ..CidrGroup::default()
+    });
+    let surroundings =
+        Surroundings { services: services.collect(), groups: groups.collect(), ..Surroundings::default() };
+    let mut engine = Engine::new(false);
+    engine.apply(Change { endpoints, surroundings: Some(surroundings), ..Change::default() });
+    engine
+}
+
+fn end(engine: &Engine, name: &str) -> (Option<SubjectId>, PeerId) {
+    match engine.endpoint(name) {
+        Some((subject, peer)) => (Some(subject), peer),
+        None => (None, engine.peer_at(name.parse().unwrap())),
+    }
+}
+
+/// One line's verdicts, in the line's words.
+fn verdicts(engine: &Engine, asked: &str) -> String {
+    let words: Vec<&str> = asked.split(' ').collect();
+    let (from, to) = (end(engine, words[0]), end(engine, words[2]));
+    let (port, protocol) = words[3].split_once('/').unwrap();
+    let protocol =
+        [("ICMP", 1), ("TCP", 6), ("UDP", 17)].iter().find(|(name, _)| *name == protocol).unwrap().1;
+    let request = words.get(5).map(|path| observer_policy::l7::Request::Http {
+        method: words[4].into(),
+        path: (*path).into(),
+        host: String::new(),
+        headers: Vec::new(),
+    });
+    let sides = [("out", Direction::Egress, from.0, to.1), ("in", Direction::Ingress, to.0, from.1)];
+    let judged = sides.into_iter().filter_map(|(name, direction, subject, peer)| {
+        let decision = engine.judge(subject?, direction, peer, protocol, port.parse().unwrap());
+        let word = match &request {
+            None => support::word(decision.all),
+            Some(request) if engine.allows(decision, request) => "pass",
+            Some(_) => "refuse",
+        };
+        Some(format!("{name} {word}"))
+    });
+    judged.collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn sets_judge_the_demos_traffic_as_they_should() {
+    let mut wrong = Vec::new();
+    for set in ["tenants", "payments", "host"] {
+        let folder = testdata("policy/sets").join(set);
+        let mut engine = demo();
+        let files = |without: &str| -> Vec<PathBuf> {
+            let all = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+            all.filter(|file| file.extension().unwrap() == "yaml" && !file.ends_with(without)).collect()
+        };
+        support::set_policies(&mut engine, source::load(&files("-"), &Options::default()).unwrap());
+        assert_eq!(engine.warnings(), [], "{set}");
+        for line in fs::read_to_string(folder.join("expected.txt")).unwrap().lines() {
+            if let Some(without) = line.strip_prefix("without ") {
+                support::set_policies(
+                    &mut engine,
+                    source::load(&files(without), &Options::default()).unwrap(),
+                );
+            } else if let Some((asked, expected)) = line.split_once(" = ").filter(|_| !line.starts_with('#'))
+            {
+                let found = verdicts(&engine, asked);
+                if found != expected {
+                    wrong.push(format!("{set}: {line}: {found}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_nothing_has_is_warned_of() {
+    let mut engine = demo();
+    let spec = [
+        ("cnp", "nowhere", "{endpointSelector: {}, ingress: [{}]}"),
+        ("cnp", "web", "{endpointSelector: {matchLabels: {app: typo}}, ingress: [{}]}"),
+        (
+            "knp",
+            "payments",
+            "{ingress: [{from: [{podSelector: {matchLabels: {app: frontend}}}], ports: [{port: web}]}]}",
+        ),
+        (
+            "cnp",
+            "ops",
+            "{endpointSelector: {}, egress: [{toCIDRSet: [{cidrGroupRef: office}]}, {toServices: [{k8sService: {serviceName: x}}]}]}",
+        ),
+        (
+            "cnp",
+            "data",
+            "{endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {\"k8s:io.kubernetes.pod.namespace\": prod}}]}]}",
+        ),
+    ];
+    let text: Vec<_> =
+        spec.iter().map(|(kind, namespace, spec)| support::document(kind, namespace, "p", spec)).collect();
+    support::set_policies(&mut engine, source::parse(&text.join("---\n"), &Options::default()).unwrap());
+    let told: Vec<_> =
+        engine.warnings().iter().map(|w| format!("{} {}: {}", w.policy, w.path, w.problem)).collect();
+    let expected = [
+        "NetworkPolicy payments/p spec.ingress[0]: no endpoint has the label k8s:app=frontend",
+        "NetworkPolicy payments/p spec.ingress[0]: no pod has a port named web",
+        "CiliumNetworkPolicy data/p spec.ingress[0]: no pod is in namespace prod",
+        "CiliumNetworkPolicy nowhere/p : selects nothing: no pod is in namespace nowhere",
+        "CiliumNetworkPolicy ops/p spec.egress[0]: no CIDR group is named office",
+        "CiliumNetworkPolicy ops/p spec.egress[1]: no such service",
+        "CiliumNetworkPolicy web/p : selects nothing: no endpoint has the label any:app=typo",
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn explanations_name_rules_policies_and_the_nearest_miss() {
+    let mut engine = demo();
+    let folder = testdata("policy/sets");
+    let load = |set: &str| source::load(&[folder.join(set)], &Options::default()).unwrap();
+    let mut all = [load("tenants"), load("payments")].concat();
+    // The places are the same wherever the project lies.
+    for policy in &mut all {
+        policy.file = policy.file.as_ref().map(|file| PathBuf::from(file.file_name().unwrap()).into());
+    }
+    support::set_policies(&mut engine, all);
+    let explain = |from: &str, to: &str, direction, protocol, port| {
+        let (from, to) = (end(&engine, from), end(&engine, to));
+        let (subject, peer) = if direction == Direction::Ingress { (to.0, from.1) } else { (from.0, to.1) };
+        let query = Query { subject: subject.unwrap(), direction, peer, protocol, port, request: None };
+        engine.explain(query).to_string()
+    };
+    let (web, payments) = ("web/frontend-app-7b5b9c6d4-x2x9z", "payments/payments-api-6c8f7d9b5-k4m2p");
+    let tenant = "tenant-a/tenant-a-client-0";
+    let told = [
+        explain(web, payments, Direction::Ingress, 6, 9000),
+        explain(web, payments, Direction::Ingress, 6, 8080),
+        explain(web, payments, Direction::Egress, 6, 8080),
+        explain("host", payments, Direction::Ingress, 6, 80),
+        explain(tenant, "tenant-b/tenant-b-server-0", Direction::Egress, 6, 7000),
+        explain(tenant, "monitoring/prometheus-0", Direction::Egress, 6, 9090),
+    ];
+    let expected = fs::read_to_string(folder.join("explained.txt")).unwrap();
+    assert_eq!(told.join("\n") + "\n", expected);
+}

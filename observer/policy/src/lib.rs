@@ -7,6 +7,7 @@
 
 pub mod engine;
 pub mod explain;
+pub mod fuzz;
 pub mod l7;
 pub mod label;
 pub mod model;

@@ -16,9 +16,8 @@ use std::{
     collections::{BTreeMap, HashSet},
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
 };
-use support::{Daemon, can_run, demo, extensions, name};
+use support::{Daemon, PATIENCE, can_run, demo, extensions, name};
 use tokio_stream::StreamExt as _;
 use tonic::transport::{Channel, Endpoint as Address};
 use tonic_health::pb::{
@@ -487,7 +486,7 @@ fn following(lab: &mut Lab, daemon: &Daemon) {
         lab.play(ping).unwrap();
         let mut flows = Vec::new();
         while flows.len() < 2 {
-            let next = tokio::time::timeout(Duration::from_secs(10), stream.next()).await;
+            let next = tokio::time::timeout(PATIENCE, stream.next()).await;
             flows.push(flow(next.expect("flows of the ping").unwrap().unwrap()));
             flows.retain(|flow| flow.is_reply.is_some() && !earlier.contains(&first_seen(flow)));
         }

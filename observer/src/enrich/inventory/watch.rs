@@ -129,6 +129,7 @@ mod tests {
         };
         let bad = "pods: [{name: two, ips: [10.0.0.1]}, {nmae: three}]\n";
         fs::write(&path, bad).unwrap();
+        assert_eq!(source.followed.look(), Look::Changing);
         let error = source.take(&cache).unwrap_err().to_string();
         assert!(error.contains("inventory.yaml:1:"), "{error}");
         source.take_again(&cache);

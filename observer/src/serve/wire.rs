@@ -7,12 +7,35 @@ pub(super) const LENGTH: u32 = 2;
 const FIXED32: u32 = 5;
 
 #[inline]
-pub(super) fn varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn varint(out: &mut Vec<u8>, value: u64) {
+    match value {
+        0..0x80 => out.push(value as u8),
+        // A byte after the other takes longer: each has to wait for the length that the one before it has left.
+        0x80..0x100_0000_0000_0000 => {
+            let bytes = (0..8).fold(0, |bytes, at| bytes | (value & 0x7f << (7 * at)) << at);
+            let len = value.ilog2() / 7 + 1;
+            let goes_on = 0x8080_8080_8080_8080 & ((1 << (8 * (len - 1))) - 1);
+            first_bytes(out, (bytes | goes_on).to_le_bytes(), len as usize);
+        }
+        _ => long_varint(out, value),
+    }
+}
+
+#[cold]
+fn long_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// The first `len` of some bytes: all are copied, for which no call is needed.
+#[inline]
+pub(super) fn first_bytes<const N: usize>(out: &mut Vec<u8>, bytes: [u8; N], len: usize) {
+    let end = out.len() + len;
+    out.extend_from_slice(&bytes);
+    out.truncate(end);
 }
 
 #[inline]
@@ -139,6 +162,18 @@ fn read_varint(input: &[u8]) -> Option<(u64, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_all_sizes_are_read_again() {
+        let mut out = Vec::new();
+        let edges = (0..64).flat_map(|bit| [(1 << bit) - 1, 1 << bit, u64::MAX >> bit]);
+        for value in edges {
+            out.clear();
+            varint(&mut out, value);
+            assert_eq!(out.len(), (value | 1).ilog2() as usize / 7 + 1, "{value:#x}");
+            assert_eq!(read_varint(&out), Some((value, &[][..])), "{value:#x}");
+        }
+    }
 
     #[test]
     fn lengths_of_all_sizes_stand_in_front() {

@@ -200,6 +200,11 @@ mod value {
     pub(super) const BOOL: u32 = 4;
 }
 
+/// Tags of an entry and of what is in it.
+const ENTRY: u8 = 1 << 3 | wire::LENGTH as u8;
+const KEY: u8 = 1 << 3 | wire::LENGTH as u8;
+const VALUE: u8 = 2 << 3 | wire::LENGTH as u8;
+
 impl Struct<'_> {
     #[inline]
     fn entry(&mut self, key: &str, value: impl FnOnce(&mut Vec<u8>)) {
@@ -214,9 +219,16 @@ impl Entries for Struct<'_> {
     /// Exact up to 2^53, as any number in JSON.
     #[inline]
     fn number(&mut self, key: &'static str, number: u64) {
-        if number != 0 {
-            self.entry(key, |out| wire::double(out, value::NUMBER, number as f64));
+        if number == 0 {
+            return;
         }
+        // As `entry` writes it, with lengths that are known before: no key has more than 100 bytes.
+        let [len, value_len] = [key.len() as u8, 1 + size_of::<f64>() as u8];
+        let out = &mut *self.0;
+        out.extend_from_slice(&[ENTRY, len + value_len + 4, KEY, len]);
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(&[VALUE, value_len]);
+        wire::double(out, value::NUMBER, number as f64);
     }
 
     fn yes(&mut self, key: &'static str) {

@@ -8,10 +8,7 @@ use observer::{
     decode::{Clock, Decoder, DropReasons, DropSites, Event, Symbols},
     enrich::{Enricher, Filler},
     flow::{Flow, Link},
-    serve::{
-        encode::Encoder,
-        view::{NodeView, View},
-    },
+    serve::{encode::Encoder, query::Selector, view::NodeView},
     stats::Stats,
     store::{Cursor, Step, Store, StoreConfig, Writer},
     track::{Tracked, Tracker},
@@ -193,7 +190,7 @@ fn matcher(flags: &[(&str, &str)]) -> Matcher {
 
 /// A scan of the whole store, as a query does it to find its start.
 fn filters(store: &Arc<Store>, world: &World) {
-    let node = NodeView::from(&world.node);
+    let node = Arc::new(NodeView::from(&world.node));
     let count = store.len() as usize;
     for (name, flags) in [
         ("none", &[][..]),
@@ -212,14 +209,19 @@ fn filters(store: &Arc<Store>, world: &World) {
             ],
         ),
     ] {
-        let mut matcher = matcher(flags);
+        let matcher = matcher(flags);
         let mut found = 0;
         time_row(&format!("filter {name}"), ROUNDS, count, || {
             found = 0;
-            store.rewind(|stored| {
-                found += u32::from(matcher.matches(&View { stored, node: &node }));
-                ControlFlow::Continue(())
-            });
+            // What a query has to find out about ends is part of it.
+            let mut selector = Selector::new(matcher.clone(), Arc::clone(&node));
+            store.rewind(
+                |lot| selector.select(lot),
+                |_| {
+                    found += 1;
+                    ControlFlow::Continue(())
+                },
+            );
         });
         assert!(found > 0, "{name} finds nothing");
         println!("filter {name}: {found} of {count}");

@@ -5,7 +5,7 @@ use super::{
     api::Places,
     encode::Encoder,
     mask::Mask,
-    query::{Query, Reader},
+    query::{Query, Reader, Selector},
     stream::FlowStream,
     view::NodeView,
 };
@@ -119,8 +119,7 @@ pub(super) fn check(request: GetFlowsRequest, node: &Arc<NodeView>) -> Result<(Q
         follow: request.follow,
         since: request.since.map(|time| nanoseconds("since", time)).transpose()?,
         until: request.until.map(|time| nanoseconds("until", time)).transpose()?,
-        filter: filter.matcher(),
-        node: Arc::clone(node),
+        filter: Selector::new(filter.matcher(), Arc::clone(node)),
     };
     Ok((query, mask))
 }

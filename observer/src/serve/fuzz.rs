@@ -14,6 +14,7 @@ use crate::{
     store::{Store, StoreConfig},
 };
 use observer_proto::{
+    filter::Filters,
     flow as proto,
     observer::{GetFlowsRequest, get_flows_response::ResponseTypes},
 };
@@ -155,7 +156,6 @@ pub fn request(data: &[u8]) {
         Ok(checked) => checked,
         Err(status) => return assert!(!status.message().is_empty()),
     };
-    let mut filter = query.filter.clone();
     let (since, until) = (query.since.unwrap_or(i64::MIN), query.until.unwrap_or(i64::MAX));
     let mut encoder = bed.encoder.clone();
     let mut reader = Reader::new(query, &bed.store);
@@ -185,6 +185,7 @@ pub fn request(data: &[u8]) {
     });
     assert!(ended, "it goes on without end");
 
+    let filter = Filters::compile(&request.whitelist, &request.blacklist).expect("it was compiled before");
     // The filter says the same of a flow in the store and of what a client reads.
     let passing: Vec<usize> =
         (0..bed.wire.len()).filter(|sequence| filter.matches(&bed.wire[*sequence])).collect();

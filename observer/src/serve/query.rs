@@ -3,7 +3,7 @@
 use super::view::{NodeView, View};
 use crate::{
     flow::Flow,
-    store::{Cursor, Rewind, Step, Store, Stored},
+    store::{Cursor, Lot, Rewind, Step, Store, Stored},
 };
 use observer_proto::filter::Matcher;
 use std::{ops::ControlFlow, sync::Arc};
@@ -22,16 +22,41 @@ pub struct Query {
     /// Nothing newer.
     pub until: Option<i64>,
     /// What passes.
-    pub filter: Matcher,
-    /// The node, for the filter.
-    pub node: Arc<NodeView>,
+    pub filter: Selector,
+}
+
+/// A filter over the store.
+#[derive(Clone, Debug)]
+pub struct Selector {
+    matcher: Matcher,
+    node: Arc<NodeView>,
+    /// Of the list of ends with this first flow so many were learned.
+    learned: Option<(u64, usize)>,
+}
+
+impl Selector {
+    /// `node` is the node, for the filter.
+    pub fn new(matcher: Matcher, node: Arc<NodeView>) -> Self {
+        Self { matcher, node, learned: None }
+    }
+
+    /// Which flows of the lot pass: the lowest bit is the first one's answer.
+    pub fn select(&mut self, lot: &Lot<'_>) -> u64 {
+        let Self { matcher, node, learned } = self;
+        let ends = lot.ends();
+        if matcher.asks_about_ends() && *learned != Some((ends.first(), ends.count())) {
+            let known = learned.filter(|(first, _)| *first == ends.first()).map_or(0, |(_, count)| count);
+            *learned = Some((ends.first(), ends.count()));
+            ends.from(known).for_each(|end| matcher.learn(end));
+        }
+        if let Some(columns) = lot.columns_ahead() {
+            matcher.look_ahead(&columns);
+        }
+        matcher.select(&lot.columns(), |place| View { stored: lot.get(place), node })
+    }
 }
 
 impl Query {
-    fn passes(&mut self, stored: Stored<'_>) -> bool {
-        self.filter.matches(&View { stored, node: &self.node })
-    }
-
     /// `since` decides over `number`, as in Hubble. What passes on the way goes to `found`.
     fn rewind(&mut self, store: &Store, found: &mut Found) -> Rewind {
         if self.follow && self.number == 0 && self.since.is_none() {
@@ -48,13 +73,14 @@ impl Query {
         // A flow past `until` ends a stream, also one that the filter doesn't pass: each must be looked at.
         found.overflown = self.until.is_some();
         let mut left = self.number;
-        let rewind = store.rewind(|stored| {
-            if self.passes(stored) {
+        let rewind = store.rewind(
+            |lot| self.filter.select(lot),
+            |stored| {
                 left -= 1;
                 found.push(stored.sequence);
-            }
-            if left == 0 { ControlFlow::Break(true) } else { ControlFlow::Continue(()) }
-        });
+                if left == 0 { ControlFlow::Break(true) } else { ControlFlow::Continue(()) }
+            },
+        );
         found.end = rewind.end;
         rewind
     }
@@ -83,6 +109,11 @@ impl Found {
         }
     }
 
+    /// Whether the flow at this position is one of them, after [`Found::next`].
+    fn is_next(&self, position: u64) -> bool {
+        !self.overflown && self.sequences.last() == Some(&position)
+    }
+
     /// The first flow at or after `position` that may pass.
     fn next(&mut self, position: u64) -> u64 {
         if self.overflown || position >= self.end {
@@ -108,6 +139,25 @@ pub struct Reader {
     /// A flow newer than `until` was met.
     late: bool,
     left: Option<u64>,
+    selected: Selected,
+}
+
+/// What of the lot that was asked about last passes.
+#[derive(Debug, Default)]
+struct Selected {
+    /// Sequence number of the first.
+    first: u64,
+    /// From there on.
+    passing: u64,
+    count: u64,
+}
+
+impl Selected {
+    /// From this flow on, which is the lowest bit, and how many there are; nothing where it is not in the lot.
+    fn from(&self, position: u64) -> Option<(u64, u64)> {
+        let place = position.checked_sub(self.first).filter(|place| *place < self.count)?;
+        Some((self.passing >> place, self.count - place))
+    }
 }
 
 /// What reading came upon.
@@ -138,10 +188,30 @@ impl Reader {
             late: false,
             left: (!query.follow && query.number > 0).then_some(query.number),
             query,
+            selected: Selected::default(),
         }
     }
 
-    /// Moves one slot; a flow that passes goes to `give`.
+    /// Whether the next flow passes; steps over those before the one that does.
+    fn passes(&mut self, position: u64) -> bool {
+        if self.query.filter.matcher.pass_all() || self.found.is_next(position) {
+            return true;
+        }
+        if self.selected.from(position).is_none()
+            && let Some(lot) = self.cursor.lot()
+        {
+            let (first, count) = (lot.first(), lot.count() as u64);
+            self.selected = Selected { first, passing: self.query.filter.select(&lot), count };
+        }
+        let (passing, count) = self.selected.from(position).unwrap_or_default();
+        // Each is to be looked at where one past `until` ends the stream.
+        if passing & 1 == 0 && self.query.until.is_none() {
+            self.cursor.skip_to(position + count.min(passing.trailing_zeros().into()));
+        }
+        passing & 1 == 1
+    }
+
+    /// Moves one slot, or over some that don't pass; a flow that passes goes to `give`.
     pub fn next(&mut self, give: impl FnOnce(u64, &Flow)) -> Item {
         self.cursor.skip_to(self.found.next(self.cursor.position()));
         let position = self.cursor.position();
@@ -150,6 +220,10 @@ impl Reader {
             || (self.late && position >= self.history)
         {
             return Item::Done;
+        }
+        let passes = self.passes(position);
+        if self.cursor.position() != position {
+            return Item::Skipped;
         }
         match self.cursor.step() {
             Step::End => Item::Pause,
@@ -168,7 +242,7 @@ impl Reader {
                     self.late = true;
                     return Item::Skipped;
                 }
-                if !self.query.passes(stored) {
+                if !passes {
                     return Item::Skipped;
                 }
                 self.left = self.left.map(|left| left - 1);

@@ -2,11 +2,16 @@
 
 use super::*;
 use crate::{
-    flow::test_flow,
+    endpoint::Endpoint,
+    flow::{Flow, Notes, Tristate, test_flow},
     store::{StoreConfig, Writer},
 };
-use observer_proto::{filter::Filters, flow::FlowFilter};
+use observer_proto::{
+    filter::Filters,
+    flow::{FlowFilter, TcpFlags},
+};
 use proptest::prelude::*;
+use prost::Message;
 
 const SECOND: i64 = 1_000_000_000;
 const HOUR: i64 = 3600 * SECOND;
@@ -20,9 +25,12 @@ fn store(times: &[i64]) -> (Arc<Store>, Writer) {
     (store, writer)
 }
 
+fn filter(whitelist: &[FlowFilter]) -> Selector {
+    Selector::new(Filters::compile(whitelist, &[]).unwrap().matcher(), Arc::default())
+}
+
 fn query(since: Option<i64>, until: Option<i64>) -> Query {
-    let filter = Filters::compile(&[], &[]).unwrap().matcher();
-    Query { number: 0, first: false, follow: false, since, until, filter, node: Arc::default() }
+    Query { number: 0, first: false, follow: false, since, until, filter: filter(&[]) }
 }
 
 /// Times of the flows that come, and whether the request is answered with them.
@@ -147,8 +155,7 @@ proptest! {
             writer.push(flow(index, *time));
         }
         let whitelist = of_port.map(|port| FlowFilter { source_port: vec![port.to_string()], ..FlowFilter::default() });
-        let filter = Filters::compile(whitelist.as_slice(), &[]).unwrap().matcher();
-        let query = Query { number, first, follow, since, until, filter, node: Arc::default() };
+        let query = Query { number, first, follow, since, until, filter: filter(whitelist.as_slice()) };
         let mut reader = Reader::new(query, &store);
         let mut actual = read(&mut reader).0;
         for (index, time) in later.iter().enumerate() {
@@ -174,5 +181,130 @@ proptest! {
         let most = if follow || number == 0 { usize::MAX } else { number as usize };
         let wanted: Vec<i64> = wanted.take(most).map(|index| all[index]).collect();
         prop_assert_eq!(actual, wanted);
+    }
+}
+
+fn ends() -> Vec<Arc<Endpoint>> {
+    let pod = |n: u32| Endpoint {
+        identity: n % 5,
+        namespace: ["web", "data"][n as usize % 2].into(),
+        pod_name: format!("pod-{n}"),
+        labels: [format!("k8s:app=app-{}", n % 3)].into(),
+        ..Endpoint::default()
+    };
+    (0..20).map(|n| Arc::new(pod(n))).chain([Arc::default()]).collect()
+}
+
+fn some_flow() -> impl Strategy<Value = Flow> {
+    let ends = ends();
+    let end = (0..ends.len()).prop_map(move |n| Arc::clone(&ends[n]));
+    let ip = prop::sample::select(vec!["10.0.0.1", "10.0.1.2", "0.0.0.0", "fd00::1", "::ffff:10.0.0.1", ""])
+        .prop_map(|ip| ip.parse().ok());
+    let protocol = prop::sample::select(vec![0, 1, 6, 17, 58, 132]);
+    let reply = prop::sample::select(vec![Tristate::Unset, Tristate::No, Tristate::Yes]);
+    let numbers = (protocol, 0..6u8, 0..4u8, 0..8u16, reply, prop::sample::select(vec![0, 4, 6]));
+    ((end.clone(), end), (ip.clone(), ip), (0..3u16, 0..3u16), numbers, any::<bool>()).prop_map(
+        |(
+            ends,
+            ips,
+            ports,
+            (protocol, verdict, direction, flags_or_type, is_reply, ip_version),
+            fragment,
+        )| {
+            let mut notes = Notes::default();
+            if fragment {
+                notes.set(Notes::FRAGMENT);
+            }
+            Flow {
+                source: ends.0,
+                destination: ends.1,
+                source_ip: ips.0,
+                destination_ip: ips.1,
+                source_port: ports.0,
+                destination_port: ports.1,
+                protocol,
+                verdict,
+                direction,
+                flags_or_type,
+                is_reply,
+                ip_version,
+                notes,
+                ..test_flow()
+            }
+        },
+    )
+}
+
+/// One of the fields that filters ask most, or two.
+fn some_filter() -> impl Strategy<Value = FlowFilter> {
+    let text = |values: &'static [&'static str]| {
+        prop::collection::vec(prop::sample::select(values), 1..3)
+            .prop_map(|list| list.into_iter().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let one = prop_oneof![
+        text(&["web/pod-2", "/pod-1", "data/", "none"])
+            .prop_map(|source_pod| FlowFilter { source_pod, ..FlowFilter::default() }),
+        text(&["app=app-1", "app!=app-2", "x"])
+            .prop_map(|destination_label| FlowFilter { destination_label, ..FlowFilter::default() }),
+        text(&["10.0.0.0/24", "0.0.0.0/0", "fd00::/8", "10.0.1.2"])
+            .prop_map(|source_ip| FlowFilter { source_ip, ..FlowFilter::default() }),
+        text(&["0", "1", "2"]).prop_map(|source_port| FlowFilter { source_port, ..FlowFilter::default() }),
+        text(&["2"]).prop_map(|destination_port| FlowFilter { destination_port, ..FlowFilter::default() }),
+        text(&["tcp", "icmp", "sctp", "dns"])
+            .prop_map(|protocol| FlowFilter { protocol, ..FlowFilter::default() }),
+        prop::collection::vec(-1..18, 1..3)
+            .prop_map(|verdict| FlowFilter { verdict, ..FlowFilter::default() }),
+        prop::collection::vec(-1..5, 1..3)
+            .prop_map(|traffic_direction| FlowFilter { traffic_direction, ..FlowFilter::default() }),
+        prop::collection::vec(0..4, 1..3)
+            .prop_map(|ip_version| FlowFilter { ip_version, ..FlowFilter::default() }),
+        prop::collection::vec(any::<bool>(), 1..3)
+            .prop_map(|reply| FlowFilter { reply, ..FlowFilter::default() }),
+        any::<(bool, bool)>().prop_map(|(syn, fin)| FlowFilter {
+            tcp_flags: vec![TcpFlags { syn, fin, ..TcpFlags::default() }],
+            ..FlowFilter::default()
+        }),
+        prop::collection::vec(0..5u32, 1..3)
+            .prop_map(|destination_identity| FlowFilter { destination_identity, ..FlowFilter::default() }),
+    ];
+    prop::collection::vec(one, 1..3).prop_map(|parts| {
+        let bytes: Vec<u8> = parts.iter().flat_map(Message::encode_to_vec).collect();
+        FlowFilter::decode(bytes.as_slice()).expect("fields of two filters in one")
+    })
+}
+
+proptest! {
+    #[test]
+    fn many_flows_at_once_and_one_by_one_pass_alike(
+        flows in prop::collection::vec(some_flow(), 1..300),
+        batch in 1..200usize,
+        whitelist in prop::collection::vec(some_filter(), 0..3),
+        blacklist in prop::collection::vec(some_filter(), 0..2),
+        number in 1..20u64,
+    ) {
+        let (store, mut writer) = Store::new(StoreConfig { flows: 2048, bytes: usize::MAX });
+        for batch in flows.chunks(batch) {
+            for flow in batch {
+                writer.add(flow.clone());
+            }
+            writer.publish();
+        }
+        let filters = Filters::compile(&whitelist, &blacklist).unwrap();
+        let node = Arc::new(NodeView::default());
+        let (mut cursor, mut one_by_one) = (Cursor::new(Arc::clone(&store), 0), Vec::new());
+        while let Step::Flow(stored) = cursor.step() {
+            if filters.matches(&View { stored, node: &node }) {
+                one_by_one.push(stored.sequence);
+            }
+        }
+        let selector = Selector::new(filters.matcher(), node);
+        let read = |number| {
+            let query = Query { number, filter: selector.clone(), ..query(None, None) };
+            let (mut reader, mut sequences) = (Reader::new(query, &store), Vec::new());
+            while reader.next(|sequence, _| sequences.push(sequence)) != Item::Done {}
+            sequences
+        };
+        prop_assert_eq!(read(0), &one_by_one[..]);
+        prop_assert_eq!(read(number), &one_by_one[one_by_one.len().saturating_sub(number as usize)..]);
     }
 }

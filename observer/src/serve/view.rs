@@ -1,7 +1,10 @@
 //! What filters may ask of a stored flow, in the terms of Hubble's messages.
 
 use super::encode::{NodeInfo, uuid_text};
-use crate::{endpoint::Endpoint, flow::Notes, store::Stored};
+use crate::{
+    endpoint::Endpoint,
+    store::{self, Stored},
+};
 use observer_proto::filter::{EndpointView, FlowView, L4, Side};
 use std::{borrow::Cow, net::IpAddr, num::NonZeroU64};
 
@@ -44,11 +47,7 @@ impl FlowView for View<'_> {
     }
 
     fn ip_version(&self) -> i32 {
-        match self.stored.flow.ip_version {
-            4 => 1,
-            6 => 2,
-            _ => 0,
-        }
+        store::ip_version(self.stored.flow).into()
     }
 
     fn encrypted(&self) -> bool {
@@ -56,31 +55,18 @@ impl FlowView for View<'_> {
     }
 
     fn l4(&self) -> Option<L4> {
-        let protocol = if self.stored.flow.ip_version == 0 { 0 } else { self.stored.flow.protocol };
-        Some(match protocol {
-            1 => L4::IcmpV4,
-            2 => L4::Igmp,
-            6 => L4::Tcp,
-            17 => L4::Udp,
-            58 => L4::IcmpV6,
-            112 => L4::Vrrp,
-            132 => L4::Sctp,
-            _ => return None,
-        })
+        store::l4(self.stored.flow)
     }
 
     fn port(&self, side: Side) -> Option<u16> {
-        let has_ports =
-            matches!(self.stored.flow.protocol, 6 | 17 | 132) && !self.stored.flow.notes.has(Notes::FRAGMENT);
-        has_ports.then_some(match side {
-            Side::Source => self.stored.flow.source_port,
-            Side::Destination => self.stored.flow.destination_port,
+        store::ports(self.stored.flow).map(|(source, destination)| match side {
+            Side::Source => source,
+            Side::Destination => destination,
         })
     }
 
     fn tcp_flags(&self) -> Option<u16> {
-        (self.stored.flow.protocol == 6 && !self.stored.flow.notes.has(Notes::FRAGMENT))
-            .then_some(self.stored.flow.tcp_flags())
+        store::tcp_flags(self.stored.flow)
     }
 
     fn verdict(&self) -> i32 {

@@ -1,6 +1,10 @@
 //! Reading the store forwards, with exact counts of what was overwritten, and finding where to start.
 
-use super::{Store, glance::Stored, segment::Segment};
+use super::{
+    Store,
+    glance::{Lot, Stored},
+    segment::Segment,
+};
 use std::{ops::ControlFlow, sync::Arc};
 
 /// A place in the store that moves forward. For every cursor, slots passed = flows read + flows lost.
@@ -42,22 +46,12 @@ impl Cursor {
 
     /// Moves one step.
     pub fn step(&mut self) -> Step<'_> {
-        if self.next >= self.store.head() {
-            return Step::End;
+        if let Some(oldest) = self.hold() {
+            let lost = oldest - self.next;
+            self.next = oldest;
+            return Step::Lost(lost);
         }
-        let Self { store, next, segment, block } = self;
-        let held = segment.as_ref().is_some_and(|segment| segment.get(*next, block).is_some());
-        if !held {
-            let segments = store.segments.load();
-            let after = segments.partition_point(|segment| segment.base() <= *next);
-            let Some(index) = after.checked_sub(1) else {
-                let oldest = segments.first().map_or(*next, |segment| segment.base());
-                let lost = oldest - *next;
-                *next = oldest;
-                return Step::Lost(lost);
-            };
-            *segment = Some(Arc::clone(&segments[index]));
-        }
+        let Self { next, segment, block, .. } = self;
         match segment.as_ref().and_then(|segment| segment.get(*next, block)) {
             Some(stored) => {
                 *next += 1;
@@ -65,6 +59,35 @@ impl Cursor {
             }
             None => Step::End,
         }
+    }
+
+    /// The next flow and those that lie with it; nothing where the next step meets no flow.
+    pub fn lot(&mut self) -> Option<Lot<'_>> {
+        if self.hold().is_some() {
+            return None;
+        }
+        let Self { next, segment, block, .. } = self;
+        segment.as_ref()?.lot(*next, block)
+    }
+
+    /// Takes hold of the segment of the next flow, or of none where there is nothing newer yet. If it was overwritten: the
+    /// oldest that is left.
+    fn hold(&mut self) -> Option<u64> {
+        let Self { store, next, segment, block } = self;
+        if *next >= store.head() {
+            *segment = None;
+            return None;
+        }
+        if segment.as_ref().is_some_and(|segment| segment.get(*next, block).is_some()) {
+            return None;
+        }
+        let segments = store.segments.load();
+        let after = segments.partition_point(|segment| segment.base() <= *next);
+        let Some(index) = after.checked_sub(1) else {
+            return Some(segments.first().map_or(*next, |segment| segment.base()));
+        };
+        *segment = Some(Arc::clone(&segments[index]));
+        None
     }
 
     /// Passes what lies before sequence number `next`, as flows that were examined.
@@ -89,8 +112,13 @@ pub struct Rewind {
 
 impl Store {
     /// Walks back from the newest flow until `visit` breaks, and starts *at* that flow if it breaks with `true`, after
-    /// it if with `false`. Without a break, the start is the oldest flow.
-    pub fn rewind(&self, mut visit: impl FnMut(Stored<'_>) -> ControlFlow<bool>) -> Rewind {
+    /// it if with `false`. Without a break, the start is the oldest flow. Visited are those that `select` marks: the
+    /// lowest bit stands for the first flow of a lot.
+    pub fn rewind(
+        &self,
+        mut select: impl FnMut(&Lot<'_>) -> u64,
+        mut visit: impl FnMut(Stored<'_>) -> ControlFlow<bool>,
+    ) -> Rewind {
         // Head before list: the list then reaches at least to that head.
         let end = self.head();
         let segments = self.segments.load_full();
@@ -98,9 +126,14 @@ impl Store {
         for segment in segments.iter().rev() {
             // What became readable after the head was read is left out.
             for block in segment.blocks().rev().filter(|block| block.base() < end) {
-                for stored in block.stored().rev() {
-                    if let ControlFlow::Break(included) = visit(stored) {
-                        return Rewind { start: stored.sequence + u64::from(!included), end };
+                for lot in block.lots(segment.ends()) {
+                    let mut selected = select(&lot);
+                    while let Some(place) = selected.checked_ilog2() {
+                        selected ^= 1 << place;
+                        let stored = lot.get(place as usize);
+                        if let ControlFlow::Break(included) = visit(stored) {
+                            return Rewind { start: stored.sequence + u64::from(!included), end };
+                        }
                     }
                 }
             }

@@ -1,34 +1,99 @@
-//! What most filters ask of a flow, apart from it: a walk through all flows reads 16 bytes of each.
+//! What most filters ask of a flow, apart from it, in columns: a walk through all flows reads 4 bytes of each for what it
+//! is asked.
 
-use crate::flow::Flow;
+use super::{ends::Ends, segment::Block};
+use crate::flow::{Flow, Notes};
+use observer_proto::filter::{Column, Columns, L4, LOT, traits};
 use std::{
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU64,
 };
 
-/// Of the source and of the destination; 0 where only the flow itself can tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Glance {
-    serials: [u32; 2],
-    v4: [u32; 2],
+/// A flow's numbers, by [`Column`].
+pub(super) type Glance = [u32; Column::COUNT];
+
+#[inline]
+pub(super) fn glance(flow: &Flow) -> Glance {
+    let serial = |serial: NonZeroU64| u32::try_from(serial.get()).unwrap_or(0);
+    let v4 = |ip: Option<IpAddr>| match ip {
+        Some(IpAddr::V4(ip)) => ip.to_bits(),
+        _ => 0,
+    };
+    let (source_port, destination_port) = ports(flow).unwrap_or_default();
+    let mut glance = Glance::default();
+    glance[Column::Source as usize] = serial(flow.source.serial());
+    glance[Column::Destination as usize] = serial(flow.destination.serial());
+    glance[Column::SourceV4 as usize] = v4(flow.source_ip);
+    glance[Column::DestinationV4 as usize] = v4(flow.destination_ip);
+    glance[Column::Ports as usize] = u32::from(source_port) << 16 | u32::from(destination_port);
+    glance[Column::Traits as usize] = traits(
+        flow.verdict,
+        l4(flow),
+        flow.is_reply.as_option(),
+        flow.direction,
+        ip_version(flow),
+        tcp_flags(flow),
+    );
+    glance
 }
 
-/// Which of a flow's ends.
-const SOURCE: usize = 0;
-const DESTINATION: usize = 1;
+/// The transport protocol, where Hubble has a name for it.
+pub(crate) fn l4(flow: &Flow) -> Option<L4> {
+    let protocol = if flow.ip_version == 0 { 0 } else { flow.protocol };
+    Some(match protocol {
+        1 => L4::IcmpV4,
+        2 => L4::Igmp,
+        6 => L4::Tcp,
+        17 => L4::Udp,
+        58 => L4::IcmpV6,
+        112 => L4::Vrrp,
+        132 => L4::Sctp,
+        _ => return None,
+    })
+}
 
-impl Glance {
-    #[inline]
-    pub(super) fn of(flow: &Flow) -> Self {
-        let serial = |serial: NonZeroU64| u32::try_from(serial.get()).unwrap_or(0);
-        let v4 = |ip: Option<IpAddr>| match ip {
-            Some(IpAddr::V4(ip)) => ip.to_bits(),
-            _ => 0,
-        };
-        Self {
-            serials: [serial(flow.source.serial()), serial(flow.destination.serial())],
-            v4: [v4(flow.source_ip), v4(flow.destination_ip)],
-        }
+/// `flow.IPVersion`.
+pub(crate) fn ip_version(flow: &Flow) -> u8 {
+    match flow.ip_version {
+        4 => 1,
+        6 => 2,
+        _ => 0,
+    }
+}
+
+/// Of the source and of the destination.
+pub(crate) fn ports(flow: &Flow) -> Option<(u16, u16)> {
+    let has_ports = matches!(flow.protocol, 6 | 17 | 132) && !flow.notes.has(Notes::FRAGMENT);
+    has_ports.then_some((flow.source_port, flow.destination_port))
+}
+
+/// The flags of a TCP packet that has its header.
+pub(crate) fn tcp_flags(flow: &Flow) -> Option<u16> {
+    (flow.protocol == 6 && !flow.notes.has(Notes::FRAGMENT)).then_some(flow.tcp_flags())
+}
+
+/// The glances of some flows, column by column.
+#[derive(Debug)]
+pub(super) struct Glances {
+    numbers: Box<[u32]>,
+    flows: usize,
+}
+
+impl Glances {
+    pub(super) fn new(glances: &[Glance]) -> Self {
+        let column = |column: usize| glances.iter().map(move |glance| glance[column]);
+        Self { numbers: (0..Column::COUNT).flat_map(column).collect(), flows: glances.len() }
+    }
+
+    fn get(&self, column: Column, index: usize) -> u32 {
+        self.numbers.get(column as usize * self.flows + index).copied().unwrap_or(0)
+    }
+
+    fn columns(&self, from: usize, count: usize) -> Columns<'_> {
+        std::array::from_fn(|column| {
+            let begin = column * self.flows + from;
+            self.numbers.get(begin..begin + count).unwrap_or_default()
+        })
     }
 }
 
@@ -39,45 +104,98 @@ pub struct Stored<'a> {
     pub sequence: u64,
     /// The record.
     pub flow: &'a Flow,
-    glance: Glance,
+    glances: &'a Glances,
+    index: usize,
 }
 
 impl<'a> Stored<'a> {
     #[inline]
-    pub(super) fn new(sequence: u64, flow: &'a Flow, glance: Glance) -> Self {
-        Self { sequence, flow, glance }
+    pub(super) fn new(sequence: u64, flow: &'a Flow, glances: &'a Glances, index: usize) -> Self {
+        Self { sequence, flow, glances, index }
     }
 
     /// The number of the source's endpoint, [`crate::endpoint::Endpoint::serial`].
     #[inline]
     pub fn source_serial(&self) -> NonZeroU64 {
-        NonZeroU64::new(self.glance.serials[SOURCE].into()).unwrap_or_else(|| self.flow.source.serial())
+        self.serial(Column::Source).unwrap_or_else(|| self.flow.source.serial())
     }
 
     /// The number of the destination's endpoint.
     #[inline]
     pub fn destination_serial(&self) -> NonZeroU64 {
-        NonZeroU64::new(self.glance.serials[DESTINATION].into())
-            .unwrap_or_else(|| self.flow.destination.serial())
+        self.serial(Column::Destination).unwrap_or_else(|| self.flow.destination.serial())
+    }
+
+    #[inline]
+    fn serial(&self, column: Column) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.glances.get(column, self.index).into())
     }
 
     /// The source's address.
     #[inline]
     pub fn source_ip(&self) -> Option<IpAddr> {
-        self.ip(SOURCE, |flow| flow.source_ip)
+        self.v4(Column::SourceV4).or(self.flow.source_ip)
     }
 
     /// The destination's address.
     #[inline]
     pub fn destination_ip(&self) -> Option<IpAddr> {
-        self.ip(DESTINATION, |flow| flow.destination_ip)
+        self.v4(Column::DestinationV4).or(self.flow.destination_ip)
     }
 
     #[inline]
-    fn ip(&self, side: usize, of: impl Fn(&Flow) -> Option<IpAddr>) -> Option<IpAddr> {
-        match self.glance.v4[side] {
-            0 => of(self.flow),
+    fn v4(&self, column: Column) -> Option<IpAddr> {
+        match self.glances.get(column, self.index) {
+            0 => None,
             bits => Some(Ipv4Addr::from_bits(bits).into()),
         }
+    }
+}
+
+/// Up to [`LOT`] flows with consecutive sequence numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Lot<'a> {
+    block: &'a Block,
+    ends: &'a Ends,
+    from: usize,
+    count: usize,
+}
+
+impl<'a> Lot<'a> {
+    /// Of the flows of `block` those in this range that are no more than a lot.
+    pub(super) fn new(block: &'a Block, ends: &'a Ends, from: usize, to: usize) -> Self {
+        Self { block, ends, from, count: (to - from).min(LOT) }
+    }
+
+    /// Sequence number of the first.
+    pub fn first(&self) -> u64 {
+        self.block.base() + self.from as u64
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// For filters.
+    pub fn columns(&self) -> Columns<'a> {
+        self.block.glances().columns(self.from, self.count)
+    }
+
+    /// Of all flows that lie with it in memory, where a walk back comes to them.
+    pub fn columns_ahead(&self) -> Option<Columns<'a>> {
+        let glances = self.block.glances();
+        (self.from + self.count == glances.flows).then(|| glances.columns(0, glances.flows))
+    }
+
+    /// The flow at this place, below [`Lot::count`].
+    #[inline]
+    pub fn get(&self, place: usize) -> Stored<'a> {
+        self.block.at(self.from + place)
+    }
+
+    /// All ends that its flows have, and others.
+    pub fn ends(&self) -> &'a Ends {
+        self.ends
     }
 }

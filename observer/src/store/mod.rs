@@ -4,6 +4,7 @@
 //! needs for a flow; the list of segments is swapped whole when a segment is full. Memory is freed by whole segments.
 
 mod cursor;
+mod ends;
 mod glance;
 mod losses;
 mod namespaces;
@@ -14,7 +15,9 @@ mod tests;
 mod writer;
 
 pub use cursor::{Cursor, Rewind, Step};
-pub use glance::{Glance, Stored};
+pub use ends::Ends;
+pub use glance::{Lot, Stored};
+pub(crate) use glance::{ip_version, l4, ports, tcp_flags};
 pub use losses::{Loss, LossCursor, LossSource};
 pub use namespaces::Namespace;
 pub use writer::Writer;
@@ -60,7 +63,7 @@ impl Store {
     /// An empty store and its only writer.
     pub fn new(config: StoreConfig) -> (Arc<Self>, Writer) {
         let shape = writer::Shape::of(config);
-        let first = Arc::new(Segment::new(0));
+        let first = Arc::new(Segment::new(0, Arc::new(Ends::new(0))));
         let store = Arc::new(Self {
             bytes: AtomicU64::new(Segment::FIXED_BYTES as u64),
             segments: ArcSwap::from_pointee(vec![Arc::clone(&first)]),

@@ -1,6 +1,9 @@
 //! What many flows have in common: the bytes of each part, counted once a segment, and the namespaces of the ends.
 
-use super::namespaces::{HOUR_NS, Namespaces};
+use super::{
+    namespaces::{HOUR_NS, Namespaces},
+    segment::Segment,
+};
 use crate::{
     endpoint::Endpoint,
     flow::{DropSite, Flow, Link, Translated},
@@ -43,8 +46,9 @@ struct End {
 }
 
 impl Shared {
-    /// Bytes of the parts that no earlier flow of its segment has.
-    pub(super) fn add(&mut self, flow: &Flow, segment: u64, namespaces: &Namespaces) -> usize {
+    /// Bytes of the parts that no earlier flow of its segment has. The segment's list of ends gets those that it lacks.
+    pub(super) fn add(&mut self, flow: &Flow, current: &Segment, namespaces: &Namespaces) -> usize {
+        let (segment, ends) = (current.base(), current.ends());
         let mut bytes = 0;
         for endpoint in [&flow.source, &flow.destination] {
             let end = match self.ends.get_mut(&endpoint.serial()) {
@@ -52,6 +56,9 @@ impl Shared {
                 None => self.meet(endpoint, namespaces),
             };
             if end.segment != segment {
+                if end.segment < ends.first() || end.segment == NONE {
+                    ends.push(endpoint);
+                }
                 end.segment = segment;
                 bytes += end.bytes;
             }

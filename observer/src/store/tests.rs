@@ -82,8 +82,11 @@ proptest! {
         let (store, mut writer) = store(capacity);
         for n in 0..pushed { writer.push(numbered(n)); }
         let mut left = last;
-        let rewind = store.rewind(|stored| {
-            if stored.sequence % every == 0 { left -= 1; }
+        let select = |lot: &Lot<'_>| {
+            (0..lot.count()).map(|place| u64::from(lot.get(place).sequence.is_multiple_of(every)) << place).sum()
+        };
+        let rewind = store.rewind(select, |_| {
+            left -= 1;
             if left == 0 { ControlFlow::Break(true) } else { ControlFlow::Continue(()) }
         });
         let matching: Vec<u64> = (store.oldest()..pushed).filter(|n| n % every == 0).collect();
@@ -145,15 +148,43 @@ fn a_glance_says_what_the_flow_says() {
     }
     writer.publish();
     let mut seen = 0;
-    store.rewind(|stored| {
+    let look = |stored: Stored<'_>| {
         let flow = stored.flow;
         assert_eq!((stored.source_ip(), stored.destination_ip()), (flow.source_ip, flow.destination_ip));
         let serials = (flow.source.serial(), flow.destination.serial());
         assert_eq!((stored.source_serial(), stored.destination_serial()), serials);
         seen += 1;
         ControlFlow::Continue(())
-    });
+    };
+    store.rewind(|lot| u64::MAX >> (64 - lot.count()), look);
     assert_eq!(seen, 36);
+}
+
+#[test]
+fn a_list_of_ends_has_those_of_its_flows_and_few_others() {
+    let (store, mut writer) = store(64);
+    let shared = Arc::new(Endpoint::default());
+    for n in 0..5000 {
+        let source = if n % 7 == 0 { Arc::clone(&shared) } else { Arc::default() };
+        writer.add(Flow { source, ..numbered(n) });
+        if n % 3 == 0 {
+            writer.publish();
+        }
+    }
+    writer.publish();
+    let look = |lot: &Lot<'_>| {
+        let listed: Vec<_> = lot.ends().from(0).map(Endpoint::serial).collect();
+        for place in 0..lot.count() {
+            let stored = lot.get(place);
+            for serial in [stored.source_serial(), stored.destination_serial()] {
+                assert!(listed.contains(&serial), "{serial} of flow {}", stored.sequence);
+            }
+        }
+        // Half of the store, and a segment.
+        assert!(listed.len() <= 2 * (32 + 8), "{} ends", listed.len());
+        0
+    };
+    store.rewind(look, |_| ControlFlow::Continue(()));
 }
 
 #[test]

@@ -1,6 +1,12 @@
 //! The one writer of the store: puts flows into blocks, closes full segments, frees old ones.
 
-use super::{Store, StoreConfig, glance::Glance, segment::Segment, shared::Shared};
+use super::{
+    Store, StoreConfig,
+    ends::Ends,
+    glance::{Glance, glance},
+    segment::Segment,
+    shared::Shared,
+};
 use crate::flow::Flow;
 use std::{
     collections::VecDeque,
@@ -54,6 +60,8 @@ pub struct Writer {
     /// Of the older segments, oldest first, beside the store's list.
     older: VecDeque<Size>,
     total: Size,
+    /// Of the older segments that have the current one's list of ends, freed ones included.
+    listed: Size,
     /// Not readable yet.
     made: Vec<Flow>,
     /// Of the flows in `made`.
@@ -74,6 +82,7 @@ impl Writer {
             size,
             older: VecDeque::new(),
             total: size,
+            listed: Size::default(),
             made: Vec::new(),
             glances: Vec::new(),
             shared: Shared::default(),
@@ -112,15 +121,14 @@ impl Writer {
         if self.made.capacity() == 0 {
             let room = BLOCK.min(self.shape.segment - self.size.flows);
             self.made.reserve_exact(room);
-            self.glances.reserve_exact(room);
         }
         let bytes =
-            size_of::<(Flow, Glance)>() + self.shared.add(&flow, self.current.base(), &self.store.namespaces);
+            size_of::<(Flow, Glance)>() + self.shared.add(&flow, &self.current, &self.store.namespaces);
         self.size.flows += 1;
         self.size.bytes += bytes;
         self.total.flows += 1;
         self.total.bytes += bytes;
-        self.glances.push(Glance::of(&flow));
+        self.glances.push(glance(&flow));
         let at = self.made.len();
         self.made.push(flow);
         &self.made[at]
@@ -142,8 +150,8 @@ impl Writer {
         let made = std::mem::take(&mut self.made).into_boxed_slice();
         let base = self.store.head();
         let head = base + made.len() as u64;
-        let glances = std::mem::take(&mut self.glances).into_boxed_slice();
-        let has_room = self.current.add(base, made, glances);
+        let has_room = self.current.add(base, made, &self.glances);
+        self.glances.clear();
         self.store.head.store(head, Ordering::Release);
         self.unannounced = true;
         if !has_room || self.size.flows == self.shape.segment || self.size.bytes >= self.shape.segment_bytes()
@@ -174,12 +182,26 @@ impl Writer {
     fn begin_segment(&mut self, base: u64) {
         self.trim_namespaces();
         self.older.push_back(self.size);
+        self.listed.flows += self.size.flows;
+        self.listed.bytes += self.size.bytes;
         self.size = Size { flows: 0, bytes: Segment::FIXED_BYTES };
         self.total.bytes += Segment::FIXED_BYTES;
-        self.current = Arc::new(Segment::new(base));
         let list = self.store.segments.load_full();
+        let ends = self.ends(base);
+        self.current = Arc::new(Segment::new(base, ends));
         let longer = list.iter().chain([&self.current]).map(Arc::clone).collect();
         self.store.segments.store(Arc::new(longer));
+    }
+
+    /// For a segment from `base` on: the last one's list, or a new one where that has many. A list keeps its ends until the
+    /// last of its segments is freed.
+    fn ends(&mut self, base: u64) -> Arc<Ends> {
+        let most = Ends::MOST_FLOWS.min(self.shape.flows / 2);
+        if self.listed.flows < most && self.listed.bytes < self.shape.bytes / 4 {
+            return Arc::clone(self.current.ends());
+        }
+        self.listed = Size::default();
+        Arc::new(Ends::new(base))
     }
 
     fn trim_namespaces(&mut self) {

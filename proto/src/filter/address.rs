@@ -43,6 +43,11 @@ impl Addresses {
         Ok(out)
     }
 
+    /// Those of IPv4, and whether there are others.
+    pub(super) fn v4(&self) -> (&[(u32, u32)], bool) {
+        (&self.v4, !self.v6.is_empty())
+    }
+
     /// A mapped IPv4 address in an IPv6 packet stays IPv6, as in Hubble.
     #[inline]
     pub(super) fn matches(&self, ip: Option<IpAddr>) -> bool {

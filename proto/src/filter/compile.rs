@@ -3,7 +3,7 @@
 use super::{
     address::Addresses,
     condition::{Condition, Protocol},
-    endpoint::{EndpointTest, EndpointTests, Memo},
+    endpoint::{EndpointTest, EndpointTests},
     expression::{self, Refused},
     flag_values::tcp_flag_bits,
     go,
@@ -51,9 +51,9 @@ impl InvalidFilter {
 /// Compiled white- and blacklist.
 #[derive(Clone, Debug, Default)]
 pub struct Filters {
-    whitelist: Vec<Filter>,
-    blacklist: Vec<Filter>,
-    endpoint_tests: EndpointTests,
+    pub(super) whitelist: Vec<Filter>,
+    pub(super) blacklist: Vec<Filter>,
+    pub(super) endpoint_tests: EndpointTests,
 }
 
 impl Filters {
@@ -83,39 +83,20 @@ impl Filters {
         self.decide(flow, &mut |side, test| self.endpoint_tests.ask(test, flow.endpoint(side)))
     }
 
-    /// For many flows with few endpoints.
-    pub fn matcher(self) -> Matcher {
-        Matcher { filters: self, memo: Memo::default() }
-    }
-
     #[inline]
-    fn decide<F: FlowView>(&self, flow: &F, endpoint: &mut impl FnMut(Side, usize) -> bool) -> bool {
+    pub(super) fn decide<F: FlowView>(
+        &self,
+        flow: &F,
+        endpoint: &mut impl FnMut(Side, usize) -> bool,
+    ) -> bool {
         (self.whitelist.is_empty() || self.whitelist.iter().any(|f| f.matches(flow, endpoint)))
             && !self.blacklist.iter().any(|f| f.matches(flow, endpoint))
     }
 }
 
-/// [`Filters`] that remember what they found out about an endpoint, where it has a number (`EndpointView::serial`).
-#[derive(Clone, Debug, Default)]
-pub struct Matcher {
-    filters: Filters,
-    memo: Memo,
-}
-
-impl Matcher {
-    /// As [`Filters::matches`].
-    #[inline]
-    pub fn matches<F: FlowView>(&mut self, flow: &F) -> bool {
-        let Self { filters, memo } = self;
-        filters.decide(flow, &mut |side, test| {
-            memo.ask(&filters.endpoint_tests, test, flow.serial(side), || flow.endpoint(side))
-        })
-    }
-}
-
 /// All conditions hold. Cheap ones stand first.
 #[derive(Clone, Debug)]
-struct Filter(Vec<Condition>);
+pub(super) struct Filter(pub(super) Vec<Condition>);
 
 impl Filter {
     #[inline(always)]

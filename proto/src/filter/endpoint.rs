@@ -9,7 +9,7 @@ use crate::flow::Workload;
 use std::num::NonZeroU64;
 
 /// Answers that fit into one entry of a [`Memo`]; further questions are asked each time.
-const REMEMBERED: usize = u64::BITS as usize;
+pub(super) const REMEMBERED: usize = u64::BITS as usize;
 /// The most entries of a memo, 16 bytes each; an endpoint beyond takes the place of another.
 const MOST_ENTRIES: usize = 4096;
 const FIRST_ENTRIES: usize = 64;
@@ -63,7 +63,13 @@ impl EndpointTests {
         endpoint.map_or_else(|| test.matches_none(), |endpoint| test.matches(endpoint))
     }
 
-    fn ask_all<E: EndpointView>(&self, endpoint: &E) -> u64 {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The answers to the first [`REMEMBERED`].
+    pub(super) fn ask_all<E: EndpointView>(&self, endpoint: &E) -> u64 {
         let answers = self.0.iter().take(REMEMBERED).map(|test| u64::from(test.matches(endpoint)));
         answers.enumerate().fold(0, |bits, (test, answer)| bits | answer << test)
     }
@@ -93,20 +99,26 @@ impl Memo {
         endpoint: impl FnOnce() -> Option<&'e E>,
     ) -> bool {
         let Some(serial) = serial.filter(|_| test < REMEMBERED) else { return tests.ask(test, endpoint()) };
-        let serial = serial.get();
-        let answers = match self.entries.get(serial as usize & self.entries.len().wrapping_sub(1)) {
-            Some(entry) if entry.serial == serial => entry.answers,
-            _ => {
-                let Some(endpoint) = endpoint() else { return tests.ask::<E>(test, None) };
-                self.learn(serial, tests.ask_all(endpoint))
-            }
+        let answers = if let Some(answers) = self.answers(serial) {
+            answers
+        } else {
+            let Some(endpoint) = endpoint() else { return tests.ask::<E>(test, None) };
+            self.learn(serial, tests.ask_all(endpoint))
         };
         answers >> test & 1 == 1
     }
 
+    /// What is known of an endpoint.
+    #[inline]
+    pub(super) fn answers(&self, serial: NonZeroU64) -> Option<u64> {
+        let entry = self.entries.get(serial.get() as usize & self.entries.len().wrapping_sub(1))?;
+        (entry.serial == serial.get()).then_some(entry.answers)
+    }
+
     /// Endpoints are numbered in a row, so that few meet in one place until all places are taken.
     #[cold]
-    fn learn(&mut self, serial: u64, answers: u64) -> u64 {
+    pub(super) fn learn(&mut self, serial: NonZeroU64, answers: u64) -> u64 {
+        let serial = serial.get();
         if self.entries.is_empty() {
             self.entries = vec![Entry::default(); FIRST_ENTRIES];
         }

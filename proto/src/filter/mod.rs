@@ -2,9 +2,11 @@
 //!
 //! - [`flags`]: the table of the filter flags; [`parse`]: a list of flags in command-line order to filters.
 //! - [`Filters`]: compiled once, checked once; asking it cannot fail.
+//! - [`Matcher`]: asks them of many flows, one by one or many at once by [`Columns`].
 //! - [`FlowView`]: what a filter reads, so that one compiled filter serves wire messages and the daemon's own record.
 
 mod address;
+mod columns;
 mod compile;
 mod condition;
 mod endpoint;
@@ -14,6 +16,7 @@ pub mod flags;
 mod go;
 mod http;
 mod labels;
+mod matcher;
 mod names;
 mod parse;
 mod patterns;
@@ -22,7 +25,9 @@ mod tracker;
 mod view;
 mod wire;
 
-pub use compile::{Filters, InvalidFilter, LIMIT_BYTES, LIMIT_EXPRESSIONS, LIMIT_FILTERS, Matcher};
+pub use columns::{Column, Columns, LOT, traits};
+pub use compile::{Filters, InvalidFilter, LIMIT_BYTES, LIMIT_EXPRESSIONS, LIMIT_FILTERS};
+pub use matcher::Matcher;
 pub use parse::{FilterLists, FlagError, parse};
 pub use raw::parse_raw;
 pub use view::{EndpointView, FlowView, HttpView, L4, L7, NoEndpoint, Side};

@@ -4,6 +4,7 @@ use super::{
     Limits,
     api::Places,
     encode::Encoder,
+    fanout::Fanout,
     mask::Mask,
     query::{Query, Reader, Selector},
     stream::FlowStream,
@@ -32,6 +33,7 @@ const PATH: &str = "/observer.Observer/GetFlows";
 pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     pub(super) encoder: Encoder,
+    pub(super) fanout: Arc<Fanout>,
     pub(super) node: Arc<NodeView>,
     pub(super) limits: Limits,
     pub(super) places: Places,
@@ -76,15 +78,7 @@ async fn get_flows(context: &Shared, request: Request<Body>) -> Result<Response<
     let (query, mask) = check(request, &context.node)?;
     let permit = context.places.take()?;
     let reader = Reader::new(query, &context.store);
-    let stream = FlowStream::new(
-        Arc::clone(&context.store),
-        reader,
-        context.encoder.clone(),
-        mask,
-        context.shutdown.clone(),
-        context.places.clone(),
-        permit,
-    );
+    let stream = FlowStream::new(context, reader, mask, permit);
     let mut response = Response::new(Body::new(stream.into_body()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     Ok(response)

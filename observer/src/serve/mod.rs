@@ -26,6 +26,7 @@ mod control;
 mod counters;
 pub mod encode;
 mod events;
+mod fanout;
 mod flows;
 mod frames;
 #[cfg(any(test, fuzzing))]
@@ -276,6 +277,7 @@ pub async fn start(
     let shared = Shared {
         store: Arc::clone(&store),
         encoder: Encoder::new(&node),
+        fanout: Arc::default(),
         node: Arc::new((&*node).into()),
         limits,
         places: streams,

@@ -252,6 +252,18 @@ impl Reader {
         }
     }
 
+    /// Whether it gives every new flow from here on: what many readers may have in common.
+    pub fn gives_all(&self) -> bool {
+        let Query { follow, since, until, filter, .. } = &self.query;
+        let range = since.is_some() || until.is_some();
+        *follow && !range && filter.matcher.pass_all() && self.cursor.position() >= self.history
+    }
+
+    /// Passes what lies before sequence number `next`, as flows that were given.
+    pub fn skip_to(&mut self, next: u64) {
+        self.cursor.skip_to(next);
+    }
+
     /// Sequence number of the next slot.
     pub fn position(&self) -> u64 {
         self.cursor.position()

@@ -1,12 +1,14 @@
 //! The body of a GetFlows answer: many gRPC messages in one HTTP/2 write.
 //!
-//! An idle stream is flushed at once; a busy one after a pause that grows with the number of streams, from [`PAUSE_A_STREAM`]
+//! An idle stream is flushed at once; a busy one after a pause that grows with the number of streams, from [`PAUSE`]
 //! to [`LONGEST_PAUSE`], or when [`CHUNK`] bytes are there. One write for each flow costs several times the encoding: what a
-//! few clients may have for it, many may not.
+//! few clients may have for it, many may not. Streams of all flows share what one of them has encoded.
 
 use super::{
     api::Places,
     encode::Encoder,
+    fanout::{Draft, Fanout},
+    flows::Shared,
     mask::Mask,
     query::{Item, Reader},
 };
@@ -28,13 +30,16 @@ use tokio::{
 use tonic::{Code, Status};
 
 const CHUNK: usize = 32 << 10;
-const PAUSE_A_STREAM: Duration = Duration::from_micros(200);
-const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+/// So many flows take about as many bytes.
+const CHUNK_FLOWS: u64 = 28;
+const PAUSE: Duration = Duration::from_micros(200);
+const PAUSE_A_FURTHER_STREAM: Duration = Duration::from_micros(400);
+const LONGEST_PAUSE: Duration = Duration::from_millis(4);
 /// What the runtime's timer can tell apart.
 const TIMER: Duration = Duration::from_millis(1);
 /// Hubble's interval: at most one LostEvent of a source in this time.
 const LOST_INTERVAL: Duration = Duration::from_secs(1);
-/// Slots looked at before other tasks get their turn.
+/// Steps before other tasks get their turn.
 const BUDGET: usize = 4096;
 
 /// A stream of flows, from its start to its trailers.
@@ -43,7 +48,10 @@ pub(super) struct FlowStream {
     reader: Reader,
     encoder: Encoder,
     mask: Option<Mask>,
+    /// Stands before `out` in the next write.
+    shared: Bytes,
     out: Vec<u8>,
+    fanout: Arc<Fanout>,
     flushed: Option<Instant>,
     reported: LossCursor,
     lost: [Pending; SOURCES.len()],
@@ -90,30 +98,31 @@ enum Stop {
     Full,
     Budget,
     Pause,
+    /// There are some, which can wait.
+    Early,
     Done,
 }
 
 impl FlowStream {
     pub(super) fn new(
-        store: Arc<Store>,
+        context: &Shared,
         reader: Reader,
-        encoder: Encoder,
         mask: Option<Mask>,
-        shutdown: watch::Receiver<bool>,
-        places: Places,
         permit: OwnedSemaphorePermit,
     ) -> Self {
         Self {
-            reported: store.losses(),
-            store,
+            reported: context.store.losses(),
+            store: Arc::clone(&context.store),
             reader,
-            encoder,
+            encoder: context.encoder.clone(),
             mask,
+            shared: Bytes::new(),
             out: Vec::new(),
+            fanout: Arc::clone(&context.fanout),
             flushed: None,
             lost: [Pending::default(); 3],
-            shutdown,
-            places,
+            shutdown: context.shutdown.clone(),
+            places: context.places.clone(),
             _permit: permit,
         }
     }
@@ -127,7 +136,7 @@ impl FlowStream {
         loop {
             // Before the look into the store: what was stored before the end is given still.
             let ends = *self.shutdown.borrow();
-            let stop = self.fill();
+            let stop = if self.shares() { self.share(ends) } else { self.fill() };
             self.take_reported();
             self.tell_lost(ends || stop == Stop::Done);
             match stop {
@@ -136,32 +145,81 @@ impl FlowStream {
                 Stop::Pause if ends && self.out.is_empty() => {
                     return Err(Status::unavailable("the server is shutting down"));
                 }
-                Stop::Done | Stop::Full => return Ok(self.flush()),
+                Stop::Early => self.gather().await,
                 Stop::Pause if ends => return Ok(self.flush()),
                 Stop::Pause if self.out.is_empty() => self.wait().await,
-                Stop::Pause => {
-                    let pause = self.pause();
-                    match self.flushed.map(|flushed| flushed + pause) {
-                        Some(busy) if Instant::now() < busy => self.gather(busy, pause < TIMER).await,
-                        _ => return Ok(self.flush()),
-                    }
-                }
+                Stop::Pause if self.is_early() => self.gather().await,
+                Stop::Done | Stop::Full | Stop::Pause => return Ok(self.flush()),
             }
         }
     }
 
     fn pause(&self) -> Duration {
-        let streams = u32::try_from(self.places.taken()).unwrap_or(u32::MAX);
-        PAUSE_A_STREAM.saturating_mul(streams).min(LONGEST_PAUSE)
+        let further = u32::try_from(self.places.taken()).unwrap_or(u32::MAX).saturating_sub(1);
+        PAUSE_A_FURTHER_STREAM.saturating_mul(further).saturating_add(PAUSE).min(LONGEST_PAUSE)
     }
 
-    /// Until it is time to flush; with `by_flows`, where the timer is too coarse, also until there are more.
-    async fn gather(&mut self, until: Instant, by_flows: bool) {
+    /// Whether the last flush was so short a time ago that the next one waits for more.
+    fn is_early(&self) -> bool {
+        self.flushed.is_some_and(|flushed| Instant::now() < flushed + self.pause())
+    }
+
+    /// Until it is time to flush; where the timer is too coarse for that, also until there are more flows.
+    async fn gather(&mut self) {
         self.reader.park();
+        let pause = self.pause();
+        let until = self.flushed.map_or_else(Instant::now, |flushed| flushed + pause);
         tokio::select! {
             () = sleep_until(until) => {}
-            () = self.store.changed(self.reader.position(), &self.reported), if by_flows => {}
+            () = self.store.changed(self.store.seen(), &self.reported), if pause < TIMER => {}
         }
+    }
+
+    /// Whether what is next is the same for other streams.
+    fn shares(&self) -> bool {
+        self.mask.is_none() && self.out.is_empty() && self.reader.gives_all()
+    }
+
+    /// As `fill`, with messages that others need as well.
+    fn share(&mut self, ends: bool) -> Stop {
+        let waiting = self.store.seen().saturating_sub(self.reader.position());
+        if waiting == 0 {
+            return Stop::Pause;
+        }
+        if waiting < CHUNK_FLOWS && !ends && self.is_early() {
+            return Stop::Early;
+        }
+        let Self { store, reader, encoder, fanout, shared, out, .. } = self;
+        let mut lost = 0;
+        let mut encode = |reader: &mut Reader, draft: &mut Draft, lost: &mut u64| {
+            while draft.bytes.len() < CHUNK {
+                let bytes = &mut draft.bytes;
+                match reader.next(|sequence, flow| encoder.response(bytes, sequence, flow, None)) {
+                    Item::Flow => draft.end_message(),
+                    Item::Lost(count) => return *lost = count,
+                    Item::Skipped | Item::Pause | Item::Done => return,
+                }
+            }
+        };
+        while lost == 0 && shared.len() + out.len() < CHUNK && reader.position() < store.seen() {
+            let taken = fanout.take(reader.position(), |draft| encode(reader, draft, &mut lost));
+            let Some((bytes, after)) = taken else { break };
+            reader.skip_to(after);
+            if shared.is_empty() && out.is_empty() {
+                *shared = bytes;
+            } else {
+                out.extend_from_slice(&std::mem::take(shared));
+                out.extend_from_slice(&bytes);
+            }
+        }
+        let is_empty = shared.is_empty() && out.is_empty();
+        if lost > 0 {
+            let now = now_ns();
+            self.lost[2].add(lost, now, now);
+            return if is_empty { Stop::Budget } else { Stop::Full };
+        }
+        // Who is far behind needs what nobody keeps.
+        if is_empty { self.fill() } else { Stop::Full }
     }
 
     fn fill(&mut self) -> Stop {
@@ -226,8 +284,14 @@ impl FlowStream {
     fn flush(mut self) -> (Bytes, Self) {
         self.reader.park();
         self.flushed = Some(Instant::now());
+        let shared = std::mem::take(&mut self.shared);
+        if self.out.is_empty() {
+            return (shared, self);
+        }
         let next = Vec::with_capacity(self.out.len());
-        (Bytes::from(std::mem::replace(&mut self.out, next)), self)
+        let out = std::mem::replace(&mut self.out, next);
+        let bytes = if shared.is_empty() { out } else { [&shared[..], &out].concat() };
+        (Bytes::from(bytes), self)
     }
 }
 

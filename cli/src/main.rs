@@ -2,14 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod commands;
 mod connect;
-mod flows;
 mod hint;
 mod output;
 mod print;
 mod rpc;
 mod select;
-mod status;
 mod tls;
 
 use std::process::ExitCode;
@@ -31,13 +30,7 @@ fn run(arguments: args::Arguments) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::Text(format!("cannot start the event loop: {e}")))?;
-    runtime.block_on(async {
-        match arguments.command {
-            args::Command::Flows(flows) => flows::run(&arguments.server, *flows).await,
-            args::Command::Status(status) => status::run(&arguments.server, &status).await,
-            args::Command::Version => output::whole(&format!("observe {}\n", env!("CARGO_PKG_VERSION"))),
-        }
-    })
+    runtime.block_on(arguments.command.run(&arguments.globals))
 }
 
 /// Why a command ended early.

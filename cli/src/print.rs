@@ -70,13 +70,18 @@ pub(crate) struct Printer {
 
 impl Printer {
     /// The error is Hubble's text.
-    pub(crate) fn new(args: &FormatArgs, messages: MessageArgs, follow: bool) -> Result<Self, String> {
+    pub(crate) fn new(
+        args: &FormatArgs,
+        messages: MessageArgs,
+        debug: bool,
+        follow: bool,
+    ) -> Result<Self, String> {
         let options = text::Options {
             colors: output::color(&args.color),
             translate: args.ip_translation && !args.numeric,
             node_names: args.print_node_name,
             policy_names: args.print_policy_names,
-            debug: messages.debug,
+            debug,
             time: TimeFormat::named(&args.time_format),
         };
         let layout = match Format::named(&args.output)? {

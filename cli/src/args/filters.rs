@@ -1,21 +1,15 @@
 //! The filter flags: clap arguments from the shared table, and back into filters in the order of the command line.
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 use observer_proto::filter::{
-    FilterLists, FlagError,
+    FilterLists,
     flags::{FLAGS, Flag},
     parse,
 };
 use std::ffi::OsString;
 
-/// Names and values of the filter flags, in the order of the command line.
-pub(super) struct FilterArgs(Vec<(&'static str, String)>);
-
-impl FilterArgs {
-    pub(super) fn lists(&self) -> Result<FilterLists, FlagError> {
-        parse(self.0.iter().map(|(name, value)| (*name, value.as_str())))
-    }
-}
+/// What the filter flags ask for, `--not` applied in the order of the command line.
+pub(crate) struct FilterArgs(pub(crate) FilterLists);
 
 impl Args for FilterArgs {
     fn augment_args(command: Command) -> Command {
@@ -55,7 +49,9 @@ impl FromArgMatches for FilterArgs {
             }
         }
         given.sort_unstable_by_key(|(place, ..)| *place);
-        Ok(Self(given.into_iter().map(|(_, name, value)| (name, value)).collect()))
+        let lists = parse(given.iter().map(|(_, name, value)| (*name, value.as_str())));
+        // A kind of error that clap itself doesn't make: the text is Hubble's already.
+        lists.map(Self).map_err(|error| clap::Error::raw(ErrorKind::Format, error))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

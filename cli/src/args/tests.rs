@@ -1,7 +1,7 @@
 //! The command line as a user types it.
 
 use super::*;
-use observer_proto::filter::flags::FLAGS;
+use observer_proto::filter::{FilterLists, flags::FLAGS};
 
 fn try_parse(line: &str) -> Result<Arguments, String> {
     let words = std::iter::once("observe").chain(line.split_whitespace()).map(OsString::from);
@@ -11,9 +11,9 @@ fn try_parse(line: &str) -> Result<Arguments, String> {
     })
 }
 
-fn flows(line: &str) -> Flows {
+fn filters(line: &str) -> FilterLists {
     match try_parse(line).unwrap().command {
-        Command::Flows(flows) => *flows,
+        Command::Flows(flows) => flows.filters.0,
         _ => panic!("{line}"),
     }
 }
@@ -39,7 +39,7 @@ fn every_filter_flag_is_in_the_help_of_both_spellings() {
 
 #[test]
 fn order_decides_what_not_applies_to() {
-    let lists = flows("--verdict DROPPED --not --from-pod a -t trace --not --to-port 53").filters;
+    let lists = filters("--verdict DROPPED --not --from-pod a -t trace --not --to-port 53");
     assert_eq!(lists.whitelist.len(), 1);
     assert_eq!(lists.whitelist[0].verdict, [2]);
     assert_eq!(lists.whitelist[0].event_type.len(), 1);
@@ -50,14 +50,11 @@ fn order_decides_what_not_applies_to() {
 
 #[test]
 fn bare_and_flows_are_the_same_and_the_server_may_stand_anywhere() {
-    assert_eq!(
-        flows("--pod web --not=true --port 53").filters,
-        flows("flows --pod web --not --port 53").filters
-    );
+    assert_eq!(filters("--pod web --not=true --port 53"), filters("flows --pod web --not --port 53"));
     for line in ["--server x:1 status", "status --server x:1", "--server x:1 -f", "flows -f --server=x:1"] {
-        assert_eq!(try_parse(line).unwrap().server.server.as_deref(), Some("x:1"), "{line}");
+        assert_eq!(try_parse(line).unwrap().globals.server.server.as_deref(), Some("x:1"), "{line}");
     }
-    assert!(flows("-A4").filters.whitelist.len() == 2);
+    assert!(filters("-A4").whitelist.len() == 2);
 }
 
 #[test]

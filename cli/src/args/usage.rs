@@ -17,6 +17,11 @@ pub(super) fn failure(error: &clap::Error) -> Failure {
             Err(error) => error.into(),
         };
     }
+    if error.kind() == ErrorKind::Format {
+        return Failure::Text(
+            error.to_string().trim_start_matches("error: ").trim_end_matches('\n').to_owned(),
+        );
+    }
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,

@@ -4,12 +4,13 @@ mod capture;
 
 use crate::{
     Failure,
-    args::{ServerArgs, StatusArgs},
+    args::{FORMATTING, Globals, SERVER, ServerArgs},
     connect::Target,
     output,
     print::Format,
     rpc,
 };
+use clap::Args;
 use observer_proto::{
     control::{CaptureStatusRequest, control_client::ControlClient},
     json,
@@ -27,15 +28,30 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(12);
 /// The name under which Hubble's servers answer health checks; not the gRPC service's name.
 const HEALTH_SERVICE: &str = "hubble.server.Observer";
 
+/// `observe status`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StatusArgs {
+    /// compact, dict, json or table; with --capture, compact or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "compact", help_heading = FORMATTING)]
+    pub(crate) output: String,
+    /// What is attached in the kernel, and where every event went; needs the rights of root
+    #[arg(long)]
+    pub(crate) capture: bool,
+    /// The daemon's control socket [default: control.sock beside the server's socket, else in /run/observer]
+    #[arg(long, value_name = "PATH", env = "OBSERVE_CONTROL", hide_env_values = true, help_heading = SERVER)]
+    pub(crate) control_socket: Option<String>,
+}
+
 fn request<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(REQUEST_TIMEOUT);
     request
 }
 
-pub(crate) async fn run(server: &ServerArgs, args: &StatusArgs) -> Result<(), Failure> {
+pub(crate) async fn run(globals: &Globals, args: StatusArgs) -> Result<(), Failure> {
+    let server = &globals.server;
     let format = Format::named(&args.output)?;
-    if args.capture { of_capture(server, args, format).await } else { of_server(server, format).await }
+    if args.capture { of_capture(server, &args, format).await } else { of_server(server, format).await }
 }
 
 async fn of_server(server: &ServerArgs, format: Format) -> Result<(), Failure> {

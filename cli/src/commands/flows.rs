@@ -2,13 +2,14 @@
 
 use crate::{
     Failure,
-    args::{Flows, ServerArgs},
+    args::{FilterArgs, FormatArgs, Globals, MessageArgs, SelectArgs},
     connect::{Target, is_broken},
     hint,
     output::{self, Output},
     print::Printer,
     rpc, select,
 };
+use clap::Args;
 use observer_proto::observer::{
     GetFlowsResponse, get_flows_response::ResponseTypes, observer_client::ObserverClient,
 };
@@ -26,17 +27,46 @@ const HINT_AFTER: Duration = Duration::from_secs(5);
 /// A flow with long L7 records is far below this; gRPC's own default is the same.
 const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
-pub(crate) async fn run(server: &ServerArgs, flows: Flows) -> Result<(), Failure> {
-    let mut printer = Printer::new(&flows.format, flows.messages, flows.select.follow)?;
-    let request = select::request(&flows.select, flows.filters.clone())?;
-    let target = Target::choose(server)?;
+pub(super) const AFTER_HELP: &str = "\
+Filters: a flag given twice means either value; different flags must all hold; --not turns the next one round.
+
+Examples:
+  observe -f                                    all flows from now on
+  observe -f -o wide                            the same as a table that fits the terminal
+  observe --verdict DROPPED --since 5m          what was dropped in the last five minutes, and why
+  observe --from-pod shop/web --to-port 5432    web's connections to a database
+  observe -n shop --not --protocol dns -o json  all of namespace shop but DNS, as JSON lines";
+
+/// `observe flows`, and `observe` without a command.
+#[derive(Args)]
+pub(crate) struct FlowsArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    pub(crate) filters: FilterArgs,
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    messages: MessageArgs,
+}
+
+impl FlowsArgs {
+    /// Stands below the help.
+    pub(crate) const AFTER_HELP: &str = AFTER_HELP;
+}
+
+pub(crate) async fn run(globals: &Globals, flows: Box<FlowsArgs>) -> Result<(), Failure> {
+    let filters = flows.filters.0;
+    let mut printer = Printer::new(&flows.format, flows.messages, globals.debug, flows.select.follow)?;
+    let request = select::request(&flows.select, filters.clone())?;
+    let target = Target::choose(&globals.server)?;
     let mut out = Output::new(request.follow);
     let shown = async {
         let channel = target.connect().await?;
         let mut client = ObserverClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES);
-        let wants_hint = io::stderr().is_terminal() && hint::applies(&flows.filters);
+        let wants_hint = io::stderr().is_terminal() && hint::applies(&filters);
         let mut hint = Box::pin(async {
-            if wants_hint { hint::gather(channel, &flows.filters).await } else { pending().await }
+            if wants_hint { hint::gather(channel, &filters).await } else { pending().await }
         });
         let stream = match client.get_flows(request).await {
             Ok(response) => response.into_inner(),

@@ -36,6 +36,7 @@ fn flags_become_the_filters_that_hubble_makes_of_them() {
         cases.entry(case.parse().unwrap()).or_insert((line, Vec::new())).1.push((kind, result));
     }
     assert_eq!(cases.len(), 110);
+    println!("filter-goldens.tsv: {} rows of {} sets of flags", text.lines().count() - 1, cases.len());
     for (case, (line, expected)) in cases {
         let json = |filters: &[FlowFilter]| filters.iter().map(raw::to_json).collect::<Vec<_>>();
         let wanted = |kind: &str| -> Vec<serde_json::Value> {
@@ -423,4 +424,21 @@ proptest! {
             filters.matches(&sample());
         }
     }
+}
+
+/// What completion offers is taken.
+#[test]
+fn offered_values_are_values() {
+    let mut count = 0;
+    for flag in flags::FLAGS {
+        if let flags::Complete::Words(words) = flag.complete {
+            for word in words {
+                let lists = parse([(flag.name, *word)]).unwrap_or_else(|error| panic!("{error}"));
+                Filters::compile(&lists.whitelist, &[])
+                    .unwrap_or_else(|error| panic!("{}: {error}", flag.name));
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 80, "{count}");
 }

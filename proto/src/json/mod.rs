@@ -6,6 +6,7 @@
 
 mod calendar;
 mod escape;
+mod indent;
 mod read;
 mod schema;
 mod well_known;
@@ -14,6 +15,7 @@ mod write;
 
 pub use calendar::Calendar;
 pub use escape::{double, escaped, unsigned};
+pub use indent::indented;
 pub use read::{ReadError, read};
 pub use schema::MessageType;
 pub use write::{WriteError, Writer};
@@ -26,6 +28,20 @@ pub fn line<M: prost::Message + prost::Name>(message: &M) -> Result<String, Writ
     Writer::new().message(message, &mut out)?;
     // The writer copies UTF-8 text only; a byte that is not would be an error above.
     String::from_utf8(out).map_err(|_| WriteError::Utf8)
+}
+
+/// An encoded descriptor of a `.proto` file as one line; numbers for enums, as Go's plain encoder writes them.
+pub fn descriptor_line(encoded: &[u8]) -> Result<String, String> {
+    use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+    let kind = DescriptorPool::global().get_message_by_name("google.protobuf.FileDescriptorProto");
+    let message = DynamicMessage::decode(kind.ok_or("no descriptor of descriptors")?, encoded)
+        .map_err(|error| error.to_string())?;
+    let options = SerializeOptions::new().use_proto_field_name(true).use_enum_numbers(true);
+    let mut out = Vec::new();
+    message
+        .serialize_with_options(&mut serde_json::Serializer::new(&mut out), &options)
+        .map_err(|error| error.to_string())?;
+    String::from_utf8(out).map_err(|error| error.to_string())
 }
 
 /// Writes what stands inside a response, without the response around it: the flow or the lost events. This is the

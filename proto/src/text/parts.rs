@@ -209,7 +209,7 @@ pub(super) fn event_type(flow: &Flow, out: &mut impl Write) -> Result {
             // v1.20 moves the point into the event's subtype.
             let name = names::socket_point_name(flow.sock_xlate_point)
                 .or_else(|| names::socket_point_name(event.sub_type));
-            out.write_str(name.unwrap_or("UNKNOWN"))
+            out.write_str(name.unwrap_or("SOCK_XLATE_POINT_UNKNOWN"))
         }
         _ => out.write_str("UNKNOWN"),
     }
@@ -225,11 +225,11 @@ pub(super) fn capture_point(flow: &Flow, out: &mut impl Write) -> Result {
 
 /// The verdict, in the words of a policy verdict where it is one, and the policies behind it if wanted.
 pub(super) fn verdict(options: Options, flow: &Flow, out: &mut impl Write) -> Result {
-    verdict_alone(options, &verdict_word(flow), flow, out)?;
+    let mut text = verdict_word(flow).into_owned();
     if options.policy_names {
-        policies(flow, out)?;
+        policies(flow, &mut text)?;
     }
-    Ok(())
+    verdict_alone(options, &text, flow, out)
 }
 
 /// The verdict as a word.
@@ -298,6 +298,6 @@ pub(super) fn summary(options: Options, flow: &Flow, out: &mut impl Write) -> Re
             let color = if kind == AuthType::TestAlwaysFail { RED } else { GREEN };
             colored(options, color, out, |out| out.write_str(kind.as_str_name()))
         }
-        Err(_) => write!(out, "{}", flow.auth_type),
+        Err(_) => colored(options, GREEN, out, |out| write!(out, "{}", flow.auth_type)),
     }
 }

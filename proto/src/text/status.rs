@@ -101,7 +101,7 @@ fn values(status: &ServerStatusResponse) -> [String; 8] {
 }
 
 /// `1h2m5s`, in whole seconds, as Go prints a duration.
-fn uptime(nanos: u64) -> String {
+pub(super) fn uptime(nanos: u64) -> String {
     let seconds = nanos / 1_000_000_000;
     let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     match (hours, minutes) {

@@ -113,8 +113,11 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// Writes the header and all rows.
+    /// Writes the header and all rows; of no rows nothing, as Hubble.
     pub fn write(&self, out: &mut impl Write) -> Result {
+        if self.rows.len() == 1 {
+            return Ok(());
+        }
         columns(&self.rows, out)
     }
 }
@@ -138,7 +141,7 @@ pub(super) fn columns(rows: &[Vec<String>], out: &mut impl Write) -> Result {
     Ok(())
 }
 
-fn cell(write: impl FnOnce(&mut String) -> Result) -> String {
+pub(super) fn cell(write: impl FnOnce(&mut String) -> Result) -> String {
     let mut text = String::new();
     // Writing to a string can't fail.
     let _ = write(&mut text);

@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo events test interop test-kernels lint bench bench-peer fuzz soak ci clean-lab
+.PHONY: help setup build man demo events test interop test-kernels lint bench bench-peer fuzz soak ci clean-lab
 
 # A Debian with Rust may have it in the user's folder only; setup puts its own programs there and in .tools.
 CARGO_HOME ?= $(HOME)/.cargo
@@ -18,9 +18,17 @@ help: ## list the targets
 setup: ## install what builds and tests need (Debian packages, bpf-linker, lint tools, cargo-fuzz, QEMU, Go); safe to repeat
 	@scripts/setup build lab lint fuzz kernels go
 
-build: ## release build of observer, observe and the lab player
+build: ## release build of observer, observe (also as kubectl's plugin) and the lab player
 	@scripts/setup build
 	cargo build --release --locked -p observer -p observe -p observer-lab
+	@ln -sf observe target/release/kubectl-observe
+
+man: ## man pages of observe into target/man, and the pages of docs/cli anew
+	@scripts/setup build
+	cargo build --locked -p observe
+	@rm -rf target/man docs/cli/observe*.md
+	@target/debug/observe reference man target/man && target/debug/observe reference markdown docs/cli
+	@echo "$$(ls target/man | wc -l) man pages in target/man: man -l target/man/observe.1"
 
 demo: ## live flows and drops between lab pods, until Ctrl-C or for DEMO_SECONDS=N; DEMO_REPLAY=1 plays a recording
 	$(if $(DEMO_REPLAY),,$(need_root))

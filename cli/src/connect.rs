@@ -1,20 +1,25 @@
 //! Which server, and the way to it.
 
+#[cfg(feature = "port-forward")]
+use crate::port_forward;
 use crate::{
-    args::ServerArgs,
     rpc,
+    settings::{Origin, PortForward, Settings},
     tls::{self, Tls},
 };
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hyper_util::rt::TokioIo;
-use observer_proto::client::{DIAL_TIMEOUT, Endpoint};
-use std::{env, error::Error, fmt, io, path::Path};
+use observer_proto::client::Endpoint;
+use std::{error::Error, fmt, io, path::Path, time::Duration};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::UnixStream,
     time::timeout,
 };
 use tonic::{
     Status,
+    metadata::AsciiMetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{self, Channel},
 };
 
@@ -22,6 +27,8 @@ use tonic::{
 const LOCAL_SOCKET: &str = "/run/observer/hubble.sock";
 /// Hubble's default, for a relay or a port-forward.
 const DEFAULT_SERVER: &str = "localhost:4245";
+/// How the relay is called that a port-forward leads to.
+const RELAY: &str = "hubble-relay:4245";
 /// Whose members may use the daemon's socket.
 const GROUP: &str = "observer";
 /// With what a client of HTTP/2 begins: the preface and empty settings.
@@ -34,42 +41,69 @@ pub(crate) struct Target {
     named_by: NamedBy,
     /// For an endpoint with TLS.
     tls: Option<Tls>,
+    /// Name and password.
+    basic_auth: Option<(String, String)>,
+    /// The way through the Kubernetes API.
+    forward: Option<PortForward>,
+    /// How long connecting may take.
+    timeout: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum NamedBy {
+    Setting(Origin),
     Flag(&'static str),
-    Variable(&'static str),
     LocalSocket,
     Default,
 }
 
+/// A connection, which knows the user's name and password.
+pub(crate) type Connection = InterceptedService<Channel, Credentials>;
+
+/// Puts basic authentication into each call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Credentials(Option<AsciiMetadataValue>);
+
+impl Interceptor for Credentials {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
 impl Target {
-    /// The flag, the environment, the local socket if there is one, else Hubble's default.
-    pub(crate) fn choose(args: &ServerArgs) -> Result<Self, String> {
-        let variable = |name: &'static str| {
-            env::var(name).ok().filter(|v| !v.is_empty()).map(|v| (v, NamedBy::Variable(name)))
-        };
-        let tls = args.tls.clone().or_environment();
-        let (address, named_by) = args
-            .server
-            .clone()
-            .map(|address| (address, NamedBy::Flag("--server")))
-            .or_else(|| variable("OBSERVE_SERVER"))
-            .or_else(|| variable("HUBBLE_SERVER"))
-            .unwrap_or_else(|| {
-                // Who wants TLS wants no socket. What can't be looked at is there: the error then says what is not permitted.
-                if !tls.tls && Path::new(LOCAL_SOCKET).try_exists().unwrap_or(true) {
-                    (LOCAL_SOCKET.to_owned(), NamedBy::LocalSocket)
-                } else {
-                    (DEFAULT_SERVER.to_owned(), NamedBy::Default)
+    /// What the settings name, else the local socket if there is one, else Hubble's default.
+    pub(crate) fn choose(settings: &Settings) -> Result<Self, String> {
+        let (address, named_by) = match &settings.server {
+            // The address is in the cluster then; of a given one only its tls:// counts, as in Hubble.
+            given if settings.port_forward.is_some() => {
+                if !cfg!(feature = "port-forward") {
+                    return Err(
+                        "this build has no --port-forward: build it with the feature port-forward, or run \
+                                `kubectl port-forward -n kube-system service/hubble-relay 4245:80`"
+                            .to_owned(),
+                    );
                 }
-            });
-        let endpoint = Endpoint::parse(&address).map_err(|e| match named_by {
-            NamedBy::Variable(name) => format!("${name}: {e}"),
+                let scheme = given.as_ref().filter(|(address, _)| address.starts_with("tls://"));
+                (
+                    format!("{}{RELAY}", if scheme.is_some() { "tls://" } else { "" }),
+                    NamedBy::Flag("--port-forward"),
+                )
+            }
+            Some((address, origin)) => (address.clone(), NamedBy::Setting(origin.clone())),
+            // Who wants TLS wants no socket. What can't be looked at is there: the error then says what is not permitted.
+            None if !settings.tls.on && Path::new(LOCAL_SOCKET).try_exists().unwrap_or(true) => {
+                (LOCAL_SOCKET.to_owned(), NamedBy::LocalSocket)
+            }
+            None => (DEFAULT_SERVER.to_owned(), NamedBy::Default),
+        };
+        let endpoint = Endpoint::parse(&address).map_err(|e| match &named_by {
+            NamedBy::Setting(origin) if *origin != Origin::Flag => format!("{origin}: {e}"),
             _ => e.to_string(),
         })?;
-        let endpoint = if tls.tls {
+        let endpoint = if settings.tls.on {
             endpoint
                 .encrypted()
                 .ok_or("--tls: a unix socket needs none; leave it out, or name host:port with --server")?
@@ -77,30 +111,39 @@ impl Target {
             endpoint
         };
         let tls = match endpoint {
-            Endpoint::Tls(_) => Some(Tls::new(&tls)?),
-            // Hubble's words. What the environment has is for servers with TLS only.
-            _ if args.tls.wants_tls() => {
-                return Err("invalid flag(s): transport layer security required".to_owned());
-            }
+            Endpoint::Tls(_) => Some(Tls::new(&settings.tls)?),
             _ => None,
         };
-        Ok(Self { endpoint, named_by, tls })
+        let basic_auth = settings.basic_auth.clone();
+        // gRPC's own words, which Hubble's users see.
+        if basic_auth.is_some() && tls.is_none() {
+            return Err("the credentials require transport level security (use --tls, or tls:// before the \
+                        address, to send a user name and password)"
+                .to_owned());
+        }
+        let forward = settings.port_forward.clone();
+        Ok(Self { endpoint, named_by, tls, basic_auth, forward, timeout: settings.timeout })
     }
 
     /// The daemon's control socket: the given one, else the one beside the server's socket, else the usual one.
-    pub(crate) fn control(given: Option<&str>, args: &ServerArgs) -> Result<Self, String> {
+    pub(crate) fn control(given: Option<&str>, settings: &Settings) -> Result<Self, String> {
         let endpoint = match given {
             Some(path) => Endpoint::parse(path).map_err(|e| format!("--control-socket: {e}"))?,
-            None => Self::choose(args)?.endpoint.control_socket(),
+            None => Self::choose(settings)?.endpoint.control_socket(),
         };
-        let tls = None;
-        Ok(Self { endpoint, named_by: NamedBy::Flag("--control-socket"), tls })
+        let named_by = NamedBy::Flag("--control-socket");
+        Ok(Self { endpoint, named_by, tls: None, basic_auth: None, forward: None, timeout: settings.timeout })
     }
 
     /// Connects, within the dial timeout.
-    pub(crate) async fn connect(&self) -> Result<Channel, String> {
-        match timeout(DIAL_TIMEOUT, self.dial()).await {
-            Ok(Ok(channel)) => Ok(channel),
+    pub(crate) async fn connect(&self) -> Result<Connection, String> {
+        let header = self.basic_auth.as_ref().map(|(name, password)| {
+            let encoded = BASE64_STANDARD.encode(format!("{name}:{password}"));
+            AsciiMetadataValue::try_from(format!("Basic {encoded}")).map_err(|e| e.to_string())
+        });
+        let credentials = Credentials(header.transpose()?);
+        match timeout(self.timeout, self.dial()).await {
+            Ok(Ok(channel)) => Ok(InterceptedService::new(channel, credentials)),
             Ok(Err(error)) => Err(self.unreachable(io_error(&error), &error)),
             Err(_) => Err(self.unreachable(Some(&io::ErrorKind::TimedOut.into()), &"timed out")),
         }
@@ -119,19 +162,26 @@ impl Target {
                     .await
             }
             Endpoint::Tcp(target) => {
-                transport::Endpoint::from_shared(format!("http://{target}"))?
-                    .connect_timeout(DIAL_TIMEOUT)
-                    .connect()
-                    .await
+                let endpoint = transport::Endpoint::from_shared(format!("http://{target}"))?;
+                #[cfg(feature = "port-forward")]
+                if let Some(forward) = &self.forward {
+                    let forward = forward.clone();
+                    let connect = move |_| {
+                        let forward = forward.clone();
+                        async move { port_forward::open(&forward).await.map(TokioIo::new) }
+                    };
+                    return endpoint.connect_with_connector(tower::service_fn(connect)).await;
+                }
+                endpoint.connect_timeout(self.timeout).connect().await
             }
             Endpoint::Tls(target) => {
                 let connect = {
-                    let (tls, target) = (self.tls.clone(), target.clone());
+                    let (tls, target, forward) = (self.tls.clone(), target.clone(), self.forward.clone());
                     move |_| {
-                        let (tls, target) = (tls.clone(), target.clone());
+                        let (tls, target, forward) = (tls.clone(), target.clone(), forward.clone());
                         async move {
                             let tls = tls.ok_or(io::ErrorKind::Unsupported)?;
-                            tls.connect(&target).await.map(TokioIo::new)
+                            encrypted(&tls, &target, forward.as_ref()).await.map(TokioIo::new)
                         }
                     }
                 };
@@ -145,7 +195,7 @@ impl Target {
     /// A call that failed, in one line. Where the connection broke, it may be for TLS, which gRPC's error doesn't tell.
     pub(crate) async fn failed(&self, status: &Status) -> String {
         if is_broken(status)
-            && let Ok(Some(text)) = timeout(DIAL_TIMEOUT, self.look_at_tls()).await
+            && let Ok(Some(text)) = timeout(self.timeout, self.look_at_tls()).await
         {
             return text;
         }
@@ -155,13 +205,15 @@ impl Target {
     async fn look_at_tls(&self) -> Option<String> {
         match &self.endpoint {
             Endpoint::Unix(_) => None,
+            // Through a port-forward nobody else can be asked.
+            Endpoint::Tcp(_) if self.forward.is_some() => None,
             Endpoint::Tcp(target) => Tls::is_spoken_by(target).await.then(|| {
                 self.problem("the server speaks TLS", "add --tls, or write tls:// before the address")
             }),
             Endpoint::Tls(target) => {
                 let talk = async {
-                    let mut stream =
-                        self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?.connect(target).await?;
+                    let tls = self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+                    let mut stream = encrypted(tls, target, self.forward.as_ref()).await?;
                     stream.write_all(HELLO).await?;
                     stream.read(&mut [0]).await
                 };
@@ -176,13 +228,23 @@ impl Target {
         if let Some((why, remedy)) = io.and_then(tls::explain) {
             return self.problem(&why, &remedy);
         }
+        if self.forward.is_some() {
+            let why = io.map_or_else(|| error.to_string(), ToString::to_string);
+            return self.problem(
+                &why,
+                "try `kubectl get pods,services -n kube-system`, and name another place with \
+                                       --kube-namespace, --kube-context or --kubeconfig",
+            );
+        }
         let control = self.named_by == NamedBy::Flag("--control-socket");
         let (why, remedy) = match io.map(io::Error::kind) {
             Some(io::ErrorKind::NotFound) => ("no such socket".to_owned(), None),
             Some(io::ErrorKind::ConnectionRefused) => {
                 ("connection refused, nothing listens there".to_owned(), None)
             }
-            Some(io::ErrorKind::TimedOut) => (format!("no answer within {} s", DIAL_TIMEOUT.as_secs()), None),
+            Some(io::ErrorKind::TimedOut) => {
+                (format!("no answer within {} s", self.timeout.as_secs_f64()), None)
+            }
             Some(io::ErrorKind::PermissionDenied) if control => {
                 ("permission denied".to_owned(), Some("only root may use it: run this with sudo".to_owned()))
             }
@@ -203,10 +265,10 @@ impl Target {
     }
 
     fn problem(&self, why: &str, remedy: &str) -> String {
-        let origin = match self.named_by {
-            NamedBy::Variable(name) => format!(" (from ${name})"),
+        let origin = match &self.named_by {
+            NamedBy::Setting(Origin::Flag) | NamedBy::Flag(_) | NamedBy::LocalSocket => String::new(),
+            NamedBy::Setting(origin) => format!(" (from {origin})"),
             NamedBy::Default => format!(" (and there is no {LOCAL_SOCKET})"),
-            NamedBy::Flag(_) | NamedBy::LocalSocket => String::new(),
         };
         format!("cannot reach {}{origin}: {why}; {remedy}", self.endpoint)
     }
@@ -217,6 +279,21 @@ impl fmt::Display for Target {
         self.endpoint.fmt(f)
     }
 }
+
+/// Encrypts a connection, by a port-forward if there is one.
+async fn encrypted(tls: &Tls, target: &str, forward: Option<&PortForward>) -> io::Result<Box<dyn Encrypted>> {
+    #[cfg(feature = "port-forward")]
+    if let Some(forward) = forward {
+        return Ok(Box::new(tls.over(target, port_forward::open(forward).await?).await?));
+    }
+    #[cfg(not(feature = "port-forward"))]
+    let _ = forward;
+    Ok(Box::new(tls.connect(target).await?))
+}
+
+/// A stream that TLS has made, whatever it goes over.
+trait Encrypted: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Encrypted for S {}
 
 /// Whether a call failed for the connection, not by the server's word; of such a failure the code tells little.
 pub(crate) fn is_broken(status: &Status) -> bool {
@@ -247,6 +324,9 @@ mod tests {
             endpoint: Endpoint::Unix("/run/observer/hubble.sock".into()),
             named_by,
             tls: None,
+            basic_auth: None,
+            forward: None,
+            timeout: Duration::from_secs(5),
         };
         let text =
             target(NamedBy::LocalSocket).unreachable(Some(&io::ErrorKind::PermissionDenied.into()), &"");
@@ -255,7 +335,7 @@ mod tests {
             "cannot reach unix:///run/observer/hubble.sock: permission denied; root and the group observer may use it: \
              run this with sudo, or join the group with `sudo usermod -aG observer $USER` and log in again"
         );
-        let text = target(NamedBy::Variable("HUBBLE_SERVER"))
+        let text = target(NamedBy::Setting(Origin::Variable("HUBBLE_SERVER".to_owned())))
             .unreachable(Some(&io::ErrorKind::TimedOut.into()), &"");
         assert!(text.contains("(from $HUBBLE_SERVER): no answer within 5 s;"), "{text}");
         let text = target(NamedBy::Flag("--control-socket"))

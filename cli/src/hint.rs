@@ -1,5 +1,6 @@
 //! Why a filter may match nothing: what the server has seen, and which names of the filter it does not know.
 
+use crate::connect::Connection;
 use observer_proto::{
     filter::FilterLists,
     observer::{
@@ -11,7 +12,6 @@ use observer_proto::{
 use prost_types::FieldMask;
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::timeout;
-use tonic::transport::Channel;
 
 /// How many of the last flows are looked at for pod names.
 const SAMPLE_FLOWS: u64 = 4096;
@@ -35,7 +35,7 @@ pub(crate) fn say(text: Option<String>) {
 }
 
 /// Asks the server. No answer, no hint.
-pub(crate) async fn gather(channel: Channel, filters: &FilterLists) -> Option<String> {
+pub(crate) async fn gather(channel: Connection, filters: &FilterLists) -> Option<String> {
     let mut client = ObserverClient::new(channel);
     let seen = timeout(SAMPLE_TIME, client.server_status(ServerStatusRequest {}))
         .await
@@ -50,7 +50,7 @@ pub(crate) async fn gather(channel: Channel, filters: &FilterLists) -> Option<St
     Some(text(seen, &unknown))
 }
 
-async fn sample(client: &mut ObserverClient<Channel>, pods: &mut Pods) -> Option<()> {
+async fn sample(client: &mut ObserverClient<Connection>, pods: &mut Pods) -> Option<()> {
     let paths = ["source.namespace", "source.pod_name", "destination.namespace", "destination.pod_name"];
     let request = GetFlowsRequest {
         number: SAMPLE_FLOWS,

@@ -1,19 +1,25 @@
-//! The command line `observe`: flows, status, and what the capture does.
+//! The command line `observe`: flows, events, status, and what the capture does.
 #![forbid(unsafe_code)]
 
 mod args;
 mod commands;
+mod complete;
 mod connect;
 mod hint;
 mod output;
+#[cfg(feature = "port-forward")]
+mod port_forward;
 mod print;
 mod rpc;
 mod select;
+mod settings;
 mod tls;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // A shell that wants to complete a line gets its answer, and the program ends here.
+    clap_complete::CompleteEnv::with_factory(args::command).var(complete::VARIABLE).complete();
     match args::parse(std::env::args_os()).and_then(run) {
         // A reader that has seen enough (`| head`) is no error.
         Ok(()) | Err(Failure::PipeClosed) => ExitCode::SUCCESS,

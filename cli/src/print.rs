@@ -97,8 +97,9 @@ impl Printer {
             }
             format @ (Format::Json | Format::JsonPb) => {
                 let name = GetFlowsResponse::full_name();
-                let legacy =
-                    format == Format::Json && std::env::var_os(COMPAT.0).is_some_and(|v| v == COMPAT.1);
+                let legacy = format == Format::Json
+                    && std::env::var(COMPAT.0)
+                        .is_ok_and(|v| v.split(',').any(|option| option.eq_ignore_ascii_case(COMPAT.1)));
                 Layout::Json {
                     kind: MessageType::named(&name).ok_or_else(|| format!("no descriptor of {name}"))?,
                     legacy,
@@ -109,6 +110,11 @@ impl Printer {
             }
         };
         Ok(Self { layout, options, silent_errors: messages.silent_errors, text: String::new() })
+    }
+
+    /// Whether lines are JSON that any field may be missing from.
+    pub(crate) fn is_json(&self) -> bool {
+        matches!(self.layout, Layout::Json { legacy: false, .. })
     }
 
     /// Writes one response: flows and lost events to `out`, what a relay says of its nodes to `err`.

@@ -1,6 +1,7 @@
-//! What a server's error looks like.
+//! Calls with a single answer, and what a server's error looks like.
 
-use tonic::{Code, Status};
+use crate::settings::Settings;
+use tonic::{Code, Request, Status};
 
 /// Hubble's form: `Unknown` carries a text for the user, all else is named.
 pub(crate) fn text(status: &Status) -> String {
@@ -11,4 +12,11 @@ pub(crate) fn text(status: &Status) -> String {
         code => format!("{code:?}"),
     };
     format!("rpc error: code = {code} desc = {}", status.message())
+}
+
+/// With the limit for a single answer.
+pub(crate) fn request<T>(settings: &Settings, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(settings.request_timeout);
+    request
 }

@@ -1,8 +1,11 @@
 //! TLS on the way to the server: what is trusted, who the client is, and what went wrong in words for people.
 
-use crate::args::TlsArgs;
-use std::{env, ffi::OsString, fmt::Display, io, path::Path, sync::Arc};
-use tokio::net::TcpStream;
+use crate::settings::Tls as Settings;
+use std::{fmt::Display, io, path::Path, sync::Arc};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
@@ -25,43 +28,11 @@ pub(crate) struct Tls {
     name: Option<ServerName<'static>>,
 }
 
-impl TlsArgs {
-    /// With the environment in the place of what was not given.
-    pub(crate) fn or_environment(self) -> Self {
-        let variable = |name: &str| {
-            let set =
-                |prefix: &str| env::var_os(format!("{prefix}_TLS{name}")).filter(|value| !value.is_empty());
-            set("OBSERVE").or_else(|| set("HUBBLE"))
-        };
-        let is_on = |name| variable(name).is_some_and(|value| value == "true" || value == "1");
-        let path = |given: Option<_>, name| given.or_else(|| variable(name).map(Into::into));
-        let files = |list: OsString| list.to_string_lossy().split(',').map(Into::into).collect();
-        Self {
-            tls: self.tls || is_on(""),
-            tls_allow_insecure: self.tls_allow_insecure || is_on("_ALLOW_INSECURE"),
-            tls_server_name: self
-                .tls_server_name
-                .or_else(|| variable("_SERVER_NAME").and_then(|name| name.into_string().ok())),
-            tls_ca_cert_files: match variable("_CA_CERT_FILES") {
-                Some(list) if self.tls_ca_cert_files.is_empty() => files(list),
-                _ => self.tls_ca_cert_files,
-            },
-            tls_client_cert_file: path(self.tls_client_cert_file, "_CLIENT_CERT_FILE"),
-            tls_client_key_file: path(self.tls_client_key_file, "_CLIENT_KEY_FILE"),
-        }
-    }
-
-    /// Whether something was given that is of use with TLS only.
-    pub(crate) fn wants_tls(&self) -> bool {
-        self.tls_client_cert_file.is_some() || self.tls_client_key_file.is_some()
-    }
-}
-
 impl Tls {
     /// Reads the files. Errors are one line that names the flag.
-    pub(crate) fn new(args: &TlsArgs) -> Result<Self, String> {
-        let builder = if args.tls_allow_insecure { any_server()? } else { trusted(args)? };
-        let mut config = match (&args.tls_client_cert_file, &args.tls_client_key_file) {
+    pub(crate) fn new(args: &Settings) -> Result<Self, String> {
+        let builder = if args.allow_insecure { any_server()? } else { trusted(args)? };
+        let mut config = match (&args.client_cert_file, &args.client_key_file) {
             (None, None) => builder.with_no_client_auth(),
             (Some(chain), Some(key)) => {
                 let flag = "--tls-client-key-file";
@@ -69,17 +40,11 @@ impl Tls {
                 let chain = certificates("--tls-client-cert-file", chain)?;
                 builder.with_client_auth_cert(chain, key_of).map_err(|error| in_file(flag, key, &error))?
             }
-            // Hubble's words.
-            _ => {
-                return Err(
-                    "invalid flag(s): certificate and private key are both required, but only one was \
-                            provided"
-                        .to_owned(),
-                );
-            }
+            // The settings' own check has refused it.
+            _ => return Err("certificate and private key are both required".to_owned()),
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let name = args.tls_server_name.clone().map(|name| {
+        let name = args.server_name.clone().map(|name| {
             ServerName::try_from(name.clone())
                 .map_err(|_| format!("--tls-server-name: {name:?} is no host name"))
         });
@@ -99,16 +64,25 @@ impl Tls {
         }
     }
 
-    /// Encrypts a connection to `target`, which is `host:port`.
+    /// Connects to `target`, which is `host:port`, and encrypts that.
     pub(crate) async fn connect(&self, target: &str) -> io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(target).await?;
+        stream.set_nodelay(true)?;
+        self.over(target, stream).await
+    }
+
+    /// Encrypts a connection to `target` that is there already.
+    pub(crate) async fn over<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        target: &str,
+        stream: S,
+    ) -> io::Result<TlsStream<S>> {
         let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let name = match &self.name {
             Some(name) => name.clone(),
             None => ServerName::try_from(host.to_owned()).map_err(io::Error::other)?,
         };
-        let stream = TcpStream::connect(target).await?;
-        stream.set_nodelay(true)?;
         TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
     }
 }
@@ -119,15 +93,15 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn trusted(args: &TlsArgs) -> Result<Builder, String> {
+fn trusted(args: &Settings) -> Result<Builder, String> {
     let mut roots = RootCertStore::empty();
-    for file in &args.tls_ca_cert_files {
+    for file in &args.ca_cert_files {
         let flag = "--tls-ca-cert-files";
         for certificate in certificates(flag, file)? {
             roots.add(certificate).map_err(|error| in_file(flag, file, &error))?;
         }
     }
-    if args.tls_ca_cert_files.is_empty() {
+    if args.ca_cert_files.is_empty() {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() {
             return Err(

@@ -81,9 +81,8 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
 }
 
 /// Servers with TLS and without.
-fn servers(runtime: &Runtime, acceptor: TlsAcceptor) -> [SocketAddr; 2] {
+fn servers(runtime: &Runtime, acceptor: TlsAcceptor, mock: Mock) -> [SocketAddr; 2] {
     runtime.block_on(async {
-        let mock = Mock { serving: true, ..Mock::default() };
         let listen = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (encrypted, plain) = (listen().await, listen().await);
         let addresses = [&encrypted, &plain].map(|listener| listener.local_addr().unwrap());
@@ -118,7 +117,9 @@ fn observe(directory: &Path, arguments: &str, environment: &[(&str, &str)]) -> O
 fn tls_works_and_what_goes_wrong_is_one_line_that_says_what_to_do() {
     let files = Files::new();
     let runtime = Runtime::new().unwrap();
-    let [encrypted, plain] = servers(&runtime, files.server());
+    let mock = Mock { serving: true, ..Mock::default() };
+    let authorization = Arc::clone(&mock.authorization);
+    let [encrypted, plain] = servers(&runtime, files.server(), mock);
     let own = "--tls-ca-cert-files ca.crt --tls-client-cert-file client.crt --tls-client-key-file client.key";
     let run = |command: &str, arguments: &str, environment: &[(&str, &str)]| {
         observe(files.0.path(), &format!("{command} {arguments}"), environment)
@@ -152,6 +153,11 @@ fn tls_works_and_what_goes_wrong_is_one_line_that_says_what_to_do() {
         );
     }
 
+    let name = "--basic-auth-username user --basic-auth-password pass:word";
+    let output = run("flows", &format!("--server tls://{encrypted} {own} {name}"), &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(authorization.lock().unwrap().as_deref(), Some("Basic dXNlcjpwYXNzOndvcmQ="));
+
     for (arguments, wanted) in [
         (
             format!("--server {encrypted}"),
@@ -181,9 +187,14 @@ fn tls_works_and_what_goes_wrong_is_one_line_that_says_what_to_do() {
             format!("--server tls://{encrypted} --tls-client-cert-file client.crt"),
             "invalid flag(s): certificate and private key are both required, but only one was provided",
         ),
+        (format!("--server {plain} {own}"), "invalid flag(s): transport layer security required"),
         (
-            format!("--server {plain} --tls-client-cert-file client.crt"),
-            "invalid flag(s): transport layer security required",
+            format!("--server {plain} --basic-auth-username u --basic-auth-password p"),
+            "the credentials require transport level security (use --tls",
+        ),
+        (
+            format!("--server tls://{encrypted} {own} --basic-auth-username u"),
+            "invalid flag(s): must specify both basic-auth-username and basic-auth-password",
         ),
         ("--server /x.sock --tls".to_owned(), "--tls: a unix socket needs none"),
         (format!("--server tls://{encrypted} --tls-ca-cert-files no.crt"), "--tls-ca-cert-files: no.crt: "),

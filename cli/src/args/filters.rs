@@ -1,15 +1,42 @@
 //! The filter flags: clap arguments from the shared table, and back into filters in the order of the command line.
 
+use crate::complete;
+use crate::settings::{ALLOWLIST, DENYLIST, Settings};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 use observer_proto::filter::{
-    FilterLists,
+    FilterLists, FlagError,
     flags::{FLAGS, Flag},
-    parse,
+    parse, parse_raw,
 };
-use std::ffi::OsString;
 
 /// What the filter flags ask for, `--not` applied in the order of the command line.
-pub(crate) struct FilterArgs(pub(crate) FilterLists);
+#[derive(Debug)]
+pub(crate) struct FilterArgs {
+    lists: FilterLists,
+    /// Whole filters as JSON: they are looked at later, since the configuration may give them too.
+    raw: Vec<(&'static str, String)>,
+}
+
+impl FilterArgs {
+    /// Together with the whole filters, of flags or else of the settings.
+    pub(crate) fn lists(&self, settings: &Settings) -> Result<FilterLists, String> {
+        let mut lists = self.lists.clone();
+        for (name, list, configured) in [
+            (ALLOWLIST, &mut lists.whitelist, &settings.allowlist),
+            (DENYLIST, &mut lists.blacklist, &settings.denylist),
+        ] {
+            let given: Vec<&String> =
+                self.raw.iter().filter(|(flag, _)| *flag == name).map(|(_, v)| v).collect();
+            let values = if given.is_empty() { configured.iter().collect() } else { given };
+            for value in values {
+                let filters = parse_raw(value)
+                    .map_err(|why| format!("invalid --{name} flag: failed to decode '{value}': {why}"))?;
+                list.extend(filters);
+            }
+        }
+        Ok(lists)
+    }
+}
 
 impl Args for FilterArgs {
     fn augment_args(command: Command) -> Command {
@@ -32,6 +59,10 @@ fn argument(flag: &Flag) -> Arg {
         Some(name) => arg.value_name(name).num_args(1).allow_hyphen_values(true),
         None => arg.num_args(0).default_missing_value("true"),
     };
+    let arg = match complete::candidates(flag.complete) {
+        Some(candidates) => arg.add(candidates),
+        None => arg,
+    };
     match flag.short {
         Some(letter) => arg.short(letter),
         None => arg,
@@ -49,9 +80,13 @@ impl FromArgMatches for FilterArgs {
             }
         }
         given.sort_unstable_by_key(|(place, ..)| *place);
-        let lists = parse(given.iter().map(|(_, name, value)| (*name, value.as_str())));
+        let given = given.into_iter().map(|(_, name, value)| (name, value));
+        let (raw, given): (Vec<_>, Vec<_>) =
+            given.partition(|(name, _)| [ALLOWLIST, DENYLIST].contains(name));
+        let lists = parse(given.iter().map(|(name, value)| (*name, value.as_str())));
         // A kind of error that clap itself doesn't make: the text is Hubble's already.
-        lists.map(Self).map_err(|error| clap::Error::raw(ErrorKind::Format, error))
+        let lists = lists.map_err(|error| clap::Error::raw(ErrorKind::Format, error))?;
+        Ok(Self { lists, raw })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -60,19 +95,7 @@ impl FromArgMatches for FilterArgs {
     }
 }
 
-/// Hubble's users may write `--not=true` or `-A=true`; the value is not read there either.
-pub(super) fn without_switch_value(argument: OsString) -> OsString {
-    let name = argument.to_str().and_then(|text| text.split_once('=')).map(|(name, _)| name);
-    let is_switch = |name: &str| {
-        FLAGS.iter().filter(|flag| flag.value.is_none()).any(|flag| {
-            name.strip_prefix("--") == Some(flag.name)
-                || flag
-                    .short
-                    .is_some_and(|letter| name.strip_prefix('-') == Some(letter.to_string().as_str()))
-        })
-    };
-    match name {
-        Some(name) if is_switch(name) => name.into(),
-        _ => argument,
-    }
+/// Whether an error is only that the line ends too early.
+pub(super) fn is_trailing_not(error: &clap::Error) -> bool {
+    error.kind() == ErrorKind::Format && error.to_string().contains(&FlagError::TrailingNot.to_string())
 }

@@ -2,20 +2,22 @@
 //! file.
 
 mod filters;
-mod server;
+mod globals;
 mod shared;
 mod usage;
+mod words;
 
 use crate::{
     Failure,
     commands::{Command, FlowsArgs},
 };
-use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, parser::ValueSource};
-use std::ffi::OsString;
+use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, error::ErrorKind};
+use std::{ffi::OsString, path::Path};
+use words::Words;
 
 pub(crate) use filters::FilterArgs;
-pub(crate) use server::{ServerArgs, TlsArgs};
-pub(crate) use shared::{FormatArgs, MessageArgs, SelectArgs};
+pub(crate) use globals::{Globals, variable};
+pub(crate) use shared::{FormatArgs, MaskArgs, MessageArgs, SelectArgs};
 
 // The groups of flags, in the order that help shows them in, which is Hubble's.
 pub(crate) const SELECTORS: &str = "Selectors";
@@ -24,20 +26,13 @@ pub(crate) const FORMATTING: &str = "Formatting";
 pub(crate) const SERVER: &str = "Server";
 pub(crate) const OTHER: &str = "Other";
 
+/// What kubectl looks for on the PATH when somebody writes `kubectl observe`.
+const PLUGIN: &str = "kubectl-observe";
+
 /// What to do.
 pub(crate) struct Arguments {
     pub(crate) globals: Globals,
     pub(crate) command: Command,
-}
-
-/// What every command may be told, before its name or behind it.
-#[derive(clap::Args, Clone, Debug)]
-pub(crate) struct Globals {
-    #[command(flatten)]
-    pub(crate) server: ServerArgs,
-    /// Also show which nodes a relay is connected to
-    #[arg(short = 'D', long, global = true, help_heading = OTHER)]
-    pub(crate) debug: bool,
 }
 
 #[derive(Parser)]
@@ -66,35 +61,56 @@ struct Cli {
     version: Option<bool>,
 }
 
-fn command() -> clap::Command {
-    Cli::command()
+/// The definition; called as kubectl's plugin, that is its name.
+pub(crate) fn command() -> clap::Command {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let is_plugin = Path::new(&called).file_stem().is_some_and(|name| name == PLUGIN);
+    Cli::command().bin_name(if is_plugin { "kubectl observe" } else { "observe" })
+}
+
+/// The flags of every command that a line has, which may be no whole line yet.
+pub(crate) fn globals_of(words: Vec<String>) -> Globals {
+    Globals::of(Words::read(&command(), words).given())
 }
 
 /// Reads the arguments. Help and version are printed here.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, Failure> {
-    let arguments = arguments.into_iter().map(filters::without_switch_value);
-    let matches = command().try_get_matches_from(arguments).map_err(|e| usage::failure(&e))?;
-    let cli = Cli::from_arg_matches(&matches).map_err(|e| usage::failure(&e))?;
-    if let Some(name) = matches.subcommand_name() {
-        refuse_misplaced(&matches, name)?;
+    let command = command();
+    let words = arguments.into_iter().skip(1).map(OsString::into_string).collect::<Result<Vec<_>, _>>();
+    let words = words.map_err(|word| format!("an argument is no UTF-8: {}", word.display()))?;
+    let words = Words::read(&command, words);
+    let count = words.count();
+    let parsed = try_parse(&command, words.line(count));
+    if parsed.is_err() || words.mistake.is_some() || words.hides_values() {
+        // Something is wrong, and the first mistake is told, as by a parser that stops there. A line that only ends too
+        // early has none yet.
+        let earlier =
+            (0..count).find_map(|fewer| try_parse(&command, words.line(fewer)).err().filter(is_final));
+        if let Some(mistake) = earlier {
+            return Err(usage::failure(&mistake));
+        }
+        if let Some(mistake) = words.mistake {
+            return Err(parsed.err().filter(is_final).map_or(mistake.into(), |error| usage::failure(&error)));
+        }
     }
-    let command = cli.command.unwrap_or_else(|| Command::Flows(Box::new(cli.flows)));
-    Ok(Arguments { globals: cli.globals, command })
+    parsed.map_err(|error| usage::failure(&error))
 }
 
-/// A flag of flows that stands before the command would be ignored in silence.
-fn refuse_misplaced(matches: &clap::ArgMatches, command: &str) -> Result<(), Failure> {
-    let definition = self::command();
-    let bound = definition.get_arguments().filter(|argument| !argument.is_global_set());
-    let misplaced = bound.map(|a| a.get_id().as_str()).find(|id| {
-        matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(ValueSource::CommandLine)
-    });
-    match misplaced {
-        Some(id) => {
-            Err(format!("--{} must stand after {command}, not before it", id.replace('_', "-")).into())
-        }
-        None => Ok(()),
-    }
+/// Whether more words would not help.
+fn is_final(error: &clap::Error) -> bool {
+    !matches!(
+        error.kind(),
+        ErrorKind::MissingRequiredArgument
+            | ErrorKind::MissingSubcommand
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) && !filters::is_trailing_not(error)
+}
+
+fn try_parse(command: &clap::Command, line: Vec<String>) -> Result<Arguments, clap::Error> {
+    let matches = command.clone().try_get_matches_from(line)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    let command = cli.command.unwrap_or_else(|| Command::Flows(Box::new(cli.flows)));
+    Ok(Arguments { globals: cli.globals, command })
 }
 
 #[cfg(test)]

@@ -1,7 +1,21 @@
 //! Flags that several commands have.
 
 use super::{FORMATTING, OTHER, SELECTORS, usage};
+use crate::complete;
 use clap::{ArgAction, Args};
+
+const FORMATS: &[&str] = &["compact", "wide", "dict", "table", "json", "jsonpb"];
+const TIME_FORMATS: &[&str] = &[
+    "StampMilli",
+    "RFC3339",
+    "RFC3339Milli",
+    "RFC3339Micro",
+    "RFC3339Nano",
+    "RFC1123Z",
+    "YearMonthDay",
+    "YearMonthDayHour",
+    "YearMonthDayHourMinute",
+];
 
 /// Which part of the stream.
 #[derive(Args, Clone, Debug, Default)]
@@ -34,10 +48,10 @@ pub(crate) struct SelectArgs {
 pub(crate) struct FormatArgs {
     /// compact; wide: a table that fits the terminal; dict; table (= tab), printed at the end; json (= jsonpb): one
     /// GetFlowsResponse a line
-    #[arg(short, long, value_name = "FORMAT", default_value = "compact")]
+    #[arg(short, long, value_name = "FORMAT", default_value = "compact", add = complete::of(FORMATS))]
     pub(crate) output: String,
     /// auto, always or never
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, value_name = "WHEN", default_value = "auto", add = complete::of(&["auto", "always", "never"]))]
     pub(crate) color: String,
     /// Addresses instead of names; the same as --ip-translation=false
     #[arg(long)]
@@ -54,7 +68,7 @@ pub(crate) struct FormatArgs {
     #[arg(long)]
     pub(crate) print_policy_names: bool,
     /// StampMilli, RFC3339, RFC3339Milli, RFC3339Micro, RFC3339Nano, RFC1123Z, YearMonthDay, ...; always UTC
-    #[arg(long, value_name = "FORMAT", default_value = "StampMilli")]
+    #[arg(long, value_name = "FORMAT", default_value = "StampMilli", add = complete::of(TIME_FORMATS))]
     pub(crate) time_format: String,
 }
 
@@ -65,4 +79,17 @@ pub(crate) struct MessageArgs {
     /// Leave out what a relay says of its nodes
     #[arg(short, long)]
     pub(crate) silent_errors: bool,
+}
+
+/// Which fields of a flow are asked for.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = OTHER)]
+pub(crate) struct MaskArgs {
+    /// Only these fields of each flow, as -o json calls them (source.pod_name,verdict); for JSON
+    #[arg(long, value_name = "PATHS", value_delimiter = ',')]
+    pub(crate) field_mask: Vec<String>,
+    /// Only the fields that text shows; spares the server's network where lines are many
+    #[arg(long, value_name = "BOOL", default_value_t = false, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    pub(crate) use_default_field_masks: bool,
 }

@@ -1,6 +1,7 @@
 //! The command line as a user types it.
 
 use super::*;
+use crate::settings::{Layers, Origin};
 use observer_proto::filter::{FilterLists, flags::FLAGS};
 
 fn try_parse(line: &str) -> Result<Arguments, String> {
@@ -13,7 +14,7 @@ fn try_parse(line: &str) -> Result<Arguments, String> {
 
 fn filters(line: &str) -> FilterLists {
     match try_parse(line).unwrap().command {
-        Command::Flows(flows) => flows.filters.0,
+        Command::Flows(flows) => flows.filters.lists(&Layers::none().settings().unwrap()).unwrap(),
         _ => panic!("{line}"),
     }
 }
@@ -52,7 +53,8 @@ fn order_decides_what_not_applies_to() {
 fn bare_and_flows_are_the_same_and_the_server_may_stand_anywhere() {
     assert_eq!(filters("--pod web --not=true --port 53"), filters("flows --pod web --not --port 53"));
     for line in ["--server x:1 status", "status --server x:1", "--server x:1 -f", "flows -f --server=x:1"] {
-        assert_eq!(try_parse(line).unwrap().globals.server.server.as_deref(), Some("x:1"), "{line}");
+        let settings = try_parse(line).unwrap().globals.settings().unwrap();
+        assert_eq!(settings.server, Some(("x:1".to_owned(), Origin::Flag)), "{line}");
     }
     assert!(filters("-A4").whitelist.len() == 2);
 }
@@ -74,9 +76,60 @@ fn wrong_usage_is_told_in_hubbles_words() {
         ),
         ("--not", "trailing --not found in the arguments"),
         ("flow", r#"unknown command "flow" for "observe"; see observe --help"#),
-        ("--pod a flows --pod b", "--pod must stand after flows, not before it"),
-        ("-f status", "--follow must stand after status, not before it"),
+        ("config set", "missing argument: <KEY>"),
+        ("list --bogus", "unknown flag: --bogus"),
+        ("list pods", r#"unknown command "pods" for "observe list"; see observe list --help"#),
+        ("flows web", r#"unexpected argument "web"; see observe flows --help"#),
+        ("-f status", "unknown shorthand flag: 'f' in -f"),
+        ("--=x", "bad flag syntax: --=x"),
+        ("-t", "flag needs an argument: 't' in -t"),
+        ("-fx", "unknown shorthand flag: 'x' in -x"),
+        (
+            "--all=maybe",
+            r#"invalid argument "maybe" for "--all" flag: strconv.ParseBool: parsing "maybe": invalid syntax"#,
+        ),
+        ("--timeout x", r#"invalid argument "x" for "--timeout" flag: time: invalid duration "x""#),
+        // The first mistake is told, whatever its kind.
+        ("--verdict x --bogus", r#"invalid argument "x" for "--verdict" flag: invalid --verdict value: x"#),
+        ("--bogus --verdict x", "unknown flag: --bogus"),
+        (
+            "--last x --last 3",
+            r#"invalid argument "x" for "--last" flag: strconv.ParseUint: parsing "x": invalid syntax"#,
+        ),
+        (
+            "--not --last x",
+            r#"invalid argument "x" for "--last" flag: strconv.ParseUint: parsing "x": invalid syntax"#,
+        ),
+        ("--not --bogus", "unknown flag: --bogus"),
     ] {
         assert_eq!(try_parse(line).err().as_deref(), Some(text), "{line}");
     }
+}
+
+#[test]
+fn words_are_taken_as_hubbles_parser_takes_them() {
+    let of = |line: &str| filters(line);
+    for (line, same) in [
+        ("-tdrop", "--type drop"),
+        ("-t=drop", "--type=drop"),
+        ("-ft drop", "--follow --type drop"),
+        ("-nshop", "-n shop"),
+        ("--not=false --pod a", "--not --pod a"),
+        ("-A=false --pod a", "-A --pod a"),
+        ("--pod a flows --pod b", "flows --pod a --pod b"),
+        ("observe --pod a", "--pod a"),
+        ("observe flows --pod a", "--pod a"),
+        ("--pod -x", "--pod=-x"),
+        ("--pod a -o json -o dict --last 3 --last 4", "--pod a"),
+    ] {
+        assert_eq!(of(line), of(same), "{line}");
+    }
+    let select = |line: &str| match try_parse(line).unwrap().command {
+        Command::Flows(flows) => (flows.select.all, flows.select.follow, flows.select.last),
+        _ => panic!("{line}"),
+    };
+    assert_eq!(select("--all --all=false -f=t --last 3 --last 4"), (false, true, 4));
+    assert!(
+        try_parse("--tls --tls=false").unwrap().globals.settings().is_ok_and(|settings| !settings.tls.on)
+    );
 }

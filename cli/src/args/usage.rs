@@ -1,6 +1,6 @@
 //! Errors of usage in the words that Hubble's command line uses, so that scripts and users find what they know.
 
-use crate::Failure;
+use crate::{Failure, output};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::process::ExitCode;
 
@@ -16,6 +16,18 @@ pub(super) fn failure(error: &clap::Error) -> Failure {
             Ok(()) => Failure::Shown(ExitCode::SUCCESS),
             Err(error) => error.into(),
         };
+    }
+    // `observe list`: what there is to list. Hubble, too, ends well here.
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return match output::whole(&error.render().to_string()) {
+            Ok(()) => Failure::Shown(ExitCode::SUCCESS),
+            Err(failure) => failure,
+        };
+    }
+    if let (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    {
+        return Failure::Text(format!("missing argument: {}", missing.join(" ")));
     }
     if error.kind() == ErrorKind::Format {
         return Failure::Text(

@@ -2,16 +2,21 @@
 
 use crate::{
     Failure,
-    args::{FilterArgs, FormatArgs, Globals, MessageArgs, SelectArgs},
+    args::{FilterArgs, FormatArgs, Globals, MaskArgs, MessageArgs, OTHER, SelectArgs},
     connect::{Target, is_broken},
     hint,
     output::{self, Output},
     print::Printer,
     rpc, select,
+    settings::{ALLOWLIST, DENYLIST, Kind, file::yaml_entry},
 };
 use clap::Args;
-use observer_proto::observer::{
-    GetFlowsResponse, get_flows_response::ResponseTypes, observer_client::ObserverClient,
+use observer_proto::{
+    filter::FilterLists,
+    json,
+    observer::{
+        GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes, observer_client::ObserverClient,
+    },
 };
 use std::{
     future::{pending, ready},
@@ -41,13 +46,18 @@ Examples:
 #[derive(Args)]
 pub(crate) struct FlowsArgs {
     #[command(flatten)]
-    select: SelectArgs,
+    pub(crate) select: SelectArgs,
     #[command(flatten)]
     pub(crate) filters: FilterArgs,
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
     messages: MessageArgs,
+    #[command(flatten)]
+    mask: MaskArgs,
+    /// Print the filters as a configuration file (allowlist, denylist) and end
+    #[arg(long, help_heading = OTHER)]
+    print_raw_filters: bool,
 }
 
 impl FlowsArgs {
@@ -56,10 +66,21 @@ impl FlowsArgs {
 }
 
 pub(crate) async fn run(globals: &Globals, flows: Box<FlowsArgs>) -> Result<(), Failure> {
-    let filters = flows.filters.0;
-    let mut printer = Printer::new(&flows.format, flows.messages, globals.debug, flows.select.follow)?;
-    let request = select::request(&flows.select, filters.clone())?;
-    let target = Target::choose(&globals.server)?;
+    let settings = globals.settings()?;
+    let mut printer = Printer::new(&flows.format, flows.messages, settings.debug, flows.select.follow)?;
+    if !printer.is_json() && !flows.mask.field_mask.is_empty() {
+        return Err(format!(
+            "{} output format is not compatible with custom field mask",
+            flows.format.output
+        )
+        .into());
+    }
+    let request = select::flows(&flows.select, &flows.mask, || flows.filters.lists(&settings))?;
+    if flows.print_raw_filters {
+        return output::whole(&raw_filters(&request)?);
+    }
+    let filters = FilterLists { whitelist: request.whitelist.clone(), blacklist: request.blacklist.clone() };
+    let target = Target::choose(&settings)?;
     let mut out = Output::new(request.follow);
     let shown = async {
         let channel = target.connect().await?;
@@ -90,7 +111,24 @@ pub(crate) async fn run(globals: &Globals, flows: Box<FlowsArgs>) -> Result<(), 
     Ok(out.flush()?)
 }
 
-async fn ended_by_signal() -> io::Result<()> {
+/// What `--config` reads back.
+fn raw_filters(request: &GetFlowsRequest) -> Result<String, Failure> {
+    let mut text = String::new();
+    for (name, filters) in [(ALLOWLIST, &request.whitelist), (DENYLIST, &request.blacklist)] {
+        let filters: Result<Vec<_>, _> = filters.iter().map(json::line).collect();
+        let filters = filters.map_err(|error| error.to_string())?;
+        if !filters.is_empty() {
+            yaml_entry(name, Kind::Filters, &filters, &mut text);
+        }
+    }
+    if text.is_empty() {
+        text.push_str("{}\n");
+    }
+    Ok(text)
+}
+
+/// Ctrl-C, or a request to end.
+pub(crate) async fn ended_by_signal() -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         result = tokio::signal::ctrl_c() => result,

@@ -1,9 +1,16 @@
 //! The commands. Each is a file with its flags and a `run`, and a line in the table below; help, man pages, completions
 //! and docs follow from the table.
 
+mod completion;
+mod config;
+mod events;
 mod flows;
+mod list;
+mod reference;
+mod reflect;
 mod status;
 mod version;
+mod watch;
 
 use crate::{Failure, args::Globals};
 use clap::Subcommand;
@@ -33,8 +40,29 @@ commands! {
     /// Show flows; the default without a command
     #[command(after_help = flows::AFTER_HELP)]
     Flows(Box<FlowsArgs>) => flows::run;
+    /// Show what happened to the daemon and to what it knows: starts, pods, services, addresses
+    AgentEvents(events::EventsArgs) => events::agent;
+    /// Show the events of the server's own debugging
+    DebugEvents(events::EventsArgs) => events::debug;
+    /// List nodes or namespaces
+    List(list::ListArgs) => list::run;
     /// Show the state of the server, or of the capture
     Status(status::StatusArgs) => status::run;
+    /// Watch what changes beside the flows
+    #[command(hide = true, alias = "w")]
+    Watch(watch::WatchArgs) => watch::run;
+    /// Print the server's API, as it describes itself
+    #[command(hide = true)]
+    Reflect(reflect::ReflectArgs) => reflect::run;
+    /// Look at the settings, and change the configuration file
+    #[command(after_help = config::AFTER_HELP)]
+    Config(config::ConfigArgs) => config::run;
+    /// Print the script that makes a shell complete commands, flags and names
+    #[command(after_help = completion::AFTER_HELP)]
+    Completion(completion::CompletionArgs) => completion::run;
+    /// Write man pages, or the pages of docs/cli
+    #[command(hide = true)]
+    Reference(reference::ReferenceArgs) => reference::run;
     /// Print the version
     Version(version::VersionArgs) => version::run;
 }

@@ -136,3 +136,44 @@ fn status_in_every_layout() {
     assert_eq!(found[2], golden!("status.json.out"));
     assert_eq!(found[3], golden!("status.tab.out"));
 }
+
+#[test]
+fn events_in_every_layout() {
+    let server = Server::start(Mock {
+        agent_events: lines(golden!("agent.in.jsonl")),
+        debug_events: lines(golden!("debug.in.jsonl")),
+        ..Mock::default()
+    });
+    for (arguments, out) in [
+        ("agent-events", golden!("agent.compact.out")),
+        ("agent-events -o dict", golden!("agent.dict.out")),
+        ("agent-events -o json", golden!("agent.json.out")),
+        ("agent-events -o table", golden!("agent.tab.out")),
+        ("debug-events", golden!("debug.compact.out")),
+        ("observe debug-events -o dict", golden!("debug.dict.out")),
+        ("debug-events -o jsonpb", golden!("debug.json.out")),
+        ("debug-events -o tab", golden!("debug.tab.out")),
+    ] {
+        assert_eq!(observe(&server, arguments, &[]), (out.to_owned(), String::new()), "{arguments}");
+    }
+}
+
+/// Every file of Hubble's output is compared with above.
+#[test]
+fn no_golden_is_left_out() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/hubble-api/goldens");
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.contains(".in."))
+        .collect();
+    names.sort();
+    for name in &names {
+        assert!(
+            include_str!("mod.rs").contains(&format!("golden!(\"{name}\")")),
+            "{name} is compared with nothing"
+        );
+    }
+    println!("goldens: {} files of Hubble's output, byte for byte", names.len());
+    assert!(names.len() >= 25, "{names:?}");
+}

@@ -10,8 +10,12 @@ use observer_proto::{
     observer::{
         GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
         GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest, GetNamespacesResponse, GetNodesRequest,
-        GetNodesResponse, ServerStatusRequest, ServerStatusResponse,
+        GetNodesResponse, Namespace, Node, ServerStatusRequest, ServerStatusResponse,
         observer_server::{Observer, ObserverServer},
+    },
+    peer::{
+        ChangeNotification, NotifyRequest,
+        peer_server::{Peer, PeerServer},
     },
 };
 use std::{
@@ -44,6 +48,13 @@ pub(crate) struct Mock {
     pub(crate) known: Vec<GetFlowsResponse>,
     /// In place of the usual figures.
     pub(crate) status: Option<ServerStatusResponse>,
+    pub(crate) agent_events: Vec<GetAgentEventsResponse>,
+    pub(crate) debug_events: Vec<GetDebugEventsResponse>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) peers: Vec<ChangeNotification>,
+    /// The header `authorization` of the last GetFlows.
+    pub(crate) authorization: Arc<Mutex<Option<String>>>,
     /// What was asked last; read it by [`Server::request`].
     pub(crate) last: Arc<Mutex<Option<GetFlowsRequest>>>,
 }
@@ -96,9 +107,15 @@ where
         tonic_health::ServingStatus::NotServing
     };
     reporter.set_service_status("hubble.server.Observer", state).await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(observer_proto::DESCRIPTORS)
+        .build_v1alpha()
+        .unwrap();
     transport::Server::builder()
         .add_service(health)
         .add_service(ObserverServer::new(mock.clone()))
+        .add_service(PeerServer::new(mock.clone()))
+        .add_service(reflection)
         .add_service(ControlServer::new(mock))
         .serve_with_incoming(connections)
         .await
@@ -117,6 +134,8 @@ impl Observer for Mock {
         &self,
         request: Request<GetFlowsRequest>,
     ) -> Result<Response<Self::GetFlowsStream>, Status> {
+        let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        *self.authorization.lock().unwrap() = header.map(str::to_owned);
         let request = request.into_inner();
         if request.field_mask.is_some() {
             return Ok(Response::new(Box::pin(iter(self.known.clone().into_iter().map(Ok)))));
@@ -146,25 +165,34 @@ impl Observer for Mock {
         &self,
         _: Request<GetAgentEventsRequest>,
     ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
-        Err(Status::unimplemented("not part of the test"))
+        Ok(Response::new(Box::pin(iter(self.agent_events.clone().into_iter().map(Ok)))))
     }
 
     async fn get_debug_events(
         &self,
         _: Request<GetDebugEventsRequest>,
     ) -> Result<Response<Self::GetDebugEventsStream>, Status> {
-        Err(Status::unimplemented("not part of the test"))
+        Ok(Response::new(Box::pin(iter(self.debug_events.clone().into_iter().map(Ok)))))
     }
 
     async fn get_nodes(&self, _: Request<GetNodesRequest>) -> Result<Response<GetNodesResponse>, Status> {
-        Err(Status::unimplemented("not part of the test"))
+        Ok(Response::new(GetNodesResponse { nodes: self.nodes.clone() }))
     }
 
     async fn get_namespaces(
         &self,
         _: Request<GetNamespacesRequest>,
     ) -> Result<Response<GetNamespacesResponse>, Status> {
-        Err(Status::unimplemented("not part of the test"))
+        Ok(Response::new(GetNamespacesResponse { namespaces: self.namespaces.clone() }))
+    }
+}
+
+#[async_trait]
+impl Peer for Mock {
+    type NotifyStream = Answers<ChangeNotification>;
+
+    async fn notify(&self, _: Request<NotifyRequest>) -> Result<Response<Self::NotifyStream>, Status> {
+        Ok(Response::new(Box::pin(iter(self.peers.clone().into_iter().map(Ok)))))
     }
 }
 

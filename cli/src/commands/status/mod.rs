@@ -4,11 +4,13 @@ mod capture;
 
 use crate::{
     Failure,
-    args::{FORMATTING, Globals, SERVER, ServerArgs},
+    args::{FORMATTING, Globals, SERVER},
+    complete,
     connect::Target,
     output,
     print::Format,
     rpc,
+    settings::Settings,
 };
 use clap::Args;
 use observer_proto::{
@@ -17,14 +19,11 @@ use observer_proto::{
     observer::{ServerStatusRequest, observer_client::ObserverClient},
     text::status as layout,
 };
-use std::{fmt::Write as _, io, time::Duration};
-use tonic::Request;
+use std::{fmt::Write as _, io};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-/// Hubble's limit for a single answer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(12);
 /// The name under which Hubble's servers answer health checks; not the gRPC service's name.
 const HEALTH_SERVICE: &str = "hubble.server.Observer";
 
@@ -32,7 +31,8 @@ const HEALTH_SERVICE: &str = "hubble.server.Observer";
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StatusArgs {
     /// compact, dict, json or table; with --capture, compact or json
-    #[arg(short, long, value_name = "FORMAT", default_value = "compact", help_heading = FORMATTING)]
+    #[arg(short, long, value_name = "FORMAT", default_value = "compact", help_heading = FORMATTING,
+          add = complete::of(&["compact", "dict", "json", "table"]))]
     pub(crate) output: String,
     /// What is attached in the kernel, and where every event went; needs the rights of root
     #[arg(long)]
@@ -42,26 +42,22 @@ pub(crate) struct StatusArgs {
     pub(crate) control_socket: Option<String>,
 }
 
-fn request<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(REQUEST_TIMEOUT);
-    request
-}
-
 pub(crate) async fn run(globals: &Globals, args: StatusArgs) -> Result<(), Failure> {
-    let server = &globals.server;
+    let settings = &globals.settings()?;
     let format = Format::named(&args.output)?;
-    if args.capture { of_capture(server, &args, format).await } else { of_server(server, format).await }
+    if args.capture { of_capture(settings, &args, format).await } else { of_server(settings, format).await }
 }
 
-async fn of_server(server: &ServerArgs, format: Format) -> Result<(), Failure> {
-    let target = Target::choose(server)?;
+async fn of_server(settings: &Settings, format: Format) -> Result<(), Failure> {
+    let target = Target::choose(settings)?;
     let channel = target.connect().await?;
     let failed = async |status: tonic::Status| {
         Failure::Text(format!("failed getting status: {}", target.failed(&status).await))
     };
     let mut health = HealthClient::new(channel.clone());
-    let health = match health.check(request(HealthCheckRequest { service: HEALTH_SERVICE.to_owned() })).await
+    let health = match health
+        .check(rpc::request(settings, HealthCheckRequest { service: HEALTH_SERVICE.to_owned() }))
+        .await
     {
         Ok(answer) => answer.into_inner(),
         Err(status) => return Err(failed(status).await),
@@ -77,7 +73,10 @@ async fn of_server(server: &ServerArgs, format: Format) -> Result<(), Failure> {
     if !healthy {
         return Err(Failure::Text("not healthy".to_owned()));
     }
-    let status = match ObserverClient::new(channel).server_status(request(ServerStatusRequest {})).await {
+    let status = match ObserverClient::new(channel)
+        .server_status(rpc::request(settings, ServerStatusRequest {}))
+        .await
+    {
         Ok(answer) => answer.into_inner(),
         Err(status) => return Err(failed(status).await),
     };
@@ -97,7 +96,7 @@ async fn of_server(server: &ServerArgs, format: Format) -> Result<(), Failure> {
     output::whole(&text)
 }
 
-async fn of_capture(server: &ServerArgs, args: &StatusArgs, format: Format) -> Result<(), Failure> {
+async fn of_capture(settings: &Settings, args: &StatusArgs, format: Format) -> Result<(), Failure> {
     if matches!(format, Format::Dict | Format::Table | Format::Wide) {
         return Err(format!(
             "output format {} is not available with --capture; use compact or json",
@@ -105,9 +104,9 @@ async fn of_capture(server: &ServerArgs, args: &StatusArgs, format: Format) -> R
         )
         .into());
     }
-    let target = Target::control(args.control_socket.as_deref(), server)?;
+    let target = Target::control(args.control_socket.as_deref(), settings)?;
     let status = ControlClient::new(target.connect().await?)
-        .capture_status(request(CaptureStatusRequest {}))
+        .capture_status(rpc::request(settings, CaptureStatusRequest {}))
         .await
         .map_err(|s| Failure::Text(format!("failed getting the capture's status: {}", rpc::text(&s))))?
         .into_inner();

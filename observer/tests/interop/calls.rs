@@ -56,11 +56,23 @@ const CALLS: &[(&str, &str, &str)] = &[
 fn calls_on_a_recording() {
     let daemon = replayed("demo", &["--listen", "127.0.0.1:0", "--insecure"]);
     let mut tally = Tally::default();
-    let hubble = Client::hubble(socket(&daemon));
+    let (hubble, observe) = (Client::hubble(socket(&daemon)), Client::observe(socket(&daemon)));
     for (number, arguments, template) in CALLS {
-        let ran = hubble.run(arguments, &[]).clean();
-        let outcome = ran.and_then(|stdout| like("stdout", &stdout, template));
-        tally.case(number, &format!("hubble {arguments}"), outcome);
+        for (name, client) in [("hubble", &hubble), ("observe", &observe)] {
+            let ran = client.run(arguments, &[]).clean();
+            let outcome = ran.and_then(|stdout| like("stdout", &stdout, template));
+            tally.case(number, &format!("{name} {arguments}"), outcome);
+        }
+    }
+    for arguments in ["agent-events --all -o json", "agent-events --all", "debug-events --all -o json"] {
+        let run = |client: &Client| client.run(&format!("observe {arguments}"), &[]).clean();
+        let outcome = run(&hubble).and_then(|wanted| same("stdout", &run(&observe)?, &wanted));
+        tally.case("34", &format!("observe {arguments} beside hubble's"), outcome);
+    }
+    for arguments in ["list namespaces", "list namespaces -o json", "list nodes -o nothing"] {
+        let (wanted, found) = (hubble.run(arguments, &[]), observe.run(arguments, &[]));
+        let outcome = ensure(found == wanted, || format!("{found:?}, hubble {wanted:?}"));
+        tally.case("30", &format!("observe {arguments} beside hubble's"), outcome);
     }
     for (number, address) in [("4", tcp(&daemon)), ("4", format!("dns:///{}", tcp(&daemon)))] {
         let ran = Client::hubble(&*address).run("status", &[]).clean();
@@ -71,8 +83,10 @@ fn calls_on_a_recording() {
             outcome,
         );
     }
-    tally.case("32", "hubble watch peers", first_peer(&hubble, &tcp(&daemon)));
-    tally.case("33", "hubble reflect", reflection(&hubble));
+    for (name, client) in [("hubble", &hubble), ("observe", &observe)] {
+        tally.case("32", &format!("{name} watch peers"), first_peer(client, &tcp(&daemon)));
+        tally.case("33", &format!("{name} reflect"), reflection(client));
+    }
     tally.case("12", "GetFlows of first and follow", first_and_follow(&daemon));
     tally.case("1", "hubble status of a server that is gone", gone());
 }

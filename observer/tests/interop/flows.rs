@@ -8,9 +8,6 @@ use crate::{
 };
 use std::fs;
 
-/// Flags that `observe` doesn't know yet.
-const NOT_OURS_YET: [&str; 2] = ["--use-default-field-masks", "--field-mask"];
-
 /// A daemon's flows as Hubble's JSON, up to a time: later ones don't count.
 pub(crate) struct Known {
     pub(crate) hubble: Client,
@@ -44,9 +41,6 @@ impl Known {
         ensure(served.code == own.code, || {
             format!("exit code {:?}, Hubble's own filters {:?}", served.code, own.code)
         })?;
-        if NOT_OURS_YET.iter().any(|flag| flags.contains(flag)) {
-            return Ok(served);
-        }
         let ours = self.observe.run(&limits, &[]);
         same("stdout of observe beside hubble's", &ours.stdout, &served.stdout)?;
         same("stderr of observe beside hubble's", &ours.stderr, &served.stderr)?;
@@ -156,8 +150,12 @@ fn raw_filters_come_back(known: &Known, tally: &mut Tally) {
         known.hubble.run(&format!("observe --all -o json {flags}"), &[]),
         known.hubble.run("observe --all -o json --config", &[path]),
     );
+    let ours = known.observe.run(&format!("observe --print-raw-filters {flags}"), &[]);
+    let ours_by_file = known.observe.run("observe --all -o json --config", &[path]);
     let outcome = ensure(!direct.stdout.is_empty() && direct.code == Some(0), || format!("{direct:?}"))
-        .and_then(|()| same("stdout", &by_file.stdout, &direct.stdout));
+        .and_then(|()| same("stdout", &by_file.stdout, &direct.stdout))
+        .and_then(|()| same("raw filters of observe", &ours.stdout, &raw.stdout))
+        .and_then(|()| same("stdout of observe by the file", &ours_by_file.stdout, &direct.stdout));
     tally.case("26", "hubble observe --print-raw-filters > f.yaml; hubble observe --config f.yaml", outcome);
 }
 

@@ -58,10 +58,23 @@ fn every_layout_of_a_recording() {
 
     tally.case("6", "hubble observe --last 100 -o json | hubble observe --input-file -", read_again(&known));
     tally.case("28", "hubble observe -o json --field-mask", masked(&known));
+    tally.case("28", "observe --use-default-field-masks", text_by_our_mask(&known));
     tally.case("28", "hubble observe --field-mask bogus", mask_refused(&known));
     let with_extensions = known.json.lines().filter(|line| line.contains("google.protobuf.Struct")).count();
     let outcome = ensure(with_extensions > 0, || "no flow has extensions".to_owned());
     tally.case("29", "hubble observe -o json of flows with extensions", outcome);
+}
+
+/// Our default mask leaves out nothing that any text shows.
+fn text_by_our_mask(known: &Known) -> Outcome {
+    for format in ["compact", "dict", "table", "wide"] {
+        let run = |more: &str| {
+            let flags = format!("observe --all -o {format} --print-node-name --print-policy-names {more}");
+            known.observe.run(&flags, &[]).clean()
+        };
+        same("stdout", &run("--use-default-field-masks")?, &run("--use-default-field-masks=false")?)?;
+    }
+    Ok(())
 }
 
 /// The same text from the server and from its own JSON.
@@ -83,6 +96,8 @@ fn masked(known: &Known) -> Outcome {
             flow["source"].get("pod_name").map_or_else(String::new, |pod| format!(r#""pod_name":{pod}"#));
         text + &format!("{{\"flow\":{{\"verdict\":{},\"source\":{{{pod}}}}}}}\n", flow["verdict"])
     });
+    let ours = known.observe.run(&format!("observe --all -o json {mask}"), &[]).clean()?;
+    same("stdout of observe", &ours, &masked)?;
     let all = known.hubble.run("observe --all -o json", &[]).clean()?;
     ensure(all == known.json, || "flows came meanwhile".to_owned())?;
     same("stdout", &masked, &wanted)

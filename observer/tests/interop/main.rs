@@ -8,6 +8,7 @@
 
 mod calls;
 mod cases;
+mod differential;
 mod flows;
 mod formats;
 mod live;

@@ -111,7 +111,16 @@ impl Client {
 
     /// As [`Client::run`], with this on stdin.
     pub(crate) fn run_with(&self, line: &str, more: &[&str], input: &[u8]) -> Ran {
-        let mut command = self.command(self.words(line).chain(more.iter().copied()));
+        self.run_words_with(self.words(line).chain(more.iter().copied()), input)
+    }
+
+    /// Runs it with these words, whatever is in them.
+    pub(crate) fn run_words<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Ran {
+        self.run_words_with(words, b"")
+    }
+
+    fn run_words_with<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>, input: &[u8]) -> Ran {
+        let mut command = self.command(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();

@@ -85,6 +85,7 @@ pub const FIELDS: &[&str] = &[
     "traffic_direction",
     "policy_match_type",
     "trace_observation_point",
+    "trace_reason",
     "debug_capture_point",
     "sock_xlate_point",
     "egress_allowed_by",

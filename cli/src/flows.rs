@@ -4,7 +4,7 @@ use crate::{
     Failure,
     args::{Flows, ServerArgs},
     connect::{Target, is_broken},
-    hint,
+    hint, offline,
     output::{self, Output},
     print::Printer,
     rpc, select,
@@ -27,6 +27,9 @@ const HINT_AFTER: Duration = Duration::from_secs(5);
 const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
 pub(crate) async fn run(server: &ServerArgs, flows: Flows) -> Result<(), Failure> {
+    if !flows.select.input_file.is_empty() {
+        return offline::run(&flows);
+    }
     let mut printer = Printer::new(&flows.format, flows.messages, flows.select.follow)?;
     let request = select::request(&flows.select, flows.filters.clone())?;
     let target = Target::choose(server)?;

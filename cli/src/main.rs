@@ -5,6 +5,8 @@ mod args;
 mod connect;
 mod flows;
 mod hint;
+mod input;
+mod offline;
 mod output;
 mod print;
 mod rpc;

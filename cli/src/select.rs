@@ -36,7 +36,7 @@ pub(crate) fn request(select: &SelectArgs, filters: FilterLists) -> Result<GetFl
         select.first
     } else if select.last > 0 {
         select.last
-    } else if select.follow || since.is_some() || until.is_some() {
+    } else if select.follow || since.is_some() || until.is_some() || !select.input_file.is_empty() {
         0
     } else {
         DEFAULT_LAST

@@ -292,3 +292,40 @@ fn help_and_version_exit_0() {
         assert!(output.status.success() && stdout(&output).contains(part), "{arguments:?}");
     }
 }
+
+#[test]
+fn files_are_filtered_and_printed_as_a_server_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flows.jsonl");
+    let lines = |flows: &[&str]| -> String {
+        let line = |pod: &&str| observer_proto::json::line(&flow(pod)).unwrap() + "\n";
+        flows.iter().map(line).collect()
+    };
+    std::fs::write(&path, lines(&["web-0", "web-1"]) + "torn {\n" + &lines(&["web-2", "db-0"])).unwrap();
+    let path = path.to_str().unwrap();
+    let pods = |arguments: &[&str]| {
+        let output =
+            observe("unix:///nowhere.sock", &[&["--input-file", path], arguments].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let skipped = format!("skipped 1 of 5 lines, which hold no flow; the first is {path}:3: ");
+        assert!(stderr(&output).starts_with(&skipped), "{}", stderr(&output));
+        let text = stdout(&output);
+        let words = text.lines().map(|line| line.split_whitespace().nth(1).unwrap().to_owned());
+        words.collect::<Vec<_>>()
+    };
+    assert_eq!(pods(&[]), ["shop/web-0", "shop/web-1", "shop/web-2", "shop/db-0"]);
+    assert_eq!(pods(&["--last", "2"]), ["shop/web-2", "shop/db-0"]);
+    assert_eq!(pods(&["--pod", "shop/web", "--last", "2"]), ["shop/web-1", "shop/web-2"]);
+    assert_eq!(pods(&["--not", "--pod", "shop/web"]), ["shop/db-0"]);
+    assert_eq!(pods(&["--since", "1m"]), [""; 0]);
+
+    let output = observe("", &["--input-file", path, "--first", "1"]).output().unwrap();
+    assert_eq!((stdout(&output).lines().count(), stderr(&output)), (1, String::new()));
+    for (arguments, text) in [
+        (["--last", "1000001"], "--last must be <= 1_000_000, got 1000001\n"),
+        (["--protocol", "bogus"], "invalid protocol filter: unknown protocol: \"bogus\"\n"),
+    ] {
+        let output = observe("", &[&["--input-file", path], &arguments[..]].concat()).output().unwrap();
+        assert_eq!((output.status.code(), stderr(&output)), (Some(1), text.to_owned()));
+    }
+}

@@ -125,6 +125,10 @@ pub(crate) struct SelectArgs {
     /// Not newer than; ignored with --follow
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(crate) until: Option<String>,
+    /// Flows from this file in place of a server: JSON lines, plain or packed by gzip; - is standard input, and several
+    /// are read one after the other
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input_file: Vec<PathBuf>,
 }
 
 /// How flows look.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod encoded;
 pub mod filter;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -9,9 +9,12 @@ mod input;
 mod offline;
 mod output;
 mod print;
+mod resume;
 mod rpc;
 mod select;
+mod session;
 mod status;
+mod stream;
 mod tls;
 
 use std::process::ExitCode;

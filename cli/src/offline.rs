@@ -3,39 +3,41 @@
 
 use crate::{
     Failure,
-    args::Flows,
     input::{Input, Skipped},
     output::Output,
     print::Printer,
-    select,
 };
 use observer_proto::{
+    encoded::{Held, Outline},
     filter::Filters,
     flow::Flow,
-    observer::{GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes},
+    observer::GetFlowsRequest,
     text::{sanitize::clean, status::grouped},
 };
+use prost::Message as _;
 use prost_types::Timestamp;
 use std::{
     collections::VecDeque,
     io::{self, IsTerminal as _, Write as _},
-    sync::LazyLock,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 /// The most that `--last` may ask for, since they are kept until the end. Hubble's own limit.
 const LAST: u64 = 1_000_000;
 
-pub(crate) fn run(flows: &Flows) -> Result<(), Failure> {
-    let printer = Printer::new(&flows.format, flows.messages, flows.select.follow)?;
-    let request = select::request(&flows.select, flows.filters.clone())?;
-    let mut input = Input::open(&flows.select.input_file)?;
-    let wanted = Wanted::new(&request)?;
-    let outcome = show(&mut input, &wanted, printer);
-    if !matches!(outcome, Err(Failure::PipeClosed))
-        && let Some(text) = summary(input.skipped())
+pub(crate) fn run(files: &[PathBuf], request: &GetFlowsRequest, printer: Printer) -> Result<(), Failure> {
+    let mut input = Input::open(files)?;
+    let wanted = Wanted::new(request)?;
+    // A filter may ask for more than is printed.
+    if wanted.filters.pass_all()
+        && let Some(printed) = printer.printed()
     {
-        eprintln!("{text}");
+        input = input.keeping(printed.clone());
+    }
+    let outcome = show(&mut input, &wanted, printer);
+    if !matches!(outcome, Err(Failure::PipeClosed)) {
+        eprint!("{}", notes(input.skipped()));
     }
     outcome
 }
@@ -69,25 +71,25 @@ impl Wanted {
         Ok(Self { filters, since: request.since, until: request.until, number })
     }
 
-    fn matches(&self, response: &GetFlowsResponse) -> bool {
-        static NOTHING: LazyLock<Flow> = LazyLock::new(Flow::default);
-        let time = response.time.unwrap_or_default();
+    fn matches(&self, outline: &Outline<'_>) -> bool {
+        let time = outline.time.unwrap_or_default();
         let time = (time.seconds, time.nanos);
         let is_after = |bound: &Option<Timestamp>| bound.is_some_and(|b| time > (b.seconds, b.nanos));
         let is_before = |bound: &Option<Timestamp>| bound.is_some_and(|b| time < (b.seconds, b.nanos));
         if is_before(&self.since) || is_after(&self.until) {
             return false;
         }
-        self.filters.pass_all()
-            || self.filters.matches(match &response.response_types {
-                Some(ResponseTypes::Flow(flow)) => flow,
-                _ => &*NOTHING,
-            })
+        let flow = match outline.held {
+            _ if self.filters.pass_all() => return true,
+            Held::Flow => Flow::decode(outline.inner).unwrap_or_default(),
+            _ => Flow::default(),
+        };
+        self.filters.matches(&flow)
     }
 }
 
 fn show(input: &mut Input, wanted: &Wanted, mut printer: Printer) -> Result<(), Failure> {
-    let mut out = Output::new(false);
+    let mut out = Output::new(false)?;
     let mut progress = Progress::new(input);
     let mut last = VecDeque::new();
     let mut shown = 0;
@@ -102,43 +104,55 @@ fn show(input: &mut Input, wanted: &Wanted, mut printer: Printer) -> Result<(), 
             out.flush()?;
         }
         progress.show(input);
-        match input.next() {
-            Ok(Some(response)) if wanted.matches(&response) => {
-                if let Number::Last(number) = wanted.number {
-                    if last.len() == number {
-                        last.pop_front();
-                    }
-                    last.push_back(response);
-                } else {
-                    printer.response(&response, &mut out, &mut io::stderr().lock())?;
-                    shown += 1;
-                }
-            }
-            Ok(Some(_)) => {}
+        let response = match input.next_encoded() {
+            Ok(Some(response)) => response,
             Ok(None) => break None,
             Err(text) => break Some(Failure::Text(text)),
+        };
+        let outline = outline(response)?;
+        if !wanted.matches(&outline) {
+            continue;
+        }
+        if let Number::Last(number) = wanted.number {
+            if last.len() == number {
+                last.pop_front();
+            }
+            last.push_back(response.to_vec());
+        } else {
+            printer.encoded(response, &outline, &mut out, &mut io::stderr().lock())?;
+            shown += 1;
         }
     };
     progress.clear();
     for response in &last {
-        printer.response(response, &mut out, &mut io::stderr().lock())?;
+        printer.encoded(response, &outline(response)?, &mut out, &mut io::stderr().lock())?;
     }
     printer.finish(&mut out)?;
     out.flush()?;
     failed.map_or(Ok(()), Err)
 }
 
-/// One line of what was passed over, if anything was.
-fn summary(skipped: &Skipped) -> Option<String> {
-    let first = skipped.first.as_deref()?;
-    let mut text = format!(
-        "skipped {} of {} lines, which hold no flow; the first is ",
-        grouped(skipped.unreadable),
-        grouped(skipped.lines)
-    );
-    // What is wrong with a line may quote it.
-    clean(first, &mut text).ok()?;
-    Some(text)
+fn outline(response: &[u8]) -> Result<Outline<'_>, Failure> {
+    Outline::of(response).map_err(|error| Failure::Text(error.to_string()))
+}
+
+/// What was passed over, in a line each.
+fn notes(skipped: &Skipped) -> String {
+    let mut text = String::new();
+    let mut note = |what: &str, place: &str| {
+        text.push_str(what);
+        // What is wrong with a line may quote it. Writing to a string can't fail.
+        let _ = clean(place, &mut text);
+        text.push('\n');
+    };
+    if let Some(first) = &skipped.first {
+        let (some, all) = (grouped(skipped.unreadable), grouped(skipped.lines));
+        note(&format!("skipped {some} of {all} lines, which hold no flow; the first is "), first);
+    }
+    if let Some(unknown) = &skipped.unknown {
+        note("passed over what this version does not know, the first in ", unknown);
+    }
+    text
 }
 
 /// How far the files are read, for who waits; nothing where the flows themselves show it, or nobody looks.

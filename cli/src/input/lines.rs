@@ -88,8 +88,12 @@ impl Lines {
             reader.skip_until(b'\n')?;
             return Ok(Some(Line::TooLong));
         }
-        let text = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
-        Ok(Some(Line::Text(text.strip_suffix(b"\r").unwrap_or(text))))
+        Ok(Some(Line::Text(without_end(&self.line))))
+    }
+
+    /// The line that was read last, if it is text.
+    pub(super) fn text(&self) -> Option<&str> {
+        std::str::from_utf8(without_end(&self.line)).ok()
     }
 
     /// Whether the next line is in memory already, at least its beginning.
@@ -101,6 +105,11 @@ impl Lines {
     pub(super) fn place(&self) -> String {
         format!("{}:{}", self.name, self.number)
     }
+}
+
+fn without_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 impl Source {

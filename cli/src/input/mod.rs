@@ -5,17 +5,23 @@ mod lines;
 
 use lines::{Line, Lines};
 use observer_proto::{
+    encoded::{Held, Outline, around},
     flow::Flow,
-    json,
-    observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
+    json::{Mask, MessageType, Reader},
+    observer::GetFlowsResponse,
 };
+use prost::Message as _;
 use std::{io, path::PathBuf};
 
 /// Reads the files one after the other. What can't be read is counted, never an error.
 pub(crate) struct Input {
-    /// The one that is being read is the first.
+    /// The one that is being read is the last.
     files: Vec<Lines>,
     skipped: Skipped,
+    response: MessageType,
+    flow: MessageType,
+    reader: Reader,
+    encoded: Vec<u8>,
 }
 
 /// Lines that were no flows.
@@ -27,6 +33,8 @@ pub(crate) struct Skipped {
     pub(crate) unreadable: u64,
     /// The first of these, and why.
     pub(crate) first: Option<String>,
+    /// The first field or name in a response that this version does not know: it was passed over.
+    pub(crate) unknown: Option<String>,
 }
 
 impl Input {
@@ -37,12 +45,44 @@ impl Input {
         };
         let mut files = paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         files.reverse();
-        Ok(Self { files, skipped: Skipped::default() })
+        let named = |name: &str| MessageType::named(name).ok_or_else(|| format!("no descriptor of {name}"));
+        Ok(Self {
+            files,
+            skipped: Skipped::default(),
+            response: named("observer.GetFlowsResponse")?,
+            flow: named("flow.Flow")?,
+            reader: Reader::discarding(),
+            encoded: Vec::new(),
+        })
+    }
+
+    /// Gives these fields of responses only.
+    pub(crate) fn keeping(self, mask: Mask) -> Self {
+        Self { reader: self.reader.keeping(mask), ..self }
     }
 
     /// The next response: a flow, lost events, a node's status, or one that holds nothing. An error is a file that
     /// can't be read further.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for commands that count flows in place of printing them")
+    )]
     pub(crate) fn next(&mut self) -> Result<Option<GetFlowsResponse>, String> {
+        while self.advance()? {
+            // What the reader has written can be decoded; it keeps the decoder's bounds.
+            if let Ok(response) = GetFlowsResponse::decode(self.encoded.as_slice()) {
+                return Ok(Some(response));
+            }
+        }
+        Ok(None)
+    }
+
+    /// As [`Self::next`], without decoding it.
+    pub(crate) fn next_encoded(&mut self) -> Result<Option<&[u8]>, String> {
+        Ok(self.advance()?.then_some(self.encoded.as_slice()))
+    }
+
+    fn advance(&mut self) -> Result<bool, String> {
         while let Some(file) = self.files.last_mut() {
             let line = match file.next() {
                 Ok(Some(line)) => line,
@@ -53,19 +93,38 @@ impl Input {
                 Err(error) => return Err(format!("read {}: {}", file.place(), words(&error))),
             };
             self.skipped.lines += 1;
+            self.encoded.clear();
             let read = match line {
-                Line::Text(text) => response(text),
+                Line::Text(text) => match std::str::from_utf8(text) {
+                    Ok(text) => self
+                        .reader
+                        .read(self.response, text, &mut self.encoded)
+                        .map_err(|error| error.to_string()),
+                    Err(_) => Err("not UTF-8".to_owned()),
+                },
                 Line::TooLong => Err("the line is too long".to_owned()),
             };
-            match read {
-                Ok(response) => return Ok(Some(response)),
-                Err(why) => {
-                    self.skipped.unreadable += 1;
-                    self.skipped.first.get_or_insert_with(|| format!("{}: {why}", file.place()));
+            let problem = match read {
+                Ok(None) => return Ok(true),
+                Ok(Some(column))
+                    if Outline::of(&self.encoded).is_ok_and(|outline| outline.held != Held::Nothing) =>
+                {
+                    self.skipped.unknown.get_or_insert_with(|| format!("{}, column {column}", file.place()));
+                    return Ok(true);
                 }
-            }
+                Ok(Some(column)) => match file.text().and_then(|text| bare_flow(self.flow, text)) {
+                    Some(flow) => {
+                        self.encoded = flow;
+                        return Ok(true);
+                    }
+                    None => format!("neither a response nor a flow (column {column})"),
+                },
+                Err(why) => why,
+            };
+            self.skipped.unreadable += 1;
+            self.skipped.first.get_or_insert_with(|| format!("{}: {problem}", file.place()));
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Whether the next line has to be waited for, perhaps long: it is not from a regular file and not here yet.
@@ -85,20 +144,13 @@ impl Input {
     }
 }
 
-fn response(line: &[u8]) -> Result<GetFlowsResponse, String> {
-    let text = std::str::from_utf8(line).map_err(|_| "not UTF-8".to_owned())?;
-    let strict = match json::read::<GetFlowsResponse>(text) {
-        Ok(response) => return Ok(response),
-        Err(error) => error,
-    };
-    if let Ok(flow) = json::read::<Flow>(text) {
-        return Ok(GetFlowsResponse {
-            node_name: flow.node_name.clone(),
-            time: flow.time,
-            response_types: Some(ResponseTypes::Flow(flow)),
-        });
-    }
-    Err(strict.to_string())
+/// A flow without a response around it, with one. What has no more than a response's own fields is none.
+fn bare_flow(kind: MessageType, text: &str) -> Option<Vec<u8>> {
+    let mut encoded = Vec::new();
+    Reader::discarding().read(kind, text, &mut encoded).ok()?;
+    let flow = Flow::decode(encoded.as_slice()).ok()?;
+    let nothing = Flow { time: flow.time, node_name: flow.node_name.clone(), ..Flow::default() };
+    (flow != nothing).then(|| around(flow).encode_to_vec())
 }
 
 /// What the system says of a failure, as Go prints it.
@@ -112,6 +164,7 @@ fn words(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use observer_proto::observer::get_flows_response::ResponseTypes;
     use std::fs;
 
     #[test]

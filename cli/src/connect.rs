@@ -9,7 +9,7 @@ use crate::{
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hyper_util::rt::TokioIo;
-use observer_proto::client::Endpoint;
+use observer_proto::{client::Endpoint, text::sanitize::clean};
 use std::{error::Error, fmt, io, path::Path, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -31,6 +31,8 @@ const DEFAULT_SERVER: &str = "localhost:4245";
 const RELAY: &str = "hubble-relay:4245";
 /// Whose members may use the daemon's socket.
 const GROUP: &str = "observer";
+/// Bytes under way.
+const WINDOW: u32 = 1024 * 1024;
 /// With what a client of HTTP/2 begins: the preface and empty settings.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -154,7 +156,7 @@ impl Target {
             Endpoint::Unix(path) => {
                 let path = path.clone();
                 // The address stands for the `:authority` header only.
-                transport::Endpoint::from_static("http://localhost")
+                windows(transport::Endpoint::from_static("http://localhost"))
                     .connect_with_connector(tower::service_fn(move |_| {
                         let path = path.clone();
                         async move { UnixStream::connect(path).await.map(TokioIo::new) }
@@ -162,7 +164,7 @@ impl Target {
                     .await
             }
             Endpoint::Tcp(target) => {
-                let endpoint = transport::Endpoint::from_shared(format!("http://{target}"))?;
+                let endpoint = windows(transport::Endpoint::from_shared(format!("http://{target}"))?);
                 #[cfg(feature = "port-forward")]
                 if let Some(forward) = &self.forward {
                     let forward = forward.clone();
@@ -185,14 +187,14 @@ impl Target {
                         }
                     }
                 };
-                transport::Endpoint::from_shared(format!("https://{target}"))?
+                windows(transport::Endpoint::from_shared(format!("https://{target}"))?)
                     .connect_with_connector(tower::service_fn(connect))
                     .await
             }
         }
     }
 
-    /// A call that failed, in one line. Where the connection broke, it may be for TLS, which gRPC's error doesn't tell.
+    /// A call that failed. Where the connection broke, it may be for TLS, which gRPC's error doesn't tell.
     pub(crate) async fn failed(&self, status: &Status) -> String {
         if is_broken(status)
             && let Ok(Some(text)) = timeout(self.timeout, self.look_at_tls()).await
@@ -223,7 +225,7 @@ impl Target {
         }
     }
 
-    /// One line: what was tried, and what to do.
+    /// What was tried, why it failed, and what to do, a line each.
     fn unreachable(&self, io: Option<&io::Error>, error: &dyn fmt::Display) -> String {
         if let Some((why, remedy)) = io.and_then(tls::explain) {
             return self.problem(&why, &remedy);
@@ -259,7 +261,7 @@ impl Target {
         };
         let remedy = remedy.unwrap_or_else(|| {
             let flag = if control { "--control-socket" } else { "--server or $OBSERVE_SERVER" };
-            format!("start the daemon (observer), or name another with {flag}")
+            format!("start the daemon with `sudo observer`, or name another server with {flag}")
         });
         self.problem(&why, &remedy)
     }
@@ -270,7 +272,10 @@ impl Target {
             NamedBy::Setting(origin) => format!(" (from {origin})"),
             NamedBy::Default => format!(" (and there is no {LOCAL_SOCKET})"),
         };
-        format!("cannot reach {}{origin}: {why}; {remedy}", self.endpoint)
+        let mut text = format!("cannot reach {}{origin}\n", self.endpoint);
+        // A certificate's names are the server's. Writing to a string can't fail.
+        let _ = clean(why, &mut text);
+        text + "\nhint: " + remedy
     }
 }
 
@@ -294,6 +299,11 @@ async fn encrypted(tls: &Tls, target: &str, forward: Option<&PortForward>) -> io
 /// A stream that TLS has made, whatever it goes over.
 trait Encrypted: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Encrypted for S {}
+
+/// What a server may send before it has to wait for us: with HTTP/2's own 64 KiB it waits after each few dozen flows.
+fn windows(endpoint: transport::Endpoint) -> transport::Endpoint {
+    endpoint.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW)
+}
 
 /// Whether a call failed for the connection, not by the server's word; of such a failure the code tells little.
 pub(crate) fn is_broken(status: &Status) -> bool {
@@ -319,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refused_socket_names_the_group_and_stays_one_line() {
+    fn a_refused_socket_names_the_group() {
         let target = |named_by| Target {
             endpoint: Endpoint::Unix("/run/observer/hubble.sock".into()),
             named_by,
@@ -332,12 +342,12 @@ mod tests {
             target(NamedBy::LocalSocket).unreachable(Some(&io::ErrorKind::PermissionDenied.into()), &"");
         assert_eq!(
             text,
-            "cannot reach unix:///run/observer/hubble.sock: permission denied; root and the group observer may use it: \
+            "cannot reach unix:///run/observer/hubble.sock\npermission denied\nhint: root and the group observer may use it: \
              run this with sudo, or join the group with `sudo usermod -aG observer $USER` and log in again"
         );
         let text = target(NamedBy::Setting(Origin::Variable("HUBBLE_SERVER".to_owned())))
             .unreachable(Some(&io::ErrorKind::TimedOut.into()), &"");
-        assert!(text.contains("(from $HUBBLE_SERVER): no answer within 5 s;"), "{text}");
+        assert!(text.contains("(from $HUBBLE_SERVER)\nno answer within 5 s\nhint: "), "{text}");
         let text = target(NamedBy::Flag("--control-socket"))
             .unreachable(Some(&io::ErrorKind::PermissionDenied.into()), &"");
         assert!(text.ends_with("only root may use it: run this with sudo"), "{text}");

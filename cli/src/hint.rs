@@ -2,7 +2,7 @@
 
 use crate::connect::Connection;
 use observer_proto::{
-    filter::FilterLists,
+    flow::FlowFilter,
     observer::{
         GetFlowsRequest, ServerStatusRequest, get_flows_response::ResponseTypes,
         observer_client::ObserverClient,
@@ -24,8 +24,8 @@ const MAX_NAMES: usize = 4;
 pub(crate) type Pods = BTreeSet<(String, String)>;
 
 /// Whether there is a filter that could be wrong.
-pub(crate) fn applies(filters: &FilterLists) -> bool {
-    !filters.whitelist.is_empty() || !filters.blacklist.is_empty()
+pub(crate) fn applies(whitelist: &[FlowFilter], blacklist: &[FlowFilter]) -> bool {
+    !whitelist.is_empty() || !blacklist.is_empty()
 }
 
 pub(crate) fn say(text: Option<String>) {
@@ -35,7 +35,7 @@ pub(crate) fn say(text: Option<String>) {
 }
 
 /// Asks the server. No answer, no hint.
-pub(crate) async fn gather(channel: Connection, filters: &FilterLists) -> Option<String> {
+pub(crate) async fn gather(channel: Connection, whitelist: &[FlowFilter]) -> Option<String> {
     let mut client = ObserverClient::new(channel);
     let seen = timeout(SAMPLE_TIME, client.server_status(ServerStatusRequest {}))
         .await
@@ -46,7 +46,7 @@ pub(crate) async fn gather(channel: Connection, filters: &FilterLists) -> Option
     let mut pods = Pods::new();
     // Half an answer is enough: a name in it is known for certain.
     let complete = timeout(SAMPLE_TIME, sample(&mut client, &mut pods)).await.is_ok_and(|r| r.is_some());
-    let unknown = if complete { unknown_names(filters, &pods) } else { Vec::new() };
+    let unknown = if complete { unknown_names(whitelist, &pods) } else { Vec::new() };
     Some(text(seen, &unknown))
 }
 
@@ -77,9 +77,9 @@ enum Unknown {
     Bare(String),
 }
 
-fn unknown_names(filters: &FilterLists, pods: &Pods) -> Vec<Unknown> {
+fn unknown_names(whitelist: &[FlowFilter], pods: &Pods) -> Vec<Unknown> {
     let mut out = Vec::new();
-    for name in filters.whitelist.iter().flat_map(|f| f.source_pod.iter().chain(&f.destination_pod)) {
+    for name in whitelist.iter().flat_map(|f| f.source_pod.iter().chain(&f.destination_pod)) {
         let (namespace, prefix) = name.split_once('/').unwrap_or(("default", name));
         let known = pods.iter().any(|(own, pod)| {
             (namespace.is_empty() || own == namespace)
@@ -122,7 +122,7 @@ mod tests {
             .map(|(namespace, pod)| (namespace.to_owned(), pod.to_owned()))
             .collect();
         let hint = |flags: &[(&str, &str)]| {
-            text(12_345, &unknown_names(&filter::parse(flags.iter().copied()).unwrap(), &pods))
+            text(12_345, &unknown_names(&filter::parse(flags.iter().copied()).unwrap().whitelist, &pods))
         };
         for (flags, expected) in [
             (

@@ -6,13 +6,18 @@ mod commands;
 mod complete;
 mod connect;
 mod hint;
+mod input;
+mod offline;
 mod output;
 #[cfg(feature = "port-forward")]
 mod port_forward;
 mod print;
+mod resume;
 mod rpc;
 mod select;
+mod session;
 mod settings;
+mod stream;
 mod tls;
 
 use std::process::ExitCode;

@@ -3,8 +3,9 @@
 use crate::Failure;
 use rustix::termios::tcgetwinsize;
 use std::{
+    fs::File,
     future::pending,
-    io::{self, BufWriter, IsTerminal as _, Stdout, Write},
+    io::{self, BufWriter, IsTerminal as _, Write},
     os::fd::AsFd as _,
 };
 use tokio::{io::Interest, net::unix::pipe};
@@ -14,7 +15,8 @@ const BUFFER: usize = 64 * 1024;
 
 /// Buffered standard output.
 pub(crate) struct Output {
-    out: BufWriter<Stdout>,
+    /// Not `Stdout`, which would look for the last newline of what it gets, and hold back what is behind it.
+    out: BufWriter<File>,
     /// Whether somebody watches, so that lines must show at once.
     pub(crate) live: bool,
     pub(crate) dirty: bool,
@@ -22,10 +24,11 @@ pub(crate) struct Output {
 
 impl Output {
     /// Live on a terminal and when following.
-    pub(crate) fn new(follow: bool) -> Self {
+    pub(crate) fn new(follow: bool) -> io::Result<Self> {
         let stdout = io::stdout();
         let live = follow || stdout.is_terminal();
-        Self { out: BufWriter::with_capacity(BUFFER, stdout), live, dirty: false }
+        let file = File::from(stdout.as_fd().try_clone_to_owned()?);
+        Ok(Self { out: BufWriter::with_capacity(BUFFER, file), live, dirty: false })
     }
 }
 
@@ -97,14 +100,46 @@ impl LineWidth {
 
 /// `--color`: an unknown word acts as auto, as in Hubble.
 pub(crate) fn color(when: &str) -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|v| !v.is_empty());
     match when {
         "always" => true,
         "never" => false,
-        _ => {
-            !set("NO_COLOR")
-                && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
-                && io::stdout().is_terminal()
+        _ => automatic_color(|name| std::env::var(name).ok(), io::stdout().is_terminal()),
+    }
+}
+
+/// The environment decides before the terminal: NO_COLOR, then CLICOLOR_FORCE, CLICOLOR and TERM.
+fn automatic_color(variable: impl Fn(&str) -> Option<String>, is_terminal: bool) -> bool {
+    let set = |name| variable(name).is_some_and(|value| !value.is_empty());
+    if set("NO_COLOR") {
+        return false;
+    }
+    if set("CLICOLOR_FORCE") && variable("CLICOLOR_FORCE").as_deref() != Some("0") {
+        return true;
+    }
+    is_terminal && variable("CLICOLOR").as_deref() != Some("0") && variable("TERM").as_deref() != Some("dumb")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_strongest_variable_decides_on_colors() {
+        for (variables, on_terminal, elsewhere) in [
+            (&[][..], true, false),
+            (&[("NO_COLOR", "")], true, false),
+            (&[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")], false, false),
+            (&[("CLICOLOR_FORCE", "1"), ("TERM", "dumb"), ("CLICOLOR", "0")], true, true),
+            (&[("CLICOLOR_FORCE", "0")], true, false),
+            (&[("CLICOLOR", "0")], false, false),
+            (&[("TERM", "dumb")], false, false),
+            (&[("TERM", "xterm")], true, false),
+        ] {
+            let variable = |name: &str| {
+                variables.iter().find(|row| row.0 == name).map(|row: &(&str, &str)| row.1.to_owned())
+            };
+            assert_eq!(automatic_color(variable, true), on_terminal, "{variables:?}");
+            assert_eq!(automatic_color(variable, false), elsewhere, "{variables:?}");
         }
     }
 }

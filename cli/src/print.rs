@@ -5,7 +5,8 @@ use crate::{
     output::{self, LineWidth},
 };
 use observer_proto::{
-    json::{self, MessageType},
+    encoded::{Held, Outline},
+    json::{self, Mask, MessageType},
     observer::GetFlowsResponse,
     text::{self, Dict, Stream, Table, Wide},
     time::TimeFormat,
@@ -64,7 +65,10 @@ pub(crate) struct Printer {
     layout: Layout,
     options: text::Options,
     silent_errors: bool,
-    /// The record being written; its memory is used again.
+    /// What a text needs of a response.
+    printed: Option<Mask>,
+    /// That, encoded; its memory and that of the record being written are used again.
+    kept: Vec<u8>,
     text: String,
 }
 
@@ -109,7 +113,56 @@ impl Printer {
                 }
             }
         };
-        Ok(Self { layout, options, silent_errors: messages.silent_errors, text: String::new() })
+        let printed = if matches!(layout, Layout::Json { .. }) { None } else { text::printed() };
+        Ok(Self {
+            layout,
+            options,
+            silent_errors: messages.silent_errors,
+            printed,
+            kept: Vec::new(),
+            text: String::new(),
+        })
+    }
+
+    /// The fields that are printed; none: all.
+    pub(crate) fn printed(&self) -> Option<&Mask> {
+        self.printed.as_ref()
+    }
+
+    /// Says something of the stream itself, for people.
+    pub(crate) fn say(&self, text: &str) {
+        if !self.silent_errors {
+            eprintln!("{text}");
+        }
+    }
+
+    /// As [`Self::response`], of one that is not decoded yet.
+    pub(crate) fn encoded(
+        &mut self,
+        response: &[u8],
+        outline: &Outline<'_>,
+        out: &mut impl Write,
+        err: &mut impl Write,
+    ) -> io::Result<()> {
+        match (outline.held, &mut self.layout, &self.printed) {
+            (Held::Nothing, ..) => Ok(()),
+            (Held::Flow | Held::LostEvents, Layout::Json { kind, legacy: false, writer, line, .. }, _) => {
+                line.clear();
+                writer.write(*kind, response, line).map_err(io::Error::other)?;
+                line.push(b'\n');
+                out.write_all(line)
+            }
+            (Held::Flow, _, Some(printed)) => {
+                self.kept.clear();
+                printed.keep(response, &mut self.kept).map_err(io::Error::other)?;
+                let response = GetFlowsResponse::decode(self.kept.as_slice()).map_err(io::Error::other)?;
+                self.response(&response, out, err)
+            }
+            _ => {
+                let response = GetFlowsResponse::decode(response).map_err(io::Error::other)?;
+                self.response(&response, out, err)
+            }
+        }
     }
 
     /// Whether lines are JSON that any field may be missing from.

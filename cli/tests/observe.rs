@@ -119,7 +119,7 @@ fn wrong_usage_exits_1_with_one_line() {
 }
 
 #[test]
-fn an_unreachable_server_is_one_line_that_says_what_to_do() {
+fn an_unreachable_server_is_told_with_why_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let missing = format!("unix://{}/none.sock", folder.path().display());
     for arguments in [&[][..], &["status"]] {
@@ -128,8 +128,8 @@ fn an_unreachable_server_is_one_line_that_says_what_to_do() {
         assert_eq!(
             stderr(&output),
             format!(
-                "cannot reach {missing} (from $OBSERVE_SERVER): no such socket; start the daemon (observer), or name \
-                 another with --server or $OBSERVE_SERVER\n"
+                "cannot reach {missing} (from $OBSERVE_SERVER)\nno such socket\nhint: start the daemon with `sudo observer`, \
+                 or name another server with --server or $OBSERVE_SERVER\n"
             )
         );
     }
@@ -162,13 +162,24 @@ fn follow_shows_each_flow_at_once_and_ends_well() {
 #[test]
 fn a_reader_that_leaves_ends_it_quietly() {
     // Far more than a pipe and our buffer hold.
-    let server = Server::start(Mock { flows: vec![flow(&"x".repeat(200)); 5000], ..Mock::default() });
-    let mut child =
-        observe(&server.address(), &["--all"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut first = [0; 10];
-    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+    let flows = vec![flow(&"x".repeat(200)); 5000];
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("flows.jsonl");
+    std::fs::write(&file, (observer_proto::json::line(&flows[0]).unwrap() + "\n").repeat(flows.len()))
+        .unwrap();
+    let server = Server::start(Mock { flows, ..Mock::default() });
+    let file = file.to_str().unwrap();
+    for arguments in [&["--all"][..], &["--all", "-o", "json"], &["--input-file", file, "-o", "json"]] {
+        let mut child = observe(&server.address(), arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = [0; 10];
+        child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()), "{arguments:?}");
+    }
 }
 
 #[test]
@@ -291,4 +302,127 @@ fn help_and_version_exit_0() {
         let output = observe("", arguments).output().unwrap();
         assert!(output.status.success() && stdout(&output).contains(part), "{arguments:?}");
     }
+}
+
+#[test]
+fn files_are_filtered_and_printed_as_a_server_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flows.jsonl");
+    let lines = |flows: &[&str]| -> String {
+        let line = |pod: &&str| observer_proto::json::line(&flow(pod)).unwrap() + "\n";
+        flows.iter().map(line).collect()
+    };
+    std::fs::write(&path, lines(&["web-0", "web-1"]) + "torn {\n" + &lines(&["web-2", "db-0"])).unwrap();
+    let path = path.to_str().unwrap();
+    let pods = |arguments: &[&str]| {
+        let output =
+            observe("unix:///nowhere.sock", &[&["--input-file", path], arguments].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let skipped = format!("skipped 1 of 5 lines, which hold no flow; the first is {path}:3: ");
+        assert!(stderr(&output).starts_with(&skipped), "{}", stderr(&output));
+        let text = stdout(&output);
+        let words = text.lines().map(|line| line.split_whitespace().nth(1).unwrap().to_owned());
+        words.collect::<Vec<_>>()
+    };
+    assert_eq!(pods(&[]), ["shop/web-0", "shop/web-1", "shop/web-2", "shop/db-0"]);
+    assert_eq!(pods(&["--last", "2"]), ["shop/web-2", "shop/db-0"]);
+    assert_eq!(pods(&["--pod", "shop/web", "--last", "2"]), ["shop/web-1", "shop/web-2"]);
+    assert_eq!(pods(&["--not", "--pod", "shop/web"]), ["shop/db-0"]);
+    assert_eq!(pods(&["--since", "1m"]), [""; 0]);
+
+    let output = observe("", &["--input-file", path, "--first", "1"]).output().unwrap();
+    assert_eq!((stdout(&output).lines().count(), stderr(&output)), (1, String::new()));
+    for (arguments, text) in [
+        (["--last", "1000001"], "--last must be <= 1_000_000, got 1000001\n"),
+        (["--protocol", "bogus"], "invalid protocol filter: unknown protocol: \"bogus\"\n"),
+    ] {
+        let output = observe("", &[&["--input-file", path], &arguments[..]].concat()).output().unwrap();
+        assert_eq!((output.status.code(), stderr(&output)), (Some(1), text.to_owned()));
+    }
+}
+
+#[test]
+fn nothing_from_outside_steers_the_terminal() {
+    let hostile = "\u{1b}[2J\u{1b}]0;x\u{7}a\u{202e}b\u{200b}c\rd\ne\u{9b}31m.example";
+    let mut response = flow("web-0");
+    if let Some(ResponseTypes::Flow(flow)) = &mut response.response_types {
+        flow.destination_names = vec![hostile.to_owned()];
+        flow.node_name = hostile.to_owned();
+    }
+    let server = Server::start(Mock { flows: vec![response], ..Mock::default() });
+    for format in ["compact", "dict", "table", "wide"] {
+        for width in [40, 120] {
+            let terminal = terminal::of_width(width);
+            let mut command =
+                observe(&server.address(), &["-o", format, "--color", "never", "--print-node-name"]);
+            command.stdout(terminal.for_child);
+            let mut child = command.spawn().unwrap();
+            drop(command);
+            let text = terminal::read(terminal.ours).replace("\r\n", "\n");
+            assert!(child.wait().unwrap().success());
+            assert!(text.contains(if format == "wide" { "FORWARD" } else { "^[[2J" }), "{format}: {text}");
+            let unsafe_ones: Vec<_> = text
+                .chars()
+                .filter(|c| *c != '\n' && observer_proto::text::sanitize::is_unsafe(*c))
+                .collect();
+            assert_eq!(unsafe_ones, [], "{format}: {text:?}");
+        }
+    }
+    // JSON has escapes of its own, and stays what it is.
+    let json: serde_json::Value = serde_json::from_str(&stdout(&run(&server, &["-o", "json"]))).unwrap();
+    assert_eq!(json["flow"]["destination_names"][0], hostile);
+
+    let error = Mock { error: Some((tonic::Code::Unknown, "no \u{1b}[31m")), ..Mock::default() };
+    assert_eq!(stderr(&run(&Server::start(error), &[])), "no ^[[31m\n");
+}
+
+/// A flow with an id and a time.
+fn timed(id: &str, seconds: i64) -> GetFlowsResponse {
+    let mut response = flow(id);
+    let time = Some(prost_types::Timestamp { seconds, nanos: 0 });
+    response.time = time;
+    if let Some(ResponseTypes::Flow(flow)) = &mut response.response_types {
+        id.clone_into(&mut flow.uuid);
+        flow.time = time;
+    }
+    response
+}
+
+#[test]
+fn following_goes_on_where_the_connection_broke() {
+    let folder = tempfile::tempdir().unwrap();
+    let mock = |flows: Vec<GetFlowsResponse>| Mock { flows, stay: true, ..Mock::default() };
+    let server = Server::start_in(folder.path(), mock(vec![timed("a", 100), timed("b", 101)]));
+    let address = server.address();
+    let mut child = observe(&address, &["-f"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut pod = || lines.next().unwrap().split_whitespace().nth(3).unwrap().to_owned();
+    assert_eq!([pod(), pod()], ["shop/a", "shop/b"]);
+
+    // The next server has the last flow, and one that came while nobody looked.
+    drop(server);
+    let lost = told.next().unwrap();
+    assert!(lost.starts_with(&format!("lost the connection to {address}: ")), "{lost}");
+    let server =
+        Server::start_in(folder.path(), mock(vec![timed("b", 101), timed("late", 101), timed("c", 102)]));
+    assert_eq!([pod(), pod()], ["shop/late", "shop/c"]);
+    let again = told.next().unwrap();
+    assert!(again.starts_with(&format!("connected to {address} again after ")), "{again}");
+    let request = server.request();
+    assert_eq!((request.number, request.since.map(|since| since.seconds)), (0, Some(96)));
+
+    // And the one after that has forgotten all.
+    drop(server);
+    assert!(told.next().unwrap().starts_with("lost the connection"));
+    let _server = Server::start_in(folder.path(), mock(vec![timed("z", 200)]));
+    assert_eq!(pod(), "shop/z");
+    assert!(told.next().unwrap().starts_with("connected"));
+    assert_eq!(
+        told.next().unwrap(),
+        "gap: flows from 1970-01-01T00:01:42Z until 1970-01-01T00:03:20Z may be missing, the server does not have them any more"
+    );
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

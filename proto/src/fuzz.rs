@@ -6,11 +6,12 @@
 use crate::{
     filter::{Filters, parse, parse_raw},
     flow::{Flow, FlowFilter},
-    json::{self, MessageType, Writer},
+    json::{self, MessageType, Reader, Writer},
     observer::{GetFlowsRequest, GetFlowsResponse},
     text::{self, Dict, Options, Table, Wide, sanitize},
 };
 use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage};
 use std::sync::LazyLock;
 use unicode_width::UnicodeWidthStr as _;
 
@@ -74,14 +75,35 @@ fn filters<'a>(
     }
 }
 
-/// A line of JSON, as exports have it.
+/// A line of JSON, as exports have it. What is read is what a reader by reflection reads, where that reads it at all.
 pub fn json(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let Ok(response) = json::read::<GetFlowsResponse>(text) else { return };
+    let kind = MessageType::named("observer.GetFlowsResponse").unwrap();
+    let mut encoded = Vec::new();
+    let passed_over = Reader::discarding().read(kind, text, &mut encoded);
+    assert!(passed_over.is_ok() || encoded.is_empty(), "after an error nothing is left");
+    let strict = json::read::<GetFlowsResponse>(text);
+    assert_eq!(strict.is_ok(), passed_over == Ok(None), "strict is what passes over nothing");
+    let Ok(response) = strict else { return };
+    assert_eq!(GetFlowsResponse::decode(encoded.as_slice()).as_ref(), Ok(&response));
+    if let Some(reflected) = reflected(text) {
+        // As JSON, where an Any's encoding has no say.
+        assert_eq!(json::line(&response), json::line(&reflected));
+    }
     // A message may hold what has no JSON: an Any of a type that is not known, a year beyond 9999.
     let Ok(line) = json::line(&response) else { return };
     let again = json::read::<GetFlowsResponse>(&line).expect("what was written can be read");
     assert_eq!(json::line(&again).as_ref(), Ok(&line));
+}
+
+fn reflected(text: &str) -> Option<GetFlowsResponse> {
+    static POOL: LazyLock<DescriptorPool> =
+        LazyLock::new(|| DescriptorPool::decode(crate::DESCRIPTORS).unwrap());
+    let descriptor = POOL.get_message_by_name("observer.GetFlowsResponse").unwrap();
+    let mut json = serde_json::Deserializer::from_str(text);
+    let message = DynamicMessage::deserialize(descriptor, &mut json).ok()?;
+    json.end().ok()?;
+    message.transcode_to().ok()
 }
 
 /// A response, as a server sends it, printed in every format.
@@ -90,6 +112,9 @@ pub fn print(data: &[u8]) {
     let mut line = Vec::new();
     let written = Writer::new().write(kind, data, &mut line).map(|()| line);
     let Ok(response) = GetFlowsResponse::decode(data) else { return };
+    let mut kept = Vec::new();
+    text::printed().unwrap().keep(data, &mut kept).unwrap();
+    let kept = GetFlowsResponse::decode(kept.as_slice()).unwrap();
     assert_eq!(written, json::line(&response).map(String::into_bytes), "not what prost reads");
     if let Ok(line) = written {
         assert!(!line.contains(&b'\n'));
@@ -103,23 +128,29 @@ pub fn print(data: &[u8]) {
             debug: !plain,
             ..Options::default()
         };
-        let (mut compact, mut dict, mut table) = (String::new(), String::new(), String::new());
-        text::flows_response(options, &response, &mut compact).unwrap();
+        let layouts_of_all = layouts(options, plain, &response);
+        let [compact, _, table, wide] = &layouts_of_all;
         assert!(compact.lines().count() <= 1, "{compact:?}");
-        Dict::new(options).flows_response(&response, &mut dict).unwrap();
-        let mut rows = Table::flows(options);
-        rows.flows_response(&response);
-        rows.write(&mut table).unwrap();
         assert!(table.lines().count() <= 2, "{table:?}");
-        let mut wide = String::new();
-        Wide::new(options, plain.then_some(WIDTH)).flows_response(&response, &mut wide).unwrap();
         assert!(wide.lines().count() <= 2, "{wide:?}");
         assert!(!plain || wide.lines().all(|line| line.width() <= WIDTH), "{wide:?}");
-        for out in [compact, dict, table, wide] {
+        for (out, kept) in layouts_of_all.into_iter().zip(layouts(options, plain, &kept)) {
+            assert_eq!(out, kept, "a layout prints what is not kept for it");
             let bad = out.chars().find(|c| *c != '\n' && sanitize::is_unsafe(*c));
             assert_eq!(bad, None, "{out:?}");
         }
     }
+}
+
+fn layouts(options: Options, plain: bool, response: &GetFlowsResponse) -> [String; 4] {
+    let [mut compact, mut dict, mut table, mut wide] = [const { String::new() }; 4];
+    text::flows_response(options, response, &mut compact).unwrap();
+    Dict::new(options).flows_response(response, &mut dict).unwrap();
+    let mut rows = Table::flows(options);
+    rows.flows_response(response);
+    rows.write(&mut table).unwrap();
+    Wide::new(options, plain.then_some(WIDTH)).flows_response(response, &mut wide).unwrap();
+    [compact, dict, table, wide]
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod encoded;
 pub mod field_mask;
 pub mod filter;
 #[cfg(any(test, fuzzing))]

@@ -1,5 +1,6 @@
 //! Times as Hubble's command line takes and prints them, always in UTC.
 
+use crate::json::digits_into;
 use jiff::{SignedDuration, Timestamp, civil, tz::Offset};
 use std::fmt::{self, Write};
 
@@ -54,10 +55,21 @@ impl TimeFormat {
     fn write_utc(self, time: civil::DateTime, out: &mut dyn Write) -> fmt::Result {
         let month = MONTHS[(time.month() - 1) as usize % MONTHS.len()];
         match self {
+            // Every line of text begins with one: no formatter is asked, which would take as long as the rest of the line.
             Self::StampMilli => {
-                write!(out, "{month} {:>2} ", time.day())?;
-                clock(time, out)?;
-                return write!(out, ".{:03}", time.subsec_nanosecond() / 1_000_000);
+                let mut text = *b"Jan  0 00:00:00.000";
+                text[..3].copy_from_slice(month.as_bytes());
+                let day = time.day().unsigned_abs();
+                if day < 10 {
+                    text[5] = b'0' + day;
+                } else {
+                    digits_into(day.into(), &mut text[4..6]);
+                }
+                digits_into(time.hour().unsigned_abs().into(), &mut text[7..9]);
+                digits_into(time.minute().unsigned_abs().into(), &mut text[10..12]);
+                digits_into(time.second().unsigned_abs().into(), &mut text[13..15]);
+                digits_into(u64::from(time.subsec_nanosecond().unsigned_abs() / 1_000_000), &mut text[16..]);
+                return out.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?);
             }
             Self::Rfc1123Z => {
                 let weekday = WEEKDAYS[usize::from(time.weekday().to_monday_zero_offset() as u8) % 7];

@@ -1,6 +1,6 @@
 //! `observe agent-events` and `observe debug-events`: what happens besides flows.
 
-use super::flows::ended_by_signal;
+use crate::session::ended_by_signal;
 use crate::{
     Failure,
     args::{FormatArgs, Globals, MessageArgs, SelectArgs},
@@ -64,7 +64,7 @@ async fn run<E: Event>(
     // Nothing of these events goes to standard error, so there is nothing to leave out.
     let MessageArgs { silent_errors: _ } = args.messages;
     let target = Target::choose(settings)?;
-    let mut out = Output::new(args.select.follow);
+    let mut out = Output::new(args.select.follow)?;
     let shown = async {
         let client = ObserverClient::new(target.connect().await?);
         let mut stream = match ask(client).await {

@@ -1,6 +1,6 @@
 //! `observe watch peers`.
 
-use super::flows::ended_by_signal;
+use crate::session::ended_by_signal;
 use crate::{Failure, args::Globals, connect::Target, output, rpc};
 use clap::{Args, Subcommand};
 use observer_proto::{

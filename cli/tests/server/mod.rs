@@ -20,7 +20,7 @@ use observer_proto::{
 };
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex},
 };
@@ -61,7 +61,9 @@ pub(crate) struct Mock {
 
 /// Runs until it is dropped.
 pub(crate) struct Server {
-    folder: TempDir,
+    path: PathBuf,
+    /// A folder of its own.
+    _folder: Option<TempDir>,
     last: Arc<Mutex<Option<GetFlowsRequest>>>,
     _runtime: Runtime,
 }
@@ -69,20 +71,28 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(mock: Mock) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let server = Self::start_in(folder.path(), mock);
+        Self { _folder: Some(folder), ..server }
+    }
+
+    /// In place of one that was there before.
+    pub(crate) fn start_in(folder: &Path, mock: Mock) -> Self {
+        let (path, control) = (folder.join("hubble.sock"), folder.join("control.sock"));
         let runtime = Runtime::new().unwrap();
         let last = mock.last.clone();
+        let _ = (std::fs::remove_file(&path), std::fs::remove_file(&control));
         let listener = {
             let _guard = runtime.enter();
-            UnixListener::bind(folder.path().join("hubble.sock")).unwrap()
+            UnixListener::bind(&path).unwrap()
         };
         // One server answers for both of the daemon's sockets.
-        std::os::unix::fs::symlink("hubble.sock", folder.path().join("control.sock")).unwrap();
+        std::os::unix::fs::symlink("hubble.sock", control).unwrap();
         runtime.spawn(serve(mock, UnixListenerStream::new(listener)));
-        Self { folder, last, _runtime: runtime }
+        Self { path, _folder: None, last, _runtime: runtime }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
-        self.folder.path().join("hubble.sock")
+        self.path.clone()
     }
 
     pub(crate) fn address(&self) -> String {

@@ -99,7 +99,7 @@ pub fn unsigned(mut value: u64, out: &mut Vec<u8>) {
 }
 
 /// The last decimal digits of a number, as many as there is room for, zeros in front.
-pub(super) fn digits(mut value: u64, room: &mut [u8]) {
+pub(crate) fn digits(mut value: u64, room: &mut [u8]) {
     for digit in room.iter_mut().rev() {
         *digit = b'0' + (value % 10) as u8;
         value /= 10;

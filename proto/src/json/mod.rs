@@ -2,21 +2,25 @@
 //!
 //! Writing goes from encoded protobuf to JSON by tables made once from the descriptors, without building messages:
 //! fields in the order of their declaration under their proto names, unset ones left out, enums by name, 64-bit
-//! numbers as strings, `<`, `>` and `&` escaped as Go does it. Reading takes proto names and camelCase.
+//! numbers as strings, `<`, `>` and `&` escaped as Go does it. Reading goes the other way by the same tables and takes
+//! what Go's protojson takes, proto names and camelCase.
 
 mod calendar;
 mod escape;
 mod indent;
+mod mask;
 mod read;
 mod schema;
 mod well_known;
-mod wire;
+pub(crate) mod wire;
 mod write;
 
 pub use calendar::Calendar;
+pub(crate) use escape::digits as digits_into;
 pub use escape::{double, escaped, unsigned};
 pub use indent::indented;
-pub use read::{ReadError, read};
+pub use mask::Mask;
+pub use read::{ReadError, Reader, read, read_many};
 pub use schema::MessageType;
 pub use write::{WriteError, Writer};
 

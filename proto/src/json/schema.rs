@@ -1,4 +1,4 @@
-//! Tables for the writer, made once from the compiled descriptors.
+//! Tables for writer and reader, made once from the compiled descriptors.
 
 use prost::Message as _;
 use prost_types::{
@@ -36,16 +36,34 @@ pub(super) struct Message {
     pub(super) fields: Vec<Field>,
     /// Field number and place in `fields`, by number.
     by_number: Vec<(u32, u16)>,
+    /// The places of low numbers, which nearly all fields have, by number.
+    low: Vec<Option<u16>>,
     /// For each oneof the places of its members.
     pub(super) oneofs: Vec<Vec<u16>>,
 }
 
 impl Message {
     pub(super) fn place_of(&self, number: u32) -> Option<usize> {
+        if let Some(place) = self.low.get(number as usize) {
+            return place.map(usize::from);
+        }
         let at = self.by_number.binary_search_by_key(&number, |row| row.0).ok()?;
         Some(usize::from(self.by_number[at].1))
     }
+
+    /// By either name. The search begins at the place `next`: what is printed in the order of declaration is found at once.
+    pub(super) fn place_by_name(&self, name: &[u8], next: usize) -> Option<usize> {
+        let is_named = |field: &Field| field.name() == name;
+        let (before, from) = self.fields.split_at_checked(next)?;
+        let place = from.iter().position(is_named).map(|at| next + at);
+        place
+            .or_else(|| before.iter().position(is_named))
+            .or_else(|| self.fields.iter().position(|field| field.json_name == name))
+    }
 }
+
+/// Numbers of fields below this are looked up without a search.
+const LOW_NUMBERS: usize = 64;
 
 /// How a message looks in JSON.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,10 +83,28 @@ pub(super) struct Field {
     pub(super) number: u32,
     /// `"name":`, ready to copy. Names are identifiers, nothing in them needs escaping.
     pub(super) key: Vec<u8>,
+    /// The name in camelCase.
+    json_name: Vec<u8>,
     pub(super) kind: Kind,
     pub(super) repeated: bool,
     /// The oneof it belongs to; its members are written even when they hold the default.
     pub(super) oneof: Option<u16>,
+}
+
+impl Field {
+    #[inline]
+    fn name(&self) -> &[u8] {
+        &self.key[1..self.key.len() - 2]
+    }
+
+    /// Whether JSON's null is a value of it.
+    pub(super) fn takes_null(&self) -> bool {
+        match self.kind {
+            Kind::Message(at) => SCHEMA.messages[at].form == Form::Value,
+            Kind::Enum(at) => SCHEMA.enums[at].is_null,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,6 +131,8 @@ pub(super) enum Kind {
 pub(super) struct Enum {
     /// Number and name, by number; of two names the first declared.
     values: Vec<(i32, String)>,
+    /// All names.
+    by_name: Vec<(String, i32)>,
     /// `google.protobuf.NullValue` is JSON's null.
     pub(super) is_null: bool,
 }
@@ -103,6 +141,11 @@ impl Enum {
     pub(super) fn name(&self, number: i32) -> Option<&str> {
         let at = self.values.binary_search_by_key(&number, |row| row.0).ok()?;
         Some(&self.values[at].1)
+    }
+
+    pub(super) fn number(&self, name: &[u8]) -> Option<i32> {
+        let at = self.by_name.binary_search_by(|row| row.0.as_bytes().cmp(name)).ok()?;
+        Some(self.by_name[at].1)
     }
 }
 
@@ -153,9 +196,11 @@ impl Enum {
     fn new(name: &str, descriptor: &EnumDescriptorProto) -> Self {
         let mut values: Vec<(i32, String)> =
             descriptor.value.iter().map(|value| (value.number(), value.name().to_owned())).collect();
+        let mut by_name: Vec<_> = values.iter().map(|(number, name)| (name.clone(), *number)).collect();
+        by_name.sort_unstable();
         values.sort_by_key(|row| row.0);
         values.dedup_by_key(|row| row.0);
-        Self { values, is_null: name == "google.protobuf.NullValue" }
+        Self { values, by_name, is_null: name == "google.protobuf.NullValue" }
     }
 }
 
@@ -183,13 +228,20 @@ impl Message {
             fields.push(Field {
                 number,
                 key: format!("\"{}\":", descriptor.name()).into_bytes(),
+                json_name: descriptor.json_name().as_bytes().to_vec(),
                 kind,
                 repeated: descriptor.label() == Label::Repeated,
                 oneof,
             });
         }
         by_number.sort_unstable();
-        Self { form: Form::of(name), fields, by_number, oneofs }
+        let mut low = vec![None; LOW_NUMBERS];
+        for (number, place) in &by_number {
+            if let Some(slot) = low.get_mut(*number as usize) {
+                *slot = Some(*place);
+            }
+        }
+        Self { form: Form::of(name), fields, by_number, low, oneofs }
     }
 }
 

@@ -1,13 +1,13 @@
-//! Protobuf's wire format, read without building anything.
+//! Protobuf's wire format, read and written without building anything.
 
 use super::WriteError;
 
 /// How deep messages may nest; the same bound as prost's.
-pub(super) const MAX_DEPTH: u32 = 100;
+pub(crate) const MAX_DEPTH: u32 = 100;
 
 /// The value of one field as it stands on the wire.
 #[derive(Clone, Copy)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'a [u8]),
@@ -18,26 +18,26 @@ pub(super) enum Value<'a> {
 
 /// Reads fields one after the other.
 #[derive(Clone)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
-    pub(super) fn starting_at(bytes: &'a [u8], at: usize) -> Self {
+    pub(crate) fn starting_at(bytes: &'a [u8], at: usize) -> Self {
         Self { bytes, at }
     }
 
-    pub(super) fn position(&self) -> usize {
+    pub(crate) fn position(&self) -> usize {
         self.at
     }
 
     /// The next field's number and value; `None` at the end.
-    pub(super) fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, WriteError> {
+    pub(crate) fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, WriteError> {
         if self.at >= self.bytes.len() {
             return Ok(None);
         }
@@ -96,11 +96,11 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.at >= self.bytes.len()
     }
 
-    pub(super) fn varint(&mut self) -> Result<u64, WriteError> {
+    pub(crate) fn varint(&mut self) -> Result<u64, WriteError> {
         let mut value = 0_u64;
         for shift in 0..10 {
             let byte = *self.bytes.get(self.at).ok_or(WriteError::Wire)?;
@@ -117,12 +117,12 @@ impl<'a> Reader<'a> {
         Err(WriteError::Wire)
     }
 
-    pub(super) fn fixed32(&mut self) -> Result<u32, WriteError> {
+    pub(crate) fn fixed32(&mut self) -> Result<u32, WriteError> {
         let bytes = self.take(4)?.try_into().map_err(|_| WriteError::Wire)?;
         Ok(u32::from_le_bytes(bytes))
     }
 
-    pub(super) fn fixed64(&mut self) -> Result<u64, WriteError> {
+    pub(crate) fn fixed64(&mut self) -> Result<u64, WriteError> {
         let bytes = self.take(8)?.try_into().map_err(|_| WriteError::Wire)?;
         Ok(u64::from_le_bytes(bytes))
     }
@@ -133,4 +133,56 @@ impl<'a> Reader<'a> {
         self.at = end;
         Ok(taken)
     }
+}
+
+/// The key of a field and a varint.
+#[inline]
+pub(crate) fn put_varint_field(number: u32, value: u64, out: &mut Vec<u8>) {
+    put_varint(u64::from(number) << 3, out);
+    put_varint(value, out);
+}
+
+/// The key of a field and eight bytes.
+pub(crate) fn put_fixed64(number: u32, bits: u64, out: &mut Vec<u8>) {
+    put_varint(u64::from(number) << 3 | 1, out);
+    out.extend_from_slice(&bits.to_le_bytes());
+}
+
+/// The key of a field, a length and the bytes.
+#[inline]
+pub(crate) fn put_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    put_varint(u64::from(number) << 3 | 2, out);
+    put_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+#[inline]
+fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Bytes of a length that was not known before: a varint may be longer than it need be.
+const LENGTH: usize = 4;
+
+/// The key of a message and room for its length; the answer is for [`end`].
+#[inline]
+pub(crate) fn begin(number: u32, out: &mut Vec<u8>) -> usize {
+    put_varint(u64::from(number) << 3 | 2, out);
+    out.extend_from_slice(&[0; LENGTH]);
+    out.len()
+}
+
+/// Sets the length of a message that began at `start`; nothing if it is longer than that can say.
+#[inline]
+pub(crate) fn end(start: usize, out: &mut [u8]) -> Option<()> {
+    let length = u32::try_from(out.len() - start).ok().filter(|length| *length < 1 << (7 * LENGTH))?;
+    for (at, byte) in out[start - LENGTH..start].iter_mut().enumerate() {
+        let more = if at + 1 < LENGTH { 0x80 } else { 0 };
+        *byte = (length >> (7 * at)) as u8 & 0x7f | more;
+    }
+    Some(())
 }

@@ -18,6 +18,7 @@ pub use wide::Wide;
 pub use compact::{agent_event, debug_event, flow, flows_response, lost_events, node_status};
 
 use crate::{
+    json::{Mask, MessageType},
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
     relay::NodeState,
     time::TimeFormat,
@@ -117,4 +118,54 @@ pub fn stream(response: &GetFlowsResponse, debug: bool) -> Option<Stream> {
             (debug || is_trouble).then_some(Stream::Err)
         }
     }
+}
+
+/// The fields of a `GetFlowsResponse` that some layout prints. A server is not asked for these alone: one that is older
+/// than one of the fields would refuse them all.
+pub fn printed() -> Option<Mask> {
+    const PATHS: [&str; 42] = [
+        "node_name",
+        "time",
+        "node_status",
+        "lost_events",
+        "flow.IP",
+        "flow.Summary",
+        "flow.auth_type",
+        "flow.debug_capture_point",
+        "flow.destination.identity",
+        "flow.destination.namespace",
+        "flow.destination.pod_name",
+        "flow.destination_names",
+        "flow.destination_service",
+        "flow.drop_reason_desc",
+        "flow.egress_allowed_by.kind",
+        "flow.egress_allowed_by.name",
+        "flow.egress_denied_by.kind",
+        "flow.egress_denied_by.name",
+        "flow.ethernet",
+        "flow.event_type",
+        "flow.extensions",
+        "flow.ingress_allowed_by.kind",
+        "flow.ingress_allowed_by.name",
+        "flow.ingress_denied_by.kind",
+        "flow.ingress_denied_by.name",
+        "flow.ip_trace_id",
+        "flow.is_reply",
+        "flow.l4",
+        "flow.l7",
+        "flow.node_name",
+        "flow.policy_match_type",
+        "flow.sock_xlate_point",
+        "flow.source.identity",
+        "flow.source.namespace",
+        "flow.source.pod_name",
+        "flow.source_names",
+        "flow.source_service",
+        "flow.time",
+        "flow.trace_observation_point",
+        "flow.trace_reason",
+        "flow.traffic_direction",
+        "flow.verdict",
+    ];
+    Mask::of_paths(MessageType::named("observer.GetFlowsResponse")?, &PATHS)
 }

@@ -1,0 +1,344 @@
+//! JSON text, token by token. What is JSON and what is not decides Go's protojson, which Hubble reads with.
+
+use super::ReadError;
+use std::borrow::Cow;
+
+/// How deep arrays and objects may nest in a value that is passed over.
+const MAX_SKIPPED_DEPTH: u32 = 128;
+
+/// A place in a text, which is UTF-8.
+#[derive(Clone)]
+pub(super) struct Cursor<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text: text.as_bytes(), at: 0 }
+    }
+
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
+    /// An error at this place.
+    pub(super) fn error(&self, what: impl Into<String>) -> ReadError {
+        self.error_at(self.at, what)
+    }
+
+    pub(super) fn error_at(&self, at: usize, what: impl Into<String>) -> ReadError {
+        let before = self.text.get(..at).unwrap_or(self.text);
+        ReadError { column: String::from_utf8_lossy(before).chars().count() + 1, what: what.into() }
+    }
+
+    fn unexpected(&self) -> ReadError {
+        match self.text.get(self.at..).map(String::from_utf8_lossy) {
+            Some(rest) if !rest.is_empty() => {
+                self.error(format!("unexpected {:?}", rest.chars().next().unwrap_or_default()))
+            }
+            _ => self.error("the text ends too early"),
+        }
+    }
+
+    /// The next byte that is no blank.
+    #[inline]
+    pub(super) fn peek(&mut self) -> Option<u8> {
+        loop {
+            match self.text.get(self.at) {
+                Some(b' ' | b'\t' | b'\r' | b'\n') => self.at += 1,
+                other => return other.copied(),
+            }
+        }
+    }
+
+    /// Takes this byte, if it is the next.
+    #[inline]
+    pub(super) fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    #[inline]
+    pub(super) fn expect(&mut self, byte: u8) -> Result<(), ReadError> {
+        if self.take(byte) { Ok(()) } else { Err(self.unexpected()) }
+    }
+
+    /// After a value in an object or array: whether another follows.
+    #[inline]
+    pub(super) fn more(&mut self, close: u8) -> Result<bool, ReadError> {
+        if self.take(b',') {
+            return Ok(true);
+        }
+        self.expect(close).map(|()| false)
+    }
+
+    /// A field's name and the colon after it.
+    #[inline]
+    pub(super) fn name(&mut self) -> Result<Cow<'a, [u8]>, ReadError> {
+        let name = self.string()?;
+        self.expect(b':')?;
+        Ok(name)
+    }
+
+    /// A string without its quotes and escapes.
+    #[inline]
+    pub(super) fn string(&mut self) -> Result<Cow<'a, [u8]>, ReadError> {
+        self.expect(b'"')?;
+        let start = self.at;
+        self.at += plain(&self.text[start..]);
+        if self.text.get(self.at) == Some(&b'"') {
+            self.at += 1;
+            return Ok(Cow::Borrowed(&self.text[start..self.at - 1]));
+        }
+        self.escaped_string(start).map(Cow::Owned)
+    }
+
+    fn escaped_string(&mut self, start: usize) -> Result<Vec<u8>, ReadError> {
+        let mut out = self.text[start..self.at].to_vec();
+        loop {
+            match self.text.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(out);
+                }
+                Some(b'\\') => self.escape(&mut out)?,
+                // A control character.
+                _ => return Err(self.unexpected()),
+            }
+            let clean = plain(&self.text[self.at..]);
+            out.extend_from_slice(&self.text[self.at..self.at + clean]);
+            self.at += clean;
+        }
+    }
+
+    fn escape(&mut self, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        let bad = |cursor: &Self| cursor.error("an escape that JSON has not");
+        let letter = self.text.get(self.at + 1).copied();
+        let plain = match letter {
+            Some(byte @ (b'"' | b'\\' | b'/')) => byte,
+            Some(b'b') => 0x08,
+            Some(b'f') => 0x0c,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'u') => {
+                let mut code = self.unit(self.at).ok_or_else(|| bad(self))?;
+                self.at += 6;
+                if (0xd800..0xe000).contains(&code) {
+                    let low = self.unit(self.at).filter(|low| (0xdc00..0xe000).contains(low));
+                    let low = low.filter(|_| code < 0xdc00).ok_or_else(|| bad(self))?;
+                    self.at += 6;
+                    code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
+                }
+                let found = char::from_u32(code).ok_or_else(|| bad(self))?;
+                out.extend_from_slice(found.encode_utf8(&mut [0; 4]).as_bytes());
+                return Ok(());
+            }
+            _ => return Err(bad(self)),
+        };
+        out.push(plain);
+        self.at += 2;
+        Ok(())
+    }
+
+    /// The number of `\u1234` at this place.
+    fn unit(&self, at: usize) -> Option<u32> {
+        let digits = self.text.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        digits.iter().try_fold(0, |code, digit| Some(code * 16 + char::from(*digit).to_digit(16)?))
+    }
+
+    /// Takes `null`, `true` or `false`, if it is the next.
+    #[inline]
+    pub(super) fn word(&mut self, word: &[u8]) -> bool {
+        let first = self.peek();
+        if first != word.first().copied() || !self.text[self.at..].starts_with(word) {
+            return false;
+        }
+        let found = self.text.get(self.at + word.len()).is_none_or(|next| is_delimiter(*next));
+        self.at += if found { word.len() } else { 0 };
+        found
+    }
+
+    /// A number as it is written.
+    #[inline]
+    pub(super) fn number(&mut self) -> Result<&'a [u8], ReadError> {
+        self.peek();
+        let length = number_length(&self.text[self.at..]).ok_or_else(|| self.unexpected())?;
+        self.at += length;
+        Ok(&self.text[self.at - length..self.at])
+    }
+
+    /// Passes over a value of any kind.
+    pub(super) fn skip(&mut self) -> Result<(), ReadError> {
+        // What is open: a bit each, set for objects.
+        let mut open: u128 = 0;
+        let mut depth = 0;
+        loop {
+            match self.peek() {
+                Some(b'"') => drop(self.string()?),
+                Some(bracket @ (b'{' | b'[')) => {
+                    self.at += 1;
+                    let is_object = bracket == b'{';
+                    if !self.take(if is_object { b'}' } else { b']' }) {
+                        if depth == MAX_SKIPPED_DEPTH {
+                            return Err(self.error(format!("nested more than {MAX_SKIPPED_DEPTH} deep")));
+                        }
+                        open = open << 1 | u128::from(is_object);
+                        depth += 1;
+                        if is_object {
+                            self.name()?;
+                        }
+                        continue;
+                    }
+                }
+                Some(b't' | b'f' | b'n') => {
+                    if !(self.word(b"true") || self.word(b"false") || self.word(b"null")) {
+                        return Err(self.unexpected());
+                    }
+                }
+                _ => drop(self.number()?),
+            }
+            loop {
+                if depth == 0 {
+                    return Ok(());
+                }
+                let is_object = open & 1 == 1;
+                if self.more(if is_object { b'}' } else { b']' })? {
+                    if is_object {
+                        self.name()?;
+                    }
+                    break;
+                }
+                open >>= 1;
+                depth -= 1;
+            }
+        }
+    }
+}
+
+/// How much of a string stands as it is: up to a quote, a backslash or a control character. Eight bytes at once.
+#[inline]
+fn plain(text: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * ONES;
+    // The high bit of every byte that is zero, and perhaps of some behind the first such.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
+    let (words, rest) = text.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let quote = zeros(word ^ (u64::from(b'"') * ONES));
+        let backslash = zeros(word ^ (u64::from(b'\\') * ONES));
+        let control = word.wrapping_sub(0x20 * ONES) & !word;
+        let found = (quote | backslash | control) & HIGH;
+        if found != 0 {
+            return at * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let ends = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+    text.len() - rest.len() + rest.iter().position(ends).unwrap_or(rest.len())
+}
+
+/// Whether a number or word may end before this byte.
+fn is_delimiter(byte: u8) -> bool {
+    !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.' | b'_'))
+}
+
+/// The length of the number at the start. As in Go, an exponent may lack its digits.
+pub(super) fn number_length(text: &[u8]) -> Option<usize> {
+    let digits = |at: usize| text[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let mut at = usize::from(text.first() == Some(&b'-'));
+    at += match text.get(at)? {
+        b'0' => 1,
+        b'1'..=b'9' => digits(at),
+        _ => return None,
+    };
+    if text.get(at) == Some(&b'.') && text.get(at + 1).is_some_and(u8::is_ascii_digit) {
+        at += 1 + digits(at + 1);
+    }
+    if matches!(text.get(at), Some(b'e' | b'E')) && text.len() > at + 1 {
+        at += 1;
+        if matches!(text[at], b'+' | b'-') {
+            at += 1;
+            text.get(at)?;
+        }
+        at += digits(at);
+    }
+    text.get(at).is_none_or(|next| is_delimiter(*next)).then_some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn numbers_are_what_go_takes_for_one() {
+        for (text, length) in [
+            ("0", Some(1)),
+            ("-0,", Some(2)),
+            ("12.50e-3}", Some(8)),
+            ("1e]", Some(2)),
+            ("1E+ ", Some(3)),
+            ("01", None),
+            ("1.", None),
+            (".5", None),
+            ("-", None),
+            ("1e+", None),
+            ("1x", None),
+            ("+1", None),
+        ] {
+            assert_eq!(number_length(text.as_bytes()), length, "{text}");
+        }
+    }
+
+    #[test]
+    fn strings_are_unescaped() {
+        for (text, expected) in [
+            (r#""""#, Some("")),
+            (r#""plain, and longer than eight bytes""#, Some("plain, and longer than eight bytes")),
+            (r#""\"\\\/\b\f\n\r\t\u0041\u20AC\ud83d\ude00 é""#, Some("\"\\/\u{8}\u{c}\n\r\tA€😀 é")),
+            (r#""\ud83d""#, None),
+            (r#""\ud83d\u0041""#, None),
+            (r#""\ude00\ude00""#, None),
+            (r#""\x""#, None),
+            (r#""\u12""#, None),
+            (r#""\u+123""#, None),
+            ("\"a\tb\"", None),
+            ("\"open", None),
+            ("\"open\\", None),
+        ] {
+            let found = Cursor::new(text).string().ok();
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_passed_over_must_be_json() {
+        for good in ["[]", "{}", r#"{"a":[1,{"b":null},"x",true],"c":-1e3}x"#, "[[],[[ ]] , {} ]"] {
+            let mut cursor = Cursor::new(good);
+            cursor.skip().unwrap_or_else(|error| panic!("{good}: {error}"));
+            assert!(matches!(cursor.peek(), None | Some(b'x')), "{good}");
+        }
+        for bad in
+            ["", "[", "[1 2]", "[1,]", r#"{"a"}"#, r#"{"a":1,}"#, "{,}", "{1:2}", "nul", "truex", "[}", "]"]
+        {
+            assert!(Cursor::new(bad).skip().is_err(), "{bad}");
+        }
+        let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(Cursor::new(&deep(129)).skip().is_ok());
+        assert!(Cursor::new(&deep(130)).skip().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_is_passed_over_where_serde_reads_one(text in r#"[\[\]{}",:0-9a-e.\\ntrufals -]{0,24}"#) {
+            let mut cursor = Cursor::new(&text);
+            let ours = cursor.skip().is_ok() && cursor.peek().is_none();
+            let theirs = serde_json::from_str::<serde_json::Value>(&text).is_ok();
+            // Go's exponents without digits are the one difference.
+            prop_assert!(ours == theirs || ours && text.contains(['e', 'E']), "{} {}", ours, theirs);
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! JSON to encoded protobuf by table, in one pass and without building messages. Accepted and refused is what Go's
+//! protojson accepts and refuses, with which Hubble reads: names in both spellings, enums by name or number, a field
+//! once only, `null` for a field that is not set.
+
+mod cursor;
+mod number;
+mod well_known;
+
+use super::{
+    Mask,
+    schema::{Enum, Field, Form, Kind, Message, MessageType, SCHEMA},
+    wire::{self, MAX_DEPTH},
+};
+use cursor::Cursor;
+use std::borrow::Cow;
+
+/// Why a text is not the wanted message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} (column {column})")]
+pub struct ReadError {
+    /// Where, in characters from 1.
+    pub column: usize,
+    what: String,
+}
+
+/// Reads one message from its JSON, such as one line of an export. What is not known is an error.
+pub fn read<M: prost::Message + prost::Name + Default>(json: &str) -> Result<M, ReadError> {
+    read_with(&mut Reader::strict(), json)
+}
+
+fn read_with<M: prost::Message + prost::Name + Default>(
+    reader: &mut Reader,
+    json: &str,
+) -> Result<M, ReadError> {
+    let error = |what: String| ReadError { column: 1, what };
+    let name = M::full_name();
+    let kind = MessageType::named(&name).ok_or_else(|| error(format!("{name} is no message of this API")))?;
+    let mut encoded = Vec::new();
+    reader.read(kind, json, &mut encoded)?;
+    M::decode(encoded.as_slice()).map_err(|wrong| error(wrong.to_string()))
+}
+
+/// Reads as [`read`] does, as many messages as stand one after the other.
+pub fn read_many<M: prost::Message + prost::Name + Default>(json: &str) -> Result<Vec<M>, ReadError> {
+    let error = |what: String| ReadError { column: 1, what };
+    let name = M::full_name();
+    let kind = MessageType::named(&name).ok_or_else(|| error(format!("{name} is no message of this API")))?;
+    let mut reader = Reader::strict();
+    let mut cursor = Cursor::new(json);
+    let mut messages = Vec::new();
+    while cursor.peek().is_some() {
+        let mut encoded = Vec::new();
+        cursor = reader.one(kind, cursor, &mut encoded)?.cursor;
+        messages.push(M::decode(encoded.as_slice()).map_err(|wrong| error(wrong.to_string()))?);
+    }
+    Ok(messages)
+}
+
+/// Reads messages; keep one for a stream.
+#[derive(Debug, Default)]
+pub struct Reader {
+    discard: bool,
+    mask: Option<Mask>,
+    dates: well_known::Dates,
+}
+
+impl Reader {
+    /// For which an unknown field or name of an enum is an error.
+    pub fn strict() -> Self {
+        Self::default()
+    }
+
+    /// Which passes over unknown fields, and leaves a field unset that has an unknown name of an enum, as Hubble does
+    /// for files of a newer version.
+    pub fn discarding() -> Self {
+        Self { discard: true, ..Self::default() }
+    }
+
+    /// Leaves fields out, which are checked all the same.
+    #[must_use]
+    pub fn keeping(self, mask: Mask) -> Self {
+        Self { mask: Some(mask), ..self }
+    }
+
+    /// Appends the message, encoded, though not in the shortest way; after an error `out` is as it was before. The answer
+    /// is the column of the first thing that was passed over for being unknown.
+    pub fn read(
+        &mut self,
+        kind: MessageType,
+        json: &str,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<usize>, ReadError> {
+        let before = out.len();
+        let read = self.one(kind, Cursor::new(json), out).and_then(|mut parser| match parser.cursor.peek() {
+            None => Ok(parser.unknown.map(|at| parser.cursor.error_at(at, "").column)),
+            Some(_) => Err(parser.cursor.error("something follows the message")),
+        });
+        if read.is_err() {
+            out.truncate(before);
+        }
+        read
+    }
+
+    fn one<'a>(
+        &mut self,
+        kind: MessageType,
+        cursor: Cursor<'a>,
+        out: &mut Vec<u8>,
+    ) -> Result<Parser<'a, '_>, ReadError> {
+        let Self { discard, mask, dates } = self;
+        let mut parser = Parser { cursor, discard: *discard, unknown: None, depth: 0, dates };
+        parser.message(kind.0, mask.as_ref(), out)?;
+        Ok(parser)
+    }
+}
+
+/// The text of one message, half read.
+struct Parser<'a, 'r> {
+    cursor: Cursor<'a>,
+    discard: bool,
+    /// Where the first unknown thing stands.
+    unknown: Option<usize>,
+    depth: u32,
+    dates: &'r mut well_known::Dates,
+}
+
+/// Which fields or oneofs were met, by place. No message has as many; a test holds that.
+#[derive(Default)]
+struct Seen(u128);
+
+impl Seen {
+    const MOST: usize = 128;
+
+    /// Whether it is the first time.
+    fn first(&mut self, place: usize) -> bool {
+        let bit = 1_u128 << (place % Self::MOST);
+        let first = self.0 & bit == 0;
+        self.0 |= bit;
+        first
+    }
+}
+
+impl<'a> Parser<'a, '_> {
+    /// A message of any form.
+    fn message(&mut self, kind: usize, mask: Option<&Mask>, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        let message = &SCHEMA.messages[kind];
+        match message.form {
+            Form::Object => self.object(message, false, mask, out),
+            form => self.well_known(form, message, out),
+        }
+    }
+
+    /// The fields of a message; within an Any there is also `@type`.
+    fn object(
+        &mut self,
+        message: &'static Message,
+        in_any: bool,
+        mask: Option<&Mask>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        self.cursor.expect(b'{')?;
+        if self.cursor.take(b'}') {
+            return Ok(());
+        }
+        let (mut fields, mut oneofs) = (Seen::default(), Seen::default());
+        let mut next = 0;
+        loop {
+            self.cursor.peek();
+            let at = self.cursor.position();
+            let name = self.cursor.name()?;
+            if in_any && *name == *b"@type" {
+                self.cursor.skip()?;
+            } else if let Some(place) = message.place_by_name(&name, next) {
+                next = place + 1;
+                let field = &message.fields[place];
+                if !fields.first(place) {
+                    return Err(self.cursor.error_at(at, format!("field {:?} stands twice", text(&name))));
+                }
+                if field.takes_null() || !self.cursor.word(b"null") {
+                    if let Some(oneof) = field.oneof
+                        && !oneofs.first(oneof.into())
+                    {
+                        let what = format!("field {:?} excludes one that stands before it", text(&name));
+                        return Err(self.cursor.error_at(at, what));
+                    }
+                    self.field(field, mask.map(|mask| mask.of(place)), out)?;
+                }
+            } else {
+                self.unknown(at, || format!("unknown field {:?}", text(&name)))?;
+                self.cursor.skip()?;
+            }
+            if !self.cursor.more(b'}')? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Something unknown: an error, or noted.
+    fn unknown(&mut self, at: usize, what: impl FnOnce() -> String) -> Result<(), ReadError> {
+        if !self.discard {
+            return Err(self.cursor.error_at(at, what()));
+        }
+        self.unknown.get_or_insert(at);
+        Ok(())
+    }
+
+    fn field(
+        &mut self,
+        field: &'static Field,
+        mask: Option<&super::mask::Wanted>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        use super::mask::Wanted;
+        let (inner, is_wanted) = match mask {
+            None | Some(Wanted::Whole) => (None, true),
+            Some(Wanted::Part(mask)) => (Some(mask), true),
+            Some(Wanted::Nothing) => (None, false),
+        };
+        let before = out.len();
+        if field.repeated {
+            self.cursor.expect(b'[')?;
+            if !self.cursor.take(b']') {
+                loop {
+                    self.value(field, inner, out)?;
+                    if !self.cursor.more(b']')? {
+                        break;
+                    }
+                }
+            }
+        } else {
+            self.value(field, inner, out)?;
+        }
+        if !is_wanted {
+            out.truncate(before);
+        }
+        Ok(())
+    }
+
+    /// One value with its key before it.
+    fn value(
+        &mut self,
+        field: &'static Field,
+        mask: Option<&Mask>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        if let Kind::Message(kind) = field.kind {
+            return self.delimited(field.number, out, |parser, out| parser.message(kind, mask, out));
+        }
+        self.scalar(field.number, field.kind, out)
+    }
+
+    /// A value that is no message, with its key.
+    fn scalar(&mut self, number: u32, kind: Kind, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        self.cursor.peek();
+        let at = self.cursor.position();
+        let varint = match kind {
+            Kind::String => {
+                let text = self.cursor.string()?;
+                wire::put_bytes(number, &text, out);
+                return Ok(());
+            }
+            Kind::Bool => match (self.cursor.word(b"true"), self.cursor.word(b"false")) {
+                (true, _) => 1,
+                (_, true) => 0,
+                _ => return Err(self.cursor.error_at(at, "neither true nor false")),
+            },
+            Kind::Enum(of) => match self.enum_value(&SCHEMA.enums[of])? {
+                Some(number) => i64::from(number) as u64,
+                None => return Ok(()),
+            },
+            Kind::Int32 => self.signed(at, i64::from(i32::MIN)..=i64::from(i32::MAX))? as u64,
+            Kind::Int64 => self.signed(at, i64::MIN..=i64::MAX)? as u64,
+            Kind::Uint32 => self.unsigned(at, u64::from(u32::MAX))?,
+            Kind::Uint64 => self.unsigned(at, u64::MAX)?,
+            Kind::Double => {
+                let bits = self.float(at)?.to_bits();
+                wire::put_fixed64(number, bits, out);
+                return Ok(());
+            }
+            // This API has none of them; a test holds that.
+            Kind::Float
+            | Kind::Sint32
+            | Kind::Sint64
+            | Kind::Fixed32
+            | Kind::Fixed64
+            | Kind::Sfixed32
+            | Kind::Sfixed64
+            | Kind::Bytes
+            | Kind::Message(_) => return Err(self.cursor.error_at(at, "a kind of field that is not read")),
+        };
+        wire::put_varint_field(number, varint, out);
+        Ok(())
+    }
+
+    /// A number or name; nothing for a name that is not known and may be passed over.
+    fn enum_value(&mut self, of: &'static Enum) -> Result<Option<i32>, ReadError> {
+        let next = self.cursor.peek();
+        let at = self.cursor.position();
+        if next == Some(b'"') {
+            let name = self.cursor.string()?;
+            let number = of.number(&name);
+            if number.is_none() {
+                self.unknown(at, || format!("unknown name {:?}", text(&name)))?;
+            }
+            return Ok(number);
+        }
+        if of.is_null && self.cursor.word(b"null") {
+            return Ok(Some(0));
+        }
+        let digits = self.cursor.number()?;
+        let number = number::signed(digits).and_then(|number| i32::try_from(number).ok());
+        number.map(Some).ok_or_else(|| self.cursor.error_at(at, "no number of an enum"))
+    }
+
+    /// A number as it is written, also in a string; and its part that is one.
+    fn digits(&mut self) -> Result<(Cow<'a, [u8]>, Option<usize>), ReadError> {
+        if self.cursor.peek() == Some(b'"') {
+            let text = self.cursor.string()?;
+            let length = number::within(&text).map(<[u8]>::len);
+            return Ok((text, length));
+        }
+        let digits = self.cursor.number()?;
+        Ok((Cow::Borrowed(digits), Some(digits.len())))
+    }
+
+    fn signed(&mut self, at: usize, range: std::ops::RangeInclusive<i64>) -> Result<i64, ReadError> {
+        let (written, length) = self.digits()?;
+        let found = length.and_then(|length| number::signed(&written[..length]));
+        found.filter(|number| range.contains(number)).ok_or_else(|| {
+            let (written, from, to) = (text(&written), range.start(), range.end());
+            self.cursor.error_at(at, format!("{written:?} is no number from {from} to {to}"))
+        })
+    }
+
+    fn unsigned(&mut self, at: usize, most: u64) -> Result<u64, ReadError> {
+        let (written, length) = self.digits()?;
+        let found = length.and_then(|length| number::unsigned(&written[..length]));
+        found.filter(|number| *number <= most).ok_or_else(|| {
+            self.cursor.error_at(at, format!("{:?} is no number from 0 to {most}", text(&written)))
+        })
+    }
+
+    fn float(&mut self, at: usize) -> Result<f64, ReadError> {
+        let is_text = self.cursor.peek() == Some(b'"');
+        let (written, length) = self.digits()?;
+        let found = match (&*written, is_text) {
+            (b"NaN", true) => Some(f64::NAN),
+            (b"Infinity", true) => Some(f64::INFINITY),
+            (b"-Infinity", true) => Some(f64::NEG_INFINITY),
+            _ => length.and_then(|length| number::float(&written[..length])),
+        };
+        found.ok_or_else(|| self.cursor.error_at(at, format!("{:?} is no number", text(&written))))
+    }
+
+    /// A message inside a message: the key, the length, and what `write` writes.
+    fn delimited(
+        &mut self,
+        number: u32,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut Self, &mut Vec<u8>) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        self.depth += 1;
+        // The decoder's own bound, and one less for the response that is put around a bare flow.
+        if self.depth >= MAX_DEPTH {
+            return Err(self.cursor.error(format!("nested more than {MAX_DEPTH} deep")));
+        }
+        let start = wire::begin(number, out);
+        write(self, out)?;
+        self.depth -= 1;
+        wire::end(start, out).ok_or_else(|| self.cursor.error("a message longer than 256 MiB"))
+    }
+}
+
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+#[cfg(test)]
+mod tests;

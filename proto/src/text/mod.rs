@@ -5,11 +5,11 @@ mod compact;
 mod details;
 mod dict;
 pub mod list;
-mod parts;
+pub(crate) mod parts;
 pub mod sanitize;
 pub mod status;
 mod table;
-mod wide;
+pub(crate) mod wide;
 
 pub use dict::Dict;
 pub use table::Table;

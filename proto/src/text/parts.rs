@@ -36,21 +36,21 @@ fn colored<W: Write>(
 }
 
 /// One end of a flow.
-#[derive(Clone, Copy)]
-pub(super) enum End {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
     Source,
     Destination,
 }
 
 impl End {
-    fn endpoint(self, flow: &Flow) -> Option<&Endpoint> {
+    pub(crate) fn endpoint(self, flow: &Flow) -> Option<&Endpoint> {
         match self {
             Self::Source => flow.source.as_ref(),
             Self::Destination => flow.destination.as_ref(),
         }
     }
 
-    fn service(self, flow: &Flow) -> Option<&Service> {
+    pub(crate) fn service(self, flow: &Flow) -> Option<&Service> {
         match self {
             Self::Source => flow.source_service.as_ref(),
             Self::Destination => flow.destination_service.as_ref(),
@@ -64,7 +64,7 @@ impl End {
         }
     }
 
-    pub(super) fn port(self, flow: &Flow) -> u32 {
+    pub(crate) fn port(self, flow: &Flow) -> u32 {
         let ports = match flow.l4.as_ref().and_then(|l4| l4.protocol.as_ref()) {
             Some(Protocol::Tcp(tcp)) => (tcp.source_port, tcp.destination_port),
             Some(Protocol::Udp(udp)) => (udp.source_port, udp.destination_port),
@@ -80,7 +80,7 @@ impl End {
 
 /// The name or address of one end and its port, not escaped yet; `None` where a flow has no address at all. A service's
 /// namespace wins, but a pod's name does.
-pub(super) fn name(options: Options, flow: &Flow, end: End) -> Option<(Cow<'_, str>, u32)> {
+pub(crate) fn name(options: Options, flow: &Flow, end: End) -> Option<(Cow<'_, str>, u32)> {
     let Some(ip) = &flow.ip else {
         let ethernet = flow.ethernet.as_ref()?;
         let address = match end {
@@ -120,7 +120,7 @@ pub(super) fn host(options: Options, flow: &Flow, end: End, out: &mut impl Write
 }
 
 /// A name with a port, unless that is 0; brackets tell the colons of an address from the one before the port.
-pub(super) fn named(options: Options, name: &str, port: u32, out: &mut impl Write) -> Result {
+pub(crate) fn named(options: Options, name: &str, port: u32, out: &mut impl Write) -> Result {
     colored(options, CYAN, out, |out| {
         if port == 0 {
             return clean(name, out);
@@ -177,7 +177,7 @@ pub(super) fn kind_alone(options: Options, word: &str, out: &mut impl Write) -> 
 }
 
 /// What kind of event it was.
-pub(super) fn event_type(flow: &Flow, out: &mut impl Write) -> Result {
+pub(crate) fn event_type(flow: &Flow, out: &mut impl Write) -> Result {
     if let Some(l7) = &flow.l7 {
         l7_type(l7, out)?;
         if let Some(Record::Dns(dns)) = &l7.record {

@@ -6,7 +6,7 @@ use unicode_truncate::UnicodeTruncateStr as _;
 use unicode_width::UnicodeWidthStr as _;
 
 /// Between columns.
-pub(super) const GAP: &str = "  ";
+pub(crate) const GAP: &str = "  ";
 /// Between the ends.
 pub(super) const ARROW: &str = " -> ";
 /// In its place in the header.
@@ -14,7 +14,7 @@ pub(super) const NO_ARROW: &str = "    ";
 /// The longest verdicts: REDIRECTED, TRANSLATED.
 pub(super) const VERDICT: usize = 10;
 /// A narrower line would have no names.
-pub(super) const LEAST: usize = 40;
+pub(crate) const LEAST: usize = 40;
 /// An end gets no more cells than this; the rest is the reason's. Also what an end is filled up to where lines have no
 /// bound.
 const MOST_FOR_AN_END: usize = 40;
@@ -121,12 +121,12 @@ fn longest_time(format: TimeFormat) -> usize {
 }
 
 /// Cells that a text takes.
-pub(super) fn width(text: &str) -> usize {
+pub(crate) fn width(text: &str) -> usize {
     text.width()
 }
 
 /// Shortens in the middle: names begin with what they have in common and end with what tells them apart.
-pub(super) fn shorten(text: &str, cells: usize) -> String {
+pub(crate) fn shorten(text: &str, cells: usize) -> String {
     if text.width() <= cells {
         return text.to_owned();
     }
@@ -137,7 +137,7 @@ pub(super) fn shorten(text: &str, cells: usize) -> String {
 }
 
 /// Shortens at the end.
-pub(super) fn shorten_end(text: &str, cells: usize) -> String {
+pub(crate) fn shorten_end(text: &str, cells: usize) -> String {
     if text.width() <= cells {
         return text.to_owned();
     }

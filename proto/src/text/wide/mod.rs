@@ -4,8 +4,8 @@
 //! A line reads as sender -> receiver, a reply's too: its type says that it is one, and no column changes its meaning
 //! from line to line. Names that are too long are shortened in the middle, the reason at its end, the verdict never.
 
-mod columns;
-mod words;
+pub(crate) mod columns;
+pub(crate) mod words;
 
 use super::{
     Options, details,

@@ -6,11 +6,10 @@ use super::super::{
     sanitize::clean,
 };
 use crate::{
+    facts::Facts,
     flow::{Flow, TraceReason, TrafficDirection, Verdict},
     names,
 };
-use prost::Message as _;
-use prost_types::{Struct, value::Kind};
 use std::fmt::{Result, Write};
 
 /// What replaces parts of a type where the line is narrow.
@@ -48,7 +47,7 @@ pub(super) fn event_type(flow: &Flow, is_short: bool, out: &mut String) -> Resul
 const EPHEMERAL: u32 = 32_768;
 
 /// Whether this end is the client's, whose port says little. Where nobody tells, its port must look like one.
-pub(super) fn is_client(flow: &Flow, end: End) -> bool {
+pub(crate) fn is_client(flow: &Flow, end: End) -> bool {
     match (flow.is_reply, end) {
         (Some(is_reply), End::Source) => !is_reply,
         (Some(is_reply), End::Destination) => is_reply,
@@ -63,7 +62,7 @@ pub(super) fn is_client(flow: &Flow, end: End) -> bool {
 pub(super) fn reason(options: Options, flow: &Flow, out: &mut String) -> Result {
     let options = Options { colors: false, ..options };
     let event = flow.event_type.unwrap_or_default();
-    let facts = facts(flow)?;
+    let facts = Facts::of(flow);
     let mut summary = String::new();
     parts::summary(options, flow, &mut summary)?;
     match event.r#type {
@@ -80,23 +79,28 @@ pub(super) fn reason(options: Options, flow: &Flow, out: &mut String) -> Result 
         _ => return forwarded(options, flow, &facts, &summary, out),
     }
     if !facts.kernel_reason.is_empty() {
-        write!(out, ": {}", facts.kernel_reason)?;
+        let start = out.len() + ": ".len();
+        out.write_str(": ")?;
+        clean(&facts.kernel_reason, out)?;
         // The summary says it again.
-        if let Some(at) = summary.find(&format!("; {}", facts.kernel_reason)) {
+        if let Some(at) = summary.find(&format!("; {}", &out[start..])) {
             summary.truncate(at);
         }
     }
-    match (facts.kernel_function.as_str(), flow.traffic_direction()) {
+    match (facts.kernel_function(), flow.traffic_direction()) {
         ("", TrafficDirection::Ingress) => out.write_str(" at ingress")?,
         ("", TrafficDirection::Egress) => out.write_str(" at egress")?,
         ("", TrafficDirection::Unknown) => {}
         // Says it more exactly.
-        (function, _) => write!(out, " in {function}")?,
+        (function, _) => {
+            out.write_str(" in ")?;
+            clean(function, out)?;
+        }
     }
     if options.policy_names {
         parts::policies(flow, out)?;
     }
-    if facts.packets > 1.0 {
+    if facts.packets > 1 {
         write!(out, ", {} packets", facts.packets)?;
     }
     if summary.is_empty() { Ok(()) } else { write!(out, "; {summary}") }
@@ -108,44 +112,8 @@ fn forwarded(options: Options, flow: &Flow, facts: &Facts, summary: &str, out: &
         out.write_str("Never answered; ")?;
     }
     out.write_str(summary)?;
-    if facts.retransmits > 0.0 {
+    if facts.retransmits > 0 {
         write!(out, "; retransmits: {}", facts.retransmits)?;
     }
     if options.policy_names { parts::policies(flow, out) } else { Ok(()) }
-}
-
-/// What Observer tells beyond Hubble's fields.
-#[derive(Default)]
-struct Facts {
-    /// The kernel's own name of a drop's reason.
-    kernel_reason: String,
-    kernel_function: String,
-    /// How many packets a drop stands for.
-    packets: f64,
-    retransmits: f64,
-    connect_failed: bool,
-}
-
-/// From `extensions`, whatever stands there.
-fn facts(flow: &Flow) -> std::result::Result<Facts, std::fmt::Error> {
-    let fields = flow
-        .extensions
-        .as_ref()
-        .filter(|any| any.type_url.ends_with("/google.protobuf.Struct"))
-        .and_then(|any| Struct::decode(any.value.as_slice()).ok())
-        .map(|extensions| extensions.fields)
-        .unwrap_or_default();
-    let value = |key| fields.get(key).and_then(|value| value.kind.as_ref());
-    let text = |key| if let Some(Kind::StringValue(text)) = value(key) { text.as_str() } else { "" };
-    let number = |key| if let Some(Kind::NumberValue(number)) = value(key) { *number } else { 0.0 };
-    let mut facts = Facts {
-        packets: number("packets"),
-        retransmits: number("retransmits"),
-        connect_failed: matches!(value("connect_failed"), Some(Kind::BoolValue(true))),
-        ..Facts::default()
-    };
-    clean(text("kernel_drop_reason"), &mut facts.kernel_reason)?;
-    // `symbol+0xoffset`: the offset is for who reads the kernel's code, and JSON has it.
-    clean(text("kernel_location").split('+').next().unwrap_or_default(), &mut facts.kernel_function)?;
-    Ok(facts)
 }

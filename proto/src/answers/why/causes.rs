@@ -1,0 +1,214 @@
+//! What a drop's reason means for who looks for the cause, and where to look next.
+
+use crate::{
+    flow::{DropReason, Flow},
+    names,
+};
+use serde::Serialize;
+
+/// The cause of a drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A rule of nftables or iptables.
+    Firewall,
+    /// A network policy.
+    Policy,
+    /// An eBPF, tc or XDP program, or a security module.
+    Program,
+    /// No socket for it.
+    NothingListens,
+    /// No route.
+    NoRoute,
+    /// A route that discards.
+    RouteDiscards,
+    /// The TTL or hop limit ran out.
+    TtlExceeded,
+    /// Larger than the next link takes.
+    TooBig,
+    /// Nobody answers at link level.
+    NoNeighbour,
+    /// The source address may not come from there.
+    SourceRefused,
+    /// A queue or buffer had no room.
+    Congestion,
+    /// None of these; the reason stands beside it.
+    Other,
+}
+
+/// By the kernel's name of the reason.
+const BY_KERNEL_REASON: &[(Cause, &[&str])] = &[
+    (Cause::Firewall, &["NETFILTER_DROP"]),
+    (
+        Cause::Program,
+        &[
+            "TC_INGRESS",
+            "TC_EGRESS",
+            "XDP",
+            "BPF_CGROUP_EGRESS",
+            "SECURITY_HOOK",
+            "SOCKET_FILTER",
+            "TAP_FILTER",
+        ],
+    ),
+    (Cause::NothingListens, &["NO_SOCKET"]),
+    (Cause::NoRoute, &["IP_INNOROUTES", "IP_OUTNOROUTES"]),
+    (Cause::TooBig, &["PKT_TOO_BIG"]),
+    (Cause::NoNeighbour, &["NEIGH_CREATEFAIL", "NEIGH_FAILED", "NEIGH_DEAD", "NEIGH_QUEUEFULL"]),
+    (Cause::SourceRefused, &["IP_RPFILTER", "IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "IP_LOCALNET"]),
+    (
+        Cause::Congestion,
+        &[
+            "QDISC_DROP",
+            "QDISC_OVERLIMIT",
+            "QDISC_CONGESTED",
+            "CAKE_FLOOD",
+            "FQ_BAND_LIMIT",
+            "FQ_FLOW_LIMIT",
+            "SOCKET_RCVBUFF",
+            "SOCKET_BACKLOG",
+            "SOCKET_RCVQ_FULL",
+            "TCP_LISTEN_OVERFLOW",
+            "CPU_BACKLOG",
+            "FULL_RING",
+            "PROTO_MEM",
+            "NOMEM",
+        ],
+    ),
+];
+
+/// By where it was dropped, where the kernel gives no reason or tells none; the beginning of the function's name.
+const BY_FUNCTION: &[(Cause, &[&str])] = &[
+    (Cause::Firewall, &["nf_", "nft_", "ipt_", "ip6t_"]),
+    (Cause::RouteDiscards, &["ip_error", "dst_discard"]),
+    (Cause::NoNeighbour, &["neigh_invalidate", "ndisc_error_report", "arp_error_report"]),
+];
+
+/// By Hubble's reason, which every server tells.
+const BY_HUBBLE_REASON: &[(Cause, &[DropReason])] = &[
+    (Cause::Policy, &[DropReason::PolicyDenied, DropReason::PolicyDeny, DropReason::AuthRequired]),
+    (Cause::NothingListens, &[DropReason::SocketLookupFailed]),
+    (Cause::NoRoute, &[DropReason::FibLookupFailed]),
+    (Cause::TtlExceeded, &[DropReason::TtlExceeded]),
+    (Cause::NoNeighbour, &[DropReason::UnknownL3TargetAddress]),
+    (Cause::SourceRefused, &[DropReason::InvalidSourceIp]),
+];
+
+/// "Fragmentation needed": the name of this number is a leftover.
+const FRAGMENTATION_NEEDED: i32 = 136;
+
+impl Cause {
+    pub(super) fn of(flow: &Flow, kernel_reason: &str, function: &str) -> Self {
+        let by_reason = BY_KERNEL_REASON.iter().find(|(_, reasons)| reasons.contains(&kernel_reason));
+        let by_function = || {
+            // With a reason of its own, the place says nothing more.
+            let is_silent =
+                kernel_reason.is_empty() || kernel_reason == "NOT_SPECIFIED" || kernel_reason.contains(' ');
+            let starts = |names: &&[&str]| names.iter().any(|name| function.starts_with(name));
+            BY_FUNCTION.iter().find(|(_, names)| is_silent && !function.is_empty() && starts(names))
+        };
+        if let Some((cause, _)) = by_reason.or_else(by_function) {
+            return *cause;
+        }
+        if flow.drop_reason_desc == FRAGMENTATION_NEEDED {
+            return Self::TooBig;
+        }
+        let hubble = flow.drop_reason_desc();
+        let by_hubble = BY_HUBBLE_REASON.iter().find(|(_, reasons)| reasons.contains(&hubble));
+        by_hubble.map_or(Self::Other, |(cause, _)| *cause)
+    }
+}
+
+/// What a sentence about a cause needs to know.
+pub(super) struct Place<'a> {
+    /// `n1`, or empty.
+    pub(super) node: &'a str,
+    /// The destination as it is shown.
+    pub(super) to: &'a str,
+    pub(super) address: &'a str,
+    /// `9000/TCP`.
+    pub(super) port: &'a str,
+    /// The kernel's reason, else Hubble's.
+    pub(super) reason: &'a str,
+    /// Whether the client was told by a reset.
+    pub(super) is_told: bool,
+    pub(super) policies: &'a str,
+}
+
+impl Cause {
+    /// What happens, as the end of "A can't reach B: ".
+    pub(super) fn sentence(self, place: &Place<'_>) -> String {
+        let Place { to, address, port, reason, .. } = place;
+        let node = if place.node.is_empty() { "a node".to_owned() } else { format!("node {}", place.node) };
+        match self {
+            Self::Firewall if place.is_told => {
+                format!(
+                    "a firewall rule (nftables or iptables) on {node} rejects it; the client gets a reset"
+                )
+            }
+            Self::Firewall => format!("a firewall rule (nftables or iptables) on {node} drops it"),
+            Self::Policy if place.policies.is_empty() => {
+                "a network policy denies it; the flow names none".to_owned()
+            }
+            Self::Policy => format!("a network policy denies it: {}", place.policies),
+            Self::Program => format!("an eBPF program, tc filter or security module on {node} drops it"),
+            Self::NothingListens => format!("nothing listens on {port} of {to}"),
+            Self::NoRoute => format!("{node} has no route to {address}"),
+            Self::RouteDiscards => {
+                format!(
+                    "a route on {node} discards what is for {address} (blackhole, prohibit or unreachable)"
+                )
+            }
+            Self::TtlExceeded => {
+                format!("the packet's TTL runs out on {node}: a routing loop, or a sender that sets it low")
+            }
+            Self::TooBig => {
+                format!("the packet is larger than the next link of {node} takes (MTU), and may not be split")
+            }
+            Self::NoNeighbour => {
+                format!(
+                    "{node} finds nobody with {address} on the link (ARP, neighbour discovery): the host is down or the address unused"
+                )
+            }
+            Self::SourceRefused => format!(
+                "{node} takes no packet with this source address from that link (reverse path filter)"
+            ),
+            Self::Congestion => "a queue or buffer was full".to_owned(),
+            Self::Other => format!("it is dropped: {reason}"),
+        }
+    }
+
+    /// A command, or a place to look at.
+    pub(super) fn advice(self, place: &Place<'_>) -> String {
+        let Place { to, address, port, .. } = place;
+        let node = if place.node.is_empty() { "the node".to_owned() } else { place.node.to_owned() };
+        let sockets = if port.ends_with("UDP") { "ss -lun" } else { "ss -ltn" };
+        match self {
+            Self::Firewall => {
+                format!("on {node}: nft list ruleset; iptables-save; look for {port} and {address}")
+            }
+            Self::Policy => format!("look at the policies that select {to}"),
+            Self::Program => format!("on {node}: bpftool net; tc filter show dev LINK ingress"),
+            Self::NothingListens => {
+                format!("in {to}: {sockets}; is the server up, on this port and address?")
+            }
+            Self::NoRoute | Self::RouteDiscards => format!("on {node}: ip route get {address}"),
+            Self::TtlExceeded => format!("from the client: traceroute {address}"),
+            Self::TooBig => format!("on {node}: ip route get {address}; ip link; compare MTUs"),
+            Self::NoNeighbour => format!("on {node}: ip neigh show {address}"),
+            Self::SourceRefused => {
+                format!("on {node}: sysctl net.ipv4.conf.all.rp_filter; ip route get the client's address")
+            }
+            Self::Congestion | Self::Other => format!("observe -f --verdict DROPPED --to-ip {address}"),
+        }
+    }
+}
+
+/// The kernel's reason, else Hubble's words.
+pub(super) fn reason(flow: &Flow, kernel_reason: &str) -> String {
+    if !kernel_reason.is_empty() {
+        return kernel_reason.to_owned();
+    }
+    let sub_type = flow.event_type.map_or(flow.drop_reason_desc, |event| event.sub_type);
+    names::drop_reason_text(sub_type).map_or_else(|| format!("reason {sub_type}"), str::to_owned)
+}

@@ -1,0 +1,179 @@
+//! Which flows speak of the way from A to B, by the filter that names both.
+
+use crate::{
+    filter::{Filters, InvalidFilter},
+    flow::{Flow, FlowFilter},
+    observer::GetFlowsRequest,
+};
+use std::mem;
+
+/// All fields that a filter has for each side.
+macro_rules! for_each_side {
+    ($filter:ident, $macro:ident) => {
+        $macro!($filter, source_ip, destination_ip);
+        $macro!($filter, source_pod, destination_pod);
+        $macro!($filter, source_fqdn, destination_fqdn);
+        $macro!($filter, source_label, destination_label);
+        $macro!($filter, source_service, destination_service);
+        $macro!($filter, source_workload, destination_workload);
+        $macro!($filter, source_cluster_name, destination_cluster_name);
+        $macro!($filter, source_port, destination_port);
+        $macro!($filter, source_identity, destination_identity);
+    };
+}
+
+macro_rules! swap {
+    ($filter:ident, $source:ident, $destination:ident) => {
+        mem::swap(&mut $filter.$source, &mut $filter.$destination);
+    };
+}
+
+macro_rules! clear_source {
+    ($filter:ident, $source:ident, $destination:ident) => {
+        $filter.$source.clear();
+    };
+}
+
+macro_rules! any_destination {
+    ($filter:ident, $source:ident, $destination:ident) => {
+        if !$filter.$destination.is_empty() {
+            return true;
+        }
+    };
+}
+
+/// The same with both ends swapped.
+fn mirrored(mut filter: FlowFilter) -> FlowFilter {
+    for_each_side!(filter, swap);
+    filter
+}
+
+/// What is asked of the destination alone.
+fn of_destination(mut filter: FlowFilter) -> FlowFilter {
+    for_each_side!(filter, clear_source);
+    filter
+}
+
+/// What the destination was asked for by, ports aside.
+fn destination(filter: &FlowFilter) -> String {
+    let workloads: Vec<String> =
+        filter.destination_workload.iter().map(|workload| workload.name.clone()).collect();
+    let identities: Vec<String> = filter.destination_identity.iter().map(u32::to_string).collect();
+    [
+        &filter.destination_pod,
+        &filter.destination_service,
+        &workloads,
+        &filter.destination_ip,
+        &filter.destination_fqdn,
+        &filter.destination_label,
+        &identities,
+        &filter.destination_cluster_name,
+    ]
+    .map(|values| values.join(" or "))
+    .into_iter()
+    .filter(|part| !part.is_empty())
+    .collect::<Vec<_>>()
+    .join(", ")
+}
+
+fn names_a_destination(filter: &FlowFilter) -> bool {
+    for_each_side!(filter, any_destination);
+    false
+}
+
+/// What a flow has to do with the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From A to B.
+    There,
+    /// From B to A.
+    Back,
+    /// From A to B on another port, and back.
+    OtherPortThere,
+    OtherPortBack,
+    /// From A to somebody else.
+    FromA,
+    /// To A from somebody else.
+    ToA,
+    /// From or to B, with somebody else.
+    WithB,
+}
+
+/// The question as filters.
+#[derive(Clone, Debug)]
+pub struct Route {
+    there: FlowFilter,
+    compiled: [(Way, Filters); 8],
+}
+
+impl Route {
+    /// From a filter whose source is A and whose destination is B, perhaps with its port.
+    pub fn new(filter: FlowFilter) -> Result<Self, String> {
+        if !names_a_destination(&mirrored(filter.clone())) {
+            return Err(
+                "who can't reach it? name the source: --from-pod NAMESPACE/POD, --from-ip, --from-workload"
+                    .to_owned(),
+            );
+        }
+        if !names_a_destination(&filter) {
+            return Err(
+                "what can't it reach? name the destination: --to-pod NAMESPACE/POD, --to-service, --to-ip"
+                    .to_owned(),
+            );
+        }
+        let ends = FlowFilter { source_port: Vec::new(), destination_port: Vec::new(), ..filter.clone() };
+        let a = mirrored(of_destination(mirrored(ends.clone())));
+        let b = of_destination(filter.clone());
+        let compile = |way, filter: &FlowFilter| {
+            let compiled = Filters::compile(std::slice::from_ref(filter), &[]);
+            compiled.map(|compiled| (way, compiled)).map_err(|error: InvalidFilter| error.to_string())
+        };
+        // The first that matches decides.
+        let compiled = [
+            compile(Way::There, &filter)?,
+            compile(Way::Back, &mirrored(filter.clone()))?,
+            compile(Way::OtherPortThere, &ends)?,
+            compile(Way::OtherPortBack, &mirrored(ends.clone()))?,
+            compile(Way::FromA, &a)?,
+            compile(Way::ToA, &mirrored(a))?,
+            compile(Way::WithB, &b)?,
+            compile(Way::WithB, &mirrored(b))?,
+        ];
+        Ok(Self { there: filter, compiled })
+    }
+
+    /// In words.
+    pub fn question(&self) -> String {
+        let source = mirrored(self.there.clone());
+        let [from, to] = [&source, &self.there].map(destination);
+        let on = match (&self.there.destination_port[..], &self.there.protocol[..]) {
+            ([], []) => String::new(),
+            (ports, []) => format!(" on port {}", ports.join(", ")),
+            ([], protocols) => format!(" by {}", protocols.join(", ")),
+            (ports, protocols) => format!(" on port {} by {}", ports.join(", "), protocols.join(", ")),
+        };
+        format!("Why can't {from} reach {to}{on}?")
+    }
+
+    pub(super) fn way(&self, flow: &Flow) -> Option<Way> {
+        self.compiled.iter().find(|(_, filter)| filter.matches(flow)).map(|(way, _)| *way)
+    }
+
+    /// Asks for all flows between both.
+    pub fn between(&self) -> GetFlowsRequest {
+        let there = FlowFilter { destination_port: Vec::new(), ..self.there.clone() };
+        GetFlowsRequest { whitelist: vec![mirrored(there.clone()), there], ..GetFlowsRequest::default() }
+    }
+
+    /// Asks for what each does with others.
+    pub fn around(&self) -> GetFlowsRequest {
+        let a =
+            mirrored(of_destination(mirrored(FlowFilter { source_port: Vec::new(), ..self.there.clone() })));
+        let b = of_destination(self.there.clone());
+        GetFlowsRequest {
+            whitelist: vec![mirrored(a.clone()), a, mirrored(b.clone()), b],
+            blacklist: self.between().whitelist,
+            ..GetFlowsRequest::default()
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The page as text.
+
+use super::report::{Counted, Port, Report};
+use crate::{
+    answers::{
+        about::or_dash,
+        table::{self, Column, cleaned},
+    },
+    text::{status::grouped, wide::columns::width},
+};
+use std::fmt::Write as _;
+
+/// Of what stands below a heading.
+const INDENT: usize = 2;
+
+const NOT_OBSERVED: &str = "not observed";
+/// What only Observer's daemon counts.
+const NOT_TOLD: &str = "not known: this server does not tell them";
+
+const PORTS: [Column; 5] = [
+    Column::word("PORT"),
+    Column::word("STATE"),
+    Column::number("FLOWS").rank(2),
+    Column::number("ANSWERS").rank(3),
+    Column::name("WHY").rank(1),
+];
+
+const DROPS: [Column; 7] = [
+    Column::word("PORT"),
+    Column::number("PACKETS"),
+    Column::word("LAST").rank(1),
+    Column::word("REASON"),
+    Column::word("PLACE").rank(2),
+    Column::name("TO").rank(4),
+    Column::name("NODE").rank(3),
+];
+
+const BACKENDS: [Column; 4] =
+    [Column::name("BACKEND"), Column::number("FLOWS"), Column::number("ANSWERS"), Column::number("DROPS")];
+
+impl Report {
+    /// One page; lines of at most `line` cells, but for words longer than that.
+    pub fn text(&self, line: Option<usize>) -> String {
+        let mut page = Page { out: String::new(), line };
+        page.paragraph(0, &self.question);
+        page.out.push('\n');
+        page.paragraph(0, &format!("{}: {}", self.outcome.word(), self.sentence));
+        if let Some(advice) = &self.advice {
+            page.paragraph(0, &format!("next: {advice}"));
+        }
+        self.ports(&mut page);
+        self.drops(&mut page);
+        self.connections(&mut page);
+        self.services(&mut page);
+        page.heading("POLICY");
+        page.counted(self.policies.as_deref(), NOT_OBSERVED, "none");
+        page.heading("DNS");
+        page.counted(self.dns_failures.as_deref(), NOT_OBSERVED, "answers were seen, and none failed");
+        page.heading("NOT SEEN");
+        if self.not_seen.is_empty() {
+            page.paragraph(INDENT, "nothing that was looked for is missing");
+        }
+        for missing in &self.not_seen {
+            page.paragraph(INDENT, missing);
+        }
+        page.out.push('\n');
+        let mut about = String::new();
+        // Writing to a string can't fail, here and below.
+        let _ = self.about.write(&mut about);
+        page.paragraph(0, about.trim_end());
+        page.out
+    }
+
+    fn ports(&self, page: &mut Page) {
+        if self.ports.len() > 1 {
+            page.heading("PORTS");
+            let row = |port: &Port| {
+                vec![
+                    port.port.clone(),
+                    port.outcome.word().to_owned(),
+                    grouped(port.flows),
+                    grouped(port.answers),
+                    port.sentence.clone(),
+                ]
+            };
+            page.table(&PORTS, &self.ports.iter().map(row).collect::<Vec<_>>());
+        }
+        if self.unjudged > 0 {
+            page.paragraph(INDENT, &format!("{} flows were of further ports", grouped(self.unjudged)));
+        }
+    }
+
+    fn drops(&self, page: &mut Page) {
+        page.heading("DROPS");
+        let rows: Vec<Vec<String>> = self
+            .ports
+            .iter()
+            .flat_map(|port| port.drops.iter().map(move |drop| (port, drop)))
+            .map(|(port, drop)| {
+                vec![
+                    port.port.clone(),
+                    or_dash(drop.packets, grouped),
+                    drop.last.clock(),
+                    drop.reason.clone(),
+                    drop.kernel_location.clone().unwrap_or_else(|| "-".to_owned()),
+                    drop.to.clone(),
+                    drop.node.clone(),
+                ]
+            })
+            .collect();
+        if rows.is_empty() {
+            page.paragraph(INDENT, "none seen");
+        } else {
+            page.table(&DROPS, &rows);
+        }
+    }
+
+    fn connections(&self, page: &mut Page) {
+        let sum = |count: fn(&Port) -> u64| self.ports.iter().map(count).sum::<u64>();
+        page.heading("CONNECTIONS");
+        let refused = sum(|port| port.refused);
+        let (by_client, by_server) = (sum(|port| port.resets_by_client), sum(|port| port.resets_by_server));
+        let failed: Option<u64> = self.ports.iter().map(|port| port.failed_connects).sum();
+        for (name, text) in [
+            ("retransmits", self.retransmits.map_or_else(|| NOT_TOLD.to_owned(), grouped)),
+            (
+                "resets",
+                format!(
+                    "{} in place of an answer, {} by the server later, {} by the client",
+                    grouped(refused),
+                    grouped(by_server),
+                    grouped(by_client)
+                ),
+            ),
+            (
+                "never answered",
+                failed.map_or_else(|| NOT_TOLD.to_owned(), |sum| format!("{} connects", grouped(sum))),
+            ),
+        ] {
+            page.paragraph(INDENT, &format!("{name}: {text}"));
+        }
+        if !self.icmp_errors.is_empty() {
+            page.paragraph(
+                INDENT,
+                "ICMP errors that the first received (whose packets they answer is not told):",
+            );
+            page.counted(Some(&self.icmp_errors), "", "");
+        }
+    }
+
+    fn services(&self, page: &mut Page) {
+        page.heading("SERVICE");
+        if self.services.is_empty() {
+            let is_seen = !self.ports.is_empty();
+            let text = if is_seen { "none: the flows seen went to the address itself" } else { "none seen" };
+            page.paragraph(INDENT, text);
+        }
+        for service in &self.services {
+            let frontend =
+                service.frontend.as_ref().map_or_else(String::new, |frontend| format!(" at {frontend}"));
+            page.paragraph(INDENT, &format!("{}{frontend}, backends seen:", service.name));
+            let rows = service.backends.iter().map(|backend| {
+                vec![
+                    backend.name.clone(),
+                    grouped(backend.flows),
+                    grouped(backend.answers),
+                    grouped(backend.drops),
+                ]
+            });
+            page.table(&BACKENDS, &rows.collect::<Vec<_>>());
+        }
+    }
+
+    /// One object on one line.
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+struct Page {
+    out: String,
+    line: Option<usize>,
+}
+
+impl Page {
+    fn heading(&mut self, title: &str) {
+        let _ = writeln!(self.out, "\n{title}");
+    }
+
+    fn table(&mut self, columns: &[Column], rows: &[Vec<String>]) {
+        let _ = table::write(columns, rows, INDENT, self.line, &mut self.out);
+    }
+
+    fn counted(&mut self, rows: Option<&[Counted]>, absent: &str, empty: &str) {
+        match rows {
+            None => self.paragraph(INDENT, absent),
+            Some([]) => self.paragraph(INDENT, empty),
+            Some(rows) => {
+                for row in rows {
+                    self.paragraph(INDENT, &format!("{}: {} flows", row.what, grouped(row.flows)));
+                }
+            }
+        }
+    }
+
+    /// Breaks lines between words.
+    fn paragraph(&mut self, indent: usize, text: &str) {
+        let (mut at, mut is_first) = (0, true);
+        for word in cleaned(text).split(' ') {
+            let cells = width(word);
+            if !is_first && self.line.is_some_and(|line| at + 1 + cells > line.max(indent + 20)) {
+                self.out.push('\n');
+                at = 0;
+            }
+            if is_first || at == 0 {
+                // What continues stands under it, a little further in.
+                at = if is_first { indent } else { indent + 2 };
+                is_first = false;
+                let _ = write!(self.out, "{:at$}", "");
+            } else {
+                self.out.push(' ');
+                at += 1;
+            }
+            self.out.push_str(word);
+            at += cells;
+        }
+        self.out.push('\n');
+    }
+}

@@ -1,0 +1,297 @@
+//! Answers made of the lab's flows (testdata/answers): what `why` says of each cause of a drop, and how all look.
+//! `UPDATE_GOLDENS=1` writes the goldens anew.
+
+use observer_proto::{
+    answers::{
+        about::{About, CountedBy},
+        aggregate::Aggregate,
+        fields,
+        graph::{Edges, Graph},
+        top::{self, By, Top},
+        why::{Cause, Outcome, Report, Route, Why},
+    },
+    filter,
+    flow::Flow,
+    json,
+    observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
+    stats,
+};
+use std::{fs, path::PathBuf};
+use unicode_width::UnicodeWidthStr as _;
+
+const DEMO: &str = include_str!("../../testdata/answers/demo.jsonl");
+
+fn flows() -> Vec<Flow> {
+    let read = |line: &str| match json::read::<GetFlowsResponse>(line).expect(line).response_types {
+        Some(ResponseTypes::Flow(flow)) => flow,
+        other => panic!("{other:?}"),
+    };
+    DEMO.lines().map(read).collect()
+}
+
+/// As a server sends them that is not ours.
+fn plain() -> Vec<Flow> {
+    flows().into_iter().map(|flow| Flow { extensions: None, ..flow }).collect()
+}
+
+fn about() -> About {
+    About { counted_by: CountedBy::File, ..About::default() }
+}
+
+fn same(actual: &str, golden: &str) {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../testdata/answers").join(golden);
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
+        fs::write(&file, actual).expect("the golden");
+    }
+    let expected = fs::read_to_string(&file).unwrap_or_default();
+    for (actual, expected) in actual.lines().zip(expected.lines()) {
+        assert_eq!(actual, expected, "{golden}");
+    }
+    assert_eq!(actual, expected, "{golden}");
+}
+
+fn why(flags: &str, flows: &[Flow]) -> Report {
+    let words: Vec<&str> = flags.split_whitespace().collect();
+    let pairs = words.chunks(2).map(|pair| (pair[0].trim_start_matches('-'), pair[1]));
+    let lists = filter::parse(pairs).expect(flags);
+    let route = Route::new(lists.whitelist[0].clone()).expect(flags);
+    let mut why = Why::new(route, about());
+    for flow in flows {
+        why.flow(flow);
+    }
+    why.report()
+}
+
+/// Each cause of a drop in the demo: by the flags that ask for it, what Observer's flows say, and what those of other
+/// servers say.
+const CAUSES: &[(&str, Cause, Cause)] = &[
+    (
+        "--from-pod tenant-a/tenant-a-client --to-pod tenant-b/tenant-b-server --to-port 7000",
+        Cause::Firewall,
+        Cause::Policy,
+    ),
+    (
+        "--from-pod web/frontend-app --to-pod payments/payments-api --to-port 9000",
+        Cause::Firewall,
+        Cause::Policy,
+    ),
+    (
+        "--from-pod data/analytics-service --to-pod ops/finance-tool",
+        Cause::NothingListens,
+        Cause::NothingListens,
+    ),
+    (
+        "--from-pod ops/finance-tool --to-pod data/analytics-service --to-port 7999",
+        Cause::NothingListens,
+        Cause::NothingListens,
+    ),
+    ("--from-pod tenant-b/tenant-b-client --to-ip 198.51.100.20", Cause::NoRoute, Cause::NoRoute),
+    ("--from-pod tenant-b/tenant-b-client --to-ip 2001:db8:51::20", Cause::NoRoute, Cause::NoRoute),
+    ("--from-pod data/analytics-service --to-ip 198.51.100.10", Cause::RouteDiscards, Cause::NoRoute),
+    ("--from-pod data/analytics-service --to-ip 2001:db8:51::10", Cause::RouteDiscards, Cause::NoRoute),
+    ("--from-pod ops/finance-tool --to-ip 203.0.113.10", Cause::TtlExceeded, Cause::TtlExceeded),
+    ("--from-pod ops/finance-tool --to-ip 2001:db8:113::10", Cause::TtlExceeded, Cause::TtlExceeded),
+    ("--from-pod payments/payments-api --to-ip 198.51.100.30", Cause::TooBig, Cause::TooBig),
+    ("--from-pod payments/payments-api --to-ip 2001:db8:51::30", Cause::TooBig, Cause::TooBig),
+    ("--from-pod tenant-a/tenant-a-client --to-ip 198.51.100.40", Cause::NoNeighbour, Cause::NoNeighbour),
+    ("--from-pod tenant-a/tenant-a-client --to-ip 2001:db8:51::40", Cause::NoNeighbour, Cause::NoNeighbour),
+];
+
+#[test]
+fn why_names_each_cause_of_the_demo() {
+    let (flows, plain) = (flows(), plain());
+    for (flags, ours, others) in CAUSES {
+        for (flows, cause) in [(&flows, ours), (&plain, others)] {
+            let report = why(flags, flows);
+            assert_eq!(report.outcome, Outcome::Blocked, "{flags}: {report:?}");
+            assert_eq!(report.ports[0].cause, Some(*cause), "{flags}: {report:?}");
+            assert!(!report.ports[0].drops.is_empty(), "{flags}");
+        }
+        let report = why(flags, &flows);
+        for drop in report.ports.iter().flat_map(|port| &port.drops) {
+            assert!(drop.kernel_location.as_ref().is_some_and(|place| place.contains("+0x")), "{drop:?}");
+            assert!(drop.packets > Some(0), "{drop:?}");
+        }
+    }
+}
+
+/// What is there and well, and what is not there at all.
+#[test]
+fn why_says_what_is_no_drop() {
+    let flows = flows();
+    for (flags, outcome, part) in [
+        ("--from-pod web/frontend-app --to-pod payments/ --to-port 8080", Outcome::Answered, "it can"),
+        ("--from-pod web/frontend-app --to-service payments/payments-api", Outcome::Answered, "it can"),
+        (
+            "--from-pod web/frontend-app --to-pod tenant-b/",
+            Outcome::NotSeen,
+            "the first sent nothing to the second",
+        ),
+        ("--from-pod web/frontend --to-pod payments/ --to-port 81", Outcome::NotSeen, "8080/TCP, 9000/TCP"),
+        ("--from-pod no/body --to-pod payments/", Outcome::NotSeen, "the first was not seen"),
+        ("--from-pod no/body --to-pod no/thing", Outcome::NotSeen, "neither was seen"),
+    ] {
+        let report = why(flags, &flows);
+        assert_eq!(report.outcome, outcome, "{flags}: {report:?}");
+        assert!(report.sentence.contains(part), "{flags}: {}", report.sentence);
+    }
+    assert_eq!(why("--from-pod a/ --to-pod b/", &[]).sentence, "no flow was seen at all");
+}
+
+/// A drop that no program saw, on a node without a daemon: the reset tells.
+#[test]
+fn why_reads_resets_where_no_drop_was_seen() {
+    let flags = "--from-pod data/analytics-service --to-pod ops/finance-tool --to-port 7999";
+    let seen: Vec<Flow> = flows().into_iter().filter(|flow| flow.drop_reason_desc == 0).collect();
+    let report = why(flags, &seen);
+    assert_eq!(report.outcome, Outcome::Refused, "{report:?}");
+    assert!(report.ports[0].refused > 0 && report.ports[0].cause.is_none(), "{report:?}");
+    let silent: Vec<Flow> = seen.into_iter().filter(|flow| flow.is_reply != Some(true)).collect();
+    assert_eq!(why(flags, &silent).outcome, Outcome::Unanswered);
+}
+
+#[test]
+fn a_question_needs_both_ends() {
+    for (flag, part) in [(("from-pod", "a/b"), "--to-pod"), (("to-pod", "a/b"), "--from-pod")] {
+        let lists = filter::parse([flag]).expect("a filter");
+        let error = Route::new(lists.whitelist[0].clone()).expect_err("half a question");
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn pages_of_why() {
+    let (flows, plain) = (flows(), plain());
+    let guarded = "--from-pod web/frontend-app --to-pod payments/payments-api --to-port 9000";
+    same(&why(guarded, &flows).text(Some(80)), "why-guarded-80.txt");
+    same(&(why(guarded, &flows).json() + "\n"), "why-guarded.json");
+    same(&why(guarded, &plain).text(Some(80)), "plain-why-guarded-80.txt");
+    let all = "--from-pod web/frontend-app --to-pod payments/payments-api";
+    same(&why(all, &flows).text(Some(100)), "why-all-ports-100.txt");
+    same(&why(all, &flows).text(None), "why-all-ports.txt");
+    same(
+        &why("--from-pod web/frontend-app --to-pod tenant-b/", &flows).text(Some(60)),
+        "why-not-seen-60.txt",
+    );
+}
+
+fn aggregate(by: &str, flows: &[Flow], limit: usize) -> observer_proto::answers::aggregate::Report {
+    let mut aggregate = Aggregate::new(fields::parse(by).expect(by), about(), None);
+    for flow in flows {
+        aggregate.flow(flow);
+    }
+    aggregate.report(limit)
+}
+
+#[test]
+fn counts_by_fields() {
+    let (flows, plain) = (flows(), plain());
+    let by = "from-workload,to-workload,verdict";
+    same(&aggregate(by, &flows, 12).text(Some(120)), "aggregate-120.txt");
+    same(&aggregate(by, &flows, 12).text(Some(60)), "aggregate-60.txt");
+    same(&aggregate(by, &plain, 12).text(None), "plain-aggregate.txt");
+    same(&(aggregate("reason,location", &flows, 20).json() + "\n"), "aggregate-reason.json");
+    // Every field can be read of every flow.
+    for field in fields::FIELDS {
+        let report: serde_json::Value =
+            serde_json::from_str(&aggregate(field.name, &flows, 4096).json()).expect("JSON");
+        let groups = report["groups"].as_array().expect("groups");
+        let sum: u64 = groups.iter().map(|group| group["flows"].as_u64().expect("a number")).sum();
+        assert_eq!(sum, flows.len() as u64, "{}", field.name);
+    }
+    assert!(fields::parse("from-pod,colour").expect_err("no field").contains("from-pod, to-pod"));
+}
+
+fn graph(flows: &[Flow]) -> Graph {
+    let mut edges = Edges::new(about(), None);
+    for flow in flows {
+        edges.flow(flow);
+    }
+    edges.graph(100)
+}
+
+#[test]
+fn the_service_map() {
+    let (graph, plain) = (graph(&flows()), graph(&plain()));
+    same(&graph.text(Some(80)), "graph-80.txt");
+    same(&(graph.json() + "\n"), "graph.json");
+    same(&graph.dot(), "graph.dot");
+    same(&graph.mermaid(), "graph.mmd");
+    same(&plain.text(None), "plain-graph.txt");
+    let edge = stats::Edge {
+        client: "web/a\"b\\c\u{1b}[31m<i>".to_owned(),
+        server: "x".to_owned(),
+        protocol: "TCP".to_owned(),
+        port: 80,
+        flows: 3,
+        bytes: 1234,
+        errors: 0,
+    };
+    let window = stats::Window { flows: 3, ..stats::Window::default() };
+    let told = Graph::told(stats::GetEdgesResponse { window: Some(window), edges: vec![edge], other: None });
+    assert!(
+        told.dot().contains(r#"  "web/a\"b\\c^[[31m<i>" -> "x" [label="80/TCP: 3 flows"];"#),
+        "{}",
+        told.dot()
+    );
+    assert!(told.mermaid().contains("n0[\"web/a#quot;b\\c^[[31m#lt;i#gt;\"]"), "{}", told.mermaid());
+    assert!(told.text(None).contains("counted by the server"), "{}", told.text(None));
+}
+
+fn top(by: By, flows: &[Flow]) -> top::Report {
+    let mut top = Top::new(by, CountedBy::File, None, 0);
+    for flow in flows {
+        top.flow(flow, 0);
+    }
+    top.report(0, 6)
+}
+
+#[test]
+fn who_talks_most() {
+    let (flows, plain) = (flows(), plain());
+    same(&top(By::Workload, &flows).text(Some(80)), "top-workload-80.txt");
+    same(&top(By::Workload, &flows).text(Some(40)), "top-workload-40.txt");
+    same(&(top(By::Pod, &flows).json() + "\n"), "top-pod.json");
+    same(&top(By::Namespace, &flows).text(None), "top-namespace.txt");
+    same(&top(By::Port, &flows).text(None), "top-port.txt");
+    same(&top(By::Reason, &flows).text(Some(100)), "top-reason-100.txt");
+    same(&top(By::Policy, &flows).text(None), "top-policy.txt");
+    same(&top(By::Workload, &plain).text(None), "plain-top-workload.txt");
+    assert!(By::named("colour").expect_err("none").contains("workload, pod"));
+}
+
+/// Rates of the last seconds forget what came before them.
+#[test]
+fn rates_slide() {
+    let flows = flows();
+    let mut top = Top::new(By::Port, CountedBy::Client, Some(10), 1000);
+    for now in 1000..1100 {
+        top.flow(&flows[0], now);
+    }
+    let report: serde_json::Value = serde_json::from_str(&top.report(1099, 5).json()).expect("JSON");
+    assert_eq!((report["about"]["flows"].as_u64(), report["seconds"].as_f64()), (Some(10), Some(10.0)));
+    let report: serde_json::Value = serde_json::from_str(&top.report(2000, 5).json()).expect("JSON");
+    assert_eq!(
+        (report["about"]["flows"].as_u64(), report["rows"].as_array().map(Vec::len)),
+        (Some(0), Some(0))
+    );
+}
+
+/// No line of a table is wider than the terminal.
+#[test]
+fn tables_fit() {
+    let flows = flows();
+    for width in [40, 57, 80, 120] {
+        for text in [
+            aggregate("from,to", &flows, 50).text(Some(width)),
+            graph(&flows).text(Some(width)),
+            top(By::Pod, &flows).text(Some(width)),
+        ] {
+            // The last line says what it is of, and may wrap.
+            let table = text.lines().take_while(|line| !line.starts_with("counted"));
+            for line in table {
+                assert!(line.width() <= width, "{width}: {line}");
+            }
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The command line `observe`: flows, events, status, and what the capture does.
 #![forbid(unsafe_code)]
 
+mod answers;
 mod args;
 mod commands;
 mod complete;

@@ -137,7 +137,7 @@ fn outline(response: &[u8]) -> Result<Outline<'_>, Failure> {
 }
 
 /// What was passed over, in a line each.
-fn notes(skipped: &Skipped) -> String {
+pub(crate) fn notes(skipped: &Skipped) -> String {
     let mut text = String::new();
     let mut note = |what: &str, place: &str| {
         text.push_str(what);

@@ -1,6 +1,7 @@
 //! The real binary against a server of our own over a unix socket.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping, in its helpers too")]
 
+mod answers;
 mod goldens;
 mod server;
 mod terminal;

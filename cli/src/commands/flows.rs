@@ -1,8 +1,10 @@
 //! `observe flows`: from a server, or from files.
 
 use crate::{
-    Failure,
-    args::{FilterArgs, FormatArgs, Globals, MaskArgs, MessageArgs, OTHER, SELECTORS, SelectArgs},
+    Failure, answers,
+    args::{
+        FORMATTING, FilterArgs, FormatArgs, Globals, MaskArgs, MessageArgs, OTHER, SELECTORS, SelectArgs,
+    },
     connect::Target,
     offline, output,
     print::Printer,
@@ -21,13 +23,18 @@ Examples:
   observe -f -o wide                            the same as a table that fits the terminal
   observe --verdict DROPPED --since 5m          what was dropped in the last five minutes, and why
   observe --from-pod shop/web --to-port 5432    web's connections to a database
-  observe -n shop --not --protocol dns -o json  all of namespace shop but DNS, as JSON lines";
+  observe -n shop --not --protocol dns -o json  all of namespace shop but DNS, as JSON lines
+  observe --aggregate-by client,server,verdict  how many flows between whom, in place of the flows";
 
 /// `observe flows`, and `observe` without a command.
 #[derive(Args)]
 pub(crate) struct FlowsArgs {
     #[command(flatten)]
     pub(crate) select: SelectArgs,
+    /// Counts in place of flows, with first and last time, packets and bytes: fields by commas, named as the filter flags are
+    /// (from-pod, to-workload, verdict, node-name, ...), and client, server, port, reason, location, policy, from, to
+    #[arg(long, value_name = "FIELDS", help_heading = FORMATTING)]
+    aggregate_by: Option<String>,
     #[command(flatten)]
     pub(crate) filters: FilterArgs,
     #[command(flatten)]
@@ -52,6 +59,11 @@ impl FlowsArgs {
 
 pub(crate) async fn run(globals: &Globals, flows: Box<FlowsArgs>) -> Result<(), Failure> {
     let settings = globals.settings()?;
+    if let Some(fields) = &flows.aggregate_by {
+        let (files, filters) = (&flows.input_file, flows.filters.lists(&settings)?);
+        let format = &flows.format.output;
+        return answers::aggregate::run(&settings, fields, files, &flows.select, filters, format).await;
+    }
     let printer = Printer::new(&flows.format, flows.messages, settings.debug, flows.select.follow)?;
     if !printer.is_json() && !flows.mask.field_mask.is_empty() {
         return Err(format!(

@@ -5,12 +5,15 @@ mod completion;
 mod config;
 mod events;
 mod flows;
+mod graph;
 mod list;
 mod reference;
 mod reflect;
 mod status;
+mod top;
 mod version;
 mod watch;
+mod why;
 
 use crate::{Failure, args::Globals};
 use clap::Subcommand;
@@ -46,6 +49,15 @@ commands! {
     DebugEvents(events::EventsArgs) => events::debug;
     /// List nodes or namespaces
     List(list::ListArgs) => list::run;
+    /// Say what keeps one from reaching another: drops with their cause, resets, services, and what was not seen
+    #[command(after_help = why::AFTER_HELP)]
+    Why(Box<why::WhyArgs>) => why::run;
+    /// Show who talks most, or who is dropped, as live rates
+    #[command(after_help = top::AFTER_HELP)]
+    Top(Box<top::TopArgs>) => top::run;
+    /// Show the service map: who calls whom
+    #[command(after_help = graph::AFTER_HELP)]
+    Graph(Box<graph::GraphArgs>) => graph::run;
     /// Show the state of the server, or of the capture
     Status(status::StatusArgs) => status::run;
     /// Watch what changes beside the flows

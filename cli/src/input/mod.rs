@@ -63,10 +63,6 @@ impl Input {
 
     /// The next response: a flow, lost events, a node's status, or one that holds nothing. An error is a file that
     /// can't be read further.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for commands that count flows in place of printing them")
-    )]
     pub(crate) fn next(&mut self) -> Result<Option<GetFlowsResponse>, String> {
         while self.advance()? {
             // What the reader has written can be decoded; it keeps the decoder's bounds.

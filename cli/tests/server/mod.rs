@@ -17,6 +17,11 @@ use observer_proto::{
         ChangeNotification, NotifyRequest,
         peer_server::{Peer, PeerServer},
     },
+    stats::{
+        GetDropsResponse, GetEdgesResponse, GetHealthResponse, GetPoliciesResponse, GetSignalsResponse,
+        GetTalkersResponse, HealthRequest, WindowRequest,
+        stats_server::{Stats, StatsServer},
+    },
 };
 use std::{
     io,
@@ -46,6 +51,8 @@ pub(crate) struct Mock {
     pub(crate) serving: bool,
     /// What the server has seen, for whom asks without a filter: the hint.
     pub(crate) known: Vec<GetFlowsResponse>,
+    /// What the server has counted; none: it counts nothing, as Hubble's.
+    pub(crate) edges: Option<GetEdgesResponse>,
     /// In place of the usual figures.
     pub(crate) status: Option<ServerStatusResponse>,
     pub(crate) agent_events: Vec<GetAgentEventsResponse>,
@@ -125,6 +132,7 @@ where
         .add_service(health)
         .add_service(ObserverServer::new(mock.clone()))
         .add_service(PeerServer::new(mock.clone()))
+        .add_service(StatsServer::new(mock.clone()))
         .add_service(reflection)
         .add_service(ControlServer::new(mock))
         .serve_with_incoming(connections)
@@ -203,6 +211,50 @@ impl Peer for Mock {
 
     async fn notify(&self, _: Request<NotifyRequest>) -> Result<Response<Self::NotifyStream>, Status> {
         Ok(Response::new(Box::pin(iter(self.peers.clone().into_iter().map(Ok)))))
+    }
+}
+
+#[async_trait]
+impl Stats for Mock {
+    type GetDropsStream = Answers<GetDropsResponse>;
+    type GetEdgesStream = Answers<GetEdgesResponse>;
+    type GetTalkersStream = Answers<GetTalkersResponse>;
+    type GetHealthStream = Answers<GetHealthResponse>;
+    type GetPoliciesStream = Answers<GetPoliciesResponse>;
+    type GetSignalsStream = Answers<GetSignalsResponse>;
+
+    async fn get_edges(&self, _: Request<WindowRequest>) -> Result<Response<Self::GetEdgesStream>, Status> {
+        let edges = self.edges.clone().ok_or_else(|| Status::unimplemented("as Hubble's servers say"))?;
+        Ok(Response::new(Box::pin(iter([Ok(edges)]))))
+    }
+
+    async fn get_drops(&self, _: Request<WindowRequest>) -> Result<Response<Self::GetDropsStream>, Status> {
+        Err(Status::unimplemented("not part of the test"))
+    }
+
+    async fn get_talkers(
+        &self,
+        _: Request<WindowRequest>,
+    ) -> Result<Response<Self::GetTalkersStream>, Status> {
+        Err(Status::unimplemented("not part of the test"))
+    }
+
+    async fn get_health(&self, _: Request<HealthRequest>) -> Result<Response<Self::GetHealthStream>, Status> {
+        Err(Status::unimplemented("not part of the test"))
+    }
+
+    async fn get_policies(
+        &self,
+        _: Request<WindowRequest>,
+    ) -> Result<Response<Self::GetPoliciesStream>, Status> {
+        Err(Status::unimplemented("not part of the test"))
+    }
+
+    async fn get_signals(
+        &self,
+        _: Request<WindowRequest>,
+    ) -> Result<Response<Self::GetSignalsStream>, Status> {
+        Err(Status::unimplemented("not part of the test"))
     }
 }
 

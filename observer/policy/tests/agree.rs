@@ -29,7 +29,7 @@ fn parse(documents: &[Value]) -> Vec<observer_policy::model::Policy> {
 }
 
 fn show(documents: &[Value]) -> String {
-    documents.iter().map(|document| format!("{document}\n")).collect()
+    documents.iter().map(Value::to_string).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

@@ -1,5 +1,4 @@
 //! What is accepted and what is refused, as the API server and Cilium do; and that bad input keeps nothing.
-#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping, in its helpers too")]
 
 use observer_policy::source::{self, Options};
 use std::{fs, path::Path};

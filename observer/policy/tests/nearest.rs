@@ -25,7 +25,7 @@ fn parse(documents: &[Value]) -> Option<Vec<observer_policy::model::Policy>> {
 
 /// The place in a document that a path such as `spec.ingress[0].ports[1]` names.
 fn at<'a>(document: &'a mut Value, path: &str) -> &'a mut Value {
-    let pointer = path.replace('.', "/").replace('[', "/").replace(']', "");
+    let pointer = path.replace(['.', '['], "/").replace(']', "");
     document.pointer_mut(&format!("/{pointer}")).unwrap()
 }
 
@@ -140,7 +140,7 @@ fn changing_exactly_the_named_clauses_allows() {
         let Some(policies) = parse(&documents) else { continue };
         support::set_policies(&mut engine, policies);
         let decision = support::judge(&engine, &cluster, &question);
-        let shown: String = documents.iter().map(|document| format!("{document}\n")).collect();
+        let shown = documents.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
         assert!(decision.all.passes(), "seed {seed}: {question:?} {failed:?} at {path} of {id}:\n{shown}");
         changed += 1;
         *kinds.entry(failed).or_default() += 1;

@@ -150,14 +150,14 @@ pub(crate) fn end(cluster: &Cluster, text: &str) -> End {
     match text {
         "host" => End::Host,
         "remote" => End::Remote,
-        _ => match text.parse::<IpAddr>() {
-            Ok(address) => End::World(address),
-            Err(_) => {
-                let (text, ip) = text.split_once('@').unwrap_or((text, "0"));
-                let is = |pod: &Pod| format!("{}/{}", pod.namespace, pod.name) == text;
-                let place = cluster.pods.iter().position(is).unwrap_or_else(|| panic!("no pod {text}"));
-                if ip == "6" { End::PodAt(place, 1) } else { End::Pod(place) }
+        _ => {
+            if let Ok(address) = text.parse::<IpAddr>() {
+                return End::World(address);
             }
-        },
+            let (text, ip) = text.split_once('@').unwrap_or((text, "0"));
+            let is = |pod: &Pod| format!("{}/{}", pod.namespace, pod.name) == text;
+            let place = cluster.pods.iter().position(is).unwrap_or_else(|| panic!("no pod {text}"));
+            if ip == "6" { End::PodAt(place, 1) } else { End::Pod(place) }
+        }
     }
 }

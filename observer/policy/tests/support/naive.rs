@@ -87,8 +87,8 @@ pub(crate) fn verdict(documents: &[Value], cluster: &Cluster, question: &super::
         let kind = document["kind"].as_str().unwrap();
         let namespace = document["metadata"]["namespace"].as_str().unwrap_or("");
         if kind == "NetworkPolicy" {
-            let (isolates, allows) = asked.network_policy(namespace, &document["spec"]);
-            isolated |= isolates;
+            let (by_this, allows) = asked.network_policy(namespace, &document["spec"]);
+            isolated |= by_this;
             plain |= allows;
             continue;
         }
@@ -121,6 +121,7 @@ pub(crate) fn verdict(documents: &[Value], cluster: &Cluster, question: &super::
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "what one policy says, each by itself")]
 struct Found {
     isolates: bool,
     denies: bool,

@@ -135,14 +135,14 @@ fn a_relay_in_the_cluster_is_reached() {
     assert!(output.status.success(), "{out}{err}");
     assert!(out.starts_with("Healthcheck (via hubble-relay:4245): Ok\nCurrent/Max Flows: 5/4,095"), "{out}");
 
-    // What is missing is named, in one line.
+    // What is missing is named, and what to do.
     for (arguments, why) in [
         (&["-P", "--kubeconfig", kubeconfig][..], "the kubeconfig does not do: "),
         (&["-P", "--kubeconfig", "/nonexistent/config"], "--kubeconfig: /nonexistent/config: "),
     ] {
         let output = observe(&[&["status"][..], arguments].concat());
         let err = String::from_utf8_lossy(&output.stderr);
-        assert_eq!((output.status.code(), err.lines().count()), (Some(1), 1), "{err}");
-        assert!(err.starts_with("cannot reach hubble-relay:4245: ") && err.contains(why), "{err}");
+        assert_eq!((output.status.code(), err.lines().count()), (Some(1), 3), "{err}");
+        assert!(err.starts_with("cannot reach hubble-relay:4245\n") && err.contains(why), "{err}");
     }
 }

@@ -64,7 +64,7 @@ fn what_is_later_than_the_batch_waits_for_what_came_before_it() {
         told,
         ["drop egress 10.0.1.3:1>10.0.1.4:2", "to-endpoint established ingress 10.0.1.3:1>10.0.1.4:3"]
     );
-    let far = [("pod out flags tcp 10.0.1.3:1>10.0.1.4:2", 20 * MS); MOST_WAITING + 5];
+    let far = vec![("pod out flags tcp 10.0.1.3:1>10.0.1.4:2", 20 * MS); MOST_WAITING + 5];
     assert_eq!(run(&mut tracker, &far, &table, 12 * MS).len(), 5, "a clock from elsewhere fills no memory");
 }
 

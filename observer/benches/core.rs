@@ -67,19 +67,19 @@ impl<S: Symbols> Stages<S> {
                 }
             }
             tracker.batch(events, Some(&world.conntrack), u64::MAX, &world.local, &mut |tracked| {
-                writer.add(filler.fill(tracked, link_of(world, tracked)));
+                filler.fill(tracked, link_of(world, tracked), |flow| writer.add(flow));
             });
             writer.publish();
         }
     }
 }
 
-fn link_of(world: &World, tracked: &Tracked<'_>) -> Option<Arc<Link>> {
+fn link_of<'a>(world: &'a World, tracked: &Tracked<'_>) -> Option<&'a Arc<Link>> {
     let index = match tracked {
         Tracked::Flow(flow) => flow.event.ifindex,
         Tracked::Drop(drop) => drop.event.ifindex,
     };
-    world.links.get(&index).cloned()
+    world.links.get(&index)
 }
 
 fn ingest<S: Symbols>(stages: &mut Stages<S>) {
@@ -91,10 +91,10 @@ fn ingest<S: Symbols>(stages: &mut Stages<S>) {
 }
 
 /// Walks through the store as a reader does.
-fn each(store: &Arc<Store>, mut visit: impl FnMut(u64, &Flow)) {
+fn each(store: &Arc<Store>, mut visit: impl FnMut(u64, &Flow<'_>)) {
     let mut cursor = Cursor::new(Arc::clone(store), store.oldest());
     while let Step::Flow(stored) = cursor.step() {
-        visit(stored.sequence, stored.flow);
+        visit(stored.sequence, &stored.flow());
     }
 }
 
@@ -109,21 +109,14 @@ fn statistics(store: &Arc<Store>) {
 
 /// Bytes of a full store beside the ends that its flows share.
 fn memory(store: &Arc<Store>) {
-    let mut flows = Vec::with_capacity(FLOWS);
-    each(store, |_, flow| flows.push(flow.clone()));
-    let (count, capacity) = (flows.len(), flows.capacity());
     let mut kept = None;
     let counted = allocation_counter::measure(|| {
         let (copy, mut writer) = Store::new(StoreConfig { flows: FLOWS, bytes: usize::MAX });
-        for flow in flows {
-            writer.add(flow);
-        }
+        each(store, |_, flow| writer.add(flow));
         writer.publish();
         kept = Some(copy);
     });
-    // What the flows were moved out of was allocated before.
-    let freed = capacity * size_of::<Flow>();
-    let bytes = counted.bytes_current + freed as i64;
+    let (bytes, count) = (counted.bytes_current, store.len());
     row("flow memory", bytes as f64 / count as f64, "bytes");
     drop(kept);
 }

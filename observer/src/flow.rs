@@ -1,8 +1,8 @@
-//! The compact flow: what every stage after `decode` fills and the store keeps. Fixed in size, never a protobuf tree.
+//! The compact flow: what `enrich` fills and the store keeps. Fixed in size, never a protobuf tree.
 
 use crate::endpoint::{Endpoint, Service};
 use observer_proto::flow::TraceObservationPoint;
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, ops::Deref, sync::Arc};
 
 /// A value that may be unknown, in one byte: Hubble's `is_reply` is unset, false or true, and clients tell them apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,20 +28,17 @@ impl Tristate {
     }
 }
 
-/// One flow, as stored. What many flows have in common (ends, services, the link, the place of a drop) is shared, and
-/// freed with the last flow that has it.
+/// What a flow tells by itself: plain data.
 ///
 /// Numbers are Hubble's own (`proto/flow/flow.proto`) where it has them.
-#[derive(Clone, Debug)]
-pub struct Flow {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Record {
     /// Unix time in nanoseconds.
     pub time_ns: i64,
     /// Source address as the client should see it.
     pub source_ip: Option<IpAddr>,
     /// Destination address: the backend's, where a service address was translated.
     pub destination_ip: Option<IpAddr>,
-    /// Addresses that the packet carried or was sent to, where they were translated.
-    pub translated: Option<Arc<Translated>>,
     /// Source port; for TCP, UDP, SCTP only.
     pub source_port: u16,
     /// Destination port.
@@ -50,7 +47,7 @@ pub struct Flow {
     pub protocol: u8,
     /// 4, 6, or 0.
     pub ip_version: u8,
-    /// By the protocol: see [`Flow::tcp_flags`], [`Flow::icmp`].
+    /// By the protocol: see [`Record::tcp_flags`], [`Record::icmp`].
     pub flags_or_type: u16,
     /// Hubble's event type: 1 drop, 4 trace, 5 policy verdict, 129 L7.
     pub event_type: u8,
@@ -68,20 +65,6 @@ pub struct Flow {
     pub source_mac: [u8; 6],
     /// Destination MAC.
     pub destination_mac: [u8; 6],
-    /// Who sent it.
-    pub source: Arc<Endpoint>,
-    /// Who it is for.
-    pub destination: Arc<Endpoint>,
-    /// The service that the source address and port belong to.
-    pub source_service: Option<Arc<Service>>,
-    /// The service that the client called.
-    pub destination_service: Option<Arc<Service>>,
-    /// The interface it was seen on.
-    pub link: Option<Arc<Link>>,
-    /// What is around the packet, where it was carried inside another.
-    pub tunnel: Option<Arc<Tunnel>>,
-    /// Why and where it was dropped.
-    pub drop: Option<Arc<DropSite>>,
     /// Packets so far in this direction (flow), or that this record stands for (drop).
     pub packets: u64,
     /// Bytes likewise.
@@ -96,28 +79,13 @@ pub struct Flow {
     pub notes: Notes,
 }
 
-impl Flow {
+impl Record {
     /// Hubble's event type of a drop.
     pub const DROP_EVENT: u8 = 1;
 
     /// Whether this is a drop.
     pub fn is_drop(&self) -> bool {
         self.event_type == Self::DROP_EVENT
-    }
-
-    /// `flow.DropReason` of a drop; 0 (unknown) without [`Flow::drop`].
-    pub fn drop_reason(&self) -> u16 {
-        self.drop.as_ref().map_or(0, |site| site.hubble_reason)
-    }
-
-    /// The source before masquerading or after it (Hubble's `source_xlated`), where it differs.
-    pub fn source_xlated(&self) -> Option<IpAddr> {
-        self.translated.as_ref()?.source
-    }
-
-    /// The service address and port that the client really called, where it was translated.
-    pub fn frontend(&self) -> Option<(IpAddr, u16)> {
-        self.translated.as_ref()?.frontend
     }
 
     /// Of TCP the packet's flags, FIN in bit 0 up to NS in bit 8.
@@ -133,6 +101,54 @@ impl Flow {
     /// Whether the MAC addresses are known. No frame on a watched link has two of zeros.
     pub fn has_macs(&self) -> bool {
         (self.source_mac, self.destination_mac) != ([0; 6], [0; 6])
+    }
+}
+
+/// One flow: its record, and what it has in common with many others.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow<'a> {
+    /// What it tells by itself.
+    pub record: &'a Record,
+    /// Who sent it.
+    pub source: &'a Arc<Endpoint>,
+    /// Who it is for.
+    pub destination: &'a Arc<Endpoint>,
+    /// The service that the source address and port belong to.
+    pub source_service: Option<&'a Arc<Service>>,
+    /// The service that the client called.
+    pub destination_service: Option<&'a Arc<Service>>,
+    /// The interface it was seen on.
+    pub link: Option<&'a Arc<Link>>,
+    /// What is around the packet, where it was carried inside another.
+    pub tunnel: Option<&'a Arc<Tunnel>>,
+    /// Why and where it was dropped.
+    pub drop: Option<&'a Arc<DropSite>>,
+    /// Addresses that the packet carried or was sent to, where they were translated.
+    pub translated: Option<&'a Arc<Translated>>,
+}
+
+impl Deref for Flow<'_> {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        self.record
+    }
+}
+
+impl Flow<'_> {
+    /// `flow.DropReason` of a drop; 0 (unknown) without [`Flow::drop`].
+    pub fn drop_reason(&self) -> u16 {
+        self.drop.map_or(0, |site| site.hubble_reason)
+    }
+
+    /// The source before masquerading or after it (Hubble's `source_xlated`), where it differs.
+    pub fn source_xlated(&self) -> Option<IpAddr> {
+        self.translated?.source
+    }
+
+    /// The service address and port that the client really called, where it was translated.
+    pub fn frontend(&self) -> Option<(IpAddr, u16)> {
+        self.translated?.frontend
     }
 
     /// Hubble's sub type: of a drop the lower byte of its reason, as Cilium's events have it; of a trace the number of its
@@ -249,51 +265,42 @@ impl Notes {
     }
 }
 
-/// A flow with nothing known, for tests to fill.
+/// A flow that has its parts to itself, for tests.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn test_flow() -> Flow {
-    Flow {
-        time_ns: 0,
-        source_ip: None,
-        destination_ip: None,
-        translated: None,
-        source_port: 0,
-        destination_port: 0,
-        protocol: 0,
-        ip_version: 0,
-        flags_or_type: 0,
-        event_type: 0,
-        verdict: 0,
-        direction: 0,
-        observation_point: 0,
-        trace_reason: 0,
-        is_reply: Tristate::Unset,
-        source_mac: [0; 6],
-        destination_mac: [0; 6],
-        source: Arc::default(),
-        destination: Arc::default(),
-        source_service: None,
-        destination_service: None,
-        link: None,
-        tunnel: None,
-        drop: None,
-        packets: 0,
-        bytes: 0,
-        first_ns: 0,
-        retransmits: 0,
-        resets: 0,
-        notes: Notes::default(),
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sample {
+    pub(crate) record: Record,
+    pub(crate) source: Arc<Endpoint>,
+    pub(crate) destination: Arc<Endpoint>,
+    pub(crate) source_service: Option<Arc<Service>>,
+    pub(crate) destination_service: Option<Arc<Service>>,
+    pub(crate) link: Option<Arc<Link>>,
+    pub(crate) tunnel: Option<Arc<Tunnel>>,
+    pub(crate) drop: Option<Arc<DropSite>>,
+    pub(crate) translated: Option<Arc<Translated>>,
+}
+
+#[cfg(any(test, fuzzing))]
+impl Sample {
+    /// As the stages have it.
+    pub(crate) fn flow(&self) -> Flow<'_> {
+        Flow {
+            record: &self.record,
+            source: &self.source,
+            destination: &self.destination,
+            source_service: self.source_service.as_ref(),
+            destination_service: self.destination_service.as_ref(),
+            link: self.link.as_ref(),
+            tunnel: self.tunnel.as_ref(),
+            drop: self.drop.as_ref(),
+            translated: self.translated.as_ref(),
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A store of a million flows is 190 MB; a field more is 8 MB more.
-    #[test]
-    fn a_flow_is_small() {
-        let bytes = size_of::<Flow>();
-        assert!(bytes <= 168, "{bytes} bytes");
+#[cfg(any(test, fuzzing))]
+impl From<Record> for Sample {
+    fn from(record: Record) -> Self {
+        Self { record, ..Self::default() }
     }
 }

@@ -174,8 +174,10 @@ impl Stages {
         local.refresh(&self.cache);
         let mut count = 0;
         tracker.batch(events, conntrack.as_ref(), now_ns, local, &mut |tracked| {
-            let flow = writer.add(filler.fill(tracked, links.of(tracked)));
-            links.learn(flow);
+            filler.fill(tracked, links.known.of(tracked), |flow| {
+                links.learnt.learn(flow);
+                writer.add(flow);
+            });
             count += 1;
         });
         let counters = tracker.counters();

@@ -48,16 +48,17 @@ pub(crate) struct World {
 
 /// The node's own, as the pipeline holds them.
 pub(crate) struct LocalAddresses {
-    pods: HashSet<IpAddr>,
-    node: IpAddr,
+    /// With port 0, as all here.
+    pods: HashSet<End>,
+    node: End,
 }
 
 impl Addresses for LocalAddresses {
-    fn is_local_pod(&self, ip: &IpAddr) -> bool {
-        self.pods.contains(ip)
+    fn is_local_pod(&self, end: &End) -> bool {
+        self.pods.contains(&end.with_port(0))
     }
-    fn is_node(&self, ip: &IpAddr) -> bool {
-        *ip == self.node
+    fn is_node(&self, end: &End) -> bool {
+        end.is_at(&self.node)
     }
 
     fn has_tunnel(&self) -> bool {
@@ -162,8 +163,12 @@ impl World {
             conntrack: ConntrackTable::new(TableLimits::default()),
             connections: Vec::new(),
             local: LocalAddresses {
-                pods: (0..PODS).filter(|n| is_local(*n)).flat_map(|n| [v4(n), v6(n)]).collect(),
-                node: Ipv4Addr::new(192, 168, 50, 11).into(),
+                pods: (0..PODS)
+                    .filter(|n| is_local(*n))
+                    .flat_map(|n| [v4(n), v6(n)])
+                    .map(|ip| End::new(ip, 0))
+                    .collect(),
+                node: End::new(Ipv4Addr::new(192, 168, 50, 11).into(), 0),
             },
             links: (4..104).map(|n| (n, link(n))).collect(),
             records: Vec::new(),

@@ -4,16 +4,16 @@ mod clock;
 mod drop_reason;
 mod drop_site;
 mod event;
+mod tuple;
 
 pub use clock::Clock;
 pub use drop_reason::{DropReasons, nearest_hubble_reason};
 pub use drop_site::{DropSites, Symbols};
-pub use event::{
-    DropEvent, End, Event, FactEvent, FlowEvent, FlowFlags, FlowReason, Hook, Macs, Packet, Tuple,
-};
+pub use event::{DropEvent, Event, FactEvent, FlowEvent, FlowFlags, FlowReason, Hook, Macs, Packet};
+pub use tuple::{End, Tuple};
 
 use observer_ebpf::{ABI_VERSION, DropRecord, FactRecord, FlowRecord, Header, TunneledFlowRecord, kind};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// Why a record could not be read. The caller counts it as a loss of its own cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,34 +66,49 @@ impl<S: Symbols> Decoder<S> {
         }
         match header.kind {
             kind::FLOW => {
-                FlowEvent::new(&record::<FlowRecord>(&header, bytes)?, &self.clock).map(Event::Flow)
+                let mut askew = None;
+                FlowEvent::new(record::<FlowRecord>(&header, bytes, &mut askew)?, &self.clock)
+                    .map(Event::Flow)
             }
             kind::TUNNELED_FLOW => {
-                let record = record::<TunneledFlowRecord>(&header, bytes)?;
-                FlowEvent::tunneled(&record, &self.clock).map(Event::Flow)
+                let mut askew = None;
+                let record = record::<TunneledFlowRecord>(&header, bytes, &mut askew)?;
+                FlowEvent::tunneled(record, &self.clock).map(Event::Flow)
             }
             kind::DROP => {
-                let record = record::<DropRecord>(&header, bytes)?;
+                let mut askew = None;
+                let record = record::<DropRecord>(&header, bytes, &mut askew)?;
                 let site = self.sites.site(record.reason, record.location);
-                DropEvent::new(&record, site, &self.clock).map(Event::Drop)
+                DropEvent::new(record, site, &self.clock).map(Event::Drop)
             }
             kind::FACT => {
-                FactEvent::new(&record::<FactRecord>(&header, bytes)?, &self.clock).map(Event::Fact)
+                let mut askew = None;
+                FactEvent::new(record::<FactRecord>(&header, bytes, &mut askew)?, &self.clock)
+                    .map(Event::Fact)
             }
             other => Err(DecodeError::Kind(other)),
         }
     }
 }
 
-/// The whole record, if both its length and the length it tells are right.
+/// The whole record, if both its length and the length it tells are right: as it lies, as in a ring. Where it doesn't begin
+/// at a whole word, as in a recording, it is copied to `askew`.
 #[inline]
-fn record<R: FromBytes>(header: &Header, bytes: &[u8]) -> Result<R, DecodeError> {
+fn record<'a, R: FromBytes + KnownLayout + Immutable>(
+    header: &Header,
+    bytes: &'a [u8],
+    askew: &'a mut Option<R>,
+) -> Result<&'a R, DecodeError> {
     let want = size_of::<R>();
     let wrong = |got| DecodeError::Size { kind: header.kind, got, want };
     if usize::from(header.size) != want {
         return Err(wrong(usize::from(header.size)));
     }
-    R::read_from_bytes(bytes).map_err(|_| wrong(bytes.len()))
+    if let Ok(record) = R::ref_from_bytes(bytes) {
+        return Ok(record);
+    }
+    let copied = R::read_from_bytes(bytes).map_err(|_| wrong(bytes.len()))?;
+    Ok(askew.insert(copied))
 }
 
 #[cfg(test)]

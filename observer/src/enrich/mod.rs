@@ -56,11 +56,11 @@ pub struct Packet {
 
 /// The names of a packet's ends.
 #[derive(Clone, Debug)]
-pub struct Ends {
+pub struct Ends<'a> {
     /// Who sent it.
-    pub source: Arc<Endpoint>,
+    pub source: &'a Arc<Endpoint>,
     /// Who it is for.
-    pub destination: Arc<Endpoint>,
+    pub destination: &'a Arc<Endpoint>,
     /// The service at the source.
     pub source_service: Option<Arc<Service>>,
     /// The service at the destination.
@@ -74,29 +74,35 @@ impl Enricher {
     }
 
     /// Names both ends; never fails, at worst with `reserved:unknown`.
-    pub fn ends(&mut self, packet: &Packet) -> Ends {
-        let (at_source, at_destination) =
-            if packet.is_reply { (packet.frontend, None) } else { (None, packet.frontend) };
-        let (source, source_service) = self.end(packet, packet.source, at_source);
-        let (destination, destination_service) = self.end(packet, packet.destination, at_destination);
-        Ends { source, destination, source_service, destination_service }
+    #[inline]
+    pub fn ends(&mut self, packet: &Packet) -> Ends<'_> {
+        let (found, cache) = self.recent.find([packet.source, packet.destination], packet.kernel_ns);
+        let [is_service, is_service_to] = found.map(|found| found.is_some_and(|found| found.is_service));
+        let (from, to) = if packet.is_reply { (packet.frontend, None) } else { (None, packet.frontend) };
+        let [source, destination] = found.map(|found| found.map(|found| &found.endpoint));
+        let unknown = &cache.reserved().unknown;
+        let service = |end, frontend, is_service| service(cache, packet.protocol, end, frontend, is_service);
+        Ends {
+            source: source.unwrap_or(unknown),
+            destination: destination.unwrap_or(unknown),
+            source_service: service(packet.source, from, is_service),
+            destination_service: service(packet.destination, to, is_service_to),
+        }
     }
+}
 
-    fn end(
-        &mut self,
-        packet: &Packet,
-        end: Option<End>,
-        frontend: Option<End>,
-    ) -> (Arc<Endpoint>, Option<Arc<Service>>) {
-        let Some(end) = end else { return (Arc::clone(&self.recent.cache().reserved().unknown), None) };
-        let found = self.recent.find(end, packet.kernel_ns);
-        let (endpoint, is_service) = (Arc::clone(&found.endpoint), found.is_service);
-        let cache = self.recent.cache();
-        let service = match frontend {
-            Some(called) => cache.frontend(called.ip(), called.port(), packet.protocol),
-            None if is_service => cache.service(end.ip(), end.port(), packet.protocol),
-            None => None,
-        };
-        (endpoint, service)
+#[inline]
+fn service(
+    cache: &IpCache,
+    protocol: u8,
+    end: Option<End>,
+    frontend: Option<End>,
+    is_service: bool,
+) -> Option<Arc<Service>> {
+    let end = end?;
+    match frontend {
+        Some(called) => cache.frontend(called.ip(), called.port(), protocol),
+        None if is_service => cache.service(end.ip(), end.port(), protocol),
+        None => None,
     }
 }

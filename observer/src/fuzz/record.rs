@@ -27,11 +27,11 @@ const BACKEND: [u8; 4] = [10, 0, 0, 2];
 struct Pods;
 
 impl Addresses for Pods {
-    fn is_local_pod(&self, ip: &IpAddr) -> bool {
-        [CLIENT, BACKEND].map(IpAddr::from).contains(ip)
+    fn is_local_pod(&self, end: &End) -> bool {
+        [CLIENT, BACKEND].map(IpAddr::from).contains(&end.ip())
     }
-    fn is_node(&self, ip: &IpAddr) -> bool {
-        *ip == IpAddr::from([10, 0, 0, 254])
+    fn is_node(&self, end: &End) -> bool {
+        end.ip() == IpAddr::from([10, 0, 0, 254])
     }
     fn has_tunnel(&self) -> bool {
         true
@@ -118,11 +118,15 @@ fn serve(tracked: &Tracked<'_>) {
         Tracked::Drop(drop) => (drop.event.time_ns, drop.event.kernel_ns),
     };
     let is_drop = matches!(tracked, Tracked::Drop(_));
-    let flow = Filler::new(Enricher::new(Arc::clone(&NAMES))).fill(tracked, None);
+    Filler::new(Enricher::new(Arc::clone(&NAMES)))
+        .fill(tracked, None, |flow| is_right(flow, kernel_ns, (time_ns, is_drop)));
+}
+
+fn is_right(flow: &Flow<'_>, kernel_ns: u64, (time_ns, is_drop): (i64, bool)) {
     assert_eq!((flow.time_ns, flow.is_drop()), (time_ns, is_drop));
-    names_are_right(&flow, kernel_ns);
+    names_are_right(flow, kernel_ns);
     let mut out = Vec::new();
-    Encoder::new(&NodeInfo::default()).response(&mut out, 7, &flow, None);
+    Encoder::new(&NodeInfo::default()).response(&mut out, 7, flow, None);
     let Some(ResponseTypes::Flow(wire)) = read_message(&out).response_types else { panic!("no flow") };
     let text = |ip: Option<IpAddr>| ip.map_or(String::new(), |ip| ip.to_string());
     let ends = wire.ip.map(|ip| (ip.source, ip.destination)).unwrap_or_default();
@@ -133,11 +137,11 @@ fn serve(tracked: &Tracked<'_>) {
 
 /// A pod is named by its own address only, not by an IPv6 address that has it inside. Inside a tunnel of pods the outer
 /// addresses are theirs.
-fn names_are_right(flow: &Flow, kernel_ns: u64) {
+fn names_are_right(flow: &Flow<'_>, kernel_ns: u64) {
     if flow.tunnel.is_some() {
         return;
     }
-    for (ip, endpoint) in [(flow.source_ip, &flow.source), (flow.destination_ip, &flow.destination)] {
+    for (ip, endpoint) in [(flow.source_ip, flow.source), (flow.destination_ip, flow.destination)] {
         let expected = match ip {
             Some(ip) if ip == IpAddr::from(CLIENT) => "client",
             Some(ip) if ip == IpAddr::from(BACKEND) => "backend",

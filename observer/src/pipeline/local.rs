@@ -2,6 +2,7 @@
 
 use crate::{
     capture::{self, Capture, CaptureError, LinkTable},
+    decode::End,
     endpoint::Endpoint,
     enrich::ipcache::IpCache,
     flow::{Flow, Link, LinkKind},
@@ -17,8 +18,9 @@ use std::{
 /// Addresses of this node's pods, and its own.
 #[derive(Debug, Default)]
 pub(super) struct Local {
-    pods: HashSet<IpAddr>,
-    nodes: HashSet<IpAddr>,
+    /// With port 0, as all here.
+    pods: HashSet<End>,
+    nodes: HashSet<End>,
     has_tunnel: bool,
     /// As of which change of the names; nothing where the links changed since.
     generation: Option<u64>,
@@ -50,10 +52,12 @@ impl Local {
         }
         self.generation = generation;
         self.untold = true;
-        self.nodes = cache.node_addresses().into_iter().chain(self.of_links.iter().copied()).collect();
-        self.pods = cache.local_pod_addresses().into_iter().collect();
+        let end = |ip| End::new(ip, 0);
+        let nodes = cache.node_addresses().into_iter().chain(self.of_links.iter().copied());
+        self.nodes = nodes.map(end).collect();
+        self.pods = cache.local_pod_addresses().into_iter().map(end).collect();
         // A host-network pod's address is the node's.
-        self.pods.retain(|ip| !self.nodes.contains(ip));
+        self.pods.retain(|end| !self.nodes.contains(end));
     }
 
     /// Gives the lists to the programs, if they don't have them.
@@ -61,7 +65,7 @@ impl Local {
         if !std::mem::take(&mut self.untold) {
             return Ok(());
         }
-        let list = |set: &HashSet<IpAddr>| set.iter().copied().collect::<Vec<_>>();
+        let list = |set: &HashSet<End>| set.iter().map(End::ip).collect::<Vec<_>>();
         capture.set_local_addresses(&list(&self.pods), &list(&self.nodes))?;
         let ports: HashSet<(u8, u16)> =
             cache.service_ports().into_iter().map(|(_, port, protocol)| (protocol, port)).collect();
@@ -70,12 +74,12 @@ impl Local {
 }
 
 impl Addresses for Local {
-    fn is_local_pod(&self, ip: &IpAddr) -> bool {
-        self.pods.contains(ip)
+    fn is_local_pod(&self, end: &End) -> bool {
+        self.pods.contains(&end.with_port(0))
     }
 
-    fn is_node(&self, ip: &IpAddr) -> bool {
-        self.nodes.contains(ip)
+    fn is_node(&self, end: &End) -> bool {
+        self.nodes.contains(&end.with_port(0))
     }
 
     fn has_tunnel(&self) -> bool {
@@ -98,12 +102,24 @@ impl BehindLinks {
 /// The links that flows name. One that is gone is remembered until its index is another's.
 #[derive(Debug)]
 pub(super) struct Links {
+    pub(super) known: KnownLinks,
+    pub(super) learnt: Learnt,
+}
+
+/// Links by index.
+#[derive(Debug, Default)]
+pub(super) struct KnownLinks {
     by_index: HashMap<u32, Arc<Link>>,
-    behind: Arc<BehindLinks>,
-    /// What `behind` holds, to look at without its lock.
-    learnt: HashMap<u32, Arc<Endpoint>>,
     /// The node's own network namespace: a drop elsewhere has another namespace's index.
     netns: u32,
+}
+
+/// Who is behind pod links.
+#[derive(Debug)]
+pub(super) struct Learnt {
+    behind: Arc<BehindLinks>,
+    /// What `behind` holds, to look at without its lock.
+    by_index: HashMap<u32, Arc<Endpoint>>,
 }
 
 /// Indices only grow; a namespace that has made this many links is churned on purpose.
@@ -111,49 +127,58 @@ const MOST_LINKS: usize = 65_536;
 
 impl Links {
     pub(super) fn new(behind: Arc<BehindLinks>) -> Self {
-        Self { by_index: HashMap::new(), behind, learnt: HashMap::new(), netns: 0 }
-    }
-
-    /// Remembers who a pod link leads to.
-    pub(super) fn learn(&mut self, flow: &Flow) {
-        let Some(link) = flow.link.as_ref().filter(|link| link.kind == LinkKind::Pod) else { return };
-        if flow.tunnel.is_some() {
-            return;
-        }
-        let delivered = flow.observation_point == Point::ToEndpoint as u8;
-        let pod = if delivered { &flow.destination } else { &flow.source };
-        let known = self.learnt.get(&link.index).is_some_and(|known| Arc::ptr_eq(known, pod));
-        if !known && !pod.pod_name.is_empty() && !flow.is_drop() {
-            self.learnt.insert(link.index, Arc::clone(pod));
-            self.behind.0.lock().unwrap_or_else(PoisonError::into_inner).insert(link.index, Arc::clone(pod));
-        }
+        Self { known: KnownLinks::default(), learnt: Learnt { behind, by_index: HashMap::new() } }
     }
 
     /// Takes in the links as they are now.
     pub(super) fn refresh(&mut self, table: &LinkTable) {
-        self.netns = table.netns;
-        if self.by_index.len() > MOST_LINKS {
-            self.by_index.clear();
-            self.learnt.clear();
-            self.behind.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let Self { known: KnownLinks { by_index, netns }, learnt } = self;
+        *netns = table.netns;
+        if by_index.len() > MOST_LINKS {
+            by_index.clear();
+            learnt.clear();
         }
         for link in &table.links {
-            let known = self.by_index.get(&link.ifindex);
+            let known = by_index.get(&link.ifindex);
             if known.is_none_or(|known| known.name != link.name || known.kind != kind(link.kind)) {
                 let shown = Link { index: link.ifindex, name: link.name.clone(), kind: kind(link.kind) };
-                self.by_index.insert(link.ifindex, Arc::new(shown));
+                by_index.insert(link.ifindex, Arc::new(shown));
             }
         }
     }
+}
 
+impl KnownLinks {
     /// The link that an event was seen on.
-    pub(super) fn of(&self, tracked: &Tracked<'_>) -> Option<Arc<Link>> {
+    pub(super) fn of(&self, tracked: &Tracked<'_>) -> Option<&Arc<Link>> {
         let index = match tracked {
             Tracked::Flow(flow) => flow.event.ifindex,
             Tracked::Drop(drop) if drop.event.netns == self.netns => drop.event.ifindex,
             Tracked::Drop(_) => return None,
         };
-        self.by_index.get(&index).map(Arc::clone)
+        self.by_index.get(&index)
+    }
+}
+
+impl Learnt {
+    /// Remembers who a pod link leads to.
+    pub(super) fn learn(&mut self, flow: &Flow<'_>) {
+        let Some(link) = flow.link.filter(|link| link.kind == LinkKind::Pod) else { return };
+        if flow.tunnel.is_some() {
+            return;
+        }
+        let delivered = flow.observation_point == Point::ToEndpoint as u8;
+        let pod = if delivered { flow.destination } else { flow.source };
+        let known = self.by_index.get(&link.index).is_some_and(|known| Arc::ptr_eq(known, pod));
+        if !known && !pod.pod_name.is_empty() && !flow.is_drop() {
+            self.by_index.insert(link.index, Arc::clone(pod));
+            self.behind.0.lock().unwrap_or_else(PoisonError::into_inner).insert(link.index, Arc::clone(pod));
+        }
+    }
+
+    fn clear(&mut self) {
+        self.by_index.clear();
+        self.behind.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

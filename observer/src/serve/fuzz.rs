@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     endpoint::{Endpoint, Service, Workload},
-    flow::{DropSite, Flow, Link, LinkKind, Notes, Translated, Tristate, test_flow},
+    flow::{DropSite, Link, LinkKind, Notes, Record, Sample, Translated, Tristate},
     fuzz::read_message,
     store::{Store, StoreConfig},
 };
@@ -43,16 +43,17 @@ static BED: LazyLock<Bed> = LazyLock::new(|| {
     let mut wire = Vec::new();
     for (sequence, flow) in flows().into_iter().enumerate() {
         let mut out = Vec::new();
-        encoder.response(&mut out, sequence as u64, &flow, None);
+        encoder.response(&mut out, sequence as u64, &flow.flow(), None);
         let Some(ResponseTypes::Flow(read)) = read_message(&out).response_types else { panic!("no flow") };
         wire.push(read);
-        writer.push(flow);
+        writer.push(&flow.flow());
     }
     Bed { store, node: Arc::new(NodeView::from(&node)), encoder, wire }
 });
 
 /// One of each kind, seen from second 1 on; the last one came late.
-fn flows() -> Vec<Flow> {
+#[expect(clippy::too_many_lines, reason = "a list")]
+fn flows() -> Vec<Sample> {
     let pod = |namespace: &str, name: &str, identity| {
         Arc::new(Endpoint {
             identity,
@@ -70,71 +71,92 @@ fn flows() -> Vec<Flow> {
         location: Ok("nf_hook_slow+0xab".into()),
     };
     let link = Link { index: 4, name: "veth1".into(), kind: LinkKind::Pod };
-    let tcp = Flow {
-        time_ns: SECOND,
-        source_ip: Some([10, 0, 0, 1].into()),
-        destination_ip: Some([10, 0, 0, 2].into()),
-        source_port: 40_000,
-        destination_port: 8080,
-        protocol: 6,
-        ip_version: 4,
-        flags_or_type: 0x02,
-        event_type: 4,
-        verdict: 1,
-        direction: 1,
-        observation_point: 1,
-        is_reply: Tristate::No,
+    let tcp = Sample {
+        record: Record {
+            time_ns: SECOND,
+            source_ip: Some([10, 0, 0, 1].into()),
+            destination_ip: Some([10, 0, 0, 2].into()),
+            source_port: 40_000,
+            destination_port: 8080,
+            protocol: 6,
+            ip_version: 4,
+            flags_or_type: 0x02,
+            event_type: 4,
+            verdict: 1,
+            direction: 1,
+            observation_point: 1,
+            is_reply: Tristate::No,
+            ..Record::default()
+        },
         source: pod("web", "frontend-1", 4001),
         destination: pod("payments", "api-0", 4002),
         link: Some(Arc::new(link)),
-        ..test_flow()
+        ..Sample::default()
     };
-    let reply = Flow {
-        time_ns: 2 * SECOND,
-        source_ip: tcp.destination_ip,
-        destination_ip: tcp.source_ip,
-        source_port: 8080,
-        destination_port: 40_000,
-        flags_or_type: 0x12,
-        direction: 2,
-        is_reply: Tristate::Yes,
+    let reply = Sample {
+        record: Record {
+            time_ns: 2 * SECOND,
+            source_ip: tcp.record.destination_ip,
+            destination_ip: tcp.record.source_ip,
+            source_port: 8080,
+            destination_port: 40_000,
+            flags_or_type: 0x12,
+            direction: 2,
+            is_reply: Tristate::Yes,
+            ..tcp.record
+        },
         source: Arc::clone(&tcp.destination),
         destination: Arc::clone(&tcp.source),
         source_service: Some(Arc::new(Service { namespace: "payments".into(), name: "api".into() })),
         ..tcp.clone()
     };
-    let dropped = Flow {
-        time_ns: 3 * SECOND,
-        event_type: 1,
-        verdict: 2,
-        is_reply: Tristate::Unset,
+    let dropped = Sample {
+        record: Record {
+            time_ns: 3 * SECOND,
+            event_type: 1,
+            verdict: 2,
+            is_reply: Tristate::Unset,
+            ..tcp.record
+        },
         drop: Some(Arc::new(site)),
         ..tcp.clone()
     };
     let six = |last: u16| Some(std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last).into());
-    let udp = Flow {
-        time_ns: 4 * SECOND,
-        source_ip: six(1),
-        destination_ip: six(2),
-        destination_port: 53,
-        protocol: 17,
-        ip_version: 6,
-        flags_or_type: 0,
+    let udp = Sample {
+        record: Record {
+            time_ns: 4 * SECOND,
+            source_ip: six(1),
+            destination_ip: six(2),
+            destination_port: 53,
+            protocol: 17,
+            ip_version: 6,
+            flags_or_type: 0,
+            ..tcp.record
+        },
         ..tcp.clone()
     };
-    let fragment = Flow {
-        time_ns: 5 * SECOND,
-        source_port: 0,
-        destination_port: 0,
-        notes: Notes::FRAGMENT,
+    let fragment = Sample {
+        record: Record {
+            time_ns: 5 * SECOND,
+            source_port: 0,
+            destination_port: 0,
+            notes: Notes::FRAGMENT,
+            ..udp.record
+        },
         ..udp.clone()
     };
-    let icmp = Flow { time_ns: 6 * SECOND, protocol: 1, flags_or_type: 0x0800, ..tcp.clone() };
-    let world = Flow {
-        time_ns: 7 * SECOND,
-        protocol: 132,
-        flags_or_type: 0,
-        destination_ip: Some([1, 1, 1, 1].into()),
+    let icmp = Sample {
+        record: Record { time_ns: 6 * SECOND, protocol: 1, flags_or_type: 0x0800, ..tcp.record },
+        ..tcp.clone()
+    };
+    let world = Sample {
+        record: Record {
+            time_ns: 7 * SECOND,
+            protocol: 132,
+            flags_or_type: 0,
+            destination_ip: Some([1, 1, 1, 1].into()),
+            ..tcp.record
+        },
         translated: Some(Arc::new(Translated { source: Some([192, 168, 0, 1].into()), frontend: None })),
         destination: Arc::new(Endpoint {
             identity: 2,
@@ -143,8 +165,8 @@ fn flows() -> Vec<Flow> {
         }),
         ..tcp.clone()
     };
-    let late = Flow { time_ns: 4 * SECOND, ..reply.clone() };
-    let nothing = Flow { time_ns: 8 * SECOND, ..test_flow() };
+    let late = Sample { record: Record { time_ns: 4 * SECOND, ..reply.record }, ..reply.clone() };
+    let nothing = Sample::from(Record { time_ns: 8 * SECOND, ..Record::default() });
     vec![tcp, reply, dropped, udp, fragment, icmp, world, nothing, late]
 }
 

@@ -3,7 +3,7 @@
 use super::view::{NodeView, View};
 use crate::{
     flow::Flow,
-    store::{Cursor, Lot, Rewind, Step, Store, Stored},
+    store::{Cursor, Lot, Rewind, Step, Store},
 };
 use observer_proto::filter::Matcher;
 use std::{ops::ControlFlow, sync::Arc};
@@ -212,7 +212,7 @@ impl Reader {
     }
 
     /// Moves one slot, or over some that don't pass; a flow that passes goes to `give`.
-    pub fn next(&mut self, give: impl FnOnce(u64, &Flow)) -> Item {
+    pub fn next(&mut self, give: impl FnOnce(u64, &Flow<'_>)) -> Item {
         self.cursor.skip_to(self.found.next(self.cursor.position()));
         let position = self.cursor.position();
         if self.left == Some(0)
@@ -233,12 +233,12 @@ impl Reader {
                 Item::Lost(self.end.map_or(count, |end| count.min(end - from)))
             }
             Step::Flow(stored) => {
-                let Stored { sequence, flow, .. } = stored;
-                if self.query.since.is_some_and(|since| flow.time_ns < since) {
+                let time_ns = stored.record().time_ns;
+                if self.query.since.is_some_and(|since| time_ns < since) {
                     return Item::Skipped;
                 }
                 // In what was there already older ones may follow, where the wall clock was set back.
-                if self.query.until.is_some_and(|until| flow.time_ns > until) {
+                if self.query.until.is_some_and(|until| time_ns > until) {
                     self.late = true;
                     return Item::Skipped;
                 }
@@ -246,7 +246,7 @@ impl Reader {
                     return Item::Skipped;
                 }
                 self.left = self.left.map(|left| left - 1);
-                give(sequence, flow);
+                give(stored.sequence, &stored.flow());
                 Item::Flow
             }
         }

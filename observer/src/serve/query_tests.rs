@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     endpoint::Endpoint,
-    flow::{Flow, Notes, Tristate, test_flow},
+    flow::{Notes, Record, Sample, Tristate},
     store::{StoreConfig, Writer},
 };
 use observer_proto::{
@@ -20,7 +20,7 @@ fn store(times: &[i64]) -> (Arc<Store>, Writer) {
     // Segments of eight flows; all of them are kept.
     let (store, mut writer) = Store::new(StoreConfig { flows: 64, bytes: usize::MAX });
     for time_ns in times {
-        writer.push(Flow { time_ns: *time_ns, ..test_flow() });
+        writer.push(&Sample::from(Record { time_ns: *time_ns, ..Record::default() }).flow());
     }
     (store, writer)
 }
@@ -93,7 +93,7 @@ fn a_follower_ends_with_the_first_flow_after_its_time() {
     let mut reader = Reader::new(Query { follow: true, ..query(Some(0), Some(7)) }, &store);
     assert_eq!(read(&mut reader), (vec![1, 5, 2], false));
     for time_ns in [7, 8] {
-        writer.push(Flow { time_ns, ..test_flow() });
+        writer.push(&Sample::from(Record { time_ns, ..Record::default() }).flow());
     }
     assert_eq!(read(&mut reader), (vec![7], true));
 }
@@ -103,7 +103,7 @@ fn more_than_a_walk_back_remembers_is_read_all_the_same() {
     let count = 2 * Found::MOST as i64;
     let (store, mut writer) = Store::new(StoreConfig { flows: 16_384, bytes: usize::MAX });
     for time_ns in 0..count {
-        writer.add(Flow { time_ns, ..test_flow() });
+        writer.add(&Sample::from(Record { time_ns, ..Record::default() }).flow());
     }
     writer.publish();
     for number in [Found::MOST as u64, Found::MOST as u64 + 1, count as u64] {
@@ -149,17 +149,17 @@ proptest! {
 
         let (store, mut writer) = Store::new(StoreConfig { flows: 64, bytes: usize::MAX });
         let flow = |index: usize, time_ns: i64| {
-            Flow { time_ns, protocol: 17, ip_version: 4, source_port: index as u16 % 3, ..test_flow() }
+            Sample::from(Record { time_ns, protocol: 17, ip_version: 4, source_port: index as u16 % 3, ..Record::default() })
         };
         for (index, time) in times.iter().enumerate() {
-            writer.push(flow(index, *time));
+            writer.push(&flow(index, *time).flow());
         }
         let whitelist = of_port.map(|port| FlowFilter { source_port: vec![port.to_string()], ..FlowFilter::default() });
         let query = Query { number, first, follow, since, until, filter: filter(whitelist.as_slice()) };
         let mut reader = Reader::new(query, &store);
         let mut actual = read(&mut reader).0;
         for (index, time) in later.iter().enumerate() {
-            writer.push(flow(times.len() + index, *time));
+            writer.push(&flow(times.len() + index, *time).flow());
         }
         actual.extend(read(&mut reader).0);
 
@@ -195,7 +195,7 @@ fn ends() -> Vec<Arc<Endpoint>> {
     (0..20).map(|n| Arc::new(pod(n))).chain([Arc::default()]).collect()
 }
 
-fn some_flow() -> impl Strategy<Value = Flow> {
+fn some_flow() -> impl Strategy<Value = Sample> {
     let ends = ends();
     let end = (0..ends.len()).prop_map(move |n| Arc::clone(&ends[n]));
     let ip = prop::sample::select(vec!["10.0.0.1", "10.0.1.2", "0.0.0.0", "fd00::1", "::ffff:10.0.0.1", ""])
@@ -215,9 +215,7 @@ fn some_flow() -> impl Strategy<Value = Flow> {
             if fragment {
                 notes.set(Notes::FRAGMENT);
             }
-            Flow {
-                source: ends.0,
-                destination: ends.1,
+            let record = Record {
                 source_ip: ips.0,
                 destination_ip: ips.1,
                 source_port: ports.0,
@@ -229,8 +227,9 @@ fn some_flow() -> impl Strategy<Value = Flow> {
                 is_reply,
                 ip_version,
                 notes,
-                ..test_flow()
-            }
+                ..Record::default()
+            };
+            Sample { record, source: ends.0, destination: ends.1, ..Sample::default() }
         },
     )
 }
@@ -285,7 +284,7 @@ proptest! {
         let (store, mut writer) = Store::new(StoreConfig { flows: 2048, bytes: usize::MAX });
         for batch in flows.chunks(batch) {
             for flow in batch {
-                writer.add(flow.clone());
+                writer.add(&flow.flow());
             }
             writer.publish();
         }

@@ -43,11 +43,11 @@ impl FlowView for View<'_> {
     }
 
     fn source_ip_xlated(&self) -> Option<IpAddr> {
-        self.stored.flow.source_xlated()
+        self.stored.flow().source_xlated()
     }
 
     fn ip_version(&self) -> i32 {
-        store::ip_version(self.stored.flow).into()
+        store::ip_version(self.stored.record()).into()
     }
 
     fn encrypted(&self) -> bool {
@@ -55,44 +55,44 @@ impl FlowView for View<'_> {
     }
 
     fn l4(&self) -> Option<L4> {
-        store::l4(self.stored.flow)
+        store::l4(self.stored.record())
     }
 
     fn port(&self, side: Side) -> Option<u16> {
-        store::ports(self.stored.flow).map(|(source, destination)| match side {
+        store::ports(self.stored.record()).map(|(source, destination)| match side {
             Side::Source => source,
             Side::Destination => destination,
         })
     }
 
     fn tcp_flags(&self) -> Option<u16> {
-        store::tcp_flags(self.stored.flow)
+        store::tcp_flags(self.stored.record())
     }
 
     fn verdict(&self) -> i32 {
-        self.stored.flow.verdict.into()
+        self.stored.record().verdict.into()
     }
 
     fn drop_reason_desc(&self) -> i32 {
-        if self.stored.flow.is_drop() { self.stored.flow.drop_reason().into() } else { 0 }
+        if self.stored.record().is_drop() { self.stored.flow().drop_reason().into() } else { 0 }
     }
 
     fn event_type(&self) -> Option<(i32, i32)> {
-        Some((self.stored.flow.event_type.into(), self.stored.flow.event_sub_type().into()))
+        Some((self.stored.record().event_type.into(), self.stored.flow().event_sub_type().into()))
     }
 
     fn is_reply(&self) -> Option<bool> {
-        self.stored.flow.is_reply.as_option()
+        self.stored.record().is_reply.as_option()
     }
 
     fn traffic_direction(&self) -> i32 {
-        self.stored.flow.direction.into()
+        self.stored.record().direction.into()
     }
 
     fn endpoint(&self, side: Side) -> Option<&Endpoint> {
         Some(match side {
-            Side::Source => &self.stored.flow.source,
-            Side::Destination => &self.stored.flow.destination,
+            Side::Source => self.stored.source(),
+            Side::Destination => self.stored.destination(),
         })
     }
 
@@ -104,9 +104,10 @@ impl FlowView for View<'_> {
     }
 
     fn service(&self, side: Side) -> Option<(&str, &str)> {
+        let flow = self.stored.flow();
         let service = match side {
-            Side::Source => self.stored.flow.source_service.as_ref(),
-            Side::Destination => self.stored.flow.destination_service.as_ref(),
+            Side::Source => flow.source_service,
+            Side::Destination => flow.destination_service,
         };
         service.map(|service| (service.namespace.as_str(), service.name.as_str()))
     }
@@ -129,7 +130,7 @@ impl FlowView for View<'_> {
     }
 
     fn interface(&self) -> Option<(u32, &str)> {
-        self.stored.flow.link.as_ref().map(|link| (link.index, link.name.as_str()))
+        self.stored.link().map(|link| (link.index, link.name.as_str()))
     }
 }
 

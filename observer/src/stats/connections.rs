@@ -1,8 +1,13 @@
 //! What a record of a connection adds: records tell sums since the connection began, windows want what is new.
 
-use crate::flow::{Flow, Notes};
+use crate::{
+    decode::End,
+    flow::{Notes, Record},
+    store::Stored,
+};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher as _;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Directions of connections: both of as many connections as the kernel's table holds.
 const MOST: usize = 131_072;
@@ -27,6 +32,13 @@ struct Seen {
     turn: u32,
 }
 
+/// Where a connection was found, if it was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    key: u64,
+    place: Option<usize>,
+}
+
 impl Default for Connections {
     fn default() -> Self {
         Self {
@@ -43,15 +55,36 @@ impl Connections {
         self.forgotten
     }
 
+    /// By which the connection of this flow is found.
+    #[inline]
+    pub(super) fn key(&self, stored: &Stored<'_>) -> u64 {
+        let record = stored.record();
+        let end = |ip: Option<IpAddr>, port| End::new(ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port);
+        self.hasher.hash_one((
+            end(stored.source_ip(), record.source_port),
+            end(stored.destination_ip(), record.destination_port),
+            u64::from(record.protocol) << 32 | u64::from(stored.link().map_or(0, |link| link.index)),
+        ))
+    }
+
+    /// Where the connection is now.
+    #[inline]
+    pub(super) fn find(&self, key: u64) -> Found {
+        Found { key, place: self.place(key) }
+    }
+
+    #[inline]
+    fn place(&self, key: u64) -> Option<usize> {
+        self.seen.find_bucket_index(key, |seen| seen.key == key)
+    }
+
     /// Bytes of this record that no earlier one told of. None where that can't be known: of a connection that may have been
-    /// forgotten.
-    pub(super) fn new_bytes(&mut self, flow: &Flow, turn: u32) -> u64 {
-        let key = self.hasher.hash_one((
-            (flow.source_ip, flow.source_port),
-            (flow.destination_ip, flow.destination_port),
-            (flow.protocol, flow.link.as_ref().map(|link| link.index)),
-        ));
-        if let Ok(mut found) = self.seen.find_entry(key, |seen| seen.key == key) {
+    /// forgotten. What was found may have moved since.
+    #[inline]
+    pub(super) fn new_bytes(&mut self, Found { key, place }: Found, flow: &Record, turn: u32) -> u64 {
+        let there = |place: &usize| self.seen.get_bucket(*place).is_some_and(|seen| seen.key == key);
+        let place = place.filter(there).or_else(|| self.place(key));
+        if let Some(Ok(mut found)) = place.map(|place| self.seen.get_bucket_entry(place)) {
             let seen = found.get_mut();
             // Fewer than before: another connection with the same ends.
             let new = if flow.bytes >= seen.bytes { flow.bytes - seen.bytes } else { flow.bytes };
@@ -92,17 +125,29 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::test_flow;
+    use crate::{
+        flow::Sample,
+        store::{Store, StoreConfig},
+    };
+    use std::ops::ControlFlow;
 
-    fn flow(port: u16, bytes: u64, notes: Notes) -> Flow {
-        Flow { source_port: port, bytes, notes, ..test_flow() }
+    fn new_bytes(connections: &mut Connections, record: Record, turn: u32) -> u64 {
+        let (store, mut writer) = Store::new(StoreConfig { flows: 2, bytes: usize::MAX });
+        writer.push(&Sample::from(record).flow());
+        let mut found = None;
+        let look = |stored: Stored<'_>| {
+            found = Some(connections.find(connections.key(&stored)));
+            ControlFlow::Break(true)
+        };
+        store.rewind(|_| 1, look);
+        connections.new_bytes(found.unwrap(), &record, turn)
     }
 
     #[test]
     fn only_what_is_new_counts() {
         let mut connections = Connections::default();
         let none = Notes::default();
-        for (port, bytes, notes, new) in [
+        for (source_port, bytes, notes, new) in [
             (1, 100, none, 100),
             (2, 7, none, 7),
             (1, 150, none, 50),
@@ -113,7 +158,8 @@ mod tests {
             (3, 9, Notes::FINAL, 9),
             (3, 9, none, 9),
         ] {
-            assert_eq!(connections.new_bytes(&flow(port, bytes, notes), 0), new, "{port} {bytes}");
+            let record = Record { source_port, bytes, notes, ..Record::default() };
+            assert_eq!(new_bytes(&mut connections, record, 0), new, "{source_port} {bytes}");
         }
     }
 
@@ -121,17 +167,19 @@ mod tests {
     fn too_many_are_forgotten_by_count() {
         let mut connections = Connections::default();
         let all = 3 * MOST as u64;
-        let flow = |number: u64, bytes| {
-            let (ports, time) = ((number as u16, (number >> 16) as u16), number as i64);
-            let flow = Flow { bytes, first_ns: time, time_ns: time, ..test_flow() };
-            Flow { source_port: ports.0, destination_port: ports.1, ..flow }
+        let new_bytes = |connections: &mut Connections, number: u64, bytes| {
+            // As far apart as hashes are.
+            let found = connections.find(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let time = number as i64;
+            let record = Record { bytes, first_ns: time, time_ns: time, ..Record::default() };
+            connections.new_bytes(found, &record, (number >> 15) as u32)
         };
         for number in 0..all {
-            assert_eq!(connections.new_bytes(&flow(number, 1), (number >> 15) as u32), 1);
+            assert_eq!(new_bytes(&mut connections, number, 1), 1);
             assert!(connections.seen.len() <= MOST);
         }
         assert_eq!(connections.seen.len() as u64 + connections.forgotten(), all);
         // One that was forgotten counts twice in nothing; from then on what is new counts.
-        assert_eq!([5, 7].map(|bytes| connections.new_bytes(&flow(0, bytes), u32::MAX)), [0, 2]);
+        assert_eq!([5, 7].map(|bytes| new_bytes(&mut connections, 0, bytes)), [0, 2]);
     }
 }

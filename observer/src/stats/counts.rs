@@ -2,17 +2,18 @@
 
 use super::{
     BUCKETS,
-    connections::Connections,
+    connections::{Connections, Found},
     names::{Name, Names},
     table::{Counts, Row, Table},
 };
 use crate::{
     endpoint::Endpoint,
-    flow::{Flow, Notes, Tristate},
+    flow::{Flow, Notes, Record, Tristate},
+    store::{Lot, Stored},
 };
 use hashbrown::Equivalent;
 use observer_proto::flow::{TraceObservationPoint, Verdict};
-use std::{collections::VecDeque, ops::AddAssign};
+use std::{collections::VecDeque, num::NonZeroU64, ops::AddAssign};
 
 /// Rows of each table; what has none is in `other`.
 const MOST_EDGES: usize = 4096;
@@ -199,34 +200,64 @@ impl All {
         sum
     }
 
-    pub(super) fn examine(&mut self, flow: &Flow) {
-        let (source, sender) = self.end(&flow.source);
-        let (destination, receiver) = self.end(&flow.destination);
-        let edge = self.edge(flow, source, destination);
-        let dropped = flow.is_drop() || flow.verdict == Verdict::Dropped as u8;
-        let failed = flow.notes.has(Notes::CONNECT_FAILED);
-        // A packet that is told where a pod sends it is told again where it is delivered or leaves.
-        let told_again = flow.observation_point == TraceObservationPoint::FromEndpoint as u8;
-        let bytes = if dropped || told_again { 0 } else { self.connections.new_bytes(flow, self.turn) };
+    /// Counts these flows. Every look-up waits for memory, but several wait together: so all are looked up, then all are
+    /// counted.
+    pub(super) fn examine(&mut self, lot: &Lot<'_>) {
+        let mut keys = [None; Lot::MOST];
+        for (stored, key) in lot.flows().zip(&mut keys) {
+            *key = is_new(stored.record()).then(|| self.connections.key(&stored));
+        }
+        let connections = keys.map(|key| key.map(|key| self.connections.find(key)));
+        let mut looked_up = [None; Lot::MOST];
+        for ((stored, connection), looked_up) in lot.flows().zip(connections).zip(&mut looked_up) {
+            *looked_up = Some(self.look_up(&stored, connection));
+        }
+        let mut totals = Totals::default();
+        for (stored, looked_up) in lot.flows().zip(looked_up.into_iter().flatten()) {
+            self.examine_one(&stored, looked_up, &mut totals);
+        }
+        self.totals[0] += totals;
+    }
+
+    #[inline]
+    fn look_up(&mut self, stored: &Stored<'_>, connection: Option<Found>) -> LookedUp {
+        let source = self.end(stored.source_serial(), stored.source());
+        let destination = self.end(stored.destination_serial(), stored.destination());
+        let edge = self.edge(stored, source.0, destination.0);
+        LookedUp { ends: [source, destination], edge, connection }
+    }
+
+    #[inline]
+    fn examine_one(&mut self, stored: &Stored<'_>, looked_up: LookedUp, totals: &mut Totals) {
+        let record = stored.record();
+        let [(source, sender), (destination, receiver)] = looked_up.ends;
+        let dropped = is_dropped(record);
+        let failed = record.notes.has(Notes::CONNECT_FAILED);
+        let turn = self.turn;
+        let new_bytes = |found| self.connections.new_bytes(found, record, turn);
+        let bytes = looked_up.connection.map_or(0, new_bytes);
         let drops = u64::from(dropped);
-        self.edges.add(edge, EdgeCounts { flows: 1, bytes, errors: u64::from(dropped || failed) });
+        self.edges.add(looked_up.edge, EdgeCounts { flows: 1, bytes, errors: u64::from(dropped || failed) });
         let sent = TalkerCounts { sent_flows: 1, sent_bytes: bytes, drops, ..TalkerCounts::default() };
         self.talkers.add(sender, sent);
         let arrived =
             TalkerCounts { received_flows: 1, received_bytes: bytes, drops, ..TalkerCounts::default() };
         self.talkers.add(receiver, arrived);
-        let mut totals = Totals { flows: 1, bytes, failed_connects: u64::from(failed), ..Totals::default() };
+        totals.flows += 1;
+        totals.bytes += bytes;
+        totals.failed_connects += u64::from(failed);
         if dropped {
-            (totals.dropped_flows, totals.dropped_packets) = (1, flow.packets);
-            let row = self.drop(flow, source, destination);
-            self.drops.add(row, DropCounts { flows: 1, packets: flow.packets, bytes: flow.bytes });
+            totals.dropped_flows += 1;
+            totals.dropped_packets += record.packets;
+            let row = self.drop(&stored.flow(), source, destination);
+            self.drops.add(row, DropCounts { flows: 1, packets: record.packets, bytes: record.bytes });
         }
-        self.totals[0] += totals;
     }
 
     /// The name's hash, and its row among the talkers.
-    fn end(&mut self, endpoint: &Endpoint) -> (u64, Row) {
-        let named = self.names.end(endpoint);
+    #[inline]
+    fn end(&mut self, serial: NonZeroU64, endpoint: &Endpoint) -> (u64, Row) {
+        let named = self.names.end(serial, endpoint);
         let generation = self.talkers.generation();
         if named.talker.0 != generation {
             named.talker = (generation, self.talkers.row(&named.name, || named.name.clone()));
@@ -234,7 +265,9 @@ impl All {
         (named.name.id, named.talker.1)
     }
 
-    fn edge(&mut self, flow: &Flow, source: u64, destination: u64) -> Row {
+    #[inline]
+    fn edge(&mut self, stored: &Stored<'_>, source: u64, destination: u64) -> Row {
+        let flow = stored.record();
         let is_reply = flow.is_reply == Tristate::Yes;
         let port = match flow.protocol {
             6 | 17 | 132 if is_reply => flow.source_port,
@@ -246,20 +279,40 @@ impl All {
         let names = &mut self.names;
         self.edges.row(&WantedEdge { client, server, port }, || {
             let [source, destination] =
-                [&flow.source, &flow.destination].map(|end| names.end(end).name.clone());
+                [stored.source(), stored.destination()].map(|end| names.end(end.serial(), end).name.clone());
             let (client, server) = if is_reply { (destination, source) } else { (source, destination) };
             EdgeKey { client, server, port }
         })
     }
 
-    fn drop(&mut self, flow: &Flow, source: u64, destination: u64) -> Row {
-        let reason = flow.drop.as_ref().map_or("", |site| site.kernel_reason.as_str());
+    fn drop(&mut self, flow: &Flow<'_>, source: u64, destination: u64) -> Row {
+        let reason = flow.drop.map_or("", |site| site.kernel_reason.as_str());
         let id = self.names.id(reason);
         let names = &mut self.names;
         self.drops.row(&WantedDrop { reason: id, source, destination }, || {
             let [source, destination] =
-                [&flow.source, &flow.destination].map(|end| names.end(end).name.clone());
+                [flow.source, flow.destination].map(|end| names.end(end.serial(), end).name.clone());
             DropKey { reason: Name { id, text: reason.into() }, source, destination }
         })
     }
+}
+
+/// What was found for a flow.
+#[derive(Clone, Copy, Debug)]
+struct LookedUp {
+    /// Of the source and of the destination, see [`All::end`].
+    ends: [(u64, Row); 2],
+    edge: Row,
+    /// Nothing where its bytes don't count.
+    connection: Option<Found>,
+}
+
+fn is_dropped(record: &Record) -> bool {
+    record.is_drop() || record.verdict == Verdict::Dropped as u8
+}
+
+/// Whether its bytes count: those of a drop were not delivered, and a packet that is told where a pod sends it is told
+/// again where it is delivered or leaves.
+fn is_new(record: &Record) -> bool {
+    !is_dropped(record) && record.observation_point != TraceObservationPoint::FromEndpoint as u8
 }

@@ -10,7 +10,7 @@ mod table;
 pub use counts::{DropCounts, DropKey, EdgeCounts, EdgeKey, TalkerCounts, Totals};
 pub use names::{Name, protocol};
 
-use crate::store::{Cursor, Loss, LossSource, Step, Store};
+use crate::store::{Cursor, Loss, LossSource, Steps, Store};
 use counts::All;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -157,14 +157,18 @@ impl Stats {
     pub fn count(&self, cursor: &mut Cursor) -> (u64, bool) {
         let mut state = self.state();
         let all = &mut state.all;
-        for count in 0..CHUNK as u64 {
-            match cursor.step() {
-                Step::Flow(stored) => all.examine(stored.flow),
-                Step::Lost(lost) => all.count(Totals { lost, ..Totals::default() }),
-                Step::End => return (count, true),
+        let mut count = 0;
+        while count < CHUNK as u64 {
+            match cursor.steps() {
+                Steps::Flows(lot) => {
+                    count += lot.count() as u64;
+                    all.examine(&lot);
+                }
+                Steps::Lost(lost) => all.count(Totals { lost, ..Totals::default() }),
+                Steps::End => return (count, true),
             }
         }
-        (CHUNK as u64, false)
+        (count, false)
     }
 
     fn count_losses(&self, losses: &[Loss]) {

@@ -6,6 +6,7 @@ use crate::endpoint::Endpoint;
 use hashbrown::DefaultHashBuilder;
 use std::{
     hash::{BuildHasher as _, Hash, Hasher},
+    num::NonZeroU64,
     sync::Arc,
 };
 
@@ -63,8 +64,10 @@ impl Default for Names {
 }
 
 impl Names {
-    pub(super) fn end(&mut self, endpoint: &Endpoint) -> &mut Named {
-        let serial = endpoint.serial().get();
+    /// The end of this number; `endpoint` is looked at where it is not known.
+    #[inline]
+    pub(super) fn end(&mut self, serial: NonZeroU64, endpoint: &Endpoint) -> &mut Named {
+        let serial = serial.get();
         let named = &mut self.places[serial as usize & (REMEMBERED - 1)];
         if named.serial != serial {
             let text = of(endpoint);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     endpoint::{Endpoint, Workload},
-    flow::{DropSite, Flow, Notes, Tristate, test_flow},
+    flow::{DropSite, Notes, Record, Sample, Tristate},
     store::{StoreConfig, Writer},
 };
 use proptest::prelude::*;
@@ -29,46 +29,60 @@ fn tcp(
     client_port: u16,
     reply: bool,
     bytes: u64,
-) -> Flow {
+) -> Sample {
     let ports = if reply { (80, client_port) } else { (client_port, 80) };
-    Flow {
-        protocol: 6,
-        ip_version: 4,
+    Sample {
+        record: Record {
+            protocol: 6,
+            ip_version: 4,
+            source_port: ports.0,
+            destination_port: ports.1,
+            is_reply: if reply { Tristate::Yes } else { Tristate::No },
+            bytes,
+            verdict: 1,
+            event_type: 4,
+            ..Record::default()
+        },
         source: Arc::clone(source),
         destination: Arc::clone(destination),
-        source_port: ports.0,
-        destination_port: ports.1,
-        is_reply: if reply { Tristate::Yes } else { Tristate::No },
-        bytes,
-        verdict: 1,
-        event_type: 4,
-        ..test_flow()
+        ..Sample::default()
     }
 }
 
-fn dropped(source: &Arc<Endpoint>, destination: &Arc<Endpoint>, packets: u64) -> Flow {
+fn dropped(source: &Arc<Endpoint>, destination: &Arc<Endpoint>, packets: u64) -> Sample {
+    let flow = tcp(source, destination, 1, false, 0);
     let drop = DropSite { kernel_reason: "NO_SOCKET".into(), hubble_reason: 0, location: Err("") };
-    Flow {
-        event_type: Flow::DROP_EVENT,
-        verdict: 2,
-        is_reply: Tristate::Unset,
+    Sample {
+        record: Record {
+            event_type: Record::DROP_EVENT,
+            verdict: 2,
+            is_reply: Tristate::Unset,
+            packets,
+            bytes: 60 * packets,
+            ..flow.record
+        },
         drop: Some(Arc::new(drop)),
-        packets,
-        bytes: 60 * packets,
-        ..tcp(source, destination, 1, false, 0)
+        ..flow
     }
 }
 
-fn counted(flows: impl IntoIterator<Item = Flow>) -> Stats {
+fn examine(stats: &Stats, flow: &Sample) {
+    let (store, mut writer) = Store::new(StoreConfig { flows: 2, bytes: usize::MAX });
+    writer.push(&flow.flow());
+    assert_eq!(stats.count(&mut Cursor::new(store, 0)), (1, true));
+}
+
+fn counted(flows: impl IntoIterator<Item = Sample>) -> Stats {
     let stats = Stats::default();
-    flows.into_iter().for_each(|flow| stats.state().all.examine(&flow));
+    flows.into_iter().for_each(|flow| examine(&stats, &flow));
     stats
 }
 
 #[test]
 fn edges_drops_and_talkers_of_some_flows() {
     let (web, api, world) = (end("shop", "web"), end("shop", "api"), world());
-    let failed = Flow { notes: Notes::CONNECT_FAILED, ..tcp(&web, &world, 9, false, 120) };
+    let mut failed = tcp(&web, &world, 9, false, 120);
+    failed.record.notes = Notes::CONNECT_FAILED;
     let stats = counted([
         tcp(&web, &api, 1, false, 100),
         tcp(&api, &web, 1, true, 1000),
@@ -139,7 +153,7 @@ async fn all_flows_of_the_store_are_examined_or_counted_as_lost() {
     let (store, mut writer, stats, _end) = following(256);
     let (web, api) = (end("shop", "web"), end("shop", "api"));
     for number in 0..10_000_u32 {
-        writer.push(tcp(&web, &api, number as u16, false, 1));
+        writer.push(&tcp(&web, &api, number as u16, false, 1).flow());
         if number.is_multiple_of(100) {
             writer.publish();
             tokio::task::yield_now().await;
@@ -173,10 +187,9 @@ proptest! {
             } else {
                 tcp(&ends[*source], &ends[*destination], *port, *reply, *bytes)
             };
-            let mut state = stats.state();
-            state.all.examine(&flow);
+            examine(&stats, &flow);
             if *turn {
-                state.all.turn();
+                stats.state().all.turn();
             }
         }
         for span in Span::ALL {

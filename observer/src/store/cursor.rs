@@ -28,6 +28,17 @@ pub enum Step<'a> {
     End,
 }
 
+/// As [`Step`], of several flows at a time.
+#[derive(Debug)]
+pub enum Steps<'a> {
+    /// The next flows.
+    Flows(Lot<'a>),
+    /// So many flows were overwritten before they were read.
+    Lost(u64),
+    /// Nothing newer yet.
+    End,
+}
+
 impl Cursor {
     /// At sequence number `next`; what is older than the store reaches counts as lost.
     pub fn new(store: Arc<Store>, next: u64) -> Self {
@@ -46,9 +57,7 @@ impl Cursor {
 
     /// Moves one step.
     pub fn step(&mut self) -> Step<'_> {
-        if let Some(oldest) = self.hold() {
-            let lost = oldest - self.next;
-            self.next = oldest;
+        if let Some(lost) = self.pass_lost() {
             return Step::Lost(lost);
         }
         let Self { next, segment, block, .. } = self;
@@ -61,6 +70,21 @@ impl Cursor {
         }
     }
 
+    /// Moves over some flows at once that lie together.
+    pub fn steps(&mut self) -> Steps<'_> {
+        if let Some(lost) = self.pass_lost() {
+            return Steps::Lost(lost);
+        }
+        let Self { next, segment, block, .. } = self;
+        match segment.as_ref().and_then(|segment| segment.lot(*next, block)) {
+            Some(lot) => {
+                *next += lot.count() as u64;
+                Steps::Flows(lot)
+            }
+            None => Steps::End,
+        }
+    }
+
     /// The next flow and those that lie with it; nothing where the next step meets no flow.
     pub fn lot(&mut self) -> Option<Lot<'_>> {
         if self.hold().is_some() {
@@ -68,6 +92,14 @@ impl Cursor {
         }
         let Self { next, segment, block, .. } = self;
         segment.as_ref()?.lot(*next, block)
+    }
+
+    /// As `hold`; passes what was overwritten, and says how much it was.
+    fn pass_lost(&mut self) -> Option<u64> {
+        let oldest = self.hold()?;
+        let lost = oldest - self.next;
+        self.next = oldest;
+        Some(lost)
     }
 
     /// Takes hold of the segment of the next flow, or of none where there is nothing newer yet. If it was overwritten: the
@@ -126,7 +158,7 @@ impl Store {
         for segment in segments.iter().rev() {
             // What became readable after the head was read is left out.
             for block in segment.blocks().rev().filter(|block| block.base() < end) {
-                for lot in block.lots(segment.ends()) {
+                for lot in segment.lots(block) {
                     let mut selected = select(&lot);
                     while let Some(place) = selected.checked_ilog2() {
                         selected ^= 1 << place;

@@ -73,13 +73,14 @@ fn find(place: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::writer::SEGMENT;
 
     #[test]
     fn the_rooms_are_large_enough() {
         let ends = Ends::new(7);
         let end = Arc::new(Endpoint::default());
         // Two of each flow, and those of the last segment.
-        let most = 2 * (Ends::MOST_FLOWS + 1024);
+        let most = 2 * (Ends::MOST_FLOWS + SEGMENT);
         for _ in 0..most {
             ends.push(&end);
         }

@@ -1,19 +1,27 @@
 //! What most filters ask of a flow, apart from it, in columns: a walk through all flows reads 4 bytes of each for what it
 //! is asked.
 
-use super::{ends::Ends, segment::Block};
-use crate::flow::{Flow, Notes};
+use super::{
+    ends::Ends,
+    parts::{Kept, Part},
+    segment::{Block, Segment},
+};
+use crate::{
+    endpoint::Endpoint,
+    flow::{Flow, Link, Notes, Record},
+};
 use observer_proto::filter::{Column, Columns, L4, LOT, traits};
 use std::{
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU64,
+    sync::Arc,
 };
 
 /// A flow's numbers, by [`Column`].
 pub(super) type Glance = [u32; Column::COUNT];
 
 #[inline]
-pub(super) fn glance(flow: &Flow) -> Glance {
+pub(super) fn glance(flow: &Record, [source, destination]: [NonZeroU64; 2]) -> Glance {
     let serial = |serial: NonZeroU64| u32::try_from(serial.get()).unwrap_or(0);
     let v4 = |ip: Option<IpAddr>| match ip {
         Some(IpAddr::V4(ip)) => ip.to_bits(),
@@ -21,8 +29,8 @@ pub(super) fn glance(flow: &Flow) -> Glance {
     };
     let (source_port, destination_port) = ports(flow).unwrap_or_default();
     let mut glance = Glance::default();
-    glance[Column::Source as usize] = serial(flow.source.serial());
-    glance[Column::Destination as usize] = serial(flow.destination.serial());
+    glance[Column::Source as usize] = serial(source);
+    glance[Column::Destination as usize] = serial(destination);
     glance[Column::SourceV4 as usize] = v4(flow.source_ip);
     glance[Column::DestinationV4 as usize] = v4(flow.destination_ip);
     glance[Column::Ports as usize] = u32::from(source_port) << 16 | u32::from(destination_port);
@@ -38,7 +46,7 @@ pub(super) fn glance(flow: &Flow) -> Glance {
 }
 
 /// The transport protocol, where Hubble has a name for it.
-pub(crate) fn l4(flow: &Flow) -> Option<L4> {
+pub(crate) fn l4(flow: &Record) -> Option<L4> {
     let protocol = if flow.ip_version == 0 { 0 } else { flow.protocol };
     Some(match protocol {
         1 => L4::IcmpV4,
@@ -53,7 +61,7 @@ pub(crate) fn l4(flow: &Flow) -> Option<L4> {
 }
 
 /// `flow.IPVersion`.
-pub(crate) fn ip_version(flow: &Flow) -> u8 {
+pub(crate) fn ip_version(flow: &Record) -> u8 {
     match flow.ip_version {
         4 => 1,
         6 => 2,
@@ -62,13 +70,13 @@ pub(crate) fn ip_version(flow: &Flow) -> u8 {
 }
 
 /// Of the source and of the destination.
-pub(crate) fn ports(flow: &Flow) -> Option<(u16, u16)> {
+pub(crate) fn ports(flow: &Record) -> Option<(u16, u16)> {
     let has_ports = matches!(flow.protocol, 6 | 17 | 132) && !flow.notes.has(Notes::FRAGMENT);
     has_ports.then_some((flow.source_port, flow.destination_port))
 }
 
 /// The flags of a TCP packet that has its header.
-pub(crate) fn tcp_flags(flow: &Flow) -> Option<u16> {
+pub(crate) fn tcp_flags(flow: &Record) -> Option<u16> {
     (flow.protocol == 6 && !flow.notes.has(Notes::FRAGMENT)).then_some(flow.tcp_flags())
 }
 
@@ -81,8 +89,11 @@ pub(super) struct Glances {
 
 impl Glances {
     pub(super) fn new(glances: &[Glance]) -> Self {
-        let column = |column: usize| glances.iter().map(move |glance| glance[column]);
-        Self { numbers: (0..Column::COUNT).flat_map(column).collect(), flows: glances.len() }
+        let mut numbers = Vec::with_capacity(Column::COUNT * glances.len());
+        for column in 0..Column::COUNT {
+            numbers.extend(glances.iter().map(|glance| glance[column]));
+        }
+        Self { numbers: numbers.into_boxed_slice(), flows: glances.len() }
     }
 
     fn get(&self, column: Column, index: usize) -> u32 {
@@ -102,28 +113,72 @@ impl Glances {
 pub struct Stored<'a> {
     /// Its sequence number.
     pub sequence: u64,
-    /// The record.
-    pub flow: &'a Flow,
+    kept: &'a Kept,
+    segment: &'a Segment,
     glances: &'a Glances,
     index: usize,
 }
 
 impl<'a> Stored<'a> {
+    /// The flow at this place of a block, which must be one.
     #[inline]
-    pub(super) fn new(sequence: u64, flow: &'a Flow, glances: &'a Glances, index: usize) -> Self {
-        Self { sequence, flow, glances, index }
+    pub(super) fn new(segment: &'a Segment, block: &'a Block, index: usize) -> Self {
+        let kept = &block.flows()[index];
+        Self { sequence: block.base() + index as u64, kept, segment, glances: block.glances(), index }
+    }
+
+    /// What it tells by itself.
+    #[inline]
+    pub fn record(&self) -> &'a Record {
+        &self.kept.record
+    }
+
+    /// With what it has in common with others.
+    #[inline]
+    pub fn flow(&self) -> Flow<'a> {
+        let Kept { record, numbers } = self.kept;
+        let segment = self.segment;
+        Flow {
+            record,
+            source: self.source(),
+            destination: self.destination(),
+            source_service: segment.part(numbers.source_service).and_then(Part::service),
+            destination_service: segment.part(numbers.destination_service).and_then(Part::service),
+            link: self.link(),
+            tunnel: segment.part(numbers.tunnel).and_then(Part::tunnel),
+            drop: segment.part(numbers.drop).and_then(Part::drop),
+            translated: segment.part(numbers.translated).and_then(Part::translated),
+        }
+    }
+
+    /// The interface it was seen on.
+    #[inline]
+    pub fn link(&self) -> Option<&'a Arc<Link>> {
+        self.segment.part(self.kept.numbers.link).and_then(Part::link)
+    }
+
+    /// Who sent it.
+    #[inline]
+    pub fn source(&self) -> &'a Arc<Endpoint> {
+        self.segment.end(self.kept.numbers.source)
+    }
+
+    /// Who it is for.
+    #[inline]
+    pub fn destination(&self) -> &'a Arc<Endpoint> {
+        self.segment.end(self.kept.numbers.destination)
     }
 
     /// The number of the source's endpoint, [`crate::endpoint::Endpoint::serial`].
     #[inline]
     pub fn source_serial(&self) -> NonZeroU64 {
-        self.serial(Column::Source).unwrap_or_else(|| self.flow.source.serial())
+        self.serial(Column::Source).unwrap_or_else(|| self.source().serial())
     }
 
     /// The number of the destination's endpoint.
     #[inline]
     pub fn destination_serial(&self) -> NonZeroU64 {
-        self.serial(Column::Destination).unwrap_or_else(|| self.flow.destination.serial())
+        self.serial(Column::Destination).unwrap_or_else(|| self.destination().serial())
     }
 
     #[inline]
@@ -134,13 +189,13 @@ impl<'a> Stored<'a> {
     /// The source's address.
     #[inline]
     pub fn source_ip(&self) -> Option<IpAddr> {
-        self.v4(Column::SourceV4).or(self.flow.source_ip)
+        self.v4(Column::SourceV4).or(self.record().source_ip)
     }
 
     /// The destination's address.
     #[inline]
     pub fn destination_ip(&self) -> Option<IpAddr> {
-        self.v4(Column::DestinationV4).or(self.flow.destination_ip)
+        self.v4(Column::DestinationV4).or(self.record().destination_ip)
     }
 
     #[inline]
@@ -152,19 +207,22 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// Up to [`LOT`] flows with consecutive sequence numbers.
+/// Up to [`Lot::MOST`] flows with consecutive sequence numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Lot<'a> {
+    segment: &'a Segment,
     block: &'a Block,
-    ends: &'a Ends,
     from: usize,
     count: usize,
 }
 
 impl<'a> Lot<'a> {
-    /// Of the flows of `block` those in this range that are no more than a lot.
-    pub(super) fn new(block: &'a Block, ends: &'a Ends, from: usize, to: usize) -> Self {
-        Self { block, ends, from, count: (to - from).min(LOT) }
+    /// The most flows of one.
+    pub const MOST: usize = LOT;
+
+    /// Of the flows of `block` those from this place on that are no more than a lot.
+    pub(super) fn new(segment: &'a Segment, block: &'a Block, from: usize) -> Self {
+        Self { segment, block, from, count: (block.flows().len() - from).min(LOT) }
     }
 
     /// Sequence number of the first.
@@ -191,11 +249,18 @@ impl<'a> Lot<'a> {
     /// The flow at this place, below [`Lot::count`].
     #[inline]
     pub fn get(&self, place: usize) -> Stored<'a> {
-        self.block.at(self.from + place)
+        Stored::new(self.segment, self.block, self.from + place)
+    }
+
+    /// Oldest first.
+    #[inline]
+    pub fn flows(&self) -> impl Iterator<Item = Stored<'a>> {
+        let lot = *self;
+        (0..lot.count).map(move |place| lot.get(place))
     }
 
     /// All ends that its flows have, and others.
     pub fn ends(&self) -> &'a Ends {
-        self.ends
+        self.segment.ends()
     }
 }

@@ -8,13 +8,14 @@ mod ends;
 mod glance;
 mod losses;
 mod namespaces;
+mod parts;
 mod segment;
 mod shared;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use cursor::{Cursor, Rewind, Step};
+pub use cursor::{Cursor, Rewind, Step, Steps};
 pub use ends::Ends;
 pub use glance::{Lot, Stored};
 pub(crate) use glance::{ip_version, l4, ports, tcp_flags};
@@ -112,7 +113,7 @@ impl Store {
     /// Unix time in nanoseconds of the oldest flow.
     pub fn oldest_time(&self) -> Option<i64> {
         let segments = self.segments.load();
-        segments.first()?.blocks().next()?.flows().first().map(|flow| flow.time_ns)
+        segments.first()?.blocks().next()?.flows().first().map(|flow| flow.record.time_ns)
     }
 
     /// Flows per second over the minute before `now_ns`, or over the time that the store reaches back if that is less.

@@ -3,23 +3,25 @@
 use super::{
     ends::Ends,
     glance::{Glance, Glances, Lot, Stored},
+    parts::{Kept, Number, Part},
 };
-use crate::flow::Flow;
-use observer_proto::filter::LOT;
+use crate::endpoint::Endpoint;
 use std::sync::{
-    Arc, OnceLock,
+    Arc, LazyLock, OnceLock,
     atomic::{AtomicI64, Ordering},
 };
 
 /// The most blocks of a segment. On a quiet node each has one flow.
-const BLOCKS: usize = 32;
+const BLOCKS: usize = Number::BLOCKS;
 
 /// Flows that became readable together.
 #[derive(Debug)]
 pub(super) struct Block {
     base: u64,
-    flows: Box<[Flow]>,
+    flows: Box<[Kept]>,
     glances: Glances,
+    /// What its flows have, and no earlier block of the segment.
+    parts: Box<[Part]>,
 }
 
 impl Block {
@@ -28,7 +30,8 @@ impl Block {
         self.base
     }
 
-    pub(super) fn flows(&self) -> &[Flow] {
+    /// Oldest first.
+    pub(super) fn flows(&self) -> &[Kept] {
         &self.flows
     }
 
@@ -36,25 +39,9 @@ impl Block {
         &self.glances
     }
 
-    /// The flow at this place, which must be one.
-    #[inline]
-    pub(super) fn at(&self, index: usize) -> Stored<'_> {
-        Stored::new(self.base + index as u64, &self.flows[index], &self.glances, index)
-    }
-
     fn place(&self, sequence: u64) -> Option<usize> {
         let index = usize::try_from(sequence.checked_sub(self.base)?).ok()?;
         (index < self.flows.len()).then_some(index)
-    }
-
-    fn get(&self, sequence: u64) -> Option<Stored<'_>> {
-        self.place(sequence).map(|index| self.at(index))
-    }
-
-    /// All flows, newest first.
-    pub(super) fn lots<'a>(&'a self, ends: &'a Ends) -> impl Iterator<Item = Lot<'a>> {
-        let begins = (0..self.flows.len()).step_by(LOT).rev();
-        begins.map(move |from| Lot::new(self, ends, from, self.flows.len()))
     }
 }
 
@@ -96,15 +83,22 @@ impl Segment {
         self.blocks[..self.filled()].iter().filter_map(OnceLock::get)
     }
 
+    /// The flows of one of its blocks, newest lot first.
+    pub(super) fn lots<'a>(&'a self, block: &'a Block) -> impl Iterator<Item = Lot<'a>> {
+        let begins = (0..block.flows.len()).step_by(Lot::MOST).rev();
+        begins.map(move |from| Lot::new(self, block, from))
+    }
+
     /// The flow of this number; `hint` is where the last one was found.
     pub(super) fn get(&self, sequence: u64, hint: &mut usize) -> Option<Stored<'_>> {
-        self.block_of(sequence, hint)?.get(sequence)
+        let block = self.block_of(sequence, hint)?;
+        Some(Stored::new(self, block, block.place(sequence)?))
     }
 
     /// The flow of this number and those behind it that lie with it; `hint` likewise.
     pub(super) fn lot(&self, sequence: u64, hint: &mut usize) -> Option<Lot<'_>> {
         let block = self.block_of(sequence, hint)?;
-        Some(Lot::new(block, &self.ends, block.place(sequence)?, block.flows.len()))
+        Some(Lot::new(self, block, block.place(sequence)?))
     }
 
     fn block_of(&self, sequence: u64, hint: &mut usize) -> Option<&Block> {
@@ -120,13 +114,31 @@ impl Segment {
         block(*hint)
     }
 
+    /// The part of this number.
+    #[inline]
+    pub(super) fn part(&self, number: Number) -> Option<&Part> {
+        if number == Number::NONE {
+            return None;
+        }
+        self.blocks[number.block()].get()?.parts.get(number.index())
+    }
+
+    /// The end of this number.
+    #[inline]
+    pub(super) fn end(&self, number: Number) -> &Arc<Endpoint> {
+        static NOBODY: LazyLock<Arc<Endpoint>> = LazyLock::new(Arc::default);
+        let end = self.part(number).and_then(Part::end);
+        debug_assert!(end.is_some(), "{number:?} is no end");
+        end.unwrap_or_else(|| &NOBODY)
+    }
+
     /// Adds the flows from sequence number `base` on; whether more could be added. There is one writer, and it publishes
     /// the head after this.
-    pub(super) fn add(&self, base: u64, flows: Box<[Flow]>, glances: &[Glance]) -> bool {
-        let newest = flows.iter().map(|flow| flow.time_ns).fold(self.newest(), i64::max);
+    pub(super) fn add(&self, base: u64, flows: Box<[Kept]>, glances: &[Glance], parts: Box<[Part]>) -> bool {
+        let newest = flows.iter().map(|flow| flow.record.time_ns).fold(self.newest(), i64::max);
         self.newest.store(newest, Ordering::Relaxed);
         let index = self.filled();
-        let added = self.blocks[index].set(Block { base, flows, glances: Glances::new(glances) });
+        let added = self.blocks[index].set(Block { base, flows, glances: Glances::new(glances), parts });
         debug_assert!(added.is_ok(), "block {index} was filled before");
         index + 1 < BLOCKS
     }
@@ -135,7 +147,7 @@ impl Segment {
     pub(super) fn count_from(&self, from: i64) -> u64 {
         let newer = |block: &Block| {
             let flows = block.flows();
-            flows.len() - flows.partition_point(|flow| flow.time_ns < from)
+            flows.len() - flows.partition_point(|flow| flow.record.time_ns < from)
         };
         self.blocks().map(newer).sum::<usize>() as u64
     }

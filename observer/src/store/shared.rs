@@ -1,12 +1,14 @@
-//! What many flows have in common: the bytes of each part, counted once a segment, and the namespaces of the ends.
+//! The numbers of what flows have in common, with its bytes, counted once a segment, and the namespaces of the ends.
 
 use super::{
+    ends::Ends,
     namespaces::{HOUR_NS, Namespaces},
+    parts::{Number, Numbers, Part},
     segment::Segment,
 };
 use crate::{
-    endpoint::Endpoint,
-    flow::{DropSite, Flow, Link, Translated},
+    endpoint::{Endpoint, Service},
+    flow::{DropSite, Flow, Link, Translated, Tunnel},
 };
 use hashbrown::HashMap;
 use std::{
@@ -25,93 +27,174 @@ const MOST_OTHERS: usize = 65_536;
 /// Of no segment.
 const NONE: u64 = u64::MAX;
 
-/// The parts that were met, by the writer alone. Segments are told apart by their first sequence number.
+/// The block that is filled.
+#[derive(Debug)]
+pub(super) struct Filled {
+    /// Segments are told apart by their first sequence number.
+    pub(super) segment: u64,
+    /// The segment's list of ends.
+    pub(super) ends: Arc<Ends>,
+    /// Which block of the segment.
+    pub(super) block: usize,
+    /// What no earlier block of the segment has.
+    pub(super) parts: Vec<Part>,
+    /// What the parts of the segment take, since this was last looked at.
+    pub(super) bytes: usize,
+}
+
+impl Filled {
+    pub(super) fn new(segment: &Segment) -> Self {
+        let ends = Arc::clone(segment.ends());
+        Self { segment: segment.base(), ends, block: 0, parts: Vec::new(), bytes: 0 }
+    }
+
+    /// From now on it is a next segment's first block.
+    pub(super) fn begin(&mut self, segment: &Segment) {
+        (self.segment, self.block) = (segment.base(), 0);
+        self.ends = Arc::clone(segment.ends());
+    }
+
+    fn take(&mut self, part: Part, bytes: usize) -> Number {
+        let number = Number::new(self.block, self.parts.len());
+        self.parts.push(part);
+        self.bytes += size_of::<Part>() + bytes;
+        number
+    }
+}
+
+/// The parts that were met, by the writer alone, by their addresses. While a segment is filled it holds its parts, so an
+/// address is that of the same part until the next segment.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// By [`Endpoint::serial`].
-    ends: HashMap<NonZeroU64, End>,
-    /// By address, with the last segment. An address that is another part's by now makes a few bytes go uncounted.
-    others: HashMap<usize, u64>,
+    ends: HashMap<usize, End>,
+    others: HashMap<usize, Other>,
     /// Parts that were forgotten, because there were too many.
     forgotten: u64,
 }
 
 #[derive(Debug)]
 struct End {
-    /// The last segment that has it.
+    /// The last segment that has it, and its number there.
     segment: u64,
-    bytes: usize,
+    number: Number,
+    bytes: u32,
+    /// See [`Endpoint::serial`].
+    serial: NonZeroU64,
     /// When a flow of its namespace was last seen.
     namespace: Option<Arc<AtomicI64>>,
 }
 
+impl End {
+    fn new(endpoint: &Endpoint, namespaces: &Namespaces) -> Self {
+        Self {
+            segment: NONE,
+            number: Number::NONE,
+            bytes: u32::try_from(endpoint_bytes(endpoint)).unwrap_or(u32::MAX),
+            serial: endpoint.serial(),
+            namespace: namespaces.see(endpoint),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Other {
+    segment: u64,
+    number: Number,
+}
+
 impl Shared {
-    /// Bytes of the parts that no earlier flow of its segment has. The segment's list of ends gets those that it lacks.
-    pub(super) fn add(&mut self, flow: &Flow, current: &Segment, namespaces: &Namespaces) -> usize {
-        let (segment, ends) = (current.base(), current.ends());
-        let mut bytes = 0;
-        for endpoint in [&flow.source, &flow.destination] {
-            let end = match self.ends.get_mut(&endpoint.serial()) {
-                Some(end) => end,
-                None => self.meet(endpoint, namespaces),
-            };
-            if end.segment != segment {
-                if end.segment < ends.first() || end.segment == NONE {
-                    ends.push(endpoint);
-                }
-                end.segment = segment;
-                bytes += end.bytes;
-            }
-            if let Some(last) = &end.namespace
-                && last.load(Ordering::Relaxed) < flow.time_ns
-            {
-                last.store(flow.time_ns, Ordering::Relaxed);
-            }
-        }
-        for service in [&flow.source_service, &flow.destination_service].into_iter().flatten() {
-            if self.is_new(service, segment) {
-                bytes += size_of_val(&**service) + service.name.len() + service.namespace.len();
-            }
-        }
-        if let Some(link) = &flow.link
-            && self.is_new(link, segment)
-        {
-            bytes += size_of::<Link>() + link.name.len();
-        }
-        if let Some(translated) = &flow.translated
-            && self.is_new(translated, segment)
-        {
-            bytes += size_of::<Translated>();
-        }
-        if let Some(site) = &flow.drop
-            && self.is_new(site, segment)
-        {
-            let location = site.location.as_ref().map_or(0, String::len);
-            bytes += size_of::<DropSite>() + site.kernel_reason.len() + location;
-        }
-        bytes
+    /// The numbers of the flow's parts, and the serial numbers of its ends.
+    #[inline]
+    pub(super) fn number(
+        &mut self,
+        flow: &Flow<'_>,
+        filled: &mut Filled,
+        namespaces: &Namespaces,
+    ) -> (Numbers, [NonZeroU64; 2]) {
+        let (source, source_serial) = self.end(flow.source, flow.time_ns, filled, namespaces);
+        let (destination, destination_serial) = self.end(flow.destination, flow.time_ns, filled, namespaces);
+        let numbers = Numbers {
+            source,
+            destination,
+            source_service: self.other(flow.source_service, filled, Part::Service, service_bytes),
+            destination_service: self.other(flow.destination_service, filled, Part::Service, service_bytes),
+            link: self.other(flow.link, filled, Part::Link, |link| size_of::<Link>() + link.name.len()),
+            // Each record brings its own.
+            tunnel: flow.tunnel.map_or(Number::NONE, |tunnel| {
+                filled.take(Part::Tunnel(Arc::clone(tunnel)), size_of::<Tunnel>())
+            }),
+            drop: self.other(flow.drop, filled, Part::Drop, site_bytes),
+            translated: self.other(flow.translated, filled, Part::Translated, |_| size_of::<Translated>()),
+        };
+        (numbers, [source_serial, destination_serial])
     }
 
     pub(super) fn forgotten(&self) -> u64 {
         self.forgotten
     }
 
-    #[cold]
-    fn meet(&mut self, endpoint: &Endpoint, namespaces: &Namespaces) -> &mut End {
+    #[inline]
+    fn end(
+        &mut self,
+        endpoint: &Arc<Endpoint>,
+        time_ns: i64,
+        filled: &mut Filled,
+        namespaces: &Namespaces,
+    ) -> (Number, NonZeroU64) {
+        let end = match self.ends.get(&Arc::as_ptr(endpoint).addr()) {
+            Some(end) if end.segment == filled.segment => end,
+            _ => self.meet(endpoint, filled, namespaces),
+        };
+        if let Some(last) = &end.namespace
+            && last.load(Ordering::Relaxed) < time_ns
+        {
+            last.store(time_ns, Ordering::Relaxed);
+        }
+        (end.number, end.serial)
+    }
+
+    /// For the first flow of a segment that has it. The segment's list of ends gets it where that lacks it.
+    #[inline(never)]
+    fn meet(&mut self, endpoint: &Arc<Endpoint>, filled: &mut Filled, namespaces: &Namespaces) -> &End {
         if self.ends.len() >= MOST_ENDS {
             self.forgotten += self.ends.len() as u64;
             self.ends.clear();
         }
-        let end = End { segment: NONE, bytes: endpoint_bytes(endpoint), namespace: namespaces.see(endpoint) };
-        self.ends.entry(endpoint.serial()).insert(end).into_mut()
+        let new = || End::new(endpoint, namespaces);
+        let end = self.ends.entry(Arc::as_ptr(endpoint).addr()).or_insert_with(new);
+        if end.serial != endpoint.serial() {
+            *end = new();
+        }
+        if end.segment < filled.ends.first() || end.segment == NONE {
+            filled.ends.push(endpoint);
+        }
+        end.segment = filled.segment;
+        end.number = filled.take(Part::End(Arc::clone(endpoint)), end.bytes as usize);
+        end
     }
 
-    fn is_new<T>(&mut self, part: &Arc<T>, segment: u64) -> bool {
+    #[inline]
+    fn other<T>(
+        &mut self,
+        part: Option<&Arc<T>>,
+        filled: &mut Filled,
+        make: fn(Arc<T>) -> Part,
+        bytes: impl FnOnce(&T) -> usize,
+    ) -> Number {
+        let Some(part) = part else { return Number::NONE };
+        let address = Arc::as_ptr(part).addr();
+        if let Some(known) = self.others.get(&address)
+            && known.segment == filled.segment
+        {
+            return known.number;
+        }
         if self.others.len() >= MOST_OTHERS {
             self.forgotten += self.others.len() as u64;
             self.others.clear();
         }
-        self.others.insert(Arc::as_ptr(part).addr(), segment) != Some(segment)
+        let number = filled.take(make(Arc::clone(part)), bytes(part));
+        self.others.insert(address, Other { segment: filled.segment, number });
+        number
     }
 
     /// Forgets the namespaces that no flow was of for an hour.
@@ -122,6 +205,14 @@ impl Shared {
         let is_kept = |last: &Arc<AtomicI64>| last.load(Ordering::Relaxed) >= from_ns;
         self.ends.retain(|_, end| end.namespace.as_ref().is_some_and(is_kept));
     }
+}
+
+fn service_bytes(service: &Service) -> usize {
+    size_of::<Service>() + service.name.len() + service.namespace.len()
+}
+
+fn site_bytes(site: &DropSite) -> usize {
+    size_of::<DropSite>() + site.kernel_reason.len() + site.location.as_ref().map_or(0, String::len)
 }
 
 /// What an endpoint takes on the heap, by and large: strings are counted by length, and three times, because the encoded

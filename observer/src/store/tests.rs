@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     endpoint::Endpoint,
-    flow::{Flow, test_flow},
+    flow::{Record, Sample},
 };
 use proptest::prelude::*;
 use std::ops::ControlFlow;
@@ -12,8 +12,8 @@ fn store(flows: usize) -> (Arc<Store>, Writer) {
     Store::new(StoreConfig { flows, bytes: usize::MAX })
 }
 
-fn numbered(n: u64) -> Flow {
-    Flow { time_ns: n as i64, packets: n, ..test_flow() }
+fn numbered(n: u64) -> Sample {
+    Sample::from(Record { time_ns: n as i64, packets: n, ..Record::default() })
 }
 
 #[derive(Clone, Debug)]
@@ -43,12 +43,12 @@ proptest! {
         for op in ops {
             match op {
                 Op::Push(n) => for _ in 0..n {
-                    prop_assert_eq!(writer.push(numbered(pushed)), pushed);
+                    prop_assert_eq!(writer.push(&numbered(pushed).flow()), pushed);
                     pushed += 1;
                 },
                 Op::Batch(n) => {
                     for _ in 0..n {
-                        prop_assert_eq!(writer.add(numbered(pushed)).packets, pushed);
+                        writer.add(&numbered(pushed).flow());
                         pushed += 1;
                     }
                     writer.publish();
@@ -59,7 +59,7 @@ proptest! {
                         match cursor.step() {
                             Step::Flow(stored) => {
                                 prop_assert_eq!(stored.sequence, *examined + *lost);
-                                prop_assert_eq!(stored.flow.packets, stored.sequence);
+                                prop_assert_eq!(stored.record().packets, stored.sequence);
                                 *examined += 1;
                             }
                             Step::Lost(n) => { prop_assert!(n > 0); *lost += n; }
@@ -80,7 +80,7 @@ proptest! {
     #[test]
     fn a_rewind_finds_the_last_matching(capacity in 2..300usize, pushed in 0..1000u64, last in 1..50u64, every in 1..7u64) {
         let (store, mut writer) = store(capacity);
-        for n in 0..pushed { writer.push(numbered(n)); }
+        for n in 0..pushed { writer.push(&numbered(n).flow()); }
         let mut left = last;
         let select = |lot: &Lot<'_>| {
             (0..lot.count()).map(|place| u64::from(lot.get(place).sequence.is_multiple_of(every)) << place).sum()
@@ -109,7 +109,7 @@ fn readers_under_load_account_for_every_flow() {
                     while examined + lost < FLOWS {
                         match cursor.step() {
                             Step::Flow(stored) => {
-                                let numbers = (stored.sequence, stored.flow.packets);
+                                let numbers = (stored.sequence, stored.record().packets);
                                 assert_eq!(numbers, (examined + lost, examined + lost));
                                 examined += 1;
                                 if reader == 2 && examined % 64 == 0 {
@@ -126,7 +126,7 @@ fn readers_under_load_account_for_every_flow() {
             })
             .collect();
         for n in 0..FLOWS {
-            writer.push(numbered(n));
+            writer.push(&numbered(n).flow());
         }
         for reader in readers {
             let (examined, lost) = reader.join().expect("a reader panicked");
@@ -144,12 +144,20 @@ fn a_glance_says_what_the_flow_says() {
         ips().flat_map(|source| ips().map(move |destination| (source, destination)))
     {
         let end = || Arc::new(Endpoint::default());
-        writer.add(Flow { source_ip, destination_ip, source: end(), destination: end(), ..test_flow() });
+        writer.add(
+            &Sample {
+                record: Record { source_ip, destination_ip, ..Record::default() },
+                source: end(),
+                destination: end(),
+                ..Sample::default()
+            }
+            .flow(),
+        );
     }
     writer.publish();
     let mut seen = 0;
     let look = |stored: Stored<'_>| {
-        let flow = stored.flow;
+        let flow = stored.flow();
         assert_eq!((stored.source_ip(), stored.destination_ip()), (flow.source_ip, flow.destination_ip));
         let serials = (flow.source.serial(), flow.destination.serial());
         assert_eq!((stored.source_serial(), stored.destination_serial()), serials);
@@ -166,7 +174,7 @@ fn a_list_of_ends_has_those_of_its_flows_and_few_others() {
     let shared = Arc::new(Endpoint::default());
     for n in 0..5000 {
         let source = if n % 7 == 0 { Arc::clone(&shared) } else { Arc::default() };
-        writer.add(Flow { source, ..numbered(n) });
+        writer.add(&Sample { source, ..numbered(n) }.flow());
         if n % 3 == 0 {
             writer.publish();
         }
@@ -174,14 +182,13 @@ fn a_list_of_ends_has_those_of_its_flows_and_few_others() {
     writer.publish();
     let look = |lot: &Lot<'_>| {
         let listed: Vec<_> = lot.ends().from(0).map(Endpoint::serial).collect();
-        for place in 0..lot.count() {
-            let stored = lot.get(place);
+        for stored in lot.flows() {
             for serial in [stored.source_serial(), stored.destination_serial()] {
                 assert!(listed.contains(&serial), "{serial} of flow {}", stored.sequence);
             }
         }
         // Half of the store, and a segment.
-        assert!(listed.len() <= 2 * (32 + 8), "{} ends", listed.len());
+        assert!(listed.len() <= 2 * (32 + 4), "{} ends", listed.len());
         0
     };
     store.rewind(look, |_| ControlFlow::Continue(()));
@@ -194,7 +201,7 @@ fn bytes_are_bounded_by_large_endpoints_too() {
     for n in 0..20_000u64 {
         let source =
             Arc::new(Endpoint { pod_name: "p".repeat(4000), identity: n as u32, ..Endpoint::default() });
-        writer.push(Flow { source, ..numbered(n) });
+        writer.push(&Sample { source, ..numbered(n) }.flow());
         assert!(store.bytes() <= limit as u64, "{} bytes after {n} flows", store.bytes());
     }
     assert!(store.len() > 100, "only {} flows are left", store.len());
@@ -208,12 +215,33 @@ fn namespaces_are_those_of_the_last_hour_past_the_ring() {
     let pod = |namespace: &str| {
         Arc::new(Endpoint { cluster: "default".into(), namespace: namespace.into(), ..Endpoint::default() })
     };
-    writer.push(Flow { source: pod("old"), time_ns: 1, ..test_flow() });
-    writer.push(Flow { source: pod("web"), time_ns: HOUR, ..test_flow() });
+    writer.push(
+        &Sample {
+            record: Record { time_ns: 1, ..Record::default() },
+            source: pod("old"),
+            ..Sample::default()
+        }
+        .flow(),
+    );
+    writer.push(
+        &Sample {
+            record: Record { time_ns: HOUR, ..Record::default() },
+            source: pod("web"),
+            ..Sample::default()
+        }
+        .flow(),
+    );
     for _ in 0..100 {
-        writer.push(Flow { time_ns: HOUR, ..test_flow() });
+        writer.push(&Sample::from(Record { time_ns: HOUR, ..Record::default() }).flow());
     }
-    writer.push(Flow { destination: pod("data"), time_ns: HOUR + 10, ..test_flow() });
+    writer.push(
+        &Sample {
+            record: Record { time_ns: HOUR + 10, ..Record::default() },
+            destination: pod("data"),
+            ..Sample::default()
+        }
+        .flow(),
+    );
     let names: Vec<_> = store.namespaces(HOUR + 10).into_iter().map(|n| n.name).collect();
     assert_eq!(names, ["data", "web"]);
 }
@@ -224,7 +252,7 @@ fn the_rate_is_over_the_last_minute_or_what_there_is() {
     let (store, mut writer) = store(10_000);
     assert!(store.rate(0).abs() < f64::EPSILON);
     for n in 0..1200i64 {
-        writer.push(Flow { time_ns: n * SECOND / 10, ..test_flow() });
+        writer.push(&Sample::from(Record { time_ns: n * SECOND / 10, ..Record::default() }).flow());
     }
     assert!((store.rate(120 * SECOND) - 10.0).abs() < 0.1);
 }
@@ -233,14 +261,14 @@ fn the_rate_is_over_the_last_minute_or_what_there_is() {
 async fn a_waiting_reader_is_woken_by_flows_and_by_losses() {
     let (store, mut writer) = store(100);
     let mut losses = store.losses();
-    writer.push(numbered(0));
+    writer.push(&numbered(0).flow());
     store.changed(0, &losses).await;
     let waiting = tokio::spawn({
         let (store, losses) = (Arc::clone(&store), losses.clone());
         async move { store.changed(1, &losses).await }
     });
     tokio::task::yield_now().await;
-    writer.push(numbered(1));
+    writer.push(&numbered(1).flow());
     writer.publish();
     waiting.await.expect("the waiting task failed");
 

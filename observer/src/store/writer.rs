@@ -4,8 +4,9 @@ use super::{
     Store, StoreConfig,
     ends::Ends,
     glance::{Glance, glance},
+    parts::{Kept, Number, Numbers},
     segment::Segment,
-    shared::Shared,
+    shared::{Filled, Shared},
 };
 use crate::flow::Flow;
 use std::{
@@ -15,7 +16,10 @@ use std::{
 };
 
 /// The most flows that become readable together: what stays in the cache until then.
-const BLOCK: usize = 256;
+const BLOCK: usize = 512;
+
+/// The most flows of a segment.
+pub(super) const SEGMENT: usize = 4096;
 
 /// What the store may hold, and how it is cut into segments.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +35,8 @@ pub(super) struct Shape {
 impl Shape {
     pub(super) fn of(config: StoreConfig) -> Self {
         let flows = config.flows.max(2);
-        // Eviction frees one segment: an eighth of a small store, 1,024 flows of a large one.
-        let segment = (flows / 8).clamp(1, 1024);
+        // Eviction frees one segment. Each end is counted once a segment, so it should hold many flows.
+        let segment = (flows / 16).clamp(1, SEGMENT);
         Self { flows: flows.next_multiple_of(segment), segment, bytes: config.bytes }
     }
 
@@ -63,9 +67,11 @@ pub struct Writer {
     /// Of the older segments that have the current one's list of ends, freed ones included.
     listed: Size,
     /// Not readable yet.
-    made: Vec<Flow>,
+    made: Vec<Kept>,
     /// Of the flows in `made`.
     glances: Vec<Glance>,
+    /// What they bring.
+    filled: Filled,
     shared: Shared,
     /// A flow became readable since the last wake-up.
     unannounced: bool,
@@ -74,6 +80,7 @@ pub struct Writer {
 
 impl Writer {
     pub(super) fn new(store: Arc<Store>, shape: Shape, current: Arc<Segment>) -> Self {
+        let filled = Filled::new(&current);
         let size = Size { flows: 0, bytes: Segment::FIXED_BYTES };
         Self {
             store,
@@ -85,6 +92,7 @@ impl Writer {
             listed: Size::default(),
             made: Vec::new(),
             glances: Vec::new(),
+            filled,
             shared: Shared::default(),
             unannounced: false,
             trimmed: Instant::now(),
@@ -103,7 +111,7 @@ impl Writer {
 
     /// Appends a flow and returns its sequence number. It can be read at once; readers that wait are woken by
     /// [`Writer::publish`].
-    pub fn push(&mut self, flow: Flow) -> u64 {
+    pub fn push(&mut self, flow: &Flow<'_>) -> u64 {
         self.add(flow);
         self.commit();
         self.store.head() - 1
@@ -111,10 +119,11 @@ impl Writer {
 
     /// Appends a flow that can be read after [`Writer::publish`], if not before.
     #[inline]
-    pub fn add(&mut self, flow: Flow) -> &Flow {
+    pub fn add(&mut self, flow: &Flow<'_>) {
         let is_full = self.made.len() == BLOCK
             || self.size.flows == self.shape.segment
-            || self.size.bytes >= self.shape.segment_bytes();
+            || self.size.bytes >= self.shape.segment_bytes()
+            || self.filled.parts.len() + Numbers::MOST > Number::PARTS;
         if is_full {
             self.commit();
         }
@@ -122,16 +131,14 @@ impl Writer {
             let room = BLOCK.min(self.shape.segment - self.size.flows);
             self.made.reserve_exact(room);
         }
-        let bytes =
-            size_of::<(Flow, Glance)>() + self.shared.add(&flow, &self.current, &self.store.namespaces);
+        let (numbers, serials) = self.shared.number(flow, &mut self.filled, &self.store.namespaces);
+        let bytes = size_of::<(Kept, Glance)>() + std::mem::take(&mut self.filled.bytes);
         self.size.flows += 1;
         self.size.bytes += bytes;
         self.total.flows += 1;
         self.total.bytes += bytes;
-        self.glances.push(glance(&flow));
-        let at = self.made.len();
-        self.made.push(flow);
-        &self.made[at]
+        self.glances.push(glance(flow, serials));
+        self.made.push(Kept { record: *flow.record, numbers });
     }
 
     /// Makes all that was added readable, and wakes the readers that wait for it.
@@ -150,8 +157,11 @@ impl Writer {
         let made = std::mem::take(&mut self.made).into_boxed_slice();
         let base = self.store.head();
         let head = base + made.len() as u64;
-        let has_room = self.current.add(base, made, &self.glances);
+        // Exactly as long as it is, and its own memory stays.
+        let parts = self.filled.parts.drain(..).collect();
+        let has_room = self.current.add(base, made, &self.glances, parts);
         self.glances.clear();
+        self.filled.block += 1;
         self.store.head.store(head, Ordering::Release);
         self.unannounced = true;
         if !has_room || self.size.flows == self.shape.segment || self.size.bytes >= self.shape.segment_bytes()
@@ -161,7 +171,7 @@ impl Writer {
         self.store.bytes.store(self.total.bytes as u64, Ordering::Relaxed);
     }
 
-    /// Frees old segments until the rest is within the limits. Their memory is the next flows', while it is in the cache.
+    /// Frees old segments until the rest is within the limits.
     fn evict(&mut self) {
         let mut evicted = 0;
         // Of the bytes a next segment may need some too.
@@ -189,6 +199,7 @@ impl Writer {
         let list = self.store.segments.load_full();
         let ends = self.ends(base);
         self.current = Arc::new(Segment::new(base, ends));
+        self.filled.begin(&self.current);
         let longer = list.iter().chain([&self.current]).map(Arc::clone).collect();
         self.store.segments.store(Arc::new(longer));
     }

@@ -86,23 +86,12 @@ impl Translation {
     }
 }
 
-/// A tuple without its direction, in few words: it is hashed and compared for each record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    low: [u64; 3],
-    high: [u64; 3],
-}
-
-impl Key {
-    #[inline]
-    pub(super) fn new(tuple: &Tuple) -> Self {
-        let (mut low, mut high) = (tuple.source.words(), tuple.destination.words());
-        if low > high {
-            (low, high) = (high, low);
-        }
-        low[2] |= u64::from(tuple.protocol) << 32;
-        Self { low, high }
-    }
+/// The same for a connection's tuple in both directions.
+#[inline]
+fn hash_of(tuple: &Tuple, hasher: &DefaultHashBuilder) -> u64 {
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let ends = hasher.hash_one(tuple.source).wrapping_add(hasher.hash_one(tuple.destination));
+    ends.wrapping_add(u64::from(tuple.protocol).wrapping_mul(SPREAD))
 }
 
 /// One of the views of a connection, in four bytes: a cache holds those of all connections.
@@ -120,10 +109,8 @@ impl View {
 
     /// Whether a packet that it is a view of shows `tuple`, one way or the other.
     fn shows(self, slots: &[Option<Slot>], tuple: &Tuple) -> bool {
-        slots.get(self.slot() as usize).and_then(Option::as_ref).is_some_and(|slot| {
-            let view = slot.entry.view(self.0 & 3);
-            view == *tuple || view.reversed() == *tuple
-        })
+        let slot = slots.get(self.slot() as usize).and_then(Option::as_ref);
+        slot.is_some_and(|slot| slot.entry.view(self.0 & 3).is_of(tuple))
     }
 }
 
@@ -185,7 +172,7 @@ pub struct ConntrackTable {
     limits: TableLimits,
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
-    /// By the hash of the tuple's [`Key`].
+    /// By the hash of the tuple, see [`hash_of`].
     views: HashTable<View>,
     hasher: DefaultHashBuilder,
     /// Ended connections in the order of their ends; slots may have been reused since.
@@ -268,12 +255,12 @@ impl ConntrackTable {
         let Self { slots, views, hasher, .. } = self;
         for number in 0..3 {
             let (view, tuple) = (View::new(index, number), entry.view(number));
-            let hash = hasher.hash_one(Key::new(&tuple));
+            let hash = hash_of(&tuple, hasher);
             // One that another connection has, or that this one has already.
             if let Some(known) = views.find_mut(hash, |known| known.shows(slots, &tuple)) {
                 *known = view;
             } else {
-                views.insert_unique(hash, view, |view| hash_of(*view, slots, hasher));
+                views.insert_unique(hash, view, |view| hash_of_view(*view, slots, hasher));
             }
         }
         self.counters.added += 1;
@@ -336,17 +323,24 @@ impl ConntrackTable {
     /// With `opened_ns`, the packet opens a connection at this kernel time, so a connection that had ended by then is
     /// another one.
     pub fn translate(&self, tuple: &Tuple, opened_ns: Option<u64>) -> Option<Translation> {
-        self.translation(self.find(tuple)?, tuple, opened_ns)
+        self.translation(self.find(self.hash(tuple))?, tuple, opened_ns)
+    }
+
+    /// By which a tuple's connection is found.
+    #[inline]
+    pub(super) fn hash(&self, tuple: &Tuple) -> u64 {
+        hash_of(tuple, &self.hasher)
     }
 
     /// The first half of [`ConntrackTable::translate`].
-    pub(super) fn find(&self, tuple: &Tuple) -> Option<Found> {
-        let hash = self.hasher.hash_one(Key::new(tuple));
+    #[inline]
+    pub(super) fn find(&self, hash: u64) -> Option<Found> {
         // The first that may be it nearly always is; to be sure takes a look into its slot, which is the second half's.
         self.views.find(hash, |_| true).map(|view| Found { hash, view: *view })
     }
 
     /// The second half of [`ConntrackTable::translate`].
+    #[inline]
     pub(super) fn translation(
         &self,
         Found { hash, view }: Found,
@@ -364,7 +358,8 @@ impl ConntrackTable {
         let Entry { original, .. } = slot.entry;
         let Tuple { source: client, destination: frontend, .. } = original;
         if slot.plain {
-            let from_client = original == *tuple;
+            // It goes one way or the other, so one end decides.
+            let from_client = client == tuple.source;
             return Some(Translation {
                 from_client,
                 client,
@@ -386,7 +381,7 @@ impl ConntrackTable {
 
     /// The connection whose opener sends `original`.
     fn opened_by(&self, original: &Tuple) -> Option<u32> {
-        let hash = self.hasher.hash_one(Key::new(original));
+        let hash = hash_of(original, &self.hasher);
         let index = self.views.find(hash, |view| view.shows(&self.slots, original))?.slot();
         (self.slot(index)?.entry.original == *original).then_some(index)
     }
@@ -417,7 +412,7 @@ impl ConntrackTable {
         for tuple in slot.entry.views() {
             // A view of a later connection may have taken its place.
             let own = |view: &View| view.slot() == index && view.shows(slots, &tuple);
-            if let Ok(view) = views.find_entry(hasher.hash_one(Key::new(&tuple)), own) {
+            if let Ok(view) = views.find_entry(hash_of(&tuple, hasher), own) {
                 view.remove();
             }
         }
@@ -426,9 +421,9 @@ impl ConntrackTable {
     }
 }
 
-fn hash_of(view: View, slots: &[Option<Slot>], hasher: &DefaultHashBuilder) -> u64 {
+fn hash_of_view(view: View, slots: &[Option<Slot>], hasher: &DefaultHashBuilder) -> u64 {
     let slot = slots[view.slot() as usize].as_ref();
-    slot.map_or(0, |slot| hasher.hash_one(Key::new(&slot.entry.view(view.0 & 3))))
+    slot.map_or(0, |slot| hash_of(&slot.entry.view(view.0 & 3), hasher))
 }
 
 #[cfg(test)]

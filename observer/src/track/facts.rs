@@ -1,6 +1,5 @@
 //! Counted facts of TCP connections, kept until the connection's next record.
 
-use super::conntrack::Key;
 use crate::decode::{FactEvent, Tuple};
 use crate::flow::Notes;
 use hashbrown::HashMap;
@@ -9,6 +8,25 @@ use hashbrown::HashMap;
 const MOST_CONNECTIONS: usize = 16_384;
 /// A connection without a new fact for this long is forgotten when room is needed, nanoseconds.
 const FORGOTTEN_AFTER_NS: i64 = 300_000_000_000;
+
+/// A tuple without its direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    low: [u64; 3],
+    high: [u64; 3],
+}
+
+impl Key {
+    #[inline]
+    fn new(tuple: &Tuple) -> Self {
+        let (mut low, mut high) = (tuple.source.words(), tuple.destination.words());
+        if low > high {
+            (low, high) = (high, low);
+        }
+        low[2] |= u64::from(tuple.protocol) << 32;
+        Self { low, high }
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Fact {
@@ -45,13 +63,15 @@ impl Facts {
         fact.time_ns = event.time_ns;
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
     /// Retransmits and notes of the connection `tuple`. With `begun_ns`, a new connection is told of, which began at this
     /// Unix time; with `is_final`, nothing more will be.
     pub(super) fn of(&mut self, tuple: &Tuple, begun_ns: Option<i64>, is_final: bool) -> (u32, Notes) {
         let mut notes = Notes::default();
-        if self.connections.is_empty() {
-            return (0, notes);
-        }
         let key = Key::new(tuple);
         let Some(&fact) = self.connections.get(&key) else { return (0, notes) };
         if begun_ns.is_some_and(|begun| fact.time_ns < begun) {

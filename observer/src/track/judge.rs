@@ -13,10 +13,10 @@ const TCP: u8 = 6;
 
 /// What the node's addresses are, as far as this stage must know.
 pub trait Addresses {
-    /// A pod of this node whose link is watched: what goes to it is told when it is delivered.
-    fn is_local_pod(&self, ip: &IpAddr) -> bool;
-    /// An address of this node itself.
-    fn is_node(&self, ip: &IpAddr) -> bool;
+    /// A pod of this node, at any port, whose link is watched: what goes to it is told when it is delivered.
+    fn is_local_pod(&self, end: &End) -> bool;
+    /// At an address of this node itself.
+    fn is_node(&self, end: &End) -> bool;
     /// Whether a tunnel device of this node is watched: what the node carries is told there, or at a pod's link.
     fn has_tunnel(&self) -> bool;
 }
@@ -35,14 +35,18 @@ pub struct Ends {
 }
 
 impl Ends {
-    fn new(packet: Option<&Packet>, translation: Option<&Translation>) -> Self {
+    #[inline]
+    pub(super) fn new(packet: Option<&Packet>, translation: Option<&Translation>) -> Self {
         const UDP: u8 = 17;
         const SCTP: u8 = 132;
         let Some(seen) = packet.map(|packet| packet.tuple) else { return Self::default() };
         let (source, destination) = match translation {
             None => (seen.source, seen.destination),
-            Some(known) if known.from_client => (known.client, known.backend),
-            Some(known) => (known.backend, known.client),
+            // Half of all packets go back, nobody can say which: no branch.
+            Some(known) => {
+                let ends = [known.client, known.backend];
+                (ends[usize::from(!known.from_client)], ends[usize::from(known.from_client)])
+            }
         };
         let frontend = translation.filter(|known| known.destination_translated()).map(|known| known.frontend);
         let source_xlated = translation
@@ -66,7 +70,7 @@ pub struct TrackedFlow<'a> {
     /// The record.
     pub event: &'a FlowEvent,
     /// Between whom it is.
-    pub ends: Ends,
+    pub ends: &'a Ends,
     /// Whether it is an answer; always set.
     pub is_reply: Tristate,
     /// Hubble's direction, as the endpoint at this point sees the connection.
@@ -87,7 +91,7 @@ pub struct TrackedDrop<'a> {
     /// The record.
     pub event: &'a DropEvent,
     /// Between whom the packet was.
-    pub ends: Ends,
+    pub ends: &'a Ends,
     /// Hubble's direction, where one end is of this node.
     pub direction: TrafficDirection,
     /// TCP retransmits of the connection so far, by local sockets.
@@ -112,12 +116,13 @@ pub enum Suppressed {
 }
 
 /// The flow that a record is, or why it is none.
+#[inline]
 pub(super) fn judge_flow<'a>(
     event: &'a FlowEvent,
+    ends: &'a Ends,
     translation: Option<&Translation>,
     addresses: &impl Addresses,
 ) -> Result<TrackedFlow<'a>, Suppressed> {
-    let ends = Ends::new(event.packet.as_ref(), translation);
     let mut point = match (event.link_kind, event.hook) {
         (LinkKind::Pod | LinkKind::Other, Hook::Egress) => Point::ToEndpoint,
         (LinkKind::Pod | LinkKind::Other, Hook::Ingress) => Point::ToStack,
@@ -126,7 +131,7 @@ pub(super) fn judge_flow<'a>(
         (LinkKind::Tunnel, Hook::Ingress) => Point::FromOverlay,
         (LinkKind::Tunnel, Hook::Egress) => Point::ToOverlay,
     };
-    if let Some(why) = suppressed(event, &ends, point, translation, addresses) {
+    if let Some(why) = suppressed(event, ends, point, translation, addresses) {
         let every_packet_is_told = event.reason == FlowReason::Packet && point == Point::ToStack;
         if !every_packet_is_told {
             return Err(why);
@@ -164,7 +169,7 @@ pub(super) fn judge_flow<'a>(
         }
     }
     Ok(TrackedFlow {
-        direction: direction(endpoint_is_source(point, &ends, addresses), reply),
+        direction: direction(endpoint_is_source(point, ends, addresses), reply),
         is_reply: if reply { Tristate::Yes } else { Tristate::No },
         event,
         ends,
@@ -178,16 +183,14 @@ pub(super) fn judge_flow<'a>(
 /// What is told of a drop.
 pub(super) fn judge_drop<'a>(
     event: &'a DropEvent,
-    translation: Option<&Translation>,
+    ends: &'a Ends,
     addresses: &impl Addresses,
 ) -> TrackedDrop<'a> {
-    // Hubble has no `source_xlated` on a drop.
-    let ends = Ends { source_xlated: None, ..Ends::new(event.packet.as_ref(), translation) };
     let mut notes = Notes::default();
     if event.sum {
         notes.set(Notes::SUM);
     }
-    let direction = direction(local_end_is_source(&ends, addresses), false);
+    let direction = direction(local_end_is_source(ends, addresses), false);
     TrackedDrop { direction, event, ends, notes, retransmits: 0 }
 }
 
@@ -211,9 +214,8 @@ fn suppressed(
         return carried(event, tunnel, addresses);
     }
     let seen = event.packet.as_ref()?.tuple;
-    let (source_end, destination_end) = (ends.source?, ends.destination?);
-    let (source, destination) = (source_end.ip(), destination_end.ip());
-    let is_for_destination = seen.destination.is_at(&destination_end);
+    let (source, destination) = (ends.source?, ends.destination?);
+    let is_for_destination = seen.destination.is_at(&destination);
     match point {
         Point::ToEndpoint => None,
         _ if event.hook == Hook::Ingress => {
@@ -235,9 +237,7 @@ fn suppressed(
                 None
             }
         }
-        _ if addresses.is_local_pod(&source) && !seen.source.is_at(&source_end) => {
-            Some(Suppressed::Masqueraded)
-        }
+        _ if addresses.is_local_pod(&source) && !seen.source.is_at(&source) => Some(Suppressed::Masqueraded),
         _ if addresses.is_local_pod(&source) || event.flags.has(flow_flags::FORWARDED) => {
             Some(Suppressed::Forwarded)
         }
@@ -248,7 +248,7 @@ fn suppressed(
 /// A tunneled packet's own ends are of another network than the link's, so the outer ones decide.
 fn carried(event: &FlowEvent, tunnel: &Tunnel, addresses: &impl Addresses) -> Option<Suppressed> {
     let near = |(source, destination): (_, _)| if event.hook == Hook::Egress { source } else { destination };
-    let is_ours = tunnel.ends.is_none_or(|ends| addresses.is_node(&near(ends).0));
+    let is_ours = tunnel.ends.map(near).is_none_or(|(ip, port)| addresses.is_node(&End::new(ip, port)));
     let at_uplink = matches!(event.link_kind, LinkKind::Uplink | LinkKind::Tunnel);
     (at_uplink && is_ours && addresses.has_tunnel()).then_some(Suppressed::Carried)
 }
@@ -264,7 +264,7 @@ fn endpoint_is_source(point: Point, ends: &Ends, addresses: &impl Addresses) -> 
 
 /// Whether the end on this node is the source; a pod goes before the node.
 fn local_end_is_source(ends: &Ends, addresses: &impl Addresses) -> Option<bool> {
-    let (source, destination) = (ends.source?.ip(), ends.destination?.ip());
+    let (source, destination) = (ends.source?, ends.destination?);
     if addresses.is_local_pod(&source) {
         Some(true)
     } else if addresses.is_local_pod(&destination) {

@@ -181,14 +181,19 @@ impl Tracker {
         self.counters.translated += u64::from(translation.is_some_and(changed));
         match event {
             Event::Flow(event) => {
-                if let Some(flow) = self.flow(event, translation, addresses) {
+                let ends = Ends::new(event.packet.as_ref(), translation);
+                if let Some(flow) = self.flow(event, &ends, translation, addresses) {
                     tell(&Tracked::Flow(flow));
                 }
             }
             Event::Drop(event) => {
                 self.counters.drops += 1;
-                let mut dropped = judge::judge_drop(event, translation, addresses);
-                if let Some(packet) = &dropped.event.packet {
+                // Hubble has no `source_xlated` on a drop.
+                let ends = Ends { source_xlated: None, ..Ends::new(event.packet.as_ref(), translation) };
+                let mut dropped = judge::judge_drop(event, &ends, addresses);
+                if let Some(packet) = &dropped.event.packet
+                    && !self.facts.is_empty()
+                {
                     let (retransmits, notes) = self.facts.of(&connection(packet, translation), None, false);
                     dropped.retransmits = retransmits;
                     dropped.notes.set(notes);
@@ -202,13 +207,14 @@ impl Tracker {
     fn flow<'a>(
         &mut self,
         event: &'a FlowEvent,
+        ends: &'a Ends,
         translation: Option<&Translation>,
         addresses: &impl Addresses,
     ) -> Option<TrackedFlow<'a>> {
         let counters = &mut self.counters;
         let guessed = event.flags.has(flow_flags::OPENER_GUESSED);
         counters.openers_known += u64::from(guessed && translation.is_some());
-        let mut flow = match judge::judge_flow(event, translation, addresses) {
+        let mut flow = match judge::judge_flow(event, ends, translation, addresses) {
             Ok(flow) => flow,
             Err(why) => {
                 *match why {
@@ -223,7 +229,9 @@ impl Tracker {
         };
         counters.flows += 1;
         counters.openers_guessed += u64::from(guessed && translation.is_none());
-        if let Some(packet) = &flow.event.packet {
+        if let Some(packet) = &flow.event.packet
+            && !self.facts.is_empty()
+        {
             let reason = flow.event.reason;
             let begun_ns = (reason == FlowReason::New).then_some(flow.event.first_ns);
             let is_final = reason == FlowReason::Sweep;
@@ -262,10 +270,11 @@ fn connection(packet: &Packet, translation: Option<&Translation>) -> Tuple {
 fn translate(events: &[Event], conntrack: Option<&ConntrackTable>) -> [Option<Translation>; TOGETHER] {
     let mut translations = [None; TOGETHER];
     let Some(conntrack) = conntrack else { return translations };
-    let mut found = [None; TOGETHER];
-    for (event, found) in events.iter().zip(&mut found) {
-        *found = tuple(event).and_then(|tuple| conntrack.find(tuple));
+    let mut hashes = [0; TOGETHER];
+    for (event, hash) in events.iter().zip(&mut hashes) {
+        *hash = tuple(event).map_or(0, |tuple| conntrack.hash(tuple));
     }
+    let found = hashes.map(|hash| conntrack.find(hash));
     for ((event, found), translation) in events.iter().zip(found).zip(&mut translations) {
         let opened_ns = match event {
             Event::Flow(flow) if opens(flow) => Some(flow.kernel_ns),
@@ -311,8 +320,8 @@ fn may_be_translated_yet(
     // At the end nothing is, whatever time a record bears.
     let is_young = now_ns != u64::MAX && now_ns.saturating_sub(flow.kernel_ns) < LONGEST_WAIT_NS;
     let may_be_service = flow.packet.is_some_and(|packet| {
-        let to = packet.tuple.destination.ip();
-        is_tracked(&packet) && !to.is_multicast() && !addresses.is_local_pod(&to)
+        let to = packet.tuple.destination;
+        is_tracked(&packet) && !to.ip().is_multicast() && !addresses.is_local_pod(&to)
     });
     // No connection ever: no rule in this namespace asks for conntrack.
     is_before_conntrack && is_young && may_be_service && conntrack.counters().added > 0

@@ -21,11 +21,11 @@ fn octets(ip: &IpAddr) -> [u8; 4] {
 }
 
 impl Addresses for Lab {
-    fn is_local_pod(&self, ip: &IpAddr) -> bool {
-        matches!(octets(ip), [10, 0, 1, 1..=99])
+    fn is_local_pod(&self, end: &End) -> bool {
+        matches!(octets(&end.ip()), [10, 0, 1, 1..=99])
     }
-    fn is_node(&self, ip: &IpAddr) -> bool {
-        matches!(octets(ip), [10, 0, 1, 254] | [192, 168, 0, 1])
+    fn is_node(&self, end: &End) -> bool {
+        matches!(octets(&end.ip()), [10, 0, 1, 254] | [192, 168, 0, 1])
     }
     fn has_tunnel(&self) -> bool {
         true
@@ -177,11 +177,11 @@ fn show(tracked: &Tracked<'_>) -> String {
             assert_eq!(flow.is_reply, is_reply, "is_reply and the reason agree");
             let head =
                 [flow.point.as_str_name(), flow.reason.as_str_name(), flow.direction.as_str_name()].join(" ");
-            (head, flow.ends, flow.notes)
+            (head, *flow.ends, flow.notes)
         }
         Tracked::Drop(drop) => {
             assert_eq!(drop.ends.source_xlated, None);
-            (format!("drop {}", drop.direction.as_str_name()), drop.ends, drop.notes)
+            (format!("drop {}", drop.direction.as_str_name()), *drop.ends, drop.notes)
         }
     };
     let mut text = head.to_lowercase().replace('_', "-");
@@ -211,11 +211,11 @@ fn kept(tracked: &Tracked<'_>) -> Tracked<'static> {
             notes,
             retransmits,
         }) => {
-            let event = Box::leak(Box::new(event.clone()));
+            let (event, ends) = (Box::leak(Box::new(event.clone())), Box::leak(Box::new(*ends)));
             Tracked::Flow(TrackedFlow { event, ends, is_reply, direction, point, reason, notes, retransmits })
         }
         Tracked::Drop(TrackedDrop { event, ends, direction, retransmits, notes }) => {
-            let event = Box::leak(Box::new(event.clone()));
+            let (event, ends) = (Box::leak(Box::new(event.clone())), Box::leak(Box::new(*ends)));
             Tracked::Drop(TrackedDrop { event, ends, direction, retransmits, notes })
         }
     }

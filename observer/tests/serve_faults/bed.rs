@@ -2,7 +2,6 @@
 
 use crate::support::PATIENCE;
 use observer::{
-    flow::Flow,
     pipeline::replay_bytes,
     serve::{CaptureInfo, Counters, NodeInfo, Refusal, ServeConfig, Server, start},
     store::{Cursor, Step, Store, StoreConfig, Writer},
@@ -43,7 +42,7 @@ pub(crate) struct Bed {
     pub(crate) server: Server,
     pub(crate) store: Arc<Store>,
     writer: Mutex<Writer>,
-    flows: Vec<Flow>,
+    recorded: Arc<Store>,
     pub(crate) directory: tempfile::TempDir,
     _alone: MutexGuard<'static, ()>,
 }
@@ -75,7 +74,7 @@ impl Bed {
         let (store, writer) = Store::new(StoreConfig { flows: CAPACITY, bytes: usize::MAX });
         let server = runtime.block_on(start(config, Arc::clone(&store), Arc::new(Capture))).unwrap();
         let writer = Mutex::new(writer);
-        Self { runtime, server, store, writer, flows: recorded_flows(), directory, _alone: alone }
+        Self { runtime, server, store, writer, recorded: recorded_flows(), directory, _alone: alone }
     }
 
     pub(crate) fn counters(&self) -> &Counters {
@@ -101,8 +100,14 @@ impl Bed {
     /// Stores so many flows.
     pub(crate) fn push(&self, count: usize) {
         let mut writer = self.writer.lock().unwrap();
-        for flow in self.flows.iter().cycle().take(count) {
-            writer.push(flow.clone());
+        let mut cursor = Cursor::new(Arc::clone(&self.recorded), 0);
+        for _ in 0..count {
+            if let Step::Flow(stored) = cursor.step() {
+                writer.push(&stored.flow());
+            }
+            if cursor.position() == self.recorded.seen() {
+                cursor = Cursor::new(Arc::clone(&self.recorded), 0);
+            }
         }
         writer.publish();
     }
@@ -161,17 +166,12 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// Flows as they are: with names, labels and extensions.
-fn recorded_flows() -> Vec<Flow> {
+fn recorded_flows() -> Arc<Store> {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/events/demo.rec");
     let store = StoreConfig { flows: CAPACITY, bytes: usize::MAX };
     let (store, ..) = replay_bytes(&std::fs::read(file).unwrap(), store).unwrap();
-    let mut cursor = Cursor::new(Arc::clone(&store), 0);
-    let mut flows = Vec::new();
-    while let Step::Flow(stored) = cursor.step() {
-        flows.push(stored.flow.clone());
-    }
-    assert!(!flows.is_empty());
-    flows
+    assert!(!store.is_empty());
+    store
 }
 
 pub(crate) fn follow() -> GetFlowsRequest {

@@ -33,7 +33,7 @@ pub(super) trait Entries {
 }
 
 /// Whether there is anything to tell.
-pub(super) fn has_any(flow: &Flow) -> bool {
+pub(super) fn has_any(flow: &Flow<'_>) -> bool {
     flow.packets != 0
         || flow.bytes != 0
         || flow.first_ns != 0
@@ -46,7 +46,7 @@ pub(super) fn has_any(flow: &Flow) -> bool {
 
 /// The entries with their keys sorted: so JSON has them, and so most libraries write a map.
 #[inline]
-pub(super) fn write(flow: &Flow, calendar: &mut Calendar, to: &mut impl Entries) {
+pub(super) fn write(flow: &Flow<'_>, calendar: &mut Calendar, to: &mut impl Entries) {
     to.number("bytes", flow.bytes);
     note(flow, Notes::CONNECT_FAILED, "connect_failed", to);
     note(flow, Notes::FINAL, "final", to);
@@ -61,7 +61,7 @@ pub(super) fn write(flow: &Flow, calendar: &mut Calendar, to: &mut impl Entries)
     if let Some((ip, port)) = flow.frontend() {
         to.plain("frontend", |out| text::socket(out, ip, port));
     }
-    if let Some(site) = &flow.drop {
+    if let Some(site) = flow.drop {
         to.text("kernel_drop_reason", &site.kernel_reason);
         match &site.location {
             Ok(location) => to.text("kernel_location", location),
@@ -74,14 +74,14 @@ pub(super) fn write(flow: &Flow, calendar: &mut Calendar, to: &mut impl Entries)
     to.number("resets", flow.resets.into());
     to.number("retransmits", flow.retransmits.into());
     note(flow, Notes::SUM, "sum", to);
-    match flow.tunnel.as_ref().map(|tunnel| tunnel.kind) {
+    match flow.tunnel.map(|tunnel| tunnel.kind) {
         Some(TunnelKind::Gre) => to.text("tunnel", "GRE"),
         Some(TunnelKind::IpInIp) => to.text("tunnel", "IP in IP"),
         _ => {}
     }
 }
 
-fn note(flow: &Flow, note: Notes, key: &'static str, to: &mut impl Entries) {
+fn note(flow: &Flow<'_>, note: Notes, key: &'static str, to: &mut impl Entries) {
     if flow.notes.has(note) {
         to.yes(key);
     }

@@ -14,7 +14,7 @@ use observer_proto::{
     flow as proto,
     json::{Calendar, double, escaped, unsigned},
 };
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// What all flows of a node have in common; each piece begins with the comma before it.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Fixed {
     }
 
     /// Appends the response that holds the flow.
-    pub(super) fn line(&self, out: &mut Vec<u8>, sequence: u64, flow: &Flow, calendar: &mut Calendar) {
+    pub(super) fn line(&self, out: &mut Vec<u8>, sequence: u64, flow: &Flow<'_>, calendar: &mut Calendar) {
         out.extend_from_slice(b"{\"flow\":{\"time\":\"");
         let (seconds, nanos) = seconds_and_nanos(flow.time_ns);
         let at = out.len();
@@ -63,7 +63,7 @@ impl Fixed {
         out.extend_from_slice(b"\"}");
     }
 
-    fn fields_after_time(&self, out: &mut Vec<u8>, sequence: u64, flow: &Flow, calendar: &mut Calendar) {
+    fn fields_after_time(&self, out: &mut Vec<u8>, sequence: u64, flow: &Flow<'_>, calendar: &mut Calendar) {
         let dropped = flow.is_drop();
         out.extend_from_slice(b"\",\"uuid\":\"");
         out.extend_from_slice(&text::uuid(sequence));
@@ -85,7 +85,7 @@ impl Fixed {
             object(out, |out| ip_header(out, flow));
             transport(out, flow);
         }
-        if let Some(around) = &flow.tunnel {
+        if let Some(around) = flow.tunnel {
             out.extend_from_slice(b",\"tunnel\":");
             object(out, |out| tunnel(out, around));
         }
@@ -102,8 +102,8 @@ impl Fixed {
             number(out, b",\"type\":", flow.event_type.into());
             number(out, b",\"sub_type\":", flow.event_sub_type().into());
         });
-        service(out, b",\"source_service\":", flow.source_service.as_deref());
-        service(out, b",\"destination_service\":", flow.destination_service.as_deref());
+        service(out, b",\"source_service\":", flow.source_service);
+        service(out, b",\"destination_service\":", flow.destination_service);
         enumeration::<proto::TrafficDirection>(out, b",\"traffic_direction\":", flow.direction.into());
         if dropped {
             enumeration::<proto::DropReason>(out, b",\"drop_reason_desc\":", flow.drop_reason().into());
@@ -117,7 +117,7 @@ impl Fixed {
             Tristate::No => b",\"is_reply\":false",
             Tristate::Yes => b",\"is_reply\":true",
         });
-        if let Some(link) = &flow.link {
+        if let Some(link) = flow.link {
             out.extend_from_slice(b",\"interface\":");
             object(out, |out| {
                 number(out, b",\"index\":", link.index.into());
@@ -136,7 +136,7 @@ impl Fixed {
     }
 }
 
-fn ip_header(out: &mut Vec<u8>, flow: &Flow) {
+fn ip_header(out: &mut Vec<u8>, flow: &Flow<'_>) {
     let address = |out: &mut Vec<u8>, key: &[u8], ip: Option<IpAddr>| {
         if let Some(ip) = ip {
             out.extend_from_slice(key);
@@ -174,7 +174,7 @@ fn tunnel(out: &mut Vec<u8>, tunnel: &Tunnel) {
 }
 
 /// A later fragment has the protocol, but no ports and no flags.
-fn transport(out: &mut Vec<u8>, flow: &Flow) {
+fn transport(out: &mut Vec<u8>, flow: &Flow<'_>) {
     const FLAGS: [&[u8]; 9] = [
         b",\"FIN\":true",
         b",\"SYN\":true",
@@ -217,7 +217,7 @@ fn transport(out: &mut Vec<u8>, flow: &Flow) {
     out.push(b'}');
 }
 
-fn service(out: &mut Vec<u8>, key: &[u8], service: Option<&Service>) {
+fn service(out: &mut Vec<u8>, key: &[u8], service: Option<&Arc<Service>>) {
     if let Some(service) = service {
         out.extend_from_slice(key);
         object(out, |out| {
@@ -227,9 +227,9 @@ fn service(out: &mut Vec<u8>, key: &[u8], service: Option<&Service>) {
     }
 }
 
-fn summary(out: &mut Vec<u8>, flow: &Flow) {
+fn summary(out: &mut Vec<u8>, flow: &Flow<'_>) {
     text::packet_summary(out, flow);
-    if let Some(site) = &flow.drop {
+    if let Some(site) = flow.drop {
         out.extend_from_slice(b"; ");
         escaped(&site.kernel_reason, out);
         if let Ok(location) = &site.location {

@@ -78,7 +78,7 @@ impl Encoder {
     }
 
     /// Appends the flow to `out` as one gRPC message.
-    pub fn response(&mut self, out: &mut Vec<u8>, sequence: u64, flow: &Flow, mask: Option<&Mask>) {
+    pub fn response(&mut self, out: &mut Vec<u8>, sequence: u64, flow: &Flow<'_>, mask: Option<&Mask>) {
         if let Some(mask) = mask {
             return self.masked(out, sequence, flow, mask);
         }
@@ -90,7 +90,7 @@ impl Encoder {
         });
     }
 
-    fn masked(&mut self, out: &mut Vec<u8>, sequence: u64, flow: &Flow, mask: &Mask) {
+    fn masked(&mut self, out: &mut Vec<u8>, sequence: u64, flow: &Flow<'_>, mask: &Mask) {
         self.flow.clear();
         self.masked.clear();
         self.protobuf.flow(&mut self.flow, sequence, flow, &mut self.calendar);
@@ -110,7 +110,7 @@ impl Encoder {
     }
 
     /// Appends the flow to `out` as Hubble's JSON line, without a newline: the response's, which is the exporter's too.
-    pub fn json_line(&mut self, out: &mut Vec<u8>, sequence: u64, flow: &Flow) {
+    pub fn json_line(&mut self, out: &mut Vec<u8>, sequence: u64, flow: &Flow<'_>) {
         self.json.line(out, sequence, flow, &mut self.calendar);
     }
 

@@ -40,7 +40,7 @@ impl Fixed {
     }
 
     /// Appends the flow.
-    pub(super) fn flow(&self, out: &mut Vec<u8>, sequence: u64, flow: &Flow, calendar: &mut Calendar) {
+    pub(super) fn flow(&self, out: &mut Vec<u8>, sequence: u64, flow: &Flow<'_>, calendar: &mut Calendar) {
         let dropped = flow.is_drop();
         wire::nested(out, TIME, |out| timestamp(out, flow.time_ns));
         wire::number(out, 2, flow.verdict.into());
@@ -65,7 +65,7 @@ impl Fixed {
             wire::number(out, 1, flow.event_type.into());
             wire::number(out, 2, flow.event_sub_type().into());
         });
-        for (number, service) in [(20, &flow.source_service), (21, &flow.destination_service)] {
+        for (number, service) in [(20, flow.source_service), (21, flow.destination_service)] {
             if let Some(service) = service {
                 wire::nested(out, number, |out| {
                     wire::text(out, 1, &service.name);
@@ -82,7 +82,7 @@ impl Fixed {
         if let Some(is_reply) = flow.is_reply.as_option() {
             wire::nested(out, 26, |out| wire::number(out, 1, is_reply.into()));
         }
-        if let Some(link) = &flow.link {
+        if let Some(link) = flow.link {
             wire::nested(out, 28, |out| {
                 wire::number(out, 1, link.index.into());
                 wire::text(out, 2, &link.name);
@@ -93,7 +93,7 @@ impl Fixed {
             wire::number(out, 36, flow.trace_reason.into());
         }
         out.extend_from_slice(&self.labels);
-        if let Some(around) = &flow.tunnel {
+        if let Some(around) = flow.tunnel {
             wire::nested(out, 39, |out| tunnel(out, around));
         }
         out.extend_from_slice(&self.emitter);
@@ -114,7 +114,7 @@ pub(super) fn timestamp(out: &mut Vec<u8>, time_ns: i64) {
     wire::number(out, 2, nanos as u64);
 }
 
-fn ip_header(out: &mut Vec<u8>, flow: &Flow) {
+fn ip_header(out: &mut Vec<u8>, flow: &Flow<'_>) {
     let address = |out: &mut Vec<u8>, field, ip: Option<IpAddr>| {
         if let Some(ip) = ip {
             wire::nested(out, field, |out| text::ip(out, ip));
@@ -148,7 +148,7 @@ fn tunnel(out: &mut Vec<u8>, tunnel: &Tunnel) {
 }
 
 /// A later fragment has the protocol, which clients need to draw a link, but no ports and no flags.
-fn transport(out: &mut Vec<u8>, flow: &Flow) {
+fn transport(out: &mut Vec<u8>, flow: &Flow<'_>) {
     let Some((_, field)) = layer4(flow.protocol) else { return };
     let fragment = flow.notes.has(Notes::FRAGMENT);
     wire::nested(out, 6, |out| {
@@ -178,9 +178,9 @@ fn transport(out: &mut Vec<u8>, flow: &Flow) {
 }
 
 /// `TCP Flags: SYN; NETFILTER_DROP at nf_hook_slow+0xab`.
-fn summary(out: &mut Vec<u8>, flow: &Flow) {
+fn summary(out: &mut Vec<u8>, flow: &Flow<'_>) {
     text::packet_summary(out, flow);
-    if let Some(site) = &flow.drop {
+    if let Some(site) = flow.drop {
         out.extend_from_slice(b"; ");
         out.extend_from_slice(site.kernel_reason.as_bytes());
         if let Ok(location) = &site.location {

@@ -144,7 +144,7 @@ fn hex_groups(out: &mut Vec<u8>, groups: &[u16]) {
 }
 
 /// The summary of the packet alone: `TCP Flags: SYN`; a later fragment is bare IP.
-pub(super) fn packet_summary(out: &mut Vec<u8>, flow: &Flow) {
+pub(super) fn packet_summary(out: &mut Vec<u8>, flow: &Flow<'_>) {
     let protocol = if flow.notes.has(Notes::FRAGMENT) { 0 } else { flow.protocol };
     let (icmp_type, code) = flow.icmp();
     let packet = Packet::from_numbers(flow.ip_version, protocol, flow.tcp_flags(), icmp_type, code);

@@ -1,7 +1,7 @@
 //! Calls from a client over the unix socket.
 
 use crate::{
-    flow::{Flow, test_flow},
+    flow::{Record, Sample},
     serve::{CaptureInfo, NodeInfo, Refusal, ServeConfig, ServeError, Server, start},
     store::{LossSource, Store, StoreConfig, Writer},
 };
@@ -56,9 +56,13 @@ async fn bed(flows: usize) -> Bed {
 }
 
 /// A flow `second` seconds after 1970; every third is dropped.
-fn at(second: u64) -> Flow {
+fn at(second: u64) -> Sample {
     let verdict = if second.is_multiple_of(3) { Verdict::Dropped } else { Verdict::Forwarded };
-    Flow { time_ns: second as i64 * 1_000_000_000, verdict: verdict as u8, ..test_flow() }
+    Sample::from(Record {
+        time_ns: second as i64 * 1_000_000_000,
+        verdict: verdict as u8,
+        ..Record::default()
+    })
 }
 
 pub(super) async fn connect(socket: &Path) -> Channel {
@@ -91,7 +95,7 @@ impl Bed {
 
     fn push(&mut self, seconds: impl IntoIterator<Item = u64>) {
         for second in seconds {
-            self.writer.push(at(second));
+            self.writer.push(&at(second).flow());
         }
         self.writer.publish();
     }

@@ -1,4 +1,5 @@
 //! The server over a real socket, and what it encodes.
+mod any_flow;
 mod calls;
 mod encoding;
 mod events;

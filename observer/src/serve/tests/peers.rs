@@ -82,7 +82,7 @@ async fn nodes_are_shown_with_the_state_of_their_daemons() {
     for (directory, name) in [(&first, "n1"), (&second, "n2")] {
         let (store, mut writer) = Store::new(StoreConfig::default());
         if name == "n2" {
-            writer.push(crate::flow::test_flow());
+            writer.push(&crate::flow::Sample::default().flow());
         }
         let config = ServeConfig { node: info(name), nodes: nodes.subscribe(), ..config(directory.path()) };
         servers.push(start(config, store, Arc::new(Capture)).await.unwrap());

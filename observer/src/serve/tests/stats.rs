@@ -3,7 +3,7 @@
 use super::calls::{Capture, config, connect};
 use crate::{
     endpoint::Endpoint,
-    flow::{Flow, test_flow},
+    flow::{Record, Sample},
     serve::{Server, start},
     store::{Store, StoreConfig, Writer},
 };
@@ -25,14 +25,20 @@ fn push(writer: &mut Writer, ports: impl Iterator<Item = u16>) {
     let world =
         Arc::new(Endpoint { labels: Arc::from(["reserved:world".to_owned()]), ..Endpoint::default() });
     for port in ports {
-        writer.push(Flow {
-            protocol: 17,
-            destination_port: port,
-            bytes: u64::from(port),
-            source: Arc::clone(&world),
-            destination: Arc::clone(&world),
-            ..test_flow()
-        });
+        writer.push(
+            &Sample {
+                record: Record {
+                    protocol: 17,
+                    destination_port: port,
+                    bytes: u64::from(port),
+                    ..Record::default()
+                },
+                source: Arc::clone(&world),
+                destination: Arc::clone(&world),
+                ..Sample::default()
+            }
+            .flow(),
+        );
     }
     writer.publish();
 }

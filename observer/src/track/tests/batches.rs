@@ -244,7 +244,7 @@ fn what_is_not_ip_is_told_without_ends() {
     let mut events = vec![Event::Flow(FlowEvent { packet: None, ..flow })];
     Tracker::default().batch(&mut events, None, u64::MAX, &Lab, &mut |tracked| out.push(kept(tracked)));
     let [Tracked::Flow(flow)] = &out[..] else { panic!("one flow") };
-    assert_eq!((flow.ends, flow.is_reply), (Ends::default(), Tristate::No));
+    assert_eq!((*flow.ends, flow.is_reply), (Ends::default(), Tristate::No));
 }
 
 proptest! {

@@ -70,8 +70,12 @@ proptest! {
             }
             for (address, time) in (0..4).flat_map(|address| (0..=*at).map(move |time| (address, time))) {
                 let address = IpAddr::from([10, 0, 0, address]);
-                let (remembered, asked) = (recent.find(End::new(address, 0), time), cache.lookup(address, time));
-                prop_assert!(Arc::ptr_eq(&remembered.endpoint, &asked), "{} at {}", address, time);
+                let next = IpAddr::from([10, 0, 1, 0]);
+                let (remembered, _) = recent.find([address, next].map(|ip| Some(End::new(ip, 0))), time);
+                for (remembered, ip) in remembered.into_iter().zip([address, next]) {
+                    let (found, asked) = (&remembered.unwrap().endpoint, cache.lookup(ip, time));
+                    prop_assert!(Arc::ptr_eq(found, &asked), "{} at {}", ip, time);
+                }
             }
         }
         let end = events.last().map_or(0, |(at, _)| *at);

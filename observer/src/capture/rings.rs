@@ -23,8 +23,8 @@ const MOST: usize = 2048;
 pub struct Drained {
     /// Records given.
     pub records: usize,
-    /// Kernel time of the last look for drops, nanoseconds: up to then all were given; before a later flow there may be
-    /// one that was not.
+    /// Kernel time of the last look for drops, nanoseconds: up to then all were given but one that was being written;
+    /// before a later flow there may be others that were not.
     pub ordered_until_ns: u64,
 }
 

@@ -77,7 +77,8 @@ impl Live {
                 self.tick(stages, Clock::kernel_now());
             }
             self.look_at_links(stages);
-            let told = self.drain_conntrack(stages, now);
+            // What ends has ended by now, not before the flows were read: they are still of it.
+            let told = self.drain_conntrack(stages, Clock::kernel_now());
             // Nothing that is told comes of a batch of nothing, and a recording need not hold it.
             if drained.records > 0
                 || told

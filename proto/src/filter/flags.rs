@@ -4,6 +4,7 @@
 
 use super::{flag_values as values, view::Side};
 use crate::flow::{FlowFilter, IpVersion, NetworkInterface};
+use crate::names::RESERVED_IDENTITIES;
 
 /// One flag. Every flag may be given more than once: values of one flag are alternatives, different flags all must hold.
 #[derive(Clone, Copy, Debug)]
@@ -113,21 +114,8 @@ const WORKLOAD_NAME: Value = Value("[KIND/]NAME", Complete::Workloads);
 const NS: Value = Value("NS", Complete::Namespaces);
 const SELECTOR: Value = Value("SELECTOR", Complete::Labels);
 const NODE_NAME: Value = Value("GLOB", Complete::Nodes);
-const IDENTITY_ID: Value = Value(
-    "ID",
-    Complete::Words(&[
-        "host",
-        "world",
-        "unmanaged",
-        "health",
-        "init",
-        "remote-node",
-        "kube-apiserver",
-        "ingress",
-        "world-ipv4",
-        "world-ipv6",
-    ]),
-);
+// Without the first, `unknown`.
+const IDENTITY_ID: Value = Value("ID", Complete::Words(RESERVED_IDENTITIES.split_at(1).1));
 const TYPES: Value = Value(
     "TYPE[:SUB]",
     Complete::Words(&[

@@ -1,4 +1,5 @@
 use super::*;
+use crate::decode::End;
 use proptest::prelude::*;
 use std::net::IpAddr;
 
@@ -78,12 +79,12 @@ fn an_untranslated_connection_has_one_key_and_is_told_like_any_other() {
 fn a_masqueraded_ping_is_found_by_both_identifiers() {
     let mut table = table(10);
     let mut ping = entry(1, ("10.0.0.1:7", "192.0.2.1:7"), ("192.0.2.1:9", "198.51.100.1:9"));
-    (ping.original.protocol, ping.reply.protocol) = (ICMP, ICMP);
+    (ping.original.protocol, ping.reply.protocol) = (1, 1);
     table.insert(ping);
     for (source, destination) in
         [("10.0.0.1:7", "192.0.2.1:7"), ("198.51.100.1:9", "192.0.2.1:9"), ("192.0.2.1:7", "10.0.0.1:7")]
     {
-        let seen = Tuple { protocol: ICMP, ..tuple(source, destination) };
+        let seen = Tuple { protocol: 1, ..tuple(source, destination) };
         assert_eq!(table.translate(&seen, None).unwrap().client, end("10.0.0.1:7"), "{source}");
     }
 }

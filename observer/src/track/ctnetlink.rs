@@ -3,7 +3,7 @@
 //! Parsed here and not by `netlink-packet-netfilter`: its 0.4 doesn't know the ICMP identifiers, the connection's id or
 //! the type of a message (new, ended), and allocates a tree for each.
 
-use super::conntrack::Entry;
+use super::connection::Entry;
 use crate::decode::{End, Tuple};
 use netlink_packet_core::{
     NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlasIterator,

@@ -1,6 +1,6 @@
 //! One record and what conntrack knows of it -> the flow that is told, or why it is not told.
 
-use super::conntrack::Translation;
+use super::connection::Translation;
 use crate::{
     decode::{DropEvent, End, FlowEvent, FlowReason, Hook, Packet},
     flow::{LinkKind, Notes, Tristate, Tunnel},

@@ -1,5 +1,6 @@
 //! Who opened a connection, between whom it really is, and which of the records that tell of it is shown.
 
+mod connection;
 mod conntrack;
 mod ctnetlink;
 mod facts;
@@ -8,7 +9,8 @@ pub(crate) mod fuzz;
 mod judge;
 mod netlink;
 
-pub use conntrack::{ConntrackTable, Entry, TableCounters, TableLimits, Translation, Update};
+pub use connection::{Entry, Translation, Update};
+pub use conntrack::{ConntrackTable, TableCounters, TableLimits};
 pub use judge::{Addresses, Ends, Suppressed, TrackedDrop, TrackedFlow};
 pub use netlink::{ConntrackSource, SourceCounters, SourceOptions, Unavailable};
 

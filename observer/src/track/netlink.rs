@@ -1,6 +1,6 @@
 //! nf_conntrack over netlink: its events, and dumps at the start and after a loss.
 
-use super::conntrack::Update;
+use super::connection::Update;
 use super::ctnetlink::{Message, dump_request, messages};
 use crate::decode::Clock;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};

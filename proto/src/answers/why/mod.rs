@@ -3,6 +3,7 @@
 //! [`Why`] takes in flows and keeps counts by the server's port; [`report`](Why::report) judges each port.
 
 mod causes;
+mod port;
 mod report;
 mod route;
 mod text;
@@ -14,18 +15,15 @@ pub use route::Route;
 use super::{
     about::{About, Time},
     ends, fields,
-    groups::{Counts, Groups},
 };
 use crate::{
     Facts,
     flow::{Flow, Verdict, layer4::Protocol, layer7::Record},
     text::parts::End,
 };
+use port::{DropKey, DropSums, PortState};
 use route::Way;
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    ops::AddAssign,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Ports that are judged each by itself; flows of further ones are counted.
 const MOST_PORTS: usize = 128;
@@ -38,89 +36,6 @@ const MOST_NAMES: usize = 8;
 
 /// Protocol and the server's port.
 type PortKey = (String, u32);
-
-/// One kind of drop.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct DropKey {
-    cause: Cause,
-    /// Whether an answer was dropped.
-    is_back: bool,
-    reason: String,
-    location: String,
-    node: String,
-    policies: String,
-    /// Whom it was for.
-    to: String,
-    address: String,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct DropSums {
-    flows: u64,
-    /// At least as many as flows; what a flow without facts stands for is not known.
-    packets: u64,
-    untold: u64,
-    first: Time,
-    last: Time,
-}
-
-impl AddAssign for DropSums {
-    fn add_assign(&mut self, other: Self) {
-        self.flows += other.flows;
-        self.packets += other.packets;
-        self.untold += other.untold;
-        self.first.earlier(other.first.0);
-        self.last.later(other.last.0);
-    }
-}
-
-impl Counts for DropSums {
-    fn weight(&self) -> (u64, u64) {
-        (self.packets.max(self.flows), self.flows)
-    }
-}
-
-/// What is known of one port.
-#[derive(Clone, Debug)]
-struct PortState {
-    /// Flows towards the server that were not dropped, and how many of them reached its pod.
-    there: u64,
-    delivered: u64,
-    last_there: Time,
-    answers: u64,
-    first_answer: Time,
-    last_answer: Time,
-    /// Resets in place of an answer.
-    refused: u64,
-    last_refused: Time,
-    resets_by_client: u64,
-    resets_by_server: u64,
-    /// Connects that nobody answered, as the client's own socket tells.
-    failed_connects: u64,
-    drops: Groups<DropKey, DropSums>,
-    /// ICMP errors that the server's own address sent.
-    icmp_errors: u64,
-}
-
-impl Default for PortState {
-    fn default() -> Self {
-        Self {
-            there: 0,
-            delivered: 0,
-            last_there: Time::default(),
-            answers: 0,
-            first_answer: Time::default(),
-            last_answer: Time::default(),
-            refused: 0,
-            last_refused: Time::default(),
-            resets_by_client: 0,
-            resets_by_server: 0,
-            failed_connects: 0,
-            drops: Groups::new(MOST_ROWS),
-            icmp_errors: 0,
-        }
-    }
-}
 
 /// A backend that a service's flows went to.
 #[derive(Clone, Copy, Debug, Default)]

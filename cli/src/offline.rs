@@ -104,11 +104,12 @@ fn show(input: &mut Input, wanted: &Wanted, mut printer: Printer) -> Result<(), 
             out.flush()?;
         }
         progress.show(input);
-        let response = match input.next_encoded() {
-            Ok(Some(response)) => response,
-            Ok(None) => break None,
+        match input.advance() {
+            Ok(true) => {}
+            Ok(false) => break None,
             Err(text) => break Some(Failure::Text(text)),
-        };
+        }
+        let response = input.encoded();
         let outline = outline(response)?;
         if !wanted.matches(&outline) {
             continue;
@@ -119,13 +120,13 @@ fn show(input: &mut Input, wanted: &Wanted, mut printer: Printer) -> Result<(), 
             }
             last.push_back(response.to_vec());
         } else {
-            printer.encoded(response, &outline, &mut out, &mut io::stderr().lock())?;
+            printer.encoded(response, &outline, input.json(), &mut out, &mut io::stderr().lock())?;
             shown += 1;
         }
     };
     progress.clear();
     for response in &last {
-        printer.encoded(response, &outline(response)?, &mut out, &mut io::stderr().lock())?;
+        printer.encoded(response, &outline(response)?, None, &mut out, &mut io::stderr().lock())?;
     }
     printer.finish(&mut out)?;
     out.flush()?;

@@ -8,7 +8,7 @@ use observer_proto::{
     encoded::{Held, Outline},
     json::{self, Mask, MessageType},
     observer::GetFlowsResponse,
-    text::{self, Dict, Stream, Table, Wide},
+    text::{self, Dict, Shown, Stream, Table, Wide},
     time::TimeFormat,
 };
 use prost::{Message as _, Name as _};
@@ -136,11 +136,12 @@ impl Printer {
         }
     }
 
-    /// As [`Self::response`], of one that is not decoded yet.
+    /// As [`Self::response`], of one that is not decoded yet. `json`: what a writer makes of it, if that is known.
     pub(crate) fn encoded(
         &mut self,
         response: &[u8],
         outline: &Outline<'_>,
+        json: Option<&[u8]>,
         out: &mut impl Write,
         err: &mut impl Write,
     ) -> io::Result<()> {
@@ -148,9 +149,15 @@ impl Printer {
             (Held::Nothing, ..) => Ok(()),
             (Held::Flow | Held::LostEvents, Layout::Json { kind, legacy: false, writer, line, .. }, _) => {
                 line.clear();
-                writer.write(*kind, response, line).map_err(io::Error::other)?;
+                match json {
+                    Some(json) => line.extend_from_slice(json),
+                    None => writer.write(*kind, response, line).map_err(io::Error::other)?,
+                }
                 line.push(b'\n');
                 out.write_all(line)
+            }
+            (Held::Flow, Layout::Compact | Layout::Dict(_) | Layout::Table(_), _) => {
+                self.shown(&Shown::read(outline.inner).map_err(io::Error::other)?, out)
             }
             (Held::Flow, _, Some(printed)) => {
                 self.kept.clear();
@@ -182,6 +189,21 @@ impl Printer {
             Some(Stream::Err) if !self.silent_errors => self.record(response, Stream::Err, err),
             Some(Stream::Err) | None => Ok(()),
         }
+    }
+
+    /// Writes one flow in one of Hubble's layouts, without a message of it.
+    fn shown(&mut self, flow: &Shown<'_>, out: &mut impl Write) -> io::Result<()> {
+        self.text.clear();
+        match &mut self.layout {
+            Layout::Table(table) => {
+                table.flow(flow);
+                Ok(())
+            }
+            Layout::Dict(dict) => dict.flow(flow, &mut self.text),
+            _ => text::shown(self.options, flow, &mut self.text),
+        }
+        .map_err(io::Error::other)?;
+        out.write_all(self.text.as_bytes())
     }
 
     fn record(&mut self, response: &GetFlowsResponse, stream: Stream, to: &mut impl Write) -> io::Result<()> {

@@ -213,7 +213,7 @@ impl Session {
             Turn::Gap(from, to) => self.printer.say(&gap(from, to)),
             Turn::Show => {}
         }
-        self.printer.encoded(response, &outline, &mut self.out, &mut io::stderr().lock())?;
+        self.printer.encoded(response, &outline, None, &mut self.out, &mut io::stderr().lock())?;
         if outline.held == Held::NodeStatus && self.wants_nodes_hint && tells_of_missing(outline.inner) {
             self.wants_nodes_hint = false;
             self.printer.say("hint: `observe list nodes` shows the state of each node");

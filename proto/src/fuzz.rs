@@ -7,8 +7,8 @@ use crate::{
     filter::{Filters, parse, parse_raw},
     flow::{Flow, FlowFilter},
     json::{self, MessageType, Reader, Writer},
-    observer::{GetFlowsRequest, GetFlowsResponse},
-    text::{self, Dict, Options, Table, Wide, sanitize},
+    observer::{GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes},
+    text::{self, Dict, Options, Shown, Table, Wide, sanitize},
 };
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage};
@@ -40,7 +40,7 @@ static FLOWS: LazyLock<Vec<Flow>> = LazyLock::new(|| {
     let lines = include_str!("../../testdata/hubble-api/goldens/flows.in.jsonl").lines();
     let responses = lines.map(|line| json::read::<GetFlowsResponse>(line).unwrap());
     let flows = responses.filter_map(|response| match response.response_types? {
-        crate::observer::get_flows_response::ResponseTypes::Flow(flow) => Some(flow),
+        ResponseTypes::Flow(flow) => Some(flow),
         _ => None,
     });
     flows.chain([Flow::default()]).collect()
@@ -80,7 +80,17 @@ pub fn json(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let kind = MessageType::named("observer.GetFlowsResponse").unwrap();
     let mut encoded = Vec::new();
-    let passed_over = Reader::discarding().read(kind, text, &mut encoded);
+    let mut reader = Reader::discarding();
+    let passed_over = reader.read(kind, text, &mut encoded);
+    if reader.is_as_written() {
+        let mut line = Vec::new();
+        Writer::new().write(kind, &encoded, &mut line).unwrap();
+        assert_eq!(String::from_utf8(line).unwrap(), text, "not as it is written");
+    }
+    // What was read before makes no difference.
+    let mut again = Vec::new();
+    assert_eq!(reader.read(kind, text, &mut again), passed_over);
+    assert_eq!(again, encoded);
     assert!(passed_over.is_ok() || encoded.is_empty(), "after an error nothing is left");
     let strict = json::read::<GetFlowsResponse>(text);
     assert_eq!(strict.is_ok(), passed_over == Ok(None), "strict is what passes over nothing");
@@ -108,6 +118,9 @@ fn reflected(text: &str) -> Option<GetFlowsResponse> {
 
 /// A response, as a server sends it, printed in every format.
 pub fn print(data: &[u8]) {
+    if let Ok(flow) = Flow::decode(data) {
+        assert_eq!(Shown::read(data), Ok(Shown::of(&flow)), "not what prost reads");
+    }
     let kind = MessageType::named("observer.GetFlowsResponse").unwrap();
     let mut line = Vec::new();
     let written = Writer::new().write(kind, data, &mut line).map(|()| line);
@@ -115,6 +128,9 @@ pub fn print(data: &[u8]) {
     let mut kept = Vec::new();
     text::printed().unwrap().keep(data, &mut kept).unwrap();
     let kept = GetFlowsResponse::decode(kept.as_slice()).unwrap();
+    if let Some(ResponseTypes::Flow(flow)) = &response.response_types {
+        assert_eq!(Shown::read(&flow.encode_to_vec()), Ok(Shown::of(flow)), "not what prost reads");
+    }
     assert_eq!(written, json::line(&response).map(String::into_bytes), "not what prost reads");
     if let Ok(line) = written {
         assert!(!line.contains(&b'\n'));

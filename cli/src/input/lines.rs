@@ -91,9 +91,9 @@ impl Lines {
         Ok(Some(Line::Text(without_end(&self.line))))
     }
 
-    /// The line that was read last, if it is text.
-    pub(super) fn text(&self) -> Option<&str> {
-        std::str::from_utf8(without_end(&self.line)).ok()
+    /// The line that was read last, without its end.
+    pub(super) fn line(&self) -> &[u8] {
+        without_end(&self.line)
     }
 
     /// Whether the next line is in memory already, at least its beginning.

@@ -73,12 +73,18 @@ impl Input {
         Ok(None)
     }
 
-    /// As [`Self::next`], without decoding it.
-    pub(crate) fn next_encoded(&mut self) -> Result<Option<&[u8]>, String> {
-        Ok(self.advance()?.then_some(self.encoded.as_slice()))
+    /// The response that was read last, encoded.
+    pub(crate) fn encoded(&self) -> &[u8] {
+        &self.encoded
     }
 
-    fn advance(&mut self) -> Result<bool, String> {
+    /// Its JSON, where its line is just what a writer would write.
+    pub(crate) fn json(&self) -> Option<&[u8]> {
+        self.files.last().filter(|_| self.reader.is_as_written()).map(Lines::line)
+    }
+
+    /// Reads the next response; whether there was one.
+    pub(crate) fn advance(&mut self) -> Result<bool, String> {
         while let Some(file) = self.files.last_mut() {
             let line = match file.next() {
                 Ok(Some(line)) => line,
@@ -108,13 +114,15 @@ impl Input {
                     self.skipped.unknown.get_or_insert_with(|| format!("{}, column {column}", file.place()));
                     return Ok(true);
                 }
-                Ok(Some(column)) => match file.text().and_then(|text| bare_flow(self.flow, text)) {
-                    Some(flow) => {
-                        self.encoded = flow;
-                        return Ok(true);
+                Ok(Some(column)) => {
+                    match std::str::from_utf8(file.line()).ok().and_then(|text| bare_flow(self.flow, text)) {
+                        Some(flow) => {
+                            self.encoded = flow;
+                            return Ok(true);
+                        }
+                        None => format!("neither a response nor a flow (column {column})"),
                     }
-                    None => format!("neither a response nor a flow (column {column})"),
-                },
+                }
                 Err(why) => why,
             };
             self.skipped.unreadable += 1;

@@ -4,7 +4,7 @@ use crate::{
     flow::{Flow, TraceObservationPoint, Verdict, layer4::Protocol},
     names,
     text::{
-        Options,
+        Options, Shown,
         parts::{self, End},
         wide::words,
     },
@@ -21,7 +21,9 @@ pub(super) fn callers(flow: &Flow) -> (End, End) {
 
 /// As lines of flows name it: the pod, the service, the DNS name, else the address.
 pub(super) fn shown(flow: &Flow, end: End) -> String {
-    parts::name(Options::default(), flow, end).map(|(name, _)| name.into_owned()).unwrap_or_default()
+    parts::name(Options::default(), &Shown::of(flow), end)
+        .map(|(name, _)| name.into_owned())
+        .unwrap_or_default()
 }
 
 /// `namespace/name`; empty where it is no pod's.

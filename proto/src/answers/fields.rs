@@ -5,7 +5,10 @@ use crate::{
     Facts,
     flow::{Flow, Policy, TrafficDirection, Verdict},
     names,
-    text::parts::{self, End},
+    text::{
+        Shown,
+        parts::{self, End},
+    },
 };
 use std::fmt;
 
@@ -71,7 +74,7 @@ pub const FIELDS: &[Field] = &[
     field("type", "the kind of event, as the last but one column of a line", |f, _| {
         let mut text = String::new();
         // Writing to a string can't fail.
-        let _ = parts::event_type(f, &mut text);
+        let _ = parts::event_type(&Shown::of(f), &mut text);
         text
     }),
     field("reason", "why a packet was dropped: the kernel's name, else Hubble's", |f, facts| {

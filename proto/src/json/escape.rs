@@ -5,21 +5,26 @@ use std::io::Write as _;
 
 /// Bytes that can't stand in a JSON string as they are: controls, quote, backslash, and `<`, `>`, `&`, which Go
 /// escapes for HTML. 0xe2 starts U+2028 and U+2029, which it escapes for JavaScript.
-const SPECIAL: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        table[byte] = true;
-        byte += 1;
-    }
-    table[b'"' as usize] = true;
-    table[b'\\' as usize] = true;
-    table[b'<' as usize] = true;
-    table[b'>' as usize] = true;
-    table[b'&' as usize] = true;
-    table[0xe2] = true;
-    table
-};
+#[inline]
+fn is_special(byte: u8) -> bool {
+    (byte < 0x20)
+        | (byte == b'"')
+        | (byte == b'\\')
+        | (byte == b'<')
+        | (byte == b'>')
+        | (byte == b'&')
+        | (byte == 0xe2)
+}
+
+/// Whether any byte of a text is one of these. A block has no way out before its end, so that the compiler looks at many
+/// bytes at once.
+#[inline]
+pub(super) fn any(text: &[u8], is_one: impl Fn(u8) -> bool) -> bool {
+    let (blocks, rest) = text.as_chunks::<16>();
+    let found = |bytes: &[u8]| bytes.iter().fold(0, |found, byte| found | u8::from(is_one(*byte))) != 0;
+    blocks.iter().any(|block| block.iter().fold(0, |found, byte| found | u8::from(is_one(*byte))) != 0)
+        || found(rest)
+}
 
 /// A string with its quotes. Not UTF-8 is an error, as it is for Go's protobuf.
 pub(super) fn string(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), WriteError> {
@@ -33,9 +38,12 @@ pub(super) fn string(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), WriteError> 
 /// Appends what stands between the quotes of a string.
 pub fn escaped(text: &str, out: &mut Vec<u8>) {
     let text = text.as_bytes();
+    if !any(text, is_special) {
+        return out.extend_from_slice(text);
+    }
     let mut clean = 0;
     for (at, &byte) in text.iter().enumerate() {
-        if !SPECIAL[usize::from(byte)] {
+        if !is_special(byte) {
             continue;
         }
         let (width, escaped): (usize, &[u8]) = match byte {
@@ -83,19 +91,21 @@ pub(super) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends a decimal number.
-pub fn unsigned(mut value: u64, out: &mut Vec<u8>) {
-    // 2^64 has 20 digits.
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
+pub fn unsigned(value: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(digits_of(value, &mut [0; 20]));
+}
+
+/// The decimal digits of a number, at the end of the room: 2^64 has 20.
+pub(crate) fn digits_of(mut value: u64, room: &mut [u8; 20]) -> &[u8] {
+    let mut at = room.len();
     loop {
         at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
+        room[at] = b'0' + (value % 10) as u8;
         value /= 10;
         if value == 0 {
-            break;
+            return &room[at..];
         }
     }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// The last decimal digits of a number, as many as there is room for, zeros in front.

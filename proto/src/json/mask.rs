@@ -36,7 +36,7 @@ impl Mask {
     fn add(&mut self, path: &str) -> Option<()> {
         let message: &'static Message = &SCHEMA.messages[self.kind.0];
         let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
-        let place = message.place_by_name(name.as_bytes(), 0)?;
+        let (place, _) = message.place_by_name(name.as_bytes(), 0)?;
         let wanted = &mut self.fields[place];
         let Some(rest) = rest else {
             *wanted = Wanted::Whole;

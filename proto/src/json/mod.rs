@@ -16,7 +16,7 @@ pub(crate) mod wire;
 mod write;
 
 pub use calendar::Calendar;
-pub(crate) use escape::digits as digits_into;
+pub(crate) use escape::{digits as digits_into, digits_of};
 pub use escape::{double, escaped, unsigned};
 pub use indent::indented;
 pub use mask::Mask;

@@ -27,11 +27,15 @@ pub(super) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
 pub(super) struct Schema {
     pub(super) messages: Vec<Message>,
     pub(super) enums: Vec<Enum>,
+    /// All of them, see [`Message::start`].
+    pub(super) places: usize,
     by_name: HashMap<String, usize>,
 }
 
 pub(super) struct Message {
     pub(super) form: Form,
+    /// The places of its fields, and one more, among those of all messages.
+    pub(super) start: usize,
     /// In the order of declaration, which is the order of the JSON.
     pub(super) fields: Vec<Field>,
     /// Field number and place in `fields`, by number.
@@ -51,15 +55,24 @@ impl Message {
         Some(usize::from(self.by_number[at].1))
     }
 
-    /// By either name. The search begins at the place `next`: what is printed in the order of declaration is found at once.
-    pub(super) fn place_by_name(&self, name: &[u8], next: usize) -> Option<usize> {
+    /// By the name that is written, which is looked for from the place `next` on first; else by the other one.
+    pub(super) fn place_by_name(&self, name: &[u8], next: usize) -> Option<(usize, Spelling)> {
         let is_named = |field: &Field| field.name() == name;
         let (before, from) = self.fields.split_at_checked(next)?;
         let place = from.iter().position(is_named).map(|at| next + at);
-        place
-            .or_else(|| before.iter().position(is_named))
-            .or_else(|| self.fields.iter().position(|field| field.json_name == name))
+        let place = place.or_else(|| before.iter().position(is_named));
+        place.map(|place| (place, Spelling::Written)).or_else(|| {
+            let place = self.fields.iter().position(|field| field.json_name == name);
+            place.map(|place| (place, Spelling::Other))
+        })
     }
+}
+
+/// Names of fields and enums may have several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    Written,
+    Other,
 }
 
 /// Numbers of fields below this are looked up without a search.
@@ -93,7 +106,7 @@ pub(super) struct Field {
 
 impl Field {
     #[inline]
-    fn name(&self) -> &[u8] {
+    pub(super) fn name(&self) -> &[u8] {
         &self.key[1..self.key.len() - 2]
     }
 
@@ -132,7 +145,7 @@ pub(super) struct Enum {
     /// Number and name, by number; of two names the first declared.
     values: Vec<(i32, String)>,
     /// All names.
-    by_name: Vec<(String, i32)>,
+    by_name: Vec<(String, i32, Spelling)>,
     /// `google.protobuf.NullValue` is JSON's null.
     pub(super) is_null: bool,
 }
@@ -143,9 +156,9 @@ impl Enum {
         Some(&self.values[at].1)
     }
 
-    pub(super) fn number(&self, name: &[u8]) -> Option<i32> {
+    pub(super) fn number(&self, name: &[u8]) -> Option<(i32, Spelling)> {
         let at = self.by_name.binary_search_by(|row| row.0.as_bytes().cmp(name)).ok()?;
-        Some(self.by_name[at].1)
+        Some((self.by_name[at].1, self.by_name[at].2))
     }
 }
 
@@ -163,12 +176,16 @@ impl Schema {
             messages.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
         let enum_places: HashMap<&str, usize> =
             enums.iter().enumerate().map(|(at, (name, _))| (name.as_str(), at)).collect();
+        let mut places = 0;
+        let messages = messages.iter().map(|(name, message)| {
+            let message = Message::new(name, message, places, &by_name, &enum_places);
+            places += message.fields.len() + 1;
+            message
+        });
         Self {
-            messages: messages
-                .iter()
-                .map(|(name, message)| Message::new(name, message, &by_name, &enum_places))
-                .collect(),
+            messages: messages.collect(),
             enums: enums.iter().map(|(name, one)| Enum::new(name, one)).collect(),
+            places,
             by_name,
         }
     }
@@ -196,11 +213,18 @@ impl Enum {
     fn new(name: &str, descriptor: &EnumDescriptorProto) -> Self {
         let mut values: Vec<(i32, String)> =
             descriptor.value.iter().map(|value| (value.number(), value.name().to_owned())).collect();
-        let mut by_name: Vec<_> = values.iter().map(|(number, name)| (name.clone(), *number)).collect();
-        by_name.sort_unstable();
+        let names = values.clone();
         values.sort_by_key(|row| row.0);
         values.dedup_by_key(|row| row.0);
-        Self { values, by_name, is_null: name == "google.protobuf.NullValue" }
+        let mut found = Self { values, by_name: Vec::new(), is_null: name == "google.protobuf.NullValue" };
+        let by_name = names.into_iter().map(|(number, name)| {
+            let is_written = found.name(number) == Some(&name);
+            (name, number, if is_written { Spelling::Written } else { Spelling::Other })
+        });
+        let mut by_name: Vec<_> = by_name.collect();
+        by_name.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        found.by_name = by_name;
+        found
     }
 }
 
@@ -208,6 +232,7 @@ impl Message {
     fn new(
         name: &str,
         descriptor: &DescriptorProto,
+        start: usize,
         messages: &HashMap<String, usize>,
         enums: &HashMap<&str, usize>,
     ) -> Self {
@@ -241,7 +266,7 @@ impl Message {
                 *slot = Some(*place);
             }
         }
-        Self { form: Form::of(name), fields, by_number, low, oneofs }
+        Self { form: Form::of(name), start, fields, by_number, low, oneofs }
     }
 }
 

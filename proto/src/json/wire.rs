@@ -16,7 +16,7 @@ pub(crate) enum Value<'a> {
     Group,
 }
 
-/// Reads fields one after the other.
+/// Reads fields one after the other. A function call for each would take longer than what it does.
 #[derive(Clone)]
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
@@ -37,6 +37,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field's number and value; `None` at the end.
+    #[inline(always)]
     pub(crate) fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, WriteError> {
         if self.at >= self.bytes.len() {
             return Ok(None);
@@ -45,6 +46,7 @@ impl<'a> Reader<'a> {
         Ok(Some((number, self.value(number, wire_type)?)))
     }
 
+    #[inline(always)]
     fn key(&mut self) -> Result<(u32, u8), WriteError> {
         let key = u32::try_from(self.varint()?).map_err(|_| WriteError::Wire)?;
         if key >> 3 == 0 {
@@ -53,6 +55,7 @@ impl<'a> Reader<'a> {
         Ok((key >> 3, (key & 7) as u8))
     }
 
+    #[inline(always)]
     fn value(&mut self, number: u32, wire_type: u8) -> Result<Value<'a>, WriteError> {
         Ok(match wire_type {
             0 => Value::Varint(self.varint()?),
@@ -100,7 +103,23 @@ impl<'a> Reader<'a> {
         self.at >= self.bytes.len()
     }
 
+    #[inline(always)]
     pub(crate) fn varint(&mut self) -> Result<u64, WriteError> {
+        // Nearly all keys and lengths.
+        match self.bytes.get(self.at..) {
+            Some([low @ ..0x80, ..]) => {
+                self.at += 1;
+                Ok(u64::from(*low))
+            }
+            Some([low, high @ ..0x80, ..]) => {
+                self.at += 2;
+                Ok(u64::from(low & 0x7f) | u64::from(*high) << 7)
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WriteError> {
         let mut value = 0_u64;
         for shift in 0..10 {
             let byte = *self.bytes.get(self.at).ok_or(WriteError::Wire)?;
@@ -127,6 +146,7 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(bytes))
     }
 
+    #[inline(always)]
     fn take(&mut self, length: usize) -> Result<&'a [u8], WriteError> {
         let end = self.at.checked_add(length).ok_or(WriteError::Wire)?;
         let taken = self.bytes.get(self.at..end).ok_or(WriteError::Wire)?;
@@ -151,10 +171,15 @@ pub(crate) fn put_fixed64(number: u32, bits: u64, out: &mut Vec<u8>) {
 /// The key of a field, a length and the bytes.
 #[inline]
 pub(crate) fn put_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    // Then there is room for all of it, and nothing below has to look.
+    out.reserve(bytes.len() + 2 * LONGEST_VARINT);
     put_varint(u64::from(number) << 3 | 2, out);
     put_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }
+
+/// Of 64 bits.
+const LONGEST_VARINT: usize = 10;
 
 #[inline]
 fn put_varint(mut value: u64, out: &mut Vec<u8>) {

@@ -4,6 +4,7 @@ use super::{
     Options, details,
     parts::{self, End},
     sanitize::clean,
+    shown::Shown,
 };
 use crate::{
     flow::{Flow, LostEvent},
@@ -40,7 +41,16 @@ fn head(options: Options, time: Option<&prost_types::Timestamp>, node: &str, out
 /// `<time>: <source> <identity> -> <destination> <identity> <type> <verdict> (<summary>)`. A reply is turned round, so
 /// that the client always stands left; `<>` where it is not known which side that is.
 pub fn flow(options: Options, flow: &Flow, out: &mut impl Write) -> Result {
-    head(options, flow.time.as_ref(), &flow.node_name, out)?;
+    line(options, &Shown::of(flow), out)
+}
+
+/// As [`flow()`].
+pub fn shown(options: Options, flow: &Shown<'_>, out: &mut String) -> Result {
+    line(options, flow, out)
+}
+
+fn line(options: Options, flow: &Shown<'_>, out: &mut impl Write) -> Result {
+    head(options, flow.time.as_ref(), flow.node_name, out)?;
     let (left, arrow, right) = match flow.is_reply {
         None => (End::Source, " <> ", End::Destination),
         Some(false) => (End::Source, " -> ", End::Destination),

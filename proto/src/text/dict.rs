@@ -4,9 +4,10 @@ use super::{
     Options, details,
     parts::{self, End},
     sanitize::clean,
+    shown::Shown,
 };
 use crate::{
-    flow::{Flow, LostEvent},
+    flow::LostEvent,
     observer::{
         GetAgentEventsResponse, GetDebugEventsResponse, GetFlowsResponse, get_flows_response::ResponseTypes,
     },
@@ -44,7 +45,7 @@ impl Dict {
     /// Any response of GetFlows. Which of them are shown, and where, says [`super::stream`].
     pub fn flows_response(&mut self, response: &GetFlowsResponse, out: &mut impl Write) -> Result {
         match &response.response_types {
-            Some(ResponseTypes::Flow(flow)) => self.flow(flow, out),
+            Some(ResponseTypes::Flow(flow)) => self.flow(&Shown::of(flow), out),
             Some(ResponseTypes::LostEvents(lost)) => self.lost_events(response, lost, out),
             Some(ResponseTypes::NodeStatus(status)) => self.node_status(response, status, out),
             None => Ok(()),
@@ -52,9 +53,9 @@ impl Dict {
     }
 
     /// A flow; source and destination are never turned round.
-    pub fn flow(&mut self, flow: &Flow, out: &mut impl Write) -> Result {
+    pub fn flow(&mut self, flow: &Shown<'_>, out: &mut impl Write) -> Result {
         self.separate("\n", out)?;
-        self.head(flow.time.as_ref(), &flow.node_name, out)?;
+        self.head(flow.time.as_ref(), flow.node_name, out)?;
         let options = self.options;
         line("SOURCE", out, |out| parts::host(options, flow, End::Source, out))?;
         line("DESTINATION", out, |out| parts::host(options, flow, End::Destination, out))?;

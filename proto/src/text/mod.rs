@@ -7,15 +7,17 @@ mod dict;
 pub mod list;
 pub(crate) mod parts;
 pub mod sanitize;
+mod shown;
 pub mod status;
 mod table;
 pub(crate) mod wide;
 
 pub use dict::Dict;
+pub use shown::Shown;
 pub use table::Table;
 pub use wide::Wide;
 
-pub use compact::{agent_event, debug_event, flow, flows_response, lost_events, node_status};
+pub use compact::{agent_event, debug_event, flow, flows_response, lost_events, node_status, shown};
 
 use crate::{
     json::{Mask, MessageType},

@@ -1,11 +1,16 @@
 //! The pieces of a flow's line. What was sent by others is escaped where it is written.
 
-use super::{Options, sanitize::clean};
+use super::{
+    Options,
+    sanitize::clean,
+    shown::{L7, L7Record, Shown},
+};
 use crate::{
     flow::{
-        AuthType, DebugCapturePoint, Endpoint, Flow, L7FlowType, Layer7, Policy, Service, TrafficDirection,
-        Verdict, layer4::Protocol, layer7::Record,
+        AuthType, DebugCapturePoint, Endpoint, Flow, L7FlowType, Service, TrafficDirection, Verdict,
+        layer4::Protocol,
     },
+    json::digits_of,
     names,
 };
 use std::{
@@ -43,6 +48,14 @@ pub(crate) enum End {
 }
 
 impl End {
+    /// In a pair of what both ends have.
+    fn place(self) -> usize {
+        match self {
+            Self::Source => 0,
+            Self::Destination => 1,
+        }
+    }
+
     pub(crate) fn endpoint(self, flow: &Flow) -> Option<&Endpoint> {
         match self {
             Self::Source => flow.source.as_ref(),
@@ -54,13 +67,6 @@ impl End {
         match self {
             Self::Source => flow.source_service.as_ref(),
             Self::Destination => flow.destination_service.as_ref(),
-        }
-    }
-
-    fn dns_names(self, flow: &Flow) -> &[String] {
-        match self {
-            Self::Source => &flow.source_names,
-            Self::Destination => &flow.destination_names,
         }
     }
 
@@ -80,94 +86,112 @@ impl End {
 
 /// The name or address of one end and its port, not escaped yet; `None` where a flow has no address at all. A service's
 /// namespace wins, but a pod's name does.
-pub(crate) fn name(options: Options, flow: &Flow, end: End) -> Option<(Cow<'_, str>, u32)> {
-    let Some(ip) = &flow.ip else {
-        let ethernet = flow.ethernet.as_ref()?;
-        let address = match end {
-            End::Source => &ethernet.source,
-            End::Destination => &ethernet.destination,
-        };
-        return Some((address.into(), 0));
-    };
-    let address = match end {
-        End::Source => &ip.source,
-        End::Destination => &ip.destination,
-    };
-    let (endpoint, service) = (end.endpoint(flow), end.service(flow));
-    let namespace = service
-        .map(|service| service.namespace.as_str())
-        .or(endpoint.map(|endpoint| endpoint.namespace.as_str()))
-        .unwrap_or_default();
-    let pod = endpoint.map(|endpoint| endpoint.pod_name.as_str()).filter(|name| !name.is_empty());
-    let service = service.map(|service| service.name.as_str()).filter(|name| !name.is_empty());
-    let dns = end.dns_names(flow);
+pub(crate) fn name<'a>(options: Options, flow: &Shown<'a>, end: End) -> Option<(Cow<'a, str>, u32)> {
+    let (namespace, name) = parts_of_name(options, flow, end)?;
+    let whole = if namespace.is_empty() { name } else { format!("{namespace}/{name}").into() };
+    Some((whole, port(flow, end)))
+}
 
-    let name = match pod.or(service).filter(|_| options.translate) {
-        Some(name) if namespace.is_empty() => name.into(),
-        Some(name) => format!("{namespace}/{name}").into(),
-        None if options.translate && !dns.is_empty() => dns.join(",").into(),
-        None => address.into(),
-    };
-    Some((name, end.port(flow)))
+fn port(flow: &Shown<'_>, end: End) -> u32 {
+    if flow.ips.is_some() { flow.ports[end.place()] } else { 0 }
+}
+
+/// The namespace that stands before the name, and the name.
+fn parts_of_name<'a>(options: Options, flow: &Shown<'a>, end: End) -> Option<(&'a str, Cow<'a, str>)> {
+    let end = end.place();
+    let Some(ips) = flow.ips else { return Some(("", flow.macs?[end].into())) };
+    let (endpoint, service) = (&flow.endpoints[end], &flow.services[end]);
+    if options.translate {
+        let namespace = service.map_or(endpoint.namespace, |service| service.namespace);
+        let service = service.map_or("", |service| service.name);
+        let name = if endpoint.pod_name.is_empty() { service } else { endpoint.pod_name };
+        let dns = &flow.dns_names[end];
+        if !name.is_empty() {
+            return Some((namespace, name.into()));
+        }
+        if !dns.is_empty() {
+            return Some(("", dns.join(",").into()));
+        }
+    }
+    Some(("", ips[end].into()))
 }
 
 /// The name or address of one end, with its port.
-pub(super) fn host(options: Options, flow: &Flow, end: End, out: &mut impl Write) -> Result {
-    match name(options, flow, end) {
-        Some((name, port)) => named(options, &name, port, out),
-        None => Ok(()),
-    }
+pub(super) fn host(options: Options, flow: &Shown<'_>, end: End, out: &mut impl Write) -> Result {
+    let Some((namespace, name)) = parts_of_name(options, flow, end) else { return Ok(()) };
+    named_in(options, namespace, &name, port(flow, end), out)
 }
 
 /// A name with a port, unless that is 0; brackets tell the colons of an address from the one before the port.
 pub(crate) fn named(options: Options, name: &str, port: u32, out: &mut impl Write) -> Result {
+    named_in(options, "", name, port, out)
+}
+
+fn named_in(options: Options, namespace: &str, name: &str, port: u32, out: &mut impl Write) -> Result {
+    fn whole(namespace: &str, name: &str, out: &mut impl Write) -> Result {
+        if !namespace.is_empty() {
+            clean(namespace, out)?;
+            out.write_char('/')?;
+        }
+        clean(name, out)
+    }
     colored(options, CYAN, out, |out| {
         if port == 0 {
-            return clean(name, out);
+            return whole(namespace, name, out);
         }
-        if name.contains(':') {
+        if name.contains(':') || namespace.contains(':') {
             out.write_char('[')?;
-            clean(name, out)?;
+            whole(namespace, name, out)?;
             out.write_str("]:")?;
         } else {
-            clean(name, out)?;
+            whole(namespace, name, out)?;
             out.write_char(':')?;
         }
-        colored(options, YELLOW, out, |out| write!(out, "{port}"))
+        colored(options, YELLOW, out, |out| decimal(port, out))
     })
 }
 
+/// As a formatter writes it, in less time than that takes to begin.
+fn decimal(number: u32, out: &mut impl Write) -> Result {
+    let mut room = [0; 20];
+    out.write_str(std::str::from_utf8(digits_of(number.into(), &mut room)).map_err(|_| std::fmt::Error)?)
+}
+
 /// `(ID:4001)`, or the name of a reserved identity; none is `(unknown)`.
-pub(super) fn identity(options: Options, flow: &Flow, end: End, out: &mut impl Write) -> Result {
-    let identity = end.endpoint(flow).map_or(0, |endpoint| endpoint.identity);
-    colored(options, MAGENTA, out, |out| match names::reserved_identity_name(identity) {
-        Some(name) => write!(out, "({name})"),
-        None => write!(out, "(ID:{identity})"),
+pub(super) fn identity(options: Options, flow: &Shown<'_>, end: End, out: &mut impl Write) -> Result {
+    let identity = flow.endpoints[end.place()].identity;
+    colored(options, MAGENTA, out, |out| {
+        if let Some(name) = names::reserved_identity_name(identity) {
+            out.write_char('(')?;
+            out.write_str(name)?;
+        } else {
+            out.write_str("(ID:")?;
+            decimal(identity, out)?;
+        }
+        out.write_char(')')
     })
 }
 
 /// `http-request`, `dns-response` and the like.
-pub(super) fn l7_type(l7: &Layer7, out: &mut impl Write) -> Result {
-    let protocol = match &l7.record {
-        Some(Record::Dns(_)) => "dns",
-        Some(Record::Http(_)) => "http",
-        #[expect(deprecated, reason = "servers before v1.20 send it")]
-        Some(Record::Kafka(_)) => "kafka",
-        None => "l7",
-    };
-    write!(out, "{protocol}-")?;
-    match L7FlowType::try_from(l7.r#type) {
+pub(super) fn l7_type(l7: &L7<'_>, out: &mut impl Write) -> Result {
+    out.write_str(match l7.record {
+        L7Record::Dns(_) => "dns-",
+        L7Record::Http => "http-",
+        L7Record::Kafka => "kafka-",
+        L7Record::None => "l7-",
+    })?;
+    match L7FlowType::try_from(l7.kind) {
         Ok(kind) => out.write_str(&kind.as_str_name().to_lowercase()),
-        Err(_) => write!(out, "{}", l7.r#type),
+        Err(_) => write!(out, "{}", l7.kind),
     }
 }
 
 /// What an end is that has an address and no name: `host`, `world` and the like. None where addresses were asked for.
-pub(super) fn kind_of_address(options: Options, flow: &Flow, end: End) -> Option<&'static str> {
-    let endpoint = end.endpoint(flow)?;
-    let has_name = !endpoint.pod_name.is_empty() || !end.dns_names(flow).is_empty();
-    let has_name = has_name || end.service(flow).is_some_and(|service| !service.name.is_empty());
-    let is_shown = flow.ip.is_some() && options.translate && !has_name && endpoint.identity != 0;
+pub(super) fn kind_of_address(options: Options, flow: &Shown<'_>, end: End) -> Option<&'static str> {
+    let (endpoint, service) = (&flow.endpoints[end.place()], &flow.services[end.place()]);
+    let has_name = !endpoint.pod_name.is_empty() || !flow.dns_names[end.place()].is_empty();
+    let has_name = has_name || service.is_some_and(|service| !service.name.is_empty());
+    let is_shown = flow.ips.is_some() && options.translate && !has_name && endpoint.identity != 0;
     names::reserved_identity_name(endpoint.identity).filter(|_| is_shown)
 }
 
@@ -177,25 +201,24 @@ pub(super) fn kind_alone(options: Options, word: &str, out: &mut impl Write) -> 
 }
 
 /// What kind of event it was.
-pub(crate) fn event_type(flow: &Flow, out: &mut impl Write) -> Result {
+pub(crate) fn event_type(flow: &Shown<'_>, out: &mut impl Write) -> Result {
     if let Some(l7) = &flow.l7 {
         l7_type(l7, out)?;
-        if let Some(Record::Dns(dns)) = &l7.record {
+        if let L7Record::Dns(source) = l7.record {
             out.write_char(' ')?;
-            clean(&dns.observation_source, out)?;
+            clean(source, out)?;
         }
         return Ok(());
     }
-    let event = flow.event_type.unwrap_or_default();
-    match event.r#type {
-        names::EVENT_TRACE => match names::trace_point_name(event.sub_type) {
+    match flow.event_type {
+        names::EVENT_TRACE => match names::trace_point_name(flow.sub_type) {
             Some(name) => out.write_str(name),
-            None => write!(out, "{}", event.sub_type),
+            None => write!(out, "{}", flow.sub_type),
         },
-        names::EVENT_DROP => match names::drop_reason_text(event.sub_type) {
+        names::EVENT_DROP => match names::drop_reason_text(flow.sub_type) {
             Some(text) => out.write_str(text),
             // Hubble prints the number and an extended reason, which is always 0 here.
-            None => write!(out, "{}, 0", event.sub_type as u8),
+            None => write!(out, "{}, 0", flow.sub_type as u8),
         },
         names::EVENT_POLICY_VERDICT => {
             write!(out, "policy-verdict:{} ", names::policy_match_name(flow.policy_match_type))?;
@@ -208,7 +231,7 @@ pub(crate) fn event_type(flow: &Flow, out: &mut impl Write) -> Result {
         names::EVENT_TRACE_SOCK => {
             // v1.20 moves the point into the event's subtype.
             let name = names::socket_point_name(flow.sock_xlate_point)
-                .or_else(|| names::socket_point_name(event.sub_type));
+                .or_else(|| names::socket_point_name(flow.sub_type));
             out.write_str(name.unwrap_or("SOCK_XLATE_POINT_UNKNOWN"))
         }
         _ => out.write_str("UNKNOWN"),
@@ -216,7 +239,7 @@ pub(crate) fn event_type(flow: &Flow, out: &mut impl Write) -> Result {
 }
 
 /// Where a packet was captured for debugging.
-pub(super) fn capture_point(flow: &Flow, out: &mut impl Write) -> Result {
+pub(super) fn capture_point(flow: &Shown<'_>, out: &mut impl Write) -> Result {
     match DebugCapturePoint::try_from(flow.debug_capture_point) {
         Ok(point) => out.write_str(point.as_str_name()),
         Err(_) => write!(out, "{}", flow.debug_capture_point),
@@ -224,17 +247,17 @@ pub(super) fn capture_point(flow: &Flow, out: &mut impl Write) -> Result {
 }
 
 /// The verdict, in the words of a policy verdict where it is one, and the policies behind it if wanted.
-pub(super) fn verdict(options: Options, flow: &Flow, out: &mut impl Write) -> Result {
-    let mut text = verdict_word(flow).into_owned();
+pub(super) fn verdict(options: Options, flow: &Shown<'_>, out: &mut impl Write) -> Result {
+    let mut text = verdict_word(flow);
     if options.policy_names {
-        policies(flow, &mut text)?;
+        policies(flow, text.to_mut())?;
     }
     verdict_alone(options, &text, flow, out)
 }
 
 /// The verdict as a word.
-pub(super) fn verdict_word(flow: &Flow) -> Cow<'static, str> {
-    let is_policy = flow.event_type.is_some_and(|event| event.r#type == names::EVENT_POLICY_VERDICT);
+pub(super) fn verdict_word(flow: &Shown<'_>) -> Cow<'static, str> {
+    let is_policy = flow.event_type == names::EVENT_POLICY_VERDICT;
     let Ok(verdict) = Verdict::try_from(flow.verdict) else { return flow.verdict.to_string().into() };
     match verdict {
         Verdict::Forwarded | Verdict::Redirected if is_policy => "ALLOWED",
@@ -246,7 +269,7 @@ pub(super) fn verdict_word(flow: &Flow) -> Cow<'static, str> {
 }
 
 /// A word in the colour of the flow's verdict.
-pub(super) fn verdict_alone(options: Options, word: &str, flow: &Flow, out: &mut impl Write) -> Result {
+pub(super) fn verdict_alone(options: Options, word: &str, flow: &Shown<'_>, out: &mut impl Write) -> Result {
     let color = match Verdict::try_from(flow.verdict) {
         Ok(Verdict::Forwarded | Verdict::Redirected) => GREEN,
         Ok(Verdict::Dropped | Verdict::Error) => RED,
@@ -257,25 +280,25 @@ pub(super) fn verdict_alone(options: Options, word: &str, flow: &Flow, out: &mut
 }
 
 /// ` BY name (Kind), name (Kind)`.
-pub(super) fn policies(flow: &Flow, out: &mut impl Write) -> Result {
-    let (allowed, denied) = match flow.traffic_direction() {
-        TrafficDirection::Ingress => (&flow.ingress_allowed_by, &flow.ingress_denied_by),
-        TrafficDirection::Egress => (&flow.egress_allowed_by, &flow.egress_denied_by),
-        TrafficDirection::Unknown => return Ok(()),
+pub(super) fn policies(flow: &Shown<'_>, out: &mut impl Write) -> Result {
+    let lists = match TrafficDirection::try_from(flow.traffic_direction) {
+        Ok(TrafficDirection::Ingress) => &flow.ingress,
+        Ok(TrafficDirection::Egress) => &flow.egress,
+        Ok(TrafficDirection::Unknown) | Err(_) => return Ok(()),
     };
-    let list: &[Policy] = match flow.verdict() {
-        Verdict::Unknown => return Ok(()),
+    let list = match Verdict::try_from(flow.verdict) {
+        Ok(Verdict::Unknown) | Err(_) => return Ok(()),
         // v1.19 looks at the allowing policies of an audited flow, v1.20 at the denying ones.
-        Verdict::Audit if denied.is_empty() => allowed,
-        Verdict::Dropped | Verdict::Error | Verdict::Audit => denied,
-        _ => allowed,
+        Ok(Verdict::Audit) if lists.denied.is_empty() => &lists.allowed,
+        Ok(Verdict::Dropped | Verdict::Error | Verdict::Audit) => &lists.denied,
+        Ok(_) => &lists.allowed,
     };
     let mut separator = " BY ";
-    for policy in list.iter().filter(|policy| !policy.name.is_empty() && !policy.kind.is_empty()) {
+    for (name, kind) in list.iter().filter(|(name, kind)| !name.is_empty() && !kind.is_empty()) {
         out.write_str(separator)?;
-        clean(&policy.name, out)?;
+        clean(name, out)?;
         out.write_str(" (")?;
-        clean(&policy.kind, out)?;
+        clean(kind, out)?;
         out.write_char(')')?;
         separator = ", ";
     }
@@ -283,12 +306,11 @@ pub(super) fn policies(flow: &Flow, out: &mut impl Write) -> Result {
 }
 
 /// The Summary, with the IP trace id before and the authentication after it.
-pub(super) fn summary(options: Options, flow: &Flow, out: &mut impl Write) -> Result {
-    if let Some(trace) = flow.ip_trace_id.filter(|trace| trace.trace_id != 0) {
-        write!(out, "IP Trace ID: {}; ", trace.trace_id)?;
+pub(super) fn summary(options: Options, flow: &Shown<'_>, out: &mut impl Write) -> Result {
+    if flow.trace_id != 0 {
+        write!(out, "IP Trace ID: {}; ", flow.trace_id)?;
     }
-    #[expect(deprecated, reason = "it is the field that every Hubble fills and prints")]
-    clean(&flow.summary, out)?;
+    clean(flow.summary, out)?;
     if flow.auth_type == AuthType::Disabled as i32 {
         return Ok(());
     }

@@ -4,9 +4,10 @@ use super::{
     Options, details,
     parts::{self, End},
     sanitize::clean,
+    shown::Shown,
 };
 use crate::{
-    flow::{Flow, LostEvent},
+    flow::LostEvent,
     observer::{
         GetAgentEventsResponse, GetDebugEventsResponse, GetFlowsResponse, get_flows_response::ResponseTypes,
     },
@@ -57,9 +58,9 @@ impl Table {
     }
 
     /// Adds a flow; source and destination are never turned round.
-    pub fn flow(&mut self, flow: &Flow) {
+    pub fn flow(&mut self, flow: &Shown<'_>) {
         let options = self.options;
-        let mut row = self.head(flow.time.as_ref(), &flow.node_name);
+        let mut row = self.head(flow.time.as_ref(), flow.node_name);
         row.push(cell(|out| parts::host(options, flow, End::Source, out)));
         row.push(cell(|out| parts::host(options, flow, End::Destination, out)));
         row.push(cell(|out| parts::event_type(flow, out)));
@@ -71,7 +72,7 @@ impl Table {
     /// Adds a response that holds a flow or lost events. A node's status is no row: see [`super::node_status`].
     pub fn flows_response(&mut self, response: &GetFlowsResponse) {
         match &response.response_types {
-            Some(ResponseTypes::Flow(flow)) => self.flow(flow),
+            Some(ResponseTypes::Flow(flow)) => self.flow(&Shown::of(flow)),
             Some(ResponseTypes::LostEvents(lost)) => self.lost_events(response, lost),
             Some(ResponseTypes::NodeStatus(_)) | None => {}
         }

@@ -1,6 +1,6 @@
 //! JSON text, token by token. What is JSON and what is not decides Go's protojson, which Hubble reads with.
 
-use super::ReadError;
+use super::{super::escape::any, ReadError};
 use std::borrow::Cow;
 
 /// How deep arrays and objects may nest in a value that is passed over.
@@ -11,11 +11,19 @@ const MAX_SKIPPED_DEPTH: u32 = 128;
 pub(super) struct Cursor<'a> {
     text: &'a [u8],
     at: usize,
+    /// Whether there is no backslash and no control character in the whole text: then a string ends at the next quote.
+    is_plain: bool,
+    /// Whether nothing was met yet that a writer would write in another way.
+    pub(super) is_as_written: bool,
 }
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text: text.as_bytes(), at: 0 }
+        let text = text.as_bytes();
+        let is_plain = !any(text, |byte| (byte < 0x20) | (byte == b'\\'));
+        let is_as_written =
+            is_plain && !any(text, |byte| (byte == b'<') | (byte == b'>') | (byte == b'&') | (byte == 0xe2));
+        Self { text, at: 0, is_plain, is_as_written }
     }
 
     pub(super) fn position(&self) -> usize {
@@ -46,7 +54,10 @@ impl<'a> Cursor<'a> {
     pub(super) fn peek(&mut self) -> Option<u8> {
         loop {
             match self.text.get(self.at) {
-                Some(b' ' | b'\t' | b'\r' | b'\n') => self.at += 1,
+                Some(b' ' | b'\t' | b'\r' | b'\n') => {
+                    self.at += 1;
+                    self.is_as_written = false;
+                }
                 other => return other.copied(),
             }
         }
@@ -74,6 +85,41 @@ impl<'a> Cursor<'a> {
         self.expect(close).map(|()| false)
     }
 
+    /// Takes `"name":`, if it is what comes next.
+    #[inline]
+    pub(super) fn key(&mut self, key: &[u8]) -> bool {
+        let found = self.text[self.at..].starts_with(key);
+        self.at += if found { key.len() } else { 0 };
+        found
+    }
+
+    /// Takes a string that has no escapes, if it is what comes next.
+    #[inline]
+    pub(super) fn plain_string(&mut self) -> Option<&'a [u8]> {
+        let text = self.text[self.at..].strip_prefix(b"\"").filter(|_| self.is_plain)?;
+        let text = &text[..quote(text)?];
+        self.at += text.len() + 2;
+        Some(text)
+    }
+
+    /// Takes a number of at most nine digits, if it is what comes next.
+    #[inline]
+    pub(super) fn short_number(&mut self) -> Option<u32> {
+        let text = &self.text[self.at..];
+        let mut number = 0;
+        for (at, byte) in text.iter().take(10).enumerate() {
+            match byte {
+                b'0'..=b'9' if at < 9 => number = number * 10 + u32::from(byte - b'0'),
+                b',' | b'}' | b']' if at > 0 && (text[0] != b'0' || at == 1) => {
+                    self.at += at;
+                    return Some(number);
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+
     /// A field's name and the colon after it.
     #[inline]
     pub(super) fn name(&mut self) -> Result<Cow<'a, [u8]>, ReadError> {
@@ -85,6 +131,9 @@ impl<'a> Cursor<'a> {
     /// A string without its quotes and escapes.
     #[inline]
     pub(super) fn string(&mut self) -> Result<Cow<'a, [u8]>, ReadError> {
+        if let Some(text) = self.plain_string() {
+            return Ok(Cow::Borrowed(text));
+        }
         self.expect(b'"')?;
         let start = self.at;
         self.at += plain(&self.text[start..]);
@@ -218,13 +267,31 @@ impl<'a> Cursor<'a> {
     }
 }
 
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x80 * ONES;
+
+/// The high bit of every byte that is zero is set in it, and perhaps those of some behind the first such.
+#[inline]
+fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word
+}
+
+/// Where the first quote stands. Eight bytes at once.
+#[inline]
+fn quote(text: &[u8]) -> Option<usize> {
+    let (words, rest) = text.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let found = zeros(u64::from_le_bytes(*word) ^ (u64::from(b'"') * ONES)) & HIGH;
+        if found != 0 {
+            return Some(at * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    rest.iter().position(|byte| *byte == b'"').map(|at| text.len() - rest.len() + at)
+}
+
 /// How much of a string stands as it is: up to a quote, a backslash or a control character. Eight bytes at once.
 #[inline]
 fn plain(text: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x80 * ONES;
-    // The high bit of every byte that is zero, and perhaps of some behind the first such.
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
     let (words, rest) = text.as_chunks::<8>();
     for (at, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
@@ -329,6 +396,33 @@ mod tests {
         let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         assert!(Cursor::new(&deep(129)).skip().is_ok());
         assert!(Cursor::new(&deep(130)).skip().is_err());
+    }
+
+    #[test]
+    fn what_is_usual_has_a_short_way() {
+        for (text, expected) in [
+            ("0,", Some(0)),
+            ("123456789}", Some(123_456_789)),
+            ("7]", Some(7)),
+            ("1234567890,", None),
+            ("01,", None),
+            ("1.0,", None),
+            ("-1,", None),
+            ("1 ,", None),
+            ("1", None),
+            (",", None),
+        ] {
+            assert_eq!(Cursor::new(text).short_number(), expected, "{text}");
+        }
+        for (text, expected) in [
+            (r#""""#, Some("")),
+            (r#""plain, and longer than eight bytes","x""#, Some("plain, and longer than eight bytes")),
+            (r#""open"#, None),
+            (r#" "blank before""#, None),
+            (r#""a","\n""#, None),
+        ] {
+            assert_eq!(Cursor::new(text).plain_string(), expected.map(str::as_bytes), "{text}");
+        }
     }
 
     proptest! {

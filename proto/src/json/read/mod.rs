@@ -8,7 +8,7 @@ mod well_known;
 
 use super::{
     Mask,
-    schema::{Enum, Field, Form, Kind, Message, MessageType, SCHEMA},
+    schema::{Enum, Field, Form, Kind, Message, MessageType, SCHEMA, Spelling},
     wire::{self, MAX_DEPTH},
 };
 use cursor::Cursor;
@@ -62,6 +62,23 @@ pub struct Reader {
     discard: bool,
     mask: Option<Mask>,
     dates: well_known::Dates,
+    habits: Habits,
+    is_as_written: bool,
+}
+
+/// For each field of each message, and for their beginnings, the places of the fields that came next the last times: lines
+/// of one writer have the same fields in the same order, mostly, so the next name is known before it is read.
+#[derive(Debug, Default)]
+struct Habits(Vec<[u16; 2]>);
+
+impl Habits {
+    fn note(&mut self, after: usize, place: usize) {
+        let habit = &mut self.0[after];
+        let place = place as u16;
+        if habit[0] != place {
+            *habit = [place, habit[0]];
+        }
+    }
 }
 
 impl Reader {
@@ -92,13 +109,23 @@ impl Reader {
     ) -> Result<Option<usize>, ReadError> {
         let before = out.len();
         let read = self.one(kind, Cursor::new(json), out).and_then(|mut parser| match parser.cursor.peek() {
-            None => Ok(parser.unknown.map(|at| parser.cursor.error_at(at, "").column)),
+            None => {
+                let unknown = parser.unknown.map(|at| parser.cursor.error_at(at, "").column);
+                Ok((unknown, parser.cursor.is_as_written))
+            }
             Some(_) => Err(parser.cursor.error("something follows the message")),
         });
+        self.is_as_written = matches!(read, Ok((None, true)));
         if read.is_err() {
             out.truncate(before);
         }
-        read
+        Ok(read?.0)
+    }
+
+    /// Whether the text that was read last is known to be, letter for letter, what a [`super::Writer`] makes of the message:
+    /// then nobody needs to write it.
+    pub fn is_as_written(&self) -> bool {
+        self.is_as_written
     }
 
     fn one<'a>(
@@ -107,8 +134,9 @@ impl Reader {
         cursor: Cursor<'a>,
         out: &mut Vec<u8>,
     ) -> Result<Parser<'a, '_>, ReadError> {
-        let Self { discard, mask, dates } = self;
-        let mut parser = Parser { cursor, discard: *discard, unknown: None, depth: 0, dates };
+        let Self { discard, mask, dates, habits, .. } = self;
+        habits.0.resize(SCHEMA.places, [0; 2]);
+        let mut parser = Parser { cursor, discard: *discard, unknown: None, depth: 0, dates, habits };
         parser.message(kind.0, mask.as_ref(), out)?;
         Ok(parser)
     }
@@ -122,6 +150,7 @@ struct Parser<'a, 'r> {
     unknown: Option<usize>,
     depth: u32,
     dates: &'r mut well_known::Dates,
+    habits: &'r mut Habits,
 }
 
 /// Which fields or oneofs were met, by place. No message has as many; a test holds that.
@@ -165,34 +194,69 @@ impl<'a> Parser<'a, '_> {
         let (mut fields, mut oneofs) = (Seen::default(), Seen::default());
         let mut next = 0;
         loop {
-            self.cursor.peek();
-            let at = self.cursor.position();
-            let name = self.cursor.name()?;
-            if in_any && *name == *b"@type" {
-                self.cursor.skip()?;
-            } else if let Some(place) = message.place_by_name(&name, next) {
+            if let Some((place, at)) = self.next_field(message, in_any, next)? {
+                if place < next {
+                    self.cursor.is_as_written = false;
+                }
                 next = place + 1;
                 let field = &message.fields[place];
                 if !fields.first(place) {
-                    return Err(self.cursor.error_at(at, format!("field {:?} stands twice", text(&name))));
+                    return Err(self
+                        .cursor
+                        .error_at(at, format!("field {:?} stands twice", text(field.name()))));
                 }
-                if field.takes_null() || !self.cursor.word(b"null") {
+                if self.cursor.peek() == Some(b'n') && !field.takes_null() && self.cursor.word(b"null") {
+                    self.cursor.is_as_written = false;
+                } else {
                     if let Some(oneof) = field.oneof
                         && !oneofs.first(oneof.into())
                     {
-                        let what = format!("field {:?} excludes one that stands before it", text(&name));
+                        let name = text(field.name());
+                        let what = format!("field {name:?} excludes one that stands before it");
                         return Err(self.cursor.error_at(at, what));
                     }
                     self.field(field, mask.map(|mask| mask.of(place)), out)?;
                 }
-            } else {
-                self.unknown(at, || format!("unknown field {:?}", text(&name)))?;
-                self.cursor.skip()?;
             }
             if !self.cursor.more(b'}')? {
                 return Ok(());
             }
         }
+    }
+
+    /// The place of the field whose name is next, and where that stands; nothing for one that was passed over with its value.
+    #[inline]
+    fn next_field(
+        &mut self,
+        message: &'static Message,
+        in_any: bool,
+        next: usize,
+    ) -> Result<Option<(usize, usize)>, ReadError> {
+        let after = message.start + next;
+        let at = self.cursor.position();
+        for place in self.habits.0[after] {
+            let place = usize::from(place);
+            if message.fields.get(place).is_some_and(|field| self.cursor.key(&field.key)) {
+                return Ok(Some((place, at)));
+            }
+        }
+        self.cursor.peek();
+        let at = self.cursor.position();
+        let name = self.cursor.name()?;
+        if in_any && *name == *b"@type" {
+            self.cursor.skip()?;
+            return Ok(None);
+        }
+        let Some((place, spelling)) = message.place_by_name(&name, next) else {
+            self.unknown(at, || format!("unknown field {:?}", text(&name)))?;
+            self.cursor.skip()?;
+            return Ok(None);
+        };
+        if spelling == Spelling::Other {
+            self.cursor.is_as_written = false;
+        }
+        self.habits.note(after, place);
+        Ok(Some((place, at)))
     }
 
     /// Something unknown: an error, or noted.
@@ -219,16 +283,24 @@ impl<'a> Parser<'a, '_> {
         let before = out.len();
         if field.repeated {
             self.cursor.expect(b'[')?;
-            if !self.cursor.take(b']') {
-                loop {
+            if self.cursor.take(b']') {
+                // A writer leaves it out.
+                self.cursor.is_as_written = false;
+                return Ok(());
+            }
+            loop {
+                if is_wanted || field.kind != Kind::String || self.cursor.plain_string().is_none() {
                     self.value(field, inner, out)?;
-                    if !self.cursor.more(b']')? {
-                        break;
-                    }
+                }
+                if !self.cursor.more(b']')? {
+                    break;
                 }
             }
         } else {
-            self.value(field, inner, out)?;
+            let is_default = self.value(field, inner, out)?;
+            if is_default && field.oneof.is_none() {
+                self.cursor.is_as_written = false;
+            }
         }
         if !is_wanted {
             out.truncate(before);
@@ -236,28 +308,29 @@ impl<'a> Parser<'a, '_> {
         Ok(())
     }
 
-    /// One value with its key before it.
+    /// One value with its key before it; whether it is its kind's default. A message is none.
     fn value(
         &mut self,
         field: &'static Field,
         mask: Option<&Mask>,
         out: &mut Vec<u8>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<bool, ReadError> {
         if let Kind::Message(kind) = field.kind {
-            return self.delimited(field.number, out, |parser, out| parser.message(kind, mask, out));
+            self.delimited(field.number, out, |parser, out| parser.message(kind, mask, out))?;
+            return Ok(false);
         }
         self.scalar(field.number, field.kind, out)
     }
 
-    /// A value that is no message, with its key.
-    fn scalar(&mut self, number: u32, kind: Kind, out: &mut Vec<u8>) -> Result<(), ReadError> {
+    /// A value that is no message, with its key; whether it is its kind's default.
+    fn scalar(&mut self, number: u32, kind: Kind, out: &mut Vec<u8>) -> Result<bool, ReadError> {
         self.cursor.peek();
         let at = self.cursor.position();
         let varint = match kind {
             Kind::String => {
                 let text = self.cursor.string()?;
                 wire::put_bytes(number, &text, out);
-                return Ok(());
+                return Ok(text.is_empty());
             }
             Kind::Bool => match (self.cursor.word(b"true"), self.cursor.word(b"false")) {
                 (true, _) => 1,
@@ -266,16 +339,23 @@ impl<'a> Parser<'a, '_> {
             },
             Kind::Enum(of) => match self.enum_value(&SCHEMA.enums[of])? {
                 Some(number) => i64::from(number) as u64,
-                None => return Ok(()),
+                None => return Ok(true),
             },
-            Kind::Int32 => self.signed(at, i64::from(i32::MIN)..=i64::from(i32::MAX))? as u64,
+            Kind::Int32 | Kind::Uint32 => match (self.cursor.short_number(), kind) {
+                (Some(short), _) => short.into(),
+                (None, Kind::Int32) => self.signed(at, i64::from(i32::MIN)..=i64::from(i32::MAX))? as u64,
+                (None, _) => self.unsigned(at, u64::from(u32::MAX))?,
+            },
             Kind::Int64 => self.signed(at, i64::MIN..=i64::MAX)? as u64,
-            Kind::Uint32 => self.unsigned(at, u64::from(u32::MAX))?,
             Kind::Uint64 => self.unsigned(at, u64::MAX)?,
             Kind::Double => {
-                let bits = self.float(at)?.to_bits();
+                let bits = match self.cursor.short_number() {
+                    Some(short) => f64::from(short),
+                    None => self.float(at)?,
+                };
+                let bits = bits.to_bits();
                 wire::put_fixed64(number, bits, out);
-                return Ok(());
+                return Ok(bits == 0);
             }
             // This API has none of them; a test holds that.
             Kind::Float
@@ -289,7 +369,7 @@ impl<'a> Parser<'a, '_> {
             | Kind::Message(_) => return Err(self.cursor.error_at(at, "a kind of field that is not read")),
         };
         wire::put_varint_field(number, varint, out);
-        Ok(())
+        Ok(varint == 0)
     }
 
     /// A number or name; nothing for a name that is not known and may be passed over.
@@ -298,12 +378,15 @@ impl<'a> Parser<'a, '_> {
         let at = self.cursor.position();
         if next == Some(b'"') {
             let name = self.cursor.string()?;
-            let number = of.number(&name);
-            if number.is_none() {
+            let Some((number, spelling)) = of.number(&name) else {
                 self.unknown(at, || format!("unknown name {:?}", text(&name)))?;
-            }
-            return Ok(number);
+                return Ok(None);
+            };
+            self.cursor.is_as_written &= spelling == Spelling::Written;
+            return Ok(Some(number));
         }
+        // A writer has a name for most numbers.
+        self.cursor.is_as_written = false;
         if of.is_null && self.cursor.word(b"null") {
             return Ok(Some(0));
         }
@@ -325,6 +408,8 @@ impl<'a> Parser<'a, '_> {
 
     fn signed(&mut self, at: usize, range: std::ops::RangeInclusive<i64>) -> Result<i64, ReadError> {
         let (written, length) = self.digits()?;
+        // There may be an exponent, or something behind the number.
+        self.cursor.is_as_written = false;
         let found = length.and_then(|length| number::signed(&written[..length]));
         found.filter(|number| range.contains(number)).ok_or_else(|| {
             let (written, from, to) = (text(&written), range.start(), range.end());
@@ -333,7 +418,11 @@ impl<'a> Parser<'a, '_> {
     }
 
     fn unsigned(&mut self, at: usize, most: u64) -> Result<u64, ReadError> {
+        let is_text = self.cursor.peek() == Some(b'"');
         let (written, length) = self.digits()?;
+        // As a writer has it: 64 bits as text. Elsewhere there may be an exponent, or something behind the number.
+        let is_usual = is_text && most == u64::MAX && written.iter().all(u8::is_ascii_digit);
+        self.cursor.is_as_written &= is_usual;
         let found = length.and_then(|length| number::unsigned(&written[..length]));
         found.filter(|number| *number <= most).ok_or_else(|| {
             self.cursor.error_at(at, format!("{:?} is no number from 0 to {most}", text(&written)))
@@ -341,6 +430,7 @@ impl<'a> Parser<'a, '_> {
     }
 
     fn float(&mut self, at: usize) -> Result<f64, ReadError> {
+        self.cursor.is_as_written = false;
         let is_text = self.cursor.peek() == Some(b'"');
         let (written, length) = self.digits()?;
         let found = match (&*written, is_text) {

@@ -171,9 +171,56 @@ fn names_are_those_of_the_descriptors() {
     for descriptor in POOL.all_messages() {
         let message = &SCHEMA.messages[MessageType::named(descriptor.full_name()).unwrap().0];
         for (place, field) in descriptor.fields().map(|field| (message.place_of(field.number()), field)) {
-            assert_eq!(message.place_by_name(field.name().as_bytes(), 3.min(message.fields.len())), place);
-            assert_eq!(message.place_by_name(field.json_name().as_bytes(), 0), place);
+            let found = |name: &str, next| message.place_by_name(name.as_bytes(), next);
+            let written = place.map(|place| (place, Spelling::Written));
+            assert_eq!(found(field.name(), 3.min(message.fields.len())), written);
+            assert_eq!(found(field.json_name(), 0).map(|found| found.0), place);
         }
+    }
+}
+
+/// Which lines need no writer; that they are what it would write holds the fuzzer's check.
+#[test]
+fn what_is_as_written_is_known() {
+    let kind = MessageType::named("observer.GetFlowsResponse").unwrap();
+    let mut reader = Reader::discarding();
+    let mut is_as_written = |json: &str| {
+        reader.read(kind, json, &mut Vec::new()).unwrap();
+        reader.is_as_written()
+    };
+    for json in [
+        r#"{"flow":{"time":"2026-01-05T10:15:30Z","verdict":"DROPPED","IP":{"source":"é"},"l4":{"TCP":{"flags":{}}},"source":{"labels":["a",""]},"is_reply":false,"socket_cookie":"7"},"time":"2026-01-05T10:15:30.120Z"}"#,
+        r#"{"flow":{"extensions":{"@type":"type.googleapis.com/google.protobuf.Struct","value":{"a":1,"b":[null,"x",{}]}}}}"#,
+        r#"{"lost_events":{"cpu":0}}"#,
+    ] {
+        assert!(is_as_written(json), "{json}");
+    }
+    for json in [
+        r#"{"flow": {}}"#,
+        r#"{"nodeName":"n"}"#,
+        r#"{"node_name":""}"#,
+        r#"{"node_name":"a<b"}"#,
+        r#"{"node_name":"\u0041"}"#,
+        r#"{"node_name":"n","flow":{}}"#,
+        r#"{"flow":null}"#,
+        r#"{"flow":{},"later":1}"#,
+        r#"{"flow":{"verdict":2}}"#,
+        r#"{"flow":{"verdict":"VERDICT_UNKNOWN"}}"#,
+        r#"{"flow":{"verdict":"OF_TOMORROW"}}"#,
+        r#"{"flow":{"drop_reason":"5"}}"#,
+        r#"{"flow":{"drop_reason":50e1}}"#,
+        r#"{"flow":{"socket_cookie":7}}"#,
+        r#"{"flow":{"socket_cookie":"7e1"}}"#,
+        r#"{"flow":{"node_labels":[]}}"#,
+        r#"{"time":"2026-01-05T10:15:30.1Z"}"#,
+        r#"{"time":"2026-01-05T10:15:30.000Z"}"#,
+        r#"{"time":"2026-01-05T10:15:30+00:00"}"#,
+        r#"{"time":"2026-01-05T1:15:30Z"}"#,
+        r#"{"flow":{"extensions":{"@type":"x/google.protobuf.Struct","value":{"b":1,"a":1}}}}"#,
+        r#"{"flow":{"extensions":{"@type":"x/google.protobuf.Struct","value":{"a":1.5}}}}"#,
+        r#"{"flow":{"extensions":{"value":{},"@type":"x/google.protobuf.Struct"}}}"#,
+    ] {
+        assert!(!is_as_written(json), "{json}");
     }
 }
 

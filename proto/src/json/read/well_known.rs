@@ -27,23 +27,25 @@ impl<'a> Parser<'a, '_> {
         match form {
             Form::Timestamp => {
                 let time = self.cursor.string()?;
-                let (seconds, nanos) =
-                    self.dates.timestamp(&time).ok_or_else(|| self.wrong(at, &time, "timestamp"))?;
-                seconds_and_nanos(seconds, nanos, out);
+                let moment = self.dates.moment(&time).ok_or_else(|| self.wrong(at, &time, "timestamp"))?;
+                self.cursor.is_as_written &= moment.is_as_written;
+                seconds_and_nanos(moment.seconds, moment.nanos, out);
                 Ok(())
             }
             Form::Duration => {
                 let span = self.cursor.string()?;
+                self.cursor.is_as_written = false;
                 let (seconds, nanos) = duration(&span).ok_or_else(|| self.wrong(at, &span, "duration"))?;
                 seconds_and_nanos(seconds, nanos, out);
                 Ok(())
             }
             Form::FieldMask => {
                 let paths = self.cursor.string()?;
+                self.cursor.is_as_written = false;
                 field_mask(&text(&paths), out).ok_or_else(|| self.wrong(at, &paths, "list of fields"))
             }
             Form::Wrapper => match message.fields.first() {
-                Some(field) => self.scalar(field.number, field.kind, out),
+                Some(field) => self.scalar(field.number, field.kind, out).map(|_| ()),
                 None => Err(self.cursor.error("a wrapper around nothing")),
             },
             Form::Any => self.any(out),
@@ -67,7 +69,7 @@ impl<'a> Parser<'a, '_> {
             Some(b'"') => wire::put_bytes(3, &self.cursor.string()?, out),
             Some(b'{') => return self.delimited(5, out, Self::fields_of_struct),
             Some(b'[') => return self.delimited(6, out, Self::values_of_list),
-            _ => return self.scalar(2, Kind::Double, out),
+            _ => return self.scalar(2, Kind::Double, out).map(|_| ()),
         }
         Ok(())
     }
@@ -84,6 +86,9 @@ impl<'a> Parser<'a, '_> {
                 wire::put_bytes(1, &name, out);
                 parser.delimited(2, out, Self::json_value)
             })?;
+            if names.last().is_some_and(|last| *last >= name) {
+                self.cursor.is_as_written = false;
+            }
             names.push(name);
             if !self.cursor.more(b'}')? {
                 break;
@@ -119,7 +124,10 @@ impl<'a> Parser<'a, '_> {
                 self.unknown(at, || "an object without \"@type\"".to_owned())?;
                 return self.cursor.skip();
             }
-            Contents::Message(url) => url,
+            Contents::Message(url, is_first) => {
+                self.cursor.is_as_written &= is_first;
+                url
+            }
         };
         let name = url.rsplit(|byte| *byte == b'/').next().unwrap_or(&url);
         let kind = std::str::from_utf8(name).ok().and_then(MessageType::named);
@@ -169,7 +177,8 @@ impl<'a> Parser<'a, '_> {
 enum Contents<'a> {
     Nothing,
     Untyped,
-    Message(Cow<'a, [u8]>),
+    /// With whether it stands before all else.
+    Message(Cow<'a, [u8]>, bool),
 }
 
 /// Reads ahead for `@type`.
@@ -178,12 +187,14 @@ fn type_of_any(mut cursor: Cursor<'_>) -> Result<Contents<'_>, ReadError> {
     if cursor.take(b'}') {
         return Ok(Contents::Nothing);
     }
-    let mut url = None;
+    let (mut url, mut is_first, mut fields) = (None, false, 0);
     loop {
+        fields += 1;
         cursor.peek();
         let at = cursor.position();
         if *cursor.name()? == *b"@type" {
             let found = cursor.string()?;
+            is_first = fields == 1;
             if found.is_empty() || url.replace(found).is_some() {
                 return Err(cursor.error_at(at, "\"@type\" is empty or stands twice"));
             }
@@ -191,7 +202,7 @@ fn type_of_any(mut cursor: Cursor<'_>) -> Result<Contents<'_>, ReadError> {
             cursor.skip()?;
         }
         if !cursor.more(b'}')? {
-            return Ok(url.map_or(Contents::Untyped, Contents::Message));
+            return Ok(url.map_or(Contents::Untyped, |url| Contents::Message(url, is_first)));
         }
     }
 }
@@ -201,14 +212,44 @@ fn seconds_and_nanos(seconds: i64, nanos: i32, out: &mut Vec<u8>) {
     wire::put_varint_field(2, i64::from(nanos) as u64, out);
 }
 
-/// Reads moments. Keeps the last day: moments that come one after the other share it.
+/// Reads moments. Keeps the last day: moments that come one after the other share it; and the last moment, which a
+/// response shares with its flow.
 #[derive(Debug, Default)]
 pub(super) struct Dates {
     date: [u8; 10],
     midnight: i64,
+    text: Vec<u8>,
+    moment: Option<Moment>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    seconds: i64,
+    nanos: i32,
+    is_as_written: bool,
 }
 
 impl Dates {
+    fn moment(&mut self, text: &[u8]) -> Option<Moment> {
+        if self.text != text {
+            self.moment = self.timestamp(text).map(|(seconds, nanos)| {
+                // What a writer makes has no fraction or one of three, six or nine digits, as few as will do.
+                let is_as_written = text.get(13) == Some(&b':')
+                    && match text.get(19..) {
+                        Some(b"Z") => true,
+                        Some([b'.', digits @ .., b'Z']) => {
+                            matches!(digits.len(), 3 | 6 | 9) && !digits.ends_with(b"000")
+                        }
+                        _ => false,
+                    };
+                Moment { seconds, nanos, is_as_written }
+            });
+            self.text.clear();
+            self.text.extend_from_slice(text);
+        }
+        self.moment
+    }
+
     /// RFC 3339, as Go reads it: an hour may have one digit, a comma may be the point.
     fn timestamp(&mut self, text: &[u8]) -> Option<(i64, i32)> {
         let (date, rest) = text.split_first_chunk::<10>()?;

@@ -11,6 +11,7 @@ use super::{
     Options, details,
     parts::{self, End},
     sanitize::clean,
+    shown::Shown,
 };
 use crate::{
     flow::{Flow, LostEvent},
@@ -51,24 +52,25 @@ impl Wide {
 
     /// A flow.
     pub fn flow(&mut self, flow: &Flow, out: &mut impl Write) -> Result {
+        let shown = &Shown::of(flow);
         let mut line = self.begin(out)?;
         line.time(flow.time.as_ref())?;
         line.node(&flow.node_name)?;
-        line.end(flow, End::Source)?;
+        line.end(flow, shown, End::Source)?;
         line.column(line.columns.end, ARROW)?;
-        line.end(flow, End::Destination)?;
+        line.end(flow, shown, End::Destination)?;
         line.column(line.columns.end, GAP)?;
         if line.columns.types > 0 {
-            let kind = text(|out| words::event_type(flow, line.columns.is_short, out));
+            let kind = text(|out| words::event_type(flow, shown, line.columns.is_short, out));
             let columns = line.columns.types;
             line.text(&if line.is_bounded() { shorten(&kind, columns) } else { kind })?;
             line.column(columns, GAP)?;
         }
-        let verdict = parts::verdict_word(flow);
+        let verdict = parts::verdict_word(shown);
         let verdict = verdict.strip_prefix("VERDICT_").unwrap_or(&verdict);
         line.at += width(verdict);
-        parts::verdict_alone(line.options, verdict, flow, line.out)?;
-        let reason = text(|out| words::reason(line.options, flow, out));
+        parts::verdict_alone(line.options, verdict, shown, line.out)?;
+        let reason = text(|out| words::reason(line.options, flow, shown, out));
         if line.columns.reason && !reason.is_empty() {
             line.column(columns::VERDICT, GAP)?;
             line.rest(&reason)?;
@@ -202,13 +204,13 @@ impl<W: Write> Line<'_, W> {
     }
 
     /// The name or address with its port, without the blanks behind it; before an address, if there is room, what it is.
-    fn end(&mut self, flow: &Flow, end: End) -> Result {
-        let Some((name, port)) = parts::name(self.options, flow, end) else { return Ok(()) };
+    fn end(&mut self, flow: &Flow, shown: &Shown<'_>, end: End) -> Result {
+        let Some((name, port)) = parts::name(self.options, shown, end) else { return Ok(()) };
         let port = if self.columns.client_port || !words::is_client(flow, end) { port } else { 0 };
         let mut name = text(|out| clean(&name, out));
         let plain = Options { colors: false, ..self.options };
         let whole = |name: &str| width(&text(|out| parts::named(plain, name, port, out)));
-        let kind = parts::kind_of_address(self.options, flow, end);
+        let kind = parts::kind_of_address(self.options, shown, end);
         if let Some(kind) = kind.filter(|kind| self.has_room(kind.len() + 1 + whole(&name))) {
             parts::kind_alone(self.options, kind, self.out)?;
             self.at += kind.len();

@@ -4,6 +4,7 @@ use super::super::{
     Options,
     parts::{self, End},
     sanitize::clean,
+    shown::Shown,
 };
 use crate::{
     facts::Facts,
@@ -23,9 +24,9 @@ const SHORT: [(&str, &str); 6] = [
 ];
 
 /// `L4-NEW` and the like from the connection's state, `DROP`, `http-request`; else Hubble's name of the event.
-pub(super) fn event_type(flow: &Flow, is_short: bool, out: &mut String) -> Result {
+pub(super) fn event_type(flow: &Flow, shown: &Shown<'_>, is_short: bool, out: &mut String) -> Result {
     let event = flow.event_type.unwrap_or_default();
-    match (&flow.l7, event.r#type, flow.trace_reason()) {
+    match (&shown.l7, event.r#type, flow.trace_reason()) {
         (Some(l7), ..) => parts::l7_type(l7, out)?,
         (None, names::EVENT_DROP, TraceReason::Unknown) => out.write_str("DROP")?,
         (None, names::EVENT_TRACE | names::EVENT_DROP, reason) if reason != TraceReason::Unknown => {
@@ -33,7 +34,7 @@ pub(super) fn event_type(flow: &Flow, is_short: bool, out: &mut String) -> Resul
         }
         (None, names::EVENT_POLICY_VERDICT, _) => out.write_str("policy-verdict")?,
         (None, names::EVENT_CAPTURE, _) => out.write_str("capture")?,
-        _ => parts::event_type(flow, out)?,
+        _ => parts::event_type(shown, out)?,
     }
     if is_short {
         for (long, short) in SHORT {
@@ -59,12 +60,12 @@ pub(crate) fn is_client(flow: &Flow, end: End) -> bool {
 }
 
 /// Why a packet was dropped, allowed or denied and where; then what the packet was.
-pub(super) fn reason(options: Options, flow: &Flow, out: &mut String) -> Result {
+pub(super) fn reason(options: Options, flow: &Flow, shown: &Shown<'_>, out: &mut String) -> Result {
     let options = Options { colors: false, ..options };
     let event = flow.event_type.unwrap_or_default();
     let facts = Facts::of(flow);
     let mut summary = String::new();
-    parts::summary(options, flow, &mut summary)?;
+    parts::summary(options, shown, &mut summary)?;
     match event.r#type {
         names::EVENT_DROP => match names::drop_reason_text(event.sub_type) {
             Some(text) => out.write_str(text)?,
@@ -75,8 +76,8 @@ pub(super) fn reason(options: Options, flow: &Flow, out: &mut String) -> Result 
             Verdict::Audit => "Policy would deny",
             _ => "Policy allowed",
         })?,
-        names::EVENT_CAPTURE => parts::capture_point(flow, out)?,
-        _ => return forwarded(options, flow, &facts, &summary, out),
+        names::EVENT_CAPTURE => parts::capture_point(shown, out)?,
+        _ => return forwarded(options, shown, &facts, &summary, out),
     }
     if !facts.kernel_reason.is_empty() {
         let start = out.len() + ": ".len();
@@ -98,7 +99,7 @@ pub(super) fn reason(options: Options, flow: &Flow, out: &mut String) -> Result 
         }
     }
     if options.policy_names {
-        parts::policies(flow, out)?;
+        parts::policies(shown, out)?;
     }
     if facts.packets > 1 {
         write!(out, ", {} packets", facts.packets)?;
@@ -107,7 +108,7 @@ pub(super) fn reason(options: Options, flow: &Flow, out: &mut String) -> Result 
 }
 
 /// What the packet was, and what went wrong with its connection so far.
-fn forwarded(options: Options, flow: &Flow, facts: &Facts, summary: &str, out: &mut String) -> Result {
+fn forwarded(options: Options, flow: &Shown<'_>, facts: &Facts, summary: &str, out: &mut String) -> Result {
     if facts.connect_failed {
         out.write_str("Never answered; ")?;
     }

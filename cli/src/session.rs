@@ -7,7 +7,8 @@ use crate::{
     output::{self, Output},
     print::Printer,
     resume::{Backoff, Resume, Turn},
-    rpc, stream,
+    rpc,
+    stream::{self, Flows},
 };
 use bytes::Bytes;
 use observer_proto::{
@@ -64,6 +65,8 @@ struct Session {
     backoff: Backoff,
     /// Since when there is no connection.
     lost: Option<Instant>,
+    /// Whether the server's version was spoken of.
+    warned: bool,
     /// Whether somebody wants to know why nothing matches.
     wants_hint: bool,
     /// Whether somebody still wants to know what to do about nodes that are missing.
@@ -85,6 +88,7 @@ impl Session {
             resume: request.follow.then(Resume::default),
             backoff: Backoff::default(),
             lost: None,
+            warned: false,
             wants_hint: io::stderr().is_terminal() && hint::applies(&request.whitelist, &request.blacklist),
             wants_nodes_hint: io::stderr().is_terminal(),
             target,
@@ -133,14 +137,17 @@ impl Session {
             let (wants_hint, channel, request) = asked;
             if wants_hint { hint::gather(channel, &request.whitelist).await } else { pending().await }
         });
-        let stream = match stream::flows(channel, self.request.clone()).await {
-            Ok(stream) => stream,
+        let Flows { stream, warning } = match stream::flows(channel, self.request.clone()).await {
+            Ok(flows) => flows,
             Err(status) if status.code() == Code::Cancelled && !is_broken(&status) => return Ok(End::Done),
             Err(status) if self.lost.is_some() && may_pass(&status) => {
                 return Ok(End::Lost(rpc::text(&status)));
             }
             Err(status) => return Err(Failure::Text(self.target.failed(&status).await)),
         };
+        if let Some(warning) = warning.filter(|_| !std::mem::replace(&mut self.warned, true)) {
+            self.printer.say(&warning);
+        }
         if let Some(lost) = self.lost.take() {
             let seconds = lost.elapsed().as_secs_f64();
             self.printer.say(&format!("connected to {} again after {seconds:.1} s", self.target));

@@ -296,6 +296,15 @@ fn the_pages_of_docs_are_current() {
     }
 }
 
+/// A build without the Kubernetes API says so, and what to do.
+#[cfg(not(feature = "port-forward"))]
+#[test]
+fn a_port_forward_that_is_not_built_in_is_told() {
+    let told = bad(&observe(&["-P"]).output().unwrap());
+    assert!(told.starts_with("this build has no --port-forward: "), "{told}");
+    assert!(told.contains("kubectl port-forward"), "{told}");
+}
+
 #[test]
 fn kubectls_plugin_says_its_name() {
     let folder = tempfile::tempdir().unwrap();

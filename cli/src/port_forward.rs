@@ -3,19 +3,110 @@
 
 use crate::settings::PortForward;
 use k8s_openapi::{
-    api::core::v1::{Pod, Service},
-    apimachinery::pkg::util::intstr::IntOrString,
+    Metadata, NamespaceResourceScope, Resource,
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use kube::{
     Api, Client, Config,
-    api::ListParams,
+    api::{ListParams, Portforward},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use std::io;
+use serde::Deserialize;
+use std::{collections::BTreeMap, io};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The service in front of the relay, in every installation.
 const SERVICE: &str = "hubble-relay";
+
+/// A pod, as far as it is asked about: whole pods would be a megabyte of program.
+#[derive(Clone, Debug, Deserialize)]
+struct Pod {
+    #[serde(default)]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: PodSpec,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct PodSpec {
+    #[serde(default)]
+    containers: Vec<Container>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Container {
+    #[serde(default)]
+    ports: Vec<ContainerPort>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerPort {
+    name: Option<String>,
+    container_port: i32,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct PodStatus {
+    phase: Option<String>,
+}
+
+/// A service likewise.
+#[derive(Clone, Debug, Deserialize)]
+struct Service {
+    #[serde(default)]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: ServiceSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct ServiceSpec {
+    #[serde(default)]
+    selector: BTreeMap<String, String>,
+    #[serde(default)]
+    ports: Vec<ServicePort>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServicePort {
+    port: i32,
+    target_port: Option<IntOrString>,
+}
+
+/// How the API names them.
+macro_rules! resource {
+    ($kind:ident, $plural:literal) => {
+        impl Resource for $kind {
+            const API_VERSION: &'static str = "v1";
+            const GROUP: &'static str = "";
+            const KIND: &'static str = stringify!($kind);
+            const VERSION: &'static str = "v1";
+            const URL_PATH_SEGMENT: &'static str = $plural;
+            type Scope = NamespaceResourceScope;
+        }
+
+        impl Metadata for $kind {
+            type Ty = ObjectMeta;
+
+            fn metadata(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
+resource!(Pod, "pods");
+resource!(Service, "services");
+
+impl Portforward for Pod {}
 
 /// Opens a stream to the first pod that runs behind the service, on the port that its first port leads to.
 pub(crate) async fn open(
@@ -28,9 +119,9 @@ pub(crate) async fn open(
     let service = service.map_err(|error| {
         io::Error::other(format!("the service {namespace}/{SERVICE} can't be read: {}", one_line(&error)))
     })?;
-    let spec = service.spec.unwrap_or_default();
-    let selector = spec.selector.unwrap_or_default();
-    let selector: Vec<String> = selector.iter().map(|(label, value)| format!("{label}={value}")).collect();
+    let spec = service.spec;
+    let selector: Vec<String> =
+        spec.selector.iter().map(|(label, value)| format!("{label}={value}")).collect();
     let found = pods.list(&ListParams::default().labels(&selector.join(","))).await;
     let found = found.map_err(|error| {
         io::Error::other(format!(
@@ -38,15 +129,14 @@ pub(crate) async fn open(
             one_line(&error)
         ))
     })?;
-    let runs =
-        |pod: &&Pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
+    let runs = |pod: &&Pod| pod.status.phase.as_deref() == Some("Running");
     let pod = found.items.iter().find(runs).ok_or_else(|| {
         io::Error::other(format!(
             "no pod runs behind the service {namespace}/{SERVICE} ({} exist)",
             found.items.len()
         ))
     })?;
-    let port = spec.ports.unwrap_or_default().into_iter().next();
+    let port = spec.ports.into_iter().next();
     let port = port.and_then(|port| match port.target_port {
         Some(IntOrString::Int(number)) => u16::try_from(number).ok(),
         Some(IntOrString::String(name)) => port_named(pod, &name),
@@ -77,8 +167,7 @@ async fn client(settings: &PortForward) -> Result<Client, String> {
 }
 
 fn port_named(pod: &Pod, name: &str) -> Option<u16> {
-    let containers = &pod.spec.as_ref()?.containers;
-    let mut ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
+    let mut ports = pod.spec.containers.iter().flat_map(|container| &container.ports);
     let port = ports.find(|port| port.name.as_deref() == Some(name))?;
     u16::try_from(port.container_port).ok()
 }

@@ -1,6 +1,7 @@
 //! The same flags on the same flows by Hubble's command line and by ours: what is printed, on both streams, and how it
-//! ends. Hubble filters a file by itself; `observe` asks a server that filters with our code. So filters, their errors,
-//! every layout and the reading of the command line are held to Hubble's own, for sets of flags that nobody has thought of.
+//! ends. Hubble filters a file by itself; `observe` once does so, too, and once asks a server that filters with our code. So
+//! filters, their errors, every layout, the reading of files and of the command line are held to Hubble's own, for sets of
+//! flags that nobody has thought of.
 
 mod dice;
 mod flags;
@@ -51,10 +52,12 @@ fn random_flows_and_flags() {
         let set = flags::set(&mut Dice::new(seed + 1000));
         let own = ["observe", "--input-file", file.to_str().unwrap()].map(str::to_owned);
         let wanted = hubble.run_words(own.iter().chain(&set));
-        let found = observe.run_words(&set);
+        let of_server = observe.run_words(&set);
+        let of_file = observe.run_words(own[1..].iter().chain(&set));
         refused += usize::from(wanted.code != Some(0));
         printed += wanted.stdout.lines().count();
-        tally.case("random", &format!("{seed} {}", set.join(" ")), alike(&found, &wanted));
+        tally.case("random", &format!("{seed} {}", set.join(" ")), alike(&of_server, &wanted));
+        tally.case("random", &format!("{seed} from a file: {}", set.join(" ")), alike(&of_file, &wanted));
     }
     println!(
         "differential: {SETS} sets of flags on {FLOWS} flows; {printed} lines printed, {refused} sets refused"

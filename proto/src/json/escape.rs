@@ -7,23 +7,33 @@ use std::io::Write as _;
 /// escapes for HTML. 0xe2 starts U+2028 and U+2029, which it escapes for JavaScript.
 #[inline]
 fn is_special(byte: u8) -> bool {
-    (byte < 0x20)
-        | (byte == b'"')
-        | (byte == b'\\')
-        | (byte == b'<')
-        | (byte == b'>')
-        | (byte == b'&')
-        | (byte == 0xe2)
+    byte < 0x20 || matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2)
 }
 
-/// Whether any byte of a text is one of these. A block has no way out before its end, so that the compiler looks at many
-/// bytes at once.
+/// Whether any byte of a text is one of `bytes`, or a control character. Eight bytes at once.
 #[inline]
-pub(super) fn any(text: &[u8], is_one: impl Fn(u8) -> bool) -> bool {
-    let (blocks, rest) = text.as_chunks::<16>();
-    let found = |bytes: &[u8]| bytes.iter().fold(0, |found, byte| found | u8::from(is_one(*byte))) != 0;
-    blocks.iter().any(|block| block.iter().fold(0, |found, byte| found | u8::from(is_one(*byte))) != 0)
-        || found(rest)
+pub(super) fn any_of<const N: usize>(bytes: [u8; N], text: &[u8]) -> bool {
+    // High bits tell. A borrow may set some beside a byte that is one, never without one.
+    let found = |word: u64| {
+        let controls = word.wrapping_sub(0x20 * ONES) & !word;
+        bytes.iter().fold(controls, |found, byte| found | zeros(word ^ (u64::from(*byte) * ONES))) & HIGH
+    };
+    let (words, rest) = text.as_chunks::<8>();
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    words.iter().fold(found(u64::from_le_bytes(last)), |all, word| all | found(u64::from_le_bytes(*word)))
+        != 0
+}
+
+/// One in each byte of a word.
+pub(super) const ONES: u64 = 0x0101_0101_0101_0101;
+/// The highest bit of each.
+pub(super) const HIGH: u64 = 0x80 * ONES;
+
+/// The high bit of every byte that is zero is set in it, and perhaps those of some behind the first such.
+#[inline]
+pub(super) fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word
 }
 
 /// A string with its quotes. Not UTF-8 is an error, as it is for Go's protobuf.
@@ -38,7 +48,7 @@ pub(super) fn string(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), WriteError> 
 /// Appends what stands between the quotes of a string.
 pub fn escaped(text: &str, out: &mut Vec<u8>) {
     let text = text.as_bytes();
-    if !any(text, is_special) {
+    if !any_of([b'"', b'\\', b'<', b'>', b'&', 0xe2], text) {
         return out.extend_from_slice(text);
     }
     let mut clean = 0;

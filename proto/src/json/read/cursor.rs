@@ -1,6 +1,9 @@
 //! JSON text, token by token. What is JSON and what is not decides Go's protojson, which Hubble reads with.
 
-use super::{super::escape::any, ReadError};
+use super::{
+    super::escape::{HIGH, ONES, any_of, zeros},
+    ReadError,
+};
 use std::borrow::Cow;
 
 /// How deep arrays and objects may nest in a value that is passed over.
@@ -20,9 +23,8 @@ pub(super) struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         let text = text.as_bytes();
-        let is_plain = !any(text, |byte| (byte < 0x20) | (byte == b'\\'));
-        let is_as_written =
-            is_plain && !any(text, |byte| (byte == b'<') | (byte == b'>') | (byte == b'&') | (byte == 0xe2));
+        let is_plain = !any_of([b'\\'], text);
+        let is_as_written = is_plain && !any_of([b'<', b'>', b'&', 0xe2], text);
         Self { text, at: 0, is_plain, is_as_written }
     }
 
@@ -265,15 +267,6 @@ impl<'a> Cursor<'a> {
             }
         }
     }
-}
-
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x80 * ONES;
-
-/// The high bit of every byte that is zero is set in it, and perhaps those of some behind the first such.
-#[inline]
-fn zeros(word: u64) -> u64 {
-    word.wrapping_sub(ONES) & !word
 }
 
 /// Where the first quote stands. Eight bytes at once.

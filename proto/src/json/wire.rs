@@ -16,7 +16,7 @@ pub(crate) enum Value<'a> {
     Group,
 }
 
-/// Reads fields one after the other. A function call for each would take longer than what it does.
+/// Reads fields one after the other.
 #[derive(Clone)]
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
@@ -37,6 +37,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field's number and value; `None` at the end.
+    #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
     #[inline(always)]
     pub(crate) fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, WriteError> {
         if self.at >= self.bytes.len() {
@@ -46,6 +47,7 @@ impl<'a> Reader<'a> {
         Ok(Some((number, self.value(number, wire_type)?)))
     }
 
+    #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
     #[inline(always)]
     fn key(&mut self) -> Result<(u32, u8), WriteError> {
         let key = u32::try_from(self.varint()?).map_err(|_| WriteError::Wire)?;
@@ -55,6 +57,7 @@ impl<'a> Reader<'a> {
         Ok((key >> 3, (key & 7) as u8))
     }
 
+    #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
     #[inline(always)]
     fn value(&mut self, number: u32, wire_type: u8) -> Result<Value<'a>, WriteError> {
         Ok(match wire_type {
@@ -103,6 +106,7 @@ impl<'a> Reader<'a> {
         self.at >= self.bytes.len()
     }
 
+    #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
     #[inline(always)]
     pub(crate) fn varint(&mut self) -> Result<u64, WriteError> {
         // Nearly all keys and lengths.
@@ -146,6 +150,7 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(bytes))
     }
 
+    #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
     #[inline(always)]
     fn take(&mut self, length: usize) -> Result<&'a [u8], WriteError> {
         let end = self.at.checked_add(length).ok_or(WriteError::Wire)?;

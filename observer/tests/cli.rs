@@ -3,13 +3,15 @@
 
 mod support;
 
+use observer_lab::{Lab, unique_prefix};
 use std::{
+    collections::HashSet,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Duration,
 };
-use support::{Daemon, OBSERVER, can_run, demo};
+use support::{Daemon, OBSERVER, can_run, demo, scenario};
 
 /// The other package's binary, which a build of the workspace puts beside this one's.
 fn binary() -> PathBuf {
@@ -76,6 +78,50 @@ fn observe_shows_what_the_daemon_saw() {
     assert!(told.lines().count() == 3 && told.contains("\nhint: "), "what, why, and what to do: {told}");
     let (status, took) = daemon.stop();
     assert!(status.success() && took < Duration::from_secs(5), "{status} after {took:?}");
+}
+
+/// The daemon ends while somebody follows, and another one takes its place: what that sees is shown, nothing twice, and it
+/// is told that flows may be missing.
+#[test]
+fn following_outlives_the_daemon() {
+    if !can_run("following_outlives_the_daemon") {
+        return;
+    }
+    let mut lab = Lab::up(&scenario("demo.toml"), &unique_prefix("restart")).unwrap();
+    let daemon = Daemon::start(&lab, "n1", &[]);
+    let mut ping = lab.scenario().traffic.iter().find(|traffic| traffic.name == "ping").unwrap().clone();
+    (ping.count, ping.delay_ms, ping.interval_ms) = (None, 0, 50);
+    lab.play(ping).unwrap();
+    let mut observe = command(&daemon, &["-f", "--protocol", "icmp", "-o", "json"]);
+    let mut child = observe.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut flows = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(flows.next().unwrap().contains("ICMP"));
+
+    let (status, _, dir) = daemon.end(rustix::process::Signal::TERM);
+    assert!(status.success(), "{status}");
+    let lost = told.next().unwrap();
+    assert!(lost.starts_with("lost the connection to unix://"), "{lost}");
+    let mut second = lab.command_in("n1", OBSERVER);
+    second.args(["--node-name", "n1", "--inventory"]).arg(dir.path().join("inventory.yaml"));
+    let daemon = Daemon::spawn(second, dir);
+    let again = told.next().unwrap();
+    assert!(again.starts_with("connected to unix://"), "{again}");
+    let gap = told.next().unwrap();
+    assert!(gap.starts_with("gap: flows from ") && gap.contains("may be missing"), "{gap}");
+
+    // The gap is told with the first flow of the second daemon, so that is shown, too.
+    let seen: HashSet<String> = daemon.flows().into_iter().map(|flow| flow.uuid).collect();
+    lab.stop_traffic();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
+        .unwrap();
+    let mut ids = HashSet::new();
+    for line in flows {
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert!(ids.insert(line["flow"]["uuid"].as_str().unwrap().to_owned()), "shown twice: {line}");
+    }
+    assert!(!ids.is_disjoint(&seen), "a flow of the second daemon: {ids:?}");
+    assert!(child.wait().unwrap().success());
 }
 
 /// New connections and their first replies: each way once a connection.

@@ -9,7 +9,7 @@
 mod support;
 
 use observer::{
-    capture,
+    capture, daemon,
     decode::Clock,
     pipeline::Feed,
     recording::{Head, Input},
@@ -84,7 +84,9 @@ fn main() {
     });
     let (store, node) = made.recv().unwrap();
     // As the daemon has it.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let workers = serve::workers();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let config = ServeConfig {
         socket: directory.path().join("hubble.sock"),
@@ -105,7 +107,10 @@ fn main() {
 
 struct Feeder {
     feed: Feed,
-    records: Vec<Vec<u8>>,
+    /// One after the other: what is fed is to take no more memory than it must.
+    records: Vec<u8>,
+    /// Where each begins.
+    begins: Vec<u32>,
     position: usize,
 }
 
@@ -132,7 +137,12 @@ impl Feeder {
             feed.take(&Input::Conntrack(Update::New(connection)));
         }
         hand_over.send((store, node)).unwrap();
-        Self { feed, records, position: 0 }
+        let begins =
+            records.iter().scan(0, |next, record| Some(std::mem::replace(next, *next + record.len() as u32)));
+        let begins = begins.collect();
+        let records = { records }.concat();
+        daemon::give_memory_back();
+        Self { feed, records, begins, position: 0 }
     }
 
     fn follow(&mut self, order: &Order, state: &State) {
@@ -161,11 +171,13 @@ impl Feeder {
     fn batch(&mut self, count: u64) {
         let now = Clock::kernel_now();
         for _ in 0..count {
-            let record = &mut self.records[self.position];
+            let begin = self.begins[self.position] as usize;
+            let end = self.begins.get(self.position + 1).map_or(self.records.len(), |end| *end as usize);
+            let record = &mut self.records[begin..end];
             let (header, _) = Header::mut_from_prefix(record).unwrap();
             header.time_ns = now;
             self.feed.take(&Input::Record(record));
-            self.position = (self.position + 1) % self.records.len();
+            self.position = (self.position + 1) % self.begins.len();
         }
         self.feed.take(&Input::Batch(now));
     }

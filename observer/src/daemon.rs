@@ -54,7 +54,7 @@ struct Life {
 impl Life {
     fn begin() -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(serve::workers())
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
@@ -109,16 +109,17 @@ impl Life {
     }
 }
 
-/// Reading the kernel's types takes some 40 MB for a moment, which the allocator would keep.
+/// After the start: reading the kernel's types takes some 40 MB for a moment, which the allocator would keep.
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code, reason = "glibc has no other way to be told")]
-fn give_memory_back() {
+pub fn give_memory_back() {
     // SAFETY: it may be called from any thread at any time.
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Others' allocators need not be told.
 #[cfg(not(target_env = "gnu"))]
-fn give_memory_back() {}
+pub fn give_memory_back() {}
 
 /// Tells clients of the start, and of what the daemon was told to do.
 fn tell_start(config: &Config, names: &IpCache, source: &str) {

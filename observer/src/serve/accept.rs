@@ -4,6 +4,7 @@ use super::{
     Limits, Refusal,
     counters::Counters,
     frames::{Metered, Seen},
+    gather::Gathered,
     handshakes::{Handshake, Handshakes},
     tls::{self, Certificate},
 };
@@ -14,6 +15,7 @@ use hyper_util::{
 };
 use std::{
     error::Error,
+    future::poll_fn,
     io,
     pin::pin,
     sync::{
@@ -32,8 +34,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// After the system gave no connection: most often it has no more files, and asking at once again would be in vain.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Bytes of a stream that wait for the socket: two pieces of a GetFlows answer. With hyper's 400 KiB a thousand
-/// clients that don't read would hold 400 MiB.
+/// With so many bytes of a stream waiting for the socket its body is asked for no more: a piece of a GetFlows answer. With
+/// hyper's 400 KiB a thousand clients that don't read would hold 400 MiB.
 const STREAM_BUFFER: usize = 64 << 10;
 
 /// Where connections come from.
@@ -200,13 +202,14 @@ where
         T: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let seen = Arc::new(Seen::default());
-        let stream = TokioIo::new(Metered::new(stream, Arc::clone(&seen)));
+        let gathered = Gathered::new(stream);
+        let stream = TokioIo::new(Metered::new(gathered.clone(), Arc::clone(&seen)));
         let mut connection = pin!(self.http.serve_connection(stream, self.service));
         let mut handshake = Some(handshake);
         let mut ends = false;
         loop {
             tokio::select! {
-                result = &mut connection => {
+                result = poll_fn(|cx| gathered.turn(connection.as_mut(), cx)) => {
                     return match result {
                         Err(error) => refusal(&error, &seen).map_or(Ok(()), |reason| Err((reason, chain(&error)))),
                         Ok(()) => Ok(()),

@@ -1,29 +1,35 @@
-//! The newest flows' messages, encoded once for all streams that give every flow.
+//! Flows' messages, encoded once for all streams that give every flow.
 
 use bytes::Bytes;
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
+use tokio::time::Instant;
 
-/// The most bytes kept; who is further behind encodes for itself.
-const MOST_BYTES: usize = 1 << 20;
+/// The most bytes kept: of the newest flows, and of those where the streams are that fell behind.
+const MOST_BYTES: usize = 4 << 20;
 
-/// Messages of flows in a row, up to the newest that a stream has asked for.
-#[derive(Debug, Default)]
-pub(super) struct Fanout(Mutex<Kept>);
+/// Messages of flows where streams have asked for them.
+#[derive(Debug)]
+pub(super) struct Fanout {
+    kept: Mutex<Kept>,
+    started: Instant,
+}
 
 #[derive(Debug, Default)]
 struct Kept {
-    pieces: VecDeque<Piece>,
+    /// By the sequence number of the first flow.
+    pieces: BTreeMap<u64, Piece>,
+    /// In the order in which they were made.
+    made: VecDeque<u64>,
     bytes: usize,
 }
 
 /// The messages of a few flows.
 #[derive(Debug)]
 pub(super) struct Piece {
-    /// Sequence number of the first.
-    first: u64,
     bytes: Bytes,
     /// Where each ends.
     ends: Vec<usize>,
@@ -44,50 +50,56 @@ impl Draft {
 }
 
 impl Piece {
-    fn after(&self) -> u64 {
-        self.first + self.ends.len() as u64
-    }
-
-    /// From a flow on that is in it.
-    fn from(&self, sequence: u64) -> Option<Bytes> {
-        let place = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
+    /// From the flow at this place on, with how many there are.
+    fn from(&self, place: u64) -> Option<(Bytes, u64)> {
+        let place = usize::try_from(place).ok()?;
         let begin = if place == 0 { 0 } else { *self.ends.get(place - 1)? };
-        (place < self.ends.len()).then(|| self.bytes.slice(begin..))
+        let count = self.ends.len().checked_sub(place).filter(|count| *count > 0)?;
+        Some((self.bytes.slice(begin..), count as u64))
+    }
+}
+
+impl Default for Fanout {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), started: Instant::now() }
     }
 }
 
 impl Fanout {
-    /// Messages of the flows from `sequence` on, and the sequence number after them. Where none are kept yet `encode` makes
-    /// them; nothing where they are not kept any more, or where `encode` makes none.
+    /// Messages of the flows from `sequence` on, and the sequence number after them. Where none are kept `encode` makes
+    /// them; nothing where it makes none.
     pub(super) fn take(&self, sequence: u64, encode: impl FnOnce(&mut Draft)) -> Option<(Bytes, u64)> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Kept { pieces, bytes } = &mut *kept;
-        if let (Some(oldest), Some(newest)) = (pieces.front(), pieces.back())
-            && sequence < newest.after()
-        {
-            let index = pieces.partition_point(|piece| piece.after() <= sequence);
-            let piece = pieces.get(index).filter(|_| sequence >= oldest.first)?;
-            return Some((piece.from(sequence)?, piece.after()));
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Kept { pieces, made, bytes } = &mut *kept;
+        let before = pieces.range(..=sequence).next_back();
+        if let Some((taken, count)) = before.and_then(|(first, piece)| piece.from(sequence - first)) {
+            return Some((taken, sequence + count));
         }
         let mut draft = Draft::default();
         encode(&mut draft);
         if draft.ends.is_empty() {
             return None;
         }
-        if pieces.back().is_some_and(|newest| newest.after() != sequence) {
-            pieces.clear();
-            *bytes = 0;
-        }
-        let piece = Piece { first: sequence, bytes: draft.bytes.into(), ends: draft.ends };
-        let taken = (piece.bytes.clone(), piece.after());
-        *bytes += piece.bytes.len();
-        pieces.push_back(piece);
+        let after = sequence + draft.ends.len() as u64;
+        let piece = Piece { bytes: draft.bytes.into(), ends: draft.ends };
+        let taken = piece.bytes.clone();
+        *bytes += taken.len();
+        made.push_back(sequence);
+        pieces.insert(sequence, piece);
         while *bytes > MOST_BYTES
-            && let Some(oldest) = pieces.pop_front()
+            && let Some(oldest) = made.pop_front().and_then(|first| pieces.remove(&first))
         {
             *bytes -= oldest.bytes.len();
         }
-        Some(taken)
+        Some((taken, after))
+    }
+
+    /// When busy streams that flush each `pause` do so next: all at the same time, so that one piece is for all.
+    pub(super) fn beat(&self, after: Instant, pause: Duration) -> Instant {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let pause = nanos(pause).max(1);
+        let beats = nanos(after.saturating_duration_since(self.started)) / pause + 1;
+        self.started + Duration::from_nanos(beats.saturating_mul(pause))
     }
 }
 
@@ -124,11 +136,35 @@ mod tests {
         assert_eq!(flows(fanout.take(5, never)), (vec![5, 6, 7, 8], 9));
         assert_eq!(flows(fanout.take(7, never)), (vec![7, 8], 9));
         assert_eq!(flows(fanout.take(10, never)), (vec![10], 11));
-        assert_eq!(fanout.take(4, never), None, "from before the first");
         assert_eq!(fanout.take(11, |_| {}), None, "nothing newer");
         // Nobody asked for some.
         assert_eq!(flows(fanout.take(20, encode(20, 22))), (vec![20, 21], 22));
-        assert_eq!(fanout.take(10, never), None);
+        assert_eq!(flows(fanout.take(10, never)), (vec![10], 11));
+    }
+
+    #[test]
+    fn those_who_fell_behind_share_as_well() {
+        let fanout = Fanout::default();
+        assert_eq!(flows(fanout.take(90, encode(90, 93))), (vec![90, 91, 92], 93));
+        assert_eq!(flows(fanout.take(20, encode(20, 23))), (vec![20, 21, 22], 23));
+        assert_eq!(flows(fanout.take(21, never)), (vec![21, 22], 23));
+        // What was made for others may overlap.
+        assert_eq!(flows(fanout.take(18, encode(18, 22))), (vec![18, 19, 20, 21], 22));
+        assert_eq!(flows(fanout.take(22, never)), (vec![22], 23));
+        assert_eq!(flows(fanout.take(91, never)), (vec![91, 92], 93));
+    }
+
+    #[test]
+    fn busy_streams_flush_together() {
+        let fanout = Fanout::default();
+        let pause = Duration::from_millis(4);
+        for millis in [0, 1, 3] {
+            let flushed = fanout.started + Duration::from_millis(1_000_000 * 4 + millis);
+            assert_eq!(
+                fanout.beat(flushed, pause),
+                fanout.started + Duration::from_millis(1_000_000 * 4 + 4)
+            );
+        }
     }
 
     #[test]
@@ -142,7 +178,7 @@ mod tests {
             });
             assert_eq!(taken.map(|(_, after)| after), Some(sequence + 1));
         }
-        let kept = fanout.0.lock().unwrap();
-        assert_eq!((kept.pieces.len(), kept.bytes), (16, MOST_BYTES));
+        let kept = fanout.kept.lock().unwrap();
+        assert_eq!((kept.pieces.len(), kept.made.len(), kept.bytes), (16, 16, MOST_BYTES));
     }
 }

@@ -15,7 +15,8 @@
 //! | frames that carry nothing, beyond those that answer data | 1,000 at once, 100/s | closed |
 //! | filters of a request | those of `observer_proto::filter` | INVALID_ARGUMENT |
 //! | flows that a reader is behind | the store's capacity | they are lost to it, and it is told how many |
-//! | bytes of a stream that its client doesn't read | 64 KiB and a message | the stream waits |
+//! | bytes of a stream that its client doesn't read | 128 KiB and a message | the stream waits |
+//! | bytes that a socket doesn't take | 80 KiB a connection | its streams wait |
 //! | a client without a sign of life | 20 s | closed |
 //!
 //! Each is counted in [`Counters`], by reason or by gRPC's code, which the control service tells.
@@ -31,6 +32,7 @@ mod flows;
 mod frames;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod gather;
 mod handshakes;
 mod health;
 mod limits;
@@ -219,6 +221,11 @@ impl Server {
             tracing::warn!("some clients did not end within {} s and were cut off", SHUTDOWN.as_secs());
         }
     }
+}
+
+/// Threads to serve with: two, of which a second would only wake and wait where the process has one processor.
+pub fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(2)
 }
 
 /// Binds everything, then serves in the background. Must be called within a tokio runtime.

@@ -6,7 +6,10 @@ use crate::{
     store::{Cursor, Lot, Rewind, Step, Store},
 };
 use observer_proto::filter::Matcher;
-use std::{ops::ControlFlow, sync::Arc};
+use std::{
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
 
 /// A checked request; times are Unix times in nanoseconds.
 #[derive(Debug)]
@@ -32,25 +35,33 @@ pub struct Selector {
     node: Arc<NodeView>,
     /// Of the list of ends with this first flow so many were learned.
     learned: Option<(u64, usize)>,
+    /// Flows that lie together in memory, of which none passes.
+    barren: Range<u64>,
 }
 
 impl Selector {
     /// `node` is the node, for the filter.
     pub fn new(matcher: Matcher, node: Arc<NodeView>) -> Self {
-        Self { matcher, node, learned: None }
+        Self { matcher, node, learned: None, barren: 0..0 }
     }
 
     /// Which flows of the lot pass: the lowest bit is the first one's answer.
     pub fn select(&mut self, lot: &Lot<'_>) -> u64 {
-        let Self { matcher, node, learned } = self;
+        let Self { matcher, node, learned, barren } = self;
+        if barren.contains(&lot.first()) {
+            return 0;
+        }
         let ends = lot.ends();
         if matcher.asks_about_ends() && *learned != Some((ends.first(), ends.count())) {
             let known = learned.filter(|(first, _)| *first == ends.first()).map_or(0, |(_, count)| count);
             *learned = Some((ends.first(), ends.count()));
-            ends.from(known).for_each(|end| matcher.learn(end));
+            matcher.learn(ends.from(known));
         }
-        if let Some(columns) = lot.columns_ahead() {
-            matcher.look_ahead(&columns);
+        if let Some((columns, flows)) = lot.columns_ahead()
+            && !matcher.look_ahead(&columns)
+        {
+            *barren = flows;
+            return 0;
         }
         matcher.select(&lot.columns(), |place| View { stored: lot.get(place), node })
     }

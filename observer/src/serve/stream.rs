@@ -2,12 +2,13 @@
 //!
 //! An idle stream is flushed at once; a busy one after a pause that grows with the number of streams, from [`PAUSE`]
 //! to [`LONGEST_PAUSE`], or when [`CHUNK`] bytes are there. One write for each flow costs several times the encoding: what a
-//! few clients may have for it, many may not. Streams of all flows share what one of them has encoded.
+//! few clients may have for it, many may not. Streams of all flows share what one of them has encoded; those with long pauses
+//! flush at the same moments, so that it is the same piece for all.
 
 use super::{
     api::Places,
     encode::Encoder,
-    fanout::{Draft, Fanout},
+    fanout::Fanout,
     flows::Shared,
     mask::Mask,
     query::{Item, Reader},
@@ -29,12 +30,15 @@ use tokio::{
 };
 use tonic::{Code, Status};
 
-const CHUNK: usize = 32 << 10;
+/// What the socket is given at once.
+const CHUNK: usize = 64 << 10;
 /// So many flows take about as many bytes.
-const CHUNK_FLOWS: u64 = 28;
+const CHUNK_FLOWS: u64 = 56;
+/// More than most flows take.
+const MESSAGE: usize = 2 << 10;
 const PAUSE: Duration = Duration::from_micros(200);
 const PAUSE_A_FURTHER_STREAM: Duration = Duration::from_micros(400);
-const LONGEST_PAUSE: Duration = Duration::from_millis(4);
+const LONGEST_PAUSE: Duration = Duration::from_millis(8);
 /// What the runtime's timer can tell apart.
 const TIMER: Duration = Duration::from_millis(1);
 /// Hubble's interval: at most one LostEvent of a source in this time.
@@ -159,19 +163,24 @@ impl FlowStream {
         PAUSE_A_FURTHER_STREAM.saturating_mul(further).saturating_add(PAUSE).min(LONGEST_PAUSE)
     }
 
+    /// Until when the next flush waits for more.
+    fn due(&self) -> Option<Instant> {
+        let (flushed, pause) = (self.flushed?, self.pause());
+        Some(if pause < TIMER { flushed + pause } else { self.fanout.beat(flushed, pause) })
+    }
+
     /// Whether the last flush was so short a time ago that the next one waits for more.
     fn is_early(&self) -> bool {
-        self.flushed.is_some_and(|flushed| Instant::now() < flushed + self.pause())
+        self.due().is_some_and(|due| Instant::now() < due)
     }
 
     /// Until it is time to flush; where the timer is too coarse for that, also until there are more flows.
     async fn gather(&mut self) {
         self.reader.park();
-        let pause = self.pause();
-        let until = self.flushed.map_or_else(Instant::now, |flushed| flushed + pause);
+        let is_short = self.pause() < TIMER;
         tokio::select! {
-            () = sleep_until(until) => {}
-            () = self.store.changed(self.store.seen(), &self.reported), if pause < TIMER => {}
+            () = sleep_until(self.due().unwrap_or_else(Instant::now)) => {}
+            () = self.store.changed(self.store.seen(), &self.reported), if is_short => {}
         }
     }
 
@@ -189,37 +198,31 @@ impl FlowStream {
         if waiting < CHUNK_FLOWS && !ends && self.is_early() {
             return Stop::Early;
         }
-        let Self { store, reader, encoder, fanout, shared, out, .. } = self;
+        let Self { reader, encoder, fanout, shared, .. } = self;
         let mut lost = 0;
-        let mut encode = |reader: &mut Reader, draft: &mut Draft, lost: &mut u64| {
+        let taken = fanout.take(reader.position(), |draft| {
+            draft.bytes.reserve(waiting.min(CHUNK_FLOWS) as usize * (CHUNK / CHUNK_FLOWS as usize) + MESSAGE);
             while draft.bytes.len() < CHUNK {
                 let bytes = &mut draft.bytes;
                 match reader.next(|sequence, flow| encoder.response(bytes, sequence, flow, None)) {
                     Item::Flow => draft.end_message(),
-                    Item::Lost(count) => return *lost = count,
+                    Item::Lost(count) => return lost = count,
                     Item::Skipped | Item::Pause | Item::Done => return,
                 }
             }
-        };
-        while lost == 0 && shared.len() + out.len() < CHUNK && reader.position() < store.seen() {
-            let taken = fanout.take(reader.position(), |draft| encode(reader, draft, &mut lost));
-            let Some((bytes, after)) = taken else { break };
-            reader.skip_to(after);
-            if shared.is_empty() && out.is_empty() {
-                *shared = bytes;
-            } else {
-                out.extend_from_slice(&std::mem::take(shared));
-                out.extend_from_slice(&bytes);
-            }
-        }
-        let is_empty = shared.is_empty() && out.is_empty();
+        });
         if lost > 0 {
             let now = now_ns();
             self.lost[2].add(lost, now, now);
-            return if is_empty { Stop::Budget } else { Stop::Full };
         }
-        // Who is far behind needs what nobody keeps.
-        if is_empty { self.fill() } else { Stop::Full }
+        match taken {
+            Some((bytes, after)) => {
+                reader.skip_to(after);
+                *shared = bytes;
+                Stop::Full
+            }
+            None => Stop::Budget,
+        }
     }
 
     fn fill(&mut self) -> Stop {
@@ -288,7 +291,7 @@ impl FlowStream {
         if self.out.is_empty() {
             return (shared, self);
         }
-        let next = Vec::with_capacity(self.out.len());
+        let next = Vec::with_capacity(self.out.len() + MESSAGE);
         let out = std::mem::replace(&mut self.out, next);
         let bytes = if shared.is_empty() { out } else { [&shared[..], &out].concat() };
         (Bytes::from(bytes), self)

@@ -8,10 +8,17 @@ const FIXED32: u32 = 5;
 
 #[inline]
 pub(super) fn varint(out: &mut Vec<u8>, value: u64) {
+    if value < 0x80 {
+        return out.push(value as u8);
+    }
+    longer_varint(out, value);
+}
+
+/// Apart, so that the one byte that most take is written where it is.
+fn longer_varint(out: &mut Vec<u8>, value: u64) {
     match value {
-        0..0x80 => out.push(value as u8),
         // A byte after the other takes longer: each has to wait for the length that the one before it has left.
-        0x80..0x100_0000_0000_0000 => {
+        0..0x100_0000_0000_0000 => {
             let bytes = (0..8).fold(0, |bytes, at| bytes | (value & 0x7f << (7 * at)) << at);
             let len = value.ilog2() / 7 + 1;
             let goes_on = 0x8080_8080_8080_8080 & ((1 << (8 * (len - 1))) - 1);
@@ -40,7 +47,13 @@ pub(super) fn first_bytes<const N: usize>(out: &mut Vec<u8>, bytes: [u8; N], len
 
 #[inline]
 pub(super) fn tag(out: &mut Vec<u8>, field: u32, wire_type: u32) {
-    varint(out, u64::from(field << 3 | wire_type));
+    let key = field << 3 | wire_type;
+    match key {
+        0..0x80 => out.push(key as u8),
+        // Known when this is compiled.
+        0x80..0x4000 => out.extend_from_slice(&[key as u8 | 0x80, (key >> 7) as u8]),
+        _ => longer_varint(out, key.into()),
+    }
 }
 
 /// An integer, enum or bool; 0 is the default and is left out.
@@ -94,25 +107,33 @@ fn length_in_front<const KEPT: usize>(out: &mut Vec<u8>, field: u32, write: impl
     out.extend_from_slice(&[0; KEPT]);
     write(out);
     let len = out.len() - at - KEPT;
-    let needed = (len | 1).ilog2() as usize / 7 + 1;
-    if needed != KEPT {
-        make_room(out, at, KEPT, needed);
+    let fits = len >> (7 * KEPT) == 0 && (KEPT == 1 || len >> (7 * (KEPT - 1)) > 0);
+    if fits && let Some(front) = out.get_mut(at..).and_then(|kept| kept.first_chunk_mut::<KEPT>()) {
+        put_length(front, len);
+    } else {
+        other_length(out, at, KEPT, len);
     }
-    for (place, byte) in out[at..at + needed].iter_mut().enumerate() {
-        let continues = if place + 1 < needed { 0x80 } else { 0 };
+}
+
+fn put_length(front: &mut [u8], len: usize) {
+    let last = front.len().saturating_sub(1);
+    for (place, byte) in front.iter_mut().enumerate() {
+        let continues = if place < last { 0x80 } else { 0 };
         *byte = (len >> (7 * place)) as u8 & 0x7f | continues;
     }
 }
 
 /// The length takes more or fewer bytes than were kept for it.
 #[cold]
-fn make_room(out: &mut Vec<u8>, at: usize, kept: usize, needed: usize) {
+fn other_length(out: &mut Vec<u8>, at: usize, kept: usize, len: usize) {
+    let needed = (len | 1).ilog2() as usize / 7 + 1;
     let end = out.len();
     if needed > kept {
         out.resize(end + needed - kept, 0);
     }
     out.copy_within(at + kept..end, at + needed);
     out.truncate(end + needed - kept);
+    put_length(&mut out[at..at + needed], len);
 }
 
 /// One field of an encoded message.

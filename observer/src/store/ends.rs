@@ -1,6 +1,7 @@
 //! The ends that the flows of some segments have: a reader can ask about each end once instead of about those of each flow.
 
 use crate::endpoint::Endpoint;
+use observer_proto::filter::mark;
 use std::{
     iter,
     sync::{
@@ -13,7 +14,8 @@ use std::{
 const FIRST_ROOM: usize = 64;
 const ROOMS: usize = 12;
 
-type Room = Box<[OnceLock<Arc<Endpoint>>]>;
+/// With its mark: most ends are passed over by that alone.
+type Room = Box<[OnceLock<(u64, Arc<Endpoint>)>]>;
 
 /// A list that one writer appends to while others read it. Segments that share one keep it.
 #[derive(Debug)]
@@ -42,12 +44,12 @@ impl Ends {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Those from a place on.
-    pub fn from(&self, place: usize) -> impl Iterator<Item = &Endpoint> {
+    /// Those from a place on, each with its [`mark`].
+    pub fn from(&self, place: usize) -> impl Iterator<Item = (u64, &Endpoint)> {
         let places = place..self.count();
         places.filter_map(|place| {
             let (room, at) = find(place);
-            self.rooms.get(room)?.get()?.get(at)?.get().map(Arc::as_ref)
+            self.rooms.get(room)?.get()?.get(at)?.get().map(|(mark, end)| (*mark, &**end))
         })
     }
 
@@ -58,7 +60,8 @@ impl Ends {
         let (room, at) = find(place);
         let make = || iter::repeat_with(OnceLock::new).take(FIRST_ROOM << room).collect::<Room>();
         let added = self.rooms.get(room).and_then(|room| room.get_or_init(make).get(at));
-        let added = added.is_some_and(|free| free.set(Arc::clone(end)).is_ok());
+        let added = added
+            .is_some_and(|free| free.set((mark(&end.namespace, &end.pod_name), Arc::clone(end))).is_ok());
         debug_assert!(added, "place {place} of the list of ends");
         self.count.store(place + 1, Ordering::Release);
     }

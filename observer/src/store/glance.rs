@@ -14,6 +14,7 @@ use observer_proto::filter::{Column, Columns, L4, LOT, traits};
 use std::{
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU64,
+    ops::Range,
     sync::Arc,
 };
 
@@ -240,10 +241,11 @@ impl<'a> Lot<'a> {
         self.block.glances().columns(self.from, self.count)
     }
 
-    /// Of all flows that lie with it in memory, where a walk back comes to them.
-    pub fn columns_ahead(&self) -> Option<Columns<'a>> {
-        let glances = self.block.glances();
-        (self.from + self.count == glances.flows).then(|| glances.columns(0, glances.flows))
+    /// Of all flows that lie with it in memory, with their sequence numbers, where a walk back comes to them.
+    pub fn columns_ahead(&self) -> Option<(Columns<'a>, Range<u64>)> {
+        let (base, glances) = (self.block.base(), self.block.glances());
+        let is_last = self.from + self.count == glances.flows;
+        is_last.then(|| (glances.columns(0, glances.flows), base..base + glances.flows as u64))
     }
 
     /// The flow at this place, below [`Lot::count`].

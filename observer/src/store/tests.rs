@@ -181,7 +181,7 @@ fn a_list_of_ends_has_those_of_its_flows_and_few_others() {
     }
     writer.publish();
     let look = |lot: &Lot<'_>| {
-        let listed: Vec<_> = lot.ends().from(0).map(Endpoint::serial).collect();
+        let listed: Vec<_> = lot.ends().from(0).map(|(_, end)| end.serial()).collect();
         for stored in lot.flows() {
             for serial in [stored.source_serial(), stored.destination_serial()] {
                 assert!(listed.contains(&serial), "{serial} of flow {}", stored.sequence);

@@ -230,14 +230,18 @@ impl Sieve {
         self.any(Column::Traits, equal.into_iter(), false);
     }
 
-    pub(super) fn look_ahead(&self, columns: &Columns<'_>) {
-        /// Of a line of the processor's cache.
-        const NUMBERS: usize = 16;
-        for ask in &self.asks {
-            let (Ask::Any(column, _) | Ask::End(column, _)) = ask;
-            let lines = columns[*column as usize].iter().step_by(NUMBERS);
-            std::hint::black_box(lines.fold(0, |all, number| all | number));
-        }
+    /// Whether any of the flows may pass; `few` as [`Answers::few`].
+    pub(super) fn look_ahead<'f>(
+        &self,
+        columns: &Columns<'_>,
+        few: impl Fn(usize) -> Option<&'f [u32]>,
+    ) -> bool {
+        self.asks.iter().all(|ask| match ask {
+            Ask::Any(column, list) => list.iter().any(|equal| has(columns[*column as usize], *equal)),
+            Ask::End(column, test) => few(*test).is_none_or(|few| {
+                few.iter().any(|&value| has(columns[*column as usize], Equal { mask: u32::MAX, value }))
+            }),
+        })
     }
 
     /// By bits: the flows that pass, as far as the columns tell.
@@ -290,6 +294,11 @@ fn any(column: &[u32], list: impl Iterator<Item = Equal>) -> u64 {
         list.for_each(|equal| mark(&mut hits, column, equal));
     }
     bits(&hits)
+}
+
+/// Whether one of the numbers is this: all are looked at, several at a time.
+fn has(column: &[u32], equal: Equal) -> bool {
+    column.iter().fold(0, |found, number| found | u8::from(number & equal.mask == equal.value)) != 0
 }
 
 #[inline]

@@ -2,6 +2,7 @@
 
 use super::{
     labels::Selector,
+    marks::Pattern,
     names::{NamespacedName, workload_matches},
     view::EndpointView,
 };
@@ -61,6 +62,16 @@ impl EndpointTests {
     pub(super) fn ask<E: EndpointView>(&self, test: usize, endpoint: Option<&E>) -> bool {
         let Some(test) = self.0.get(test) else { return false };
         endpoint.map_or_else(|| test.matches_none(), |endpoint| test.matches(endpoint))
+    }
+
+    /// Only for an end whose mark fits one of these any answer may be yes; nothing where that can't be told of all questions.
+    pub(super) fn patterns(&self) -> Option<Vec<Pattern>> {
+        let mut patterns = Vec::new();
+        for test in &self.0 {
+            let EndpointTest::Pod(list) = test else { return None };
+            patterns.extend(list.iter().map(NamespacedName::pattern));
+        }
+        Some(patterns)
     }
 
     /// How many there are.

@@ -4,6 +4,7 @@ use super::{
     columns::{Answers, Columns, Sieve, all, each},
     compile::{Filter, Filters},
     endpoint::{EndpointTests, Memo},
+    marks::Pattern,
     view::{EndpointView, FlowView, Side},
 };
 use std::num::NonZeroU64;
@@ -19,6 +20,8 @@ pub struct Matcher {
     /// Of the whitelist.
     sieves: Vec<Sieve>,
     few: Few,
+    /// See [`EndpointTests::patterns`].
+    patterns: Option<Vec<Pattern>>,
 }
 
 /// The ends that were learned, where a question has a yes for few of them.
@@ -31,13 +34,21 @@ struct Few {
 }
 
 impl Few {
-    fn add(&mut self, tests: usize, serial: Option<NonZeroU64>, answers: u64) {
-        let number = serial.and_then(|serial| u32::try_from(serial.get()).ok());
-        self.is_wide |= number.is_none();
-        let number = number.unwrap_or(0);
+    fn begin(&mut self, tests: usize) {
         if self.yes.is_empty() {
             self.yes = vec![Vec::new(); tests];
         }
+    }
+
+    /// The ends with a yes to a question, if they are few.
+    fn of(&self, test: usize) -> Option<&[u32]> {
+        self.yes.get(test).filter(|yes| yes.len() <= MOST_FEW).map(Vec::as_slice)
+    }
+
+    fn add(&mut self, serial: Option<NonZeroU64>, answers: u64) {
+        let number = serial.and_then(|serial| u32::try_from(serial.get()).ok());
+        self.is_wide |= number.is_none();
+        let number = number.unwrap_or(0);
         for (test, yes) in self.yes.iter_mut().enumerate().take(u64::BITS as usize) {
             if answers >> test & 1 == 1 && yes.len() <= MOST_FEW && !yes.contains(&number) {
                 yes.push(number);
@@ -50,7 +61,8 @@ impl Filters {
     /// For many flows.
     pub fn matcher(self) -> Matcher {
         let sieves = self.whitelist.iter().map(|Filter(conditions)| Sieve::new(conditions)).collect();
-        Matcher { filters: self, memo: Memo::default(), sieves, few: Few::default() }
+        let patterns = self.endpoint_tests.patterns();
+        Matcher { filters: self, memo: Memo::default(), sieves, few: Few::default(), patterns }
     }
 }
 
@@ -74,9 +86,19 @@ impl Matcher {
         self.filters.endpoint_tests.count() > 0
     }
 
-    /// Asks an end all questions, which makes [`Matcher::select`] fast. From the first that is learned on, every end
-    /// has to be learned before a flow that has it is asked about there.
-    pub fn learn<E: EndpointView>(&mut self, end: &E) {
+    /// Asks ends, each with its [`mark`](super::mark), all questions, which makes [`Matcher::select`] fast. From the first time
+    /// on every end has to be learned before a flow that has it is asked about there.
+    pub fn learn<'e, E: EndpointView + 'e>(&mut self, ends: impl Iterator<Item = (u64, &'e E)>) {
+        self.few.begin(self.filters.endpoint_tests.count());
+        for (mark, end) in ends {
+            if self.patterns.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.fits(mark)))
+            {
+                self.ask(end);
+            }
+        }
+    }
+
+    fn ask<E: EndpointView>(&mut self, end: &E) {
         let Self { filters, memo, few, .. } = self;
         let serial = end.serial();
         if serial.is_none_or(|serial| memo.answers(serial).is_none()) {
@@ -84,19 +106,20 @@ impl Matcher {
             if let Some(serial) = serial {
                 memo.learn(serial, answers);
             }
-            few.add(filters.endpoint_tests.count(), serial, answers);
+            few.add(serial, answers);
         }
     }
 
-    /// Reads what will be asked of the columns of several lots, so that memory is waited for once and not once a lot.
-    pub fn look_ahead(&self, columns: &Columns<'_>) {
-        self.sieves.iter().for_each(|sieve| sieve.look_ahead(columns));
+    /// Whether any flow of several lots may pass. It takes less than to ask each lot, and memory is waited for once.
+    pub fn look_ahead(&self, columns: &Columns<'_>) -> bool {
+        self.sieves.is_empty()
+            || self.sieves.iter().any(|sieve| sieve.look_ahead(columns, |test| self.few.of(test)))
     }
 
     /// As [`Matcher::matches`] for each flow of a lot: the lowest bit is the first one's answer. `flow` gives a flow by its
     /// place where the columns don't tell enough.
     pub fn select<F: FlowView>(&mut self, columns: &Columns<'_>, flow: impl Fn(usize) -> F) -> u64 {
-        let Self { filters, memo, sieves, few } = self;
+        let Self { filters, memo, sieves, few, .. } = self;
         let mut sure = if filters.whitelist.is_empty() { all(columns) } else { 0 };
         let mut unsure = 0;
         let mut known = Known { memo, few, tests: &filters.endpoint_tests, flow: &flow };
@@ -122,7 +145,7 @@ struct Known<'a, G> {
 
 impl<F: FlowView, G: Fn(usize) -> F> Answers for Known<'_, G> {
     fn few(&self, test: usize) -> Option<&[u32]> {
-        self.few.yes.get(test).filter(|yes| yes.len() <= MOST_FEW).map(Vec::as_slice)
+        self.few.of(test)
     }
 
     #[inline]

@@ -16,6 +16,7 @@ pub mod flags;
 mod go;
 mod http;
 mod labels;
+mod marks;
 mod matcher;
 mod names;
 mod parse;
@@ -27,6 +28,7 @@ mod wire;
 
 pub use columns::{Column, Columns, LOT, traits};
 pub use compile::{Filters, InvalidFilter, LIMIT_BYTES, LIMIT_EXPRESSIONS, LIMIT_FILTERS};
+pub use marks::mark;
 pub use matcher::Matcher;
 pub use parse::{FilterLists, FlagError, parse};
 pub use raw::parse_raw;

@@ -1,6 +1,6 @@
 //! Pods, services and workloads by name.
 
-use super::{compile::InvalidFilter, view::EndpointView};
+use super::{compile::InvalidFilter, marks::Pattern, view::EndpointView};
 use crate::flow::Workload;
 
 /// `[namespace/]prefix`: no slash means the namespace `default`, an empty namespace means any.
@@ -25,6 +25,11 @@ impl NamespacedName {
                 Ok(Self { namespace: namespace.to_owned(), prefix: prefix.to_owned() })
             })
             .collect()
+    }
+
+    /// What the mark of an end is to have.
+    pub(super) fn pattern(&self) -> Pattern {
+        Pattern::new(&self.namespace, &self.prefix)
     }
 
     pub(super) fn any(list: &[Self], namespace: &str, name: &str) -> bool {

@@ -6,8 +6,9 @@ use super::{
 };
 use crate::store::Store;
 use observer_proto::control::{
-    self as wire, CaptureStatusRequest, CaptureStatusResponse, InspectRequest, InspectResponse,
-    ListPoliciesRequest, ListPoliciesResponse, RecordRequest, RecordResponse, control_server::Control,
+    self as wire, CaptureStatusRequest, CaptureStatusResponse, ExplainPolicyRequest, ExplainPolicyResponse,
+    InspectRequest, InspectResponse, ListPoliciesRequest, ListPoliciesResponse, RecordRequest,
+    RecordResponse, control_server::Control,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status, async_trait};
@@ -57,6 +58,13 @@ impl Control for ControlApi {
         &self,
         _: Request<ListPoliciesRequest>,
     ) -> Result<Response<ListPoliciesResponse>, Status> {
+        Err(Status::unimplemented("not built in: policies"))
+    }
+
+    async fn explain_policy(
+        &self,
+        _: Request<ExplainPolicyRequest>,
+    ) -> Result<Response<ExplainPolicyResponse>, Status> {
         Err(Status::unimplemented("not built in: policies"))
     }
 

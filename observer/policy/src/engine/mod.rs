@@ -8,6 +8,7 @@
 mod addresses;
 mod decision;
 mod kernel;
+mod look;
 mod peers;
 mod rules;
 mod selectors;
@@ -16,6 +17,7 @@ mod update;
 
 pub use decision::{Decision, MatchType, RuleSetId, Verdict};
 pub use kernel::Entry;
+pub use look::Size;
 
 use crate::{
     l7::Request,
@@ -211,11 +213,27 @@ impl Engine {
 
     /// Whether a request passes in a connection with that decision, by all policies.
     pub fn allows(&self, decision: Decision, request: &Request) -> bool {
-        match (decision.all, decision.rules.and_then(|id| self.rule_sets.get(id.0 as usize))) {
+        self.passes(decision, decision.all, request, |_| true)
+    }
+
+    /// Whether it passes by the enforced policies alone.
+    pub fn allows_enforced(&self, decision: Decision, request: &Request) -> bool {
+        self.passes(decision, decision.enforced, request, |mode| mode == Mode::Enforce)
+    }
+
+    fn passes(
+        &self,
+        decision: Decision,
+        verdict: Verdict,
+        request: &Request,
+        counts: impl Fn(Mode) -> bool,
+    ) -> bool {
+        match (verdict, decision.rules.and_then(|id| self.rule_sets.get(id.0 as usize))) {
             (Verdict::Requests, Some(set)) => set.members.iter().any(|member| {
+                let mode = self.policies.get(member.place.policy as usize).map(|slot| slot.mode);
                 let entries = self.rule(set.direction, member.place).and_then(|rule| rule.ports.as_ref());
                 let entry = member.l7.and_then(|n| entries?.get(n as usize)?.l7.as_ref());
-                entry.is_some_and(|l7| l7.allows(request))
+                mode.is_some_and(&counts) && entry.is_some_and(|l7| l7.allows(request))
             }),
             (verdict, _) => verdict.passes(),
         }
@@ -266,79 +284,5 @@ impl Engine {
 
     fn is_within(&self, reach: Reach, class: u32) -> bool {
         reach == Reach::Everyone || self.classes[class as usize].is_world
-    }
-}
-
-/// How much there is, for memory and for the kernel's maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Size {
-    /// Policies, each of several `specs` by itself.
-    pub policies: usize,
-    /// Combinations of labels and named ports.
-    pub classes: usize,
-    /// Peers that a table could tell apart.
-    pub peers: usize,
-    /// Tables, each of one direction.
-    pub tables: usize,
-    /// Peers with a row of their own, over all tables.
-    pub rows: usize,
-    /// Sets of rules.
-    pub rule_sets: usize,
-}
-
-/// What [`crate::explain`] and [`crate::warn`] look at.
-impl Engine {
-    /// How much there is.
-    pub fn size(&self) -> Size {
-        Size {
-            policies: self.policies.len(),
-            classes: self.classes.len(),
-            peers: self.peers.iter().count(),
-            tables: self.tables.len(),
-            rows: self
-                .tables
-                .iter()
-                .filter_map(|(_, table)| table.as_ref())
-                .map(|table| table.rows().count())
-                .sum(),
-            rule_sets: self.rule_sets.len(),
-        }
-    }
-
-    /// Every policy.
-    pub fn policies(&self) -> impl Iterator<Item = &Policy> {
-        self.policies.iter().map(|(_, slot)| &*slot.policy)
-    }
-
-    pub(crate) fn surroundings(&self) -> &Surroundings {
-        &self.surroundings
-    }
-
-    /// Labels and ports of the endpoints, each combination once.
-    pub(crate) fn endpoint_kinds(&self) -> impl Iterator<Item = (&Labels, &[NamedPort])> {
-        let endpoints = self.classes.iter().filter(|(_, class)| !class.is_world);
-        endpoints.map(|(_, class)| (&class.labels, &*class.ports))
-    }
-
-    /// Rules that could allow, whether each is about the peer, and whether a name is the port of a destination.
-    pub(crate) fn allowing(
-        &self,
-        subject: SubjectId,
-        direction: Direction,
-        peer: PeerId,
-    ) -> Vec<(&Policy, &Rule, bool, &[NamedPort])> {
-        let Some(table) = self.table(subject, direction) else { return Vec::new() };
-        let peer = self.peers.get(peer.0);
-        let destination = if direction == Direction::Ingress { subject.0 } else { peer.class };
-        let ports = &*self.classes[destination as usize].ports;
-        let mut rules = Vec::new();
-        for &policy in &*table.key.policies {
-            let slot = &self.policies[policy as usize];
-            let Some(side) = slot.policy.side(direction) else { continue };
-            for (rule, compiled) in side.allow.iter().zip(slot.rules(direction)) {
-                rules.push((&*slot.policy, rule, compiled.any || self.is_about(compiled, peer), ports));
-            }
-        }
-        rules
     }
 }

@@ -215,6 +215,7 @@ fn surroundings() -> Surroundings {
         cidr_groups: vec![CidrGroup {
             name: "office".into(),
             cidrs: vec!["10.1.0.0/16".parse().unwrap(), "10.1.2.0/24".parse().unwrap()],
+            ..CidrGroup::default()
         }],
         ..Surroundings::default()
     }

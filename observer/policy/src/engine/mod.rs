@@ -10,6 +10,7 @@ mod decision;
 mod kernel;
 mod look;
 mod peers;
+mod ruling;
 mod rules;
 mod selectors;
 mod table;
@@ -18,6 +19,7 @@ mod update;
 pub use decision::{Decision, MatchType, RuleSetId, Verdict};
 pub use kernel::Entry;
 pub use look::Size;
+pub use ruling::Ruling;
 
 use crate::{
     l7::Request,
@@ -26,7 +28,7 @@ use crate::{
     world::{Endpoint, NamedPort, Surroundings},
 };
 use addresses::{Addresses, NO_GROUP};
-use decision::RuleSet;
+use decision::{Member, RuleSet};
 use hashbrown::HashMap;
 use peers::{Peer, Peers};
 use rules::Compiled;
@@ -192,6 +194,19 @@ impl Engine {
         PeerId(number.unwrap_or(0))
     }
 
+    /// An endpoint at one of its addresses, as a peer; at an address that is not its own, without regard to it.
+    pub fn peer_of(&self, name: &str, address: IpAddr) -> Option<PeerId> {
+        match self.of_address.get(&address) {
+            Some((owner, peer)) if **owner == *name => Some(PeerId(*peer)),
+            _ => self.endpoint(name).map(|(_, peer)| peer),
+        }
+    }
+
+    /// The name of the endpoint that has an address.
+    pub fn owner_at(&self, address: IpAddr) -> Option<&str> {
+        self.of_address.get(&address).map(|(name, _)| &**name)
+    }
+
     /// The endpoint that has an address.
     pub fn subject_at(&self, address: IpAddr) -> Option<SubjectId> {
         let (name, _) = self.of_address.get(&address)?;
@@ -242,11 +257,15 @@ impl Engine {
     /// The rules that made a verdict.
     pub fn names(&self, id: RuleSetId) -> Vec<Named<'_>> {
         let Some(set) = self.rule_sets.get(id.0 as usize) else { return Vec::new() };
-        let mut places: Vec<_> = set.deciding().map(|member| (member.place, member.deny)).collect();
+        self.named(set.direction, set.deciding())
+    }
+
+    fn named<'a>(&self, direction: Direction, members: impl Iterator<Item = &'a Member>) -> Vec<Named<'_>> {
+        let mut places: Vec<_> = members.map(|member| (member.place, member.deny)).collect();
         places.dedup();
         let named = places.into_iter().filter_map(|(place, deny)| {
             let slot = self.policies.get(place.policy as usize)?;
-            let rule = self.rule(set.direction, place)?;
+            let rule = self.rule(direction, place)?;
             Some(Named { policy: &slot.policy, mode: slot.mode, rule, deny })
         });
         named.collect()

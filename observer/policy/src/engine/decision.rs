@@ -106,7 +106,11 @@ impl RuleSet {
     }
 
     /// The verdict by some of the rules, how exactly they name the connection, and those of them that made it.
-    pub(super) fn among(&self, counts: impl Fn(&Member) -> bool, isolates: bool) -> (Verdict, MatchType, Vec<Member>) {
+    pub(super) fn among(
+        &self,
+        counts: impl Fn(&Member) -> bool,
+        isolates: bool,
+    ) -> (Verdict, MatchType, Vec<Member>) {
         let mut members: Vec<Member> = self.members.iter().filter(|member| counts(member)).copied().collect();
         let verdict = verdict(members.iter(), isolates, self.host);
         let match_type = match_type(&members, verdict);

@@ -10,8 +10,8 @@ mod decision;
 mod kernel;
 mod look;
 mod peers;
-mod ruling;
 mod rules;
+mod ruling;
 mod selectors;
 mod table;
 mod update;
@@ -224,6 +224,11 @@ impl Engine {
     ) -> Decision {
         let Some(table) = self.table(subject, direction) else { return Decision::OPEN };
         table.look_up(peer.0, protocol, port)
+    }
+
+    /// Whether any policy says something about a side of a subject.
+    pub fn judges(&self, subject: SubjectId, direction: Direction) -> bool {
+        self.table(subject, direction).is_some()
     }
 
     /// Whether a request passes in a connection with that decision, by all policies.

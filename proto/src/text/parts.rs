@@ -256,20 +256,25 @@ pub(super) fn verdict_alone(options: Options, word: &str, flow: &Flow, out: &mut
     colored(options, color, out, |out| out.write_str(word))
 }
 
-/// ` BY name (Kind), name (Kind)`.
-pub(super) fn policies(flow: &Flow, out: &mut impl Write) -> Result {
+/// The policies behind a verdict.
+pub(super) fn deciding(flow: &Flow) -> &[Policy] {
     let (allowed, denied) = match flow.traffic_direction() {
         TrafficDirection::Ingress => (&flow.ingress_allowed_by, &flow.ingress_denied_by),
         TrafficDirection::Egress => (&flow.egress_allowed_by, &flow.egress_denied_by),
-        TrafficDirection::Unknown => return Ok(()),
+        TrafficDirection::Unknown => return &[],
     };
-    let list: &[Policy] = match flow.verdict() {
-        Verdict::Unknown => return Ok(()),
+    match flow.verdict() {
+        Verdict::Unknown => &[],
         // v1.19 looks at the allowing policies of an audited flow, v1.20 at the denying ones.
         Verdict::Audit if denied.is_empty() => allowed,
         Verdict::Dropped | Verdict::Error | Verdict::Audit => denied,
         _ => allowed,
-    };
+    }
+}
+
+/// ` BY name (Kind), name (Kind)`.
+pub(super) fn policies(flow: &Flow, out: &mut impl Write) -> Result {
+    let list = deciding(flow);
     let mut separator = " BY ";
     for policy in list.iter().filter(|policy| !policy.name.is_empty() && !policy.kind.is_empty()) {
         out.write_str(separator)?;

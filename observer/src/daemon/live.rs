@@ -1,6 +1,6 @@
 //! The running capture, served or recorded or both.
 
-use super::{Life, serve_config, tell_start};
+use super::{Life, policies, serve_config, tell_start};
 use crate::{
     capture::{self, Capture, CaptureConfig, LinkStatus, StatusHandle, kernel::symbols::Symbols},
     config::{Aggregation, Config, Record},
@@ -70,6 +70,7 @@ fn run(
     let cache = Arc::new(IpCache::with_journal(config.node_name.clone(), journal));
     tell_start(config, &cache, "capture");
     let _sources = Sources::start(sources(config)?, &cache)?;
+    let following = policies(config, &config.cluster, &cache)?;
     let began_ns = Clock::kernel_now();
     let capture = Capture::start(&capture_config(config))?;
     let conntrack = conntrack();
@@ -78,7 +79,8 @@ fn run(
     if let Some(recorder) = &recorder {
         recorder.begin(&head);
     }
-    let shared = Shared::default();
+    let policies = following.as_ref().map(|follower| Arc::clone(follower.policies()));
+    let shared = Shared { policies: policies.clone(), ..Shared::default() };
     let handle = capture.status();
     let status = Status {
         capture: Box::new({
@@ -89,6 +91,7 @@ fn run(
         pipeline: Arc::clone(&shared.counters),
         names: Arc::clone(&cache),
         behind: Arc::clone(&shared.behind),
+        policies,
         no_conntrack: head.no_conntrack.clone(),
         kernel: head.kernel.clone(),
     };

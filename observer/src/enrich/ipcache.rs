@@ -50,6 +50,15 @@ pub(super) struct Found {
     pub(super) is_service: bool,
 }
 
+/// A pod as it stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The pod.
+    pub endpoint: Arc<Endpoint>,
+    /// The addresses that are its own now, and nobody else's.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// The state that only changes need.
 #[derive(Debug, Default)]
 struct Writer {
@@ -173,6 +182,29 @@ impl IpCache {
     /// All service addresses with port and IANA protocol number, sorted.
     pub fn service_ports(&self) -> Vec<(IpAddr, u16, u8)> {
         self.tables.load().service_ports()
+    }
+
+    /// All pods that have an address of their own, and what is known besides them, for those who follow [`IpCache::generation`].
+    pub fn standing(&self) -> (Vec<Standing>, Surroundings) {
+        let writer = self.writer();
+        let tables = self.tables.load();
+        let is_own = |endpoint: &Arc<Endpoint>, ip: IpAddr| match self.claims.owner(ip, u64::MAX - 1) {
+            (Owner::Pod(owner), _) => Arc::ptr_eq(&owner, endpoint) && tables.node(ip).is_none(),
+            _ => false,
+        };
+        let pods = writer.pods.values().map(|Known { endpoint, ips, .. }| {
+            let addresses = ips.iter().copied().filter(|ip| is_own(endpoint, *ip));
+            Standing { endpoint: Arc::clone(endpoint), addresses: addresses.collect() }
+        });
+        let pods = pods.filter(|pod| !pod.addresses.is_empty());
+        let mut around = Surroundings::default();
+        for from in writer.surroundings.values() {
+            around.nodes.extend_from_slice(&from.nodes);
+            around.kube_apiservers.extend_from_slice(&from.kube_apiservers);
+            around.services.extend_from_slice(&from.services);
+            around.cidr_groups.extend_from_slice(&from.cidr_groups);
+        }
+        (pods.collect(), around)
     }
 
     /// The labels that a pod identity stands for now.
@@ -308,6 +340,8 @@ impl Writer {
 
         let endpoint = self.endpoint(old.as_ref().map(|old| &*old.endpoint), pod);
         let same = old.as_ref().is_some_and(|old| old.endpoint == endpoint);
+        // One for all its claims.
+        let endpoint = old.as_ref().filter(|_| same).map_or(endpoint, |old| Arc::clone(&old.endpoint));
         let old_ips = old.as_ref().map_or(&[][..], |old| &old.ips);
         for &ip in &ips {
             if !old_ips.contains(&ip) {
@@ -323,8 +357,6 @@ impl Writer {
         self.told.pod(before, Some(Shown { endpoint: &endpoint, ips: &ips, finished }));
         let just_finished = finished && old.as_ref().is_some_and(|old| !old.finished);
         let changed = !same || *old_ips != *ips || just_finished;
-        // The claims hold the old one: no second copy.
-        let endpoint = old.filter(|_| same).map_or(endpoint, |old| old.endpoint);
         self.pods.insert(key, Known { endpoint, ips, finished });
         changed
     }

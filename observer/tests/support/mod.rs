@@ -430,10 +430,11 @@ impl Sums {
         self.suppressed.get(&(stage.to_owned(), cause.to_owned())).copied().unwrap_or(0)
     }
 
-    /// Delivered by the programs or a sweep, and not taken by the pipeline yet.
+    /// Delivered by the programs or a sweep, and not taken by the pipeline yet. Policies' verdicts are of no record.
     pub(crate) fn in_the_rings(&self) -> i128 {
+        let before = |stage: &&String| !["pipeline", "policy"].contains(&stage.as_str());
         let delivered: u64 =
-            self.stages.iter().filter(|(stage, _)| *stage != "pipeline").map(|(_, [_, d, _])| d).sum();
+            self.stages.iter().filter(|(stage, _)| before(stage)).map(|(_, [_, d, _])| d).sum();
         i128::from(delivered) - i128::from(self.stages["pipeline"][0]) - i128::from(self.told_elsewhere)
     }
 

@@ -5,7 +5,10 @@
 mod support;
 
 use observer_lab::{Lab, unique_prefix};
-use observer_proto::flow::{Endpoint, Flow, Policy, TrafficDirection, Verdict, layer4::Protocol};
+use observer_proto::{
+    control::policy::Mode,
+    flow::{Endpoint, Flow, Policy, TrafficDirection, Verdict, layer4::Protocol},
+};
 use std::{
     collections::BTreeMap,
     fs,
@@ -95,6 +98,26 @@ fn verdicts(flows: &[Flow]) -> BTreeMap<String, u64> {
         *lines.entry(line).or_insert(0) += 1;
     }
     lines
+}
+
+/// What the daemon counted of each policy is what its verdicts say.
+fn hits_are_those_of_the_verdicts(daemon: &Daemon, flows: &[Flow]) {
+    let mut told: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for flow in flows.iter().filter(|flow| is_verdict(flow)) {
+        let allowed = flow.egress_allowed_by.iter().chain(&flow.ingress_allowed_by);
+        allowed.for_each(|policy| told.entry(policy.name.clone()).or_default().0 += 1);
+        let denied = flow.egress_denied_by.iter().chain(&flow.ingress_denied_by);
+        denied.for_each(|policy| told.entry(policy.name.clone()).or_default().1 += 1);
+    }
+    let listed = daemon.policies();
+    assert_eq!((listed.policies.len(), &*listed.problem), (6, ""), "{listed:?}");
+    for policy in listed.policies {
+        let hits = policy.hits.unwrap();
+        let wanted = told.get(&policy.name).copied().unwrap_or_default();
+        assert_eq!((hits.allowed, hits.denied), wanted, "{}", policy.name);
+        assert_eq!((policy.mode(), &policy.warnings[..]), (Mode::Audit, &[][..]), "{}", policy.name);
+        assert!(policy.selected > 0 && !policy.file.is_empty(), "{policy:?}");
+    }
 }
 
 /// Plays each kind of the demo's traffic once that `wanted` takes.
@@ -196,6 +219,7 @@ fn a_recordings_connections_are_judged_by_policies_of_today() {
     sums.check();
     assert_eq!(flows.len() as u64, sums.flows + sums.stages["policy"][1]);
     assert_eq!(sums.flows, fs::read_to_string(testdata("events/demo.txt")).unwrap().lines().count() as u64);
+    hits_are_those_of_the_verdicts(&daemon, &flows);
     // A verdict at the delivery comes before the flow that tells of it.
     let mut delivered = 0;
     for (place, verdict) in flows.iter().enumerate().filter(|(_, flow)| is_verdict(flow)) {

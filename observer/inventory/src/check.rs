@@ -8,9 +8,10 @@ use super::{
     workload,
 };
 use ipnet::IpNet;
+use observer_policy::{MODE_ANNOTATION, model::Mode};
 use serde_saphyr::{Location, Spanned};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::Display,
     hash::Hash,
     net::{IpAddr, SocketAddr},
@@ -34,7 +35,13 @@ pub(super) fn check(file: &File, own_node: &str) -> Checked<Snapshot> {
     let cidr_groups = cidr_groups(file)?;
     Ok(Snapshot {
         pods,
-        surroundings: Surroundings { nodes, services, cidr_groups, ..Surroundings::default() },
+        surroundings: Surroundings {
+            nodes,
+            services,
+            cidr_groups,
+            policy_modes: policy_modes(file)?,
+            ..Surroundings::default()
+        },
     })
 }
 
@@ -75,6 +82,20 @@ fn namespaces(file: &File) -> Checked<HashMap<String, LabelMap>> {
         }
     }
     Ok(namespaces)
+}
+
+/// Modes of policies by namespace; other annotations say nothing here.
+fn policy_modes(file: &File) -> Checked<BTreeMap<String, Mode>> {
+    let mut modes = BTreeMap::new();
+    for (n, raw) in file.namespaces.iter().enumerate() {
+        let Some(text) = raw.annotations.get(MODE_ANNOTATION) else { continue };
+        let mode = text.value.parse().map_err(|()| {
+            let path = format!("namespaces[{n}].annotations.{MODE_ANNOTATION}");
+            fault(&text.referenced, &path, "write observe, audit or enforce")
+        })?;
+        modes.insert(raw.name.value.clone(), mode);
+    }
+    Ok(modes)
 }
 
 fn pods(

@@ -43,6 +43,8 @@ pub(super) struct Namespace {
     pub(super) name: Text,
     #[serde(default)]
     pub(super) labels: Labels,
+    #[serde(default)]
+    pub(super) annotations: Labels,
 }
 
 #[derive(Deserialize)]

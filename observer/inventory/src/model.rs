@@ -2,8 +2,9 @@
 
 use crate::labels::LabelMap;
 use ipnet::IpNet;
+use observer_policy::model::Mode;
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 /// A pod, or anything else that has addresses and labels of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +145,9 @@ pub struct Surroundings {
     pub listeners: Vec<ServiceEntry>,
     /// All CIDR groups.
     pub cidr_groups: Vec<CidrGroup>,
+    /// The mode of policies that say none, by namespace. No recording has them.
+    #[serde(skip)]
+    pub policy_modes: BTreeMap<String, Mode>,
 }
 
 /// All that a source knows.

@@ -1,6 +1,6 @@
 //! What policies see of pods, nodes and services: [`observer_policy`]'s endpoints and surroundings.
 
-use crate::{Node, Pod, Snapshot, Surroundings, labels::LabelMap};
+use crate::{Node, Pod, PodPort, Snapshot, Surroundings, labels::LabelMap};
 use observer_policy::{
     label::{Label, Labels},
     world::{self, Endpoint, NamedPort},
@@ -36,17 +36,22 @@ pub fn of_pod(pod: &Pod) -> Option<Endpoint> {
     if pod.finished || pod.host_network {
         return None;
     }
-    let ports = pod.ports.iter().map(|port| NamedPort {
+    Some(endpoint(pod.labels.iter().chain(&pod.other_labels), &pod.ports, pod.ips.clone()))
+}
+
+/// An endpoint with these labels, and ports as its containers call them.
+pub fn endpoint<'a>(
+    labels: impl Iterator<Item = &'a String>,
+    ports: &[PodPort],
+    addresses: Vec<IpAddr>,
+) -> Endpoint {
+    let ports = ports.iter().map(|port| NamedPort {
         // As rules have them.
         name: port.name.to_lowercase().into(),
         protocol: port.protocol,
         port: port.port,
     });
-    Some(Endpoint {
-        labels: Labels::parse(pod.labels.iter().chain(&pod.other_labels)),
-        ports: ports.collect(),
-        addresses: pod.ips.clone(),
-    })
+    Endpoint { labels: Labels::parse(labels), ports: ports.collect(), addresses }
 }
 
 /// A node.

@@ -14,6 +14,7 @@ use crate::{
     instance::{Instance, InstanceError},
     pipeline::{Live, Resolve, Shared, Stages},
     recording::{Head, Input, Recorded, Recorder},
+    serve::ServeConfig,
     status::Status,
     store::{Store, StoreConfig},
     track::{ConntrackSource, SourceOptions, Update},
@@ -91,13 +92,14 @@ fn run(
         pipeline: Arc::clone(&shared.counters),
         names: Arc::clone(&cache),
         behind: Arc::clone(&shared.behind),
-        policies,
+        policies: policies.clone(),
         no_conntrack: head.no_conntrack.clone(),
         kernel: head.kernel.clone(),
     };
     log_state(&handle, head.no_conntrack.as_deref());
 
-    let serving = is_served.then(|| serve_config(config, &config.cluster, &cache));
+    let serving =
+        is_served.then(|| ServeConfig { policies, ..serve_config(config, &config.cluster, &cache) });
     let work = move |stop: &Stop| {
         let symbols = resolve(symbols, recorder.clone());
         let mut stages = Stages::new(&head, symbols, cache, writer, shared, recorder.clone());

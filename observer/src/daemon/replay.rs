@@ -7,6 +7,7 @@ use crate::{
     enrich::ipcache::IpCache,
     pipeline::{Replay, ReplayedLinks, Shared},
     recording::{Head, Reader},
+    serve::ServeConfig,
     status::Status,
     store::{Store, StoreConfig},
 };
@@ -23,10 +24,11 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
     let life = Life::begin()?;
     let cache = Arc::new(IpCache::new(head.node.clone()));
     tell_start(config, &cache, "replay");
-    let serving = serve_config(config, &head.cluster, &cache);
     let (store, writer) = Store::new(StoreConfig { flows: config.max_flows, bytes: config.max_bytes });
     let following = policies(config, &head.cluster, &cache)?;
     let judged_by = following.as_ref().map(|follower| Arc::clone(follower.policies()));
+    let serving = serve_config(config, &head.cluster, &cache);
+    let serving = ServeConfig { policies: judged_by.clone(), ..serving };
     let shared = Shared { policies: judged_by.clone(), ..Shared::default() };
     let links = ReplayedLinks::default();
     let status = Status {

@@ -4,7 +4,7 @@ use super::{
     claims::{self, Claims, Owner},
     identity::Identities,
     reserved::Reserved,
-    source::{Change, Journal, Node, Pod, Rank, Snapshot, Surroundings, Window},
+    source::{Change, Journal, Node, Pod, PodPort, Rank, Snapshot, Surroundings, Window},
     tables::Tables,
     told::{Shown, Told},
 };
@@ -57,6 +57,17 @@ pub struct Standing {
     pub endpoint: Arc<Endpoint>,
     /// The addresses that are its own now, and nobody else's.
     pub addresses: Vec<IpAddr>,
+    /// What policies look at besides.
+    pub besides: Arc<Besides>,
+}
+
+/// What only policies look at.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Besides {
+    /// Labels that are no part of an identity.
+    pub labels: Vec<String>,
+    /// What its containers call their ports.
+    pub ports: Vec<PodPort>,
 }
 
 /// The state that only changes need.
@@ -68,6 +79,7 @@ struct Writer {
     surroundings: BTreeMap<Rank, Surroundings>,
     batch: u64,
     told: Told,
+    nothing_besides: Arc<Besides>,
 }
 
 /// A pod as it stands.
@@ -77,6 +89,7 @@ struct Known {
     /// What it claimed and still has in its status, even if another pod claimed it since.
     ips: Vec<IpAddr>,
     finished: bool,
+    besides: Arc<Besides>,
 }
 
 impl Known {
@@ -192,9 +205,13 @@ impl IpCache {
             (Owner::Pod(owner), _) => Arc::ptr_eq(&owner, endpoint) && tables.node(ip).is_none(),
             _ => false,
         };
-        let pods = writer.pods.values().map(|Known { endpoint, ips, .. }| {
+        let pods = writer.pods.values().map(|Known { endpoint, ips, besides, .. }| {
             let addresses = ips.iter().copied().filter(|ip| is_own(endpoint, *ip));
-            Standing { endpoint: Arc::clone(endpoint), addresses: addresses.collect() }
+            Standing {
+                endpoint: Arc::clone(endpoint),
+                addresses: addresses.collect(),
+                besides: Arc::clone(besides),
+            }
         });
         let pods = pods.filter(|pod| !pod.addresses.is_empty());
         let mut around = Surroundings::default();
@@ -203,6 +220,7 @@ impl IpCache {
             around.kube_apiservers.extend_from_slice(&from.kube_apiservers);
             around.services.extend_from_slice(&from.services);
             around.cidr_groups.extend_from_slice(&from.cidr_groups);
+            around.policy_modes.extend(from.policy_modes.clone());
         }
         (pods.collect(), around)
     }
@@ -338,6 +356,14 @@ impl Writer {
         ips.dedup();
         ips.shrink_to_fit();
 
+        let besides =
+            Besides { labels: std::mem::take(&mut pod.other_labels), ports: std::mem::take(&mut pod.ports) };
+        let besides = match old.as_ref().map(|old| &old.besides).filter(|old| ***old == besides) {
+            Some(same) => Arc::clone(same),
+            // Most pods have none, and share it.
+            None if besides == *self.nothing_besides => Arc::clone(&self.nothing_besides),
+            None => Arc::new(besides),
+        };
         let endpoint = self.endpoint(old.as_ref().map(|old| &*old.endpoint), pod);
         let same = old.as_ref().is_some_and(|old| old.endpoint == endpoint);
         // One for all its claims.
@@ -356,8 +382,9 @@ impl Writer {
         let before = old.as_ref().map(Known::shown);
         self.told.pod(before, Some(Shown { endpoint: &endpoint, ips: &ips, finished }));
         let just_finished = finished && old.as_ref().is_some_and(|old| !old.finished);
-        let changed = !same || *old_ips != *ips || just_finished;
-        self.pods.insert(key, Known { endpoint, ips, finished });
+        let more = old.as_ref().is_some_and(|old| !Arc::ptr_eq(&old.besides, &besides));
+        let changed = !same || *old_ips != *ips || just_finished || more;
+        self.pods.insert(key, Known { endpoint, ips, finished, besides });
         changed
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
 pub use observer_inventory::{
-    CidrGroup, Node, Peer, Pod, ServiceEntry, ServicePort, Snapshot, Surroundings, TargetPort,
+    CidrGroup, Node, Peer, Pod, PodPort, ServiceEntry, ServicePort, Snapshot, Surroundings, TargetPort,
 };
 
 /// Precedence: where two sources name one address, the greater one is right.

@@ -90,8 +90,9 @@ impl Judging<'_> {
         match (Point::try_from(i32::from(flow.observation_point)), direction) {
             (Ok(Point::UnknownPoint), Direction::Egress) => at_drop,
             (Ok(Point::ToEndpoint), Direction::Egress) => subject.local || is_host,
-            (Ok(Point::ToEndpoint), Direction::Ingress) => subject.local,
-            (Ok(Point::ToStack), Direction::Egress) => subject.local,
+            (Ok(Point::ToEndpoint), Direction::Ingress) | (Ok(Point::ToStack), Direction::Egress) => {
+                subject.local
+            }
             (Ok(Point::ToNetwork | Point::ToOverlay), Direction::Egress)
             | (Ok(Point::FromNetwork | Point::FromOverlay | Point::ToStack), Direction::Ingress) => is_host,
             _ => false,

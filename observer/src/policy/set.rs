@@ -6,18 +6,25 @@ use observer_policy::{
     model::{Mode, Policy, PolicyId},
     source::{self, LoadError, Options},
 };
-use std::{collections::BTreeSet, sync::Arc};
+use observer_proto::control::policy::SetBy;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
 /// Policies that ask for what is not built in which are named in the log.
 const MOST_NAMED: usize = 5;
 
 /// The policies that were read together.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Set {
     /// Counts the sets that were taken.
     pub revision: u64,
     /// In the order of their files.
     pub policies: Vec<Declared>,
+    /// When they were read.
+    pub loaded: SystemTime,
 }
 
 /// A policy with its mode.
@@ -25,8 +32,10 @@ pub struct Set {
 pub struct Declared {
     /// The policy, or one of the `specs` of one.
     pub policy: Arc<Policy>,
-    /// The mode that was asked for: by its own annotation, else the daemon's.
+    /// The mode that was asked for.
     pub asked: Mode,
+    /// By what.
+    pub asked_by: SetBy,
 }
 
 impl Declared {
@@ -40,12 +49,29 @@ impl Set {
     /// Reads all files.
     pub(super) fn load(config: &PolicyConfig, cluster: &str, revision: u64) -> Result<Self, LoadError> {
         let options = Options { dialect: config.dialect, cluster: cluster.into() };
-        let declared = |policy: Policy| {
-            let asked = policy.mode.unwrap_or(config.mode);
-            Declared { policy: Arc::new(policy), asked }
+        let declared = |policy: Policy| Declared {
+            policy: Arc::new(policy),
+            asked: config.mode,
+            asked_by: SetBy::Default,
         };
         let policies = source::load(&config.files, &options)?;
-        Ok(Self { revision, policies: policies.into_iter().map(declared).collect() })
+        Ok(Self {
+            revision,
+            policies: policies.into_iter().map(declared).collect(),
+            loaded: SystemTime::now(),
+        })
+    }
+
+    /// With the mode of each by the strongest word: the policy's own, its namespace's, the daemon's.
+    pub(super) fn in_modes(mut self, config: &PolicyConfig, namespaces: &BTreeMap<String, Mode>) -> Self {
+        for Declared { policy, asked, asked_by } in &mut self.policies {
+            (*asked, *asked_by) = match (policy.mode, namespaces.get(&*policy.id.namespace)) {
+                (Some(mode), _) => (mode, SetBy::PolicyAnnotation),
+                (None, Some(mode)) => (*mode, SetBy::NamespaceAnnotation),
+                (None, None) => (config.mode, SetBy::Default),
+            };
+        }
+        self
     }
 
     /// For the engine.

@@ -4,11 +4,14 @@ use super::*;
 use crate::{
     enrich::{
         ipcache::IpCache,
-        source::{Node, Pod, Rank, Snapshot, Surroundings, Window},
+        source::{Node, Pod, PodPort, Rank, Snapshot, Surroundings, Window},
     },
     flow::{DropSite, Link, LinkKind, Notes, Record, Sample, Tristate},
 };
-use observer_proto::flow::{TraceObservationPoint as Point, TraceReason};
+use observer_proto::{
+    control::policy::SetBy,
+    flow::{TraceObservationPoint as Point, TraceReason},
+};
 use std::{fs, net::IpAddr, path::Path};
 
 fn pod(name: &str, ip: &str, labels: &[&str]) -> Pod {
@@ -278,6 +281,55 @@ fn what_is_evaluated_only_is_counted_and_not_told() {
     let set = bed.updater.policies().set();
     assert!(set.not_enforced().unwrap().contains("NetworkPolicy ops/tools"), "{:?}", set.not_enforced());
     assert_eq!(set.policies.iter().map(Declared::mode).collect::<Vec<_>>(), [Mode::Observe, Mode::Audit]);
+}
+
+#[test]
+fn a_namespace_says_the_mode_of_policies_that_say_none() {
+    let mut bed = Bed::new(Mode::Audit, POLICIES);
+    assert_eq!(bed.connect("10.0.0.3", "10.0.0.2:80").len(), 2);
+    let says = |bed: &mut Bed, mode: Option<Mode>, at| {
+        let mut names = snapshot(usual());
+        names.surroundings.policy_modes = mode.map(|mode| ("ops".to_owned(), mode)).into_iter().collect();
+        bed.cache.replace(Rank::Inventory, names, Window::exact(at));
+        bed.updater.follow_names();
+    };
+    says(&mut bed, Some(Mode::Observe), 10);
+    let api = "ingress audit 0: CiliumNetworkPolicy shop/api [\"shop-api\"]";
+    assert_eq!(bed.connect("10.0.0.3", "10.0.0.2:80"), [api]);
+    let by = |bed: &Bed| -> Vec<_> {
+        bed.updater.policies().set().policies.iter().map(|one| (one.asked, one.asked_by)).collect()
+    };
+    let default = (Mode::Audit, SetBy::Default);
+    assert_eq!(by(&bed), [default, (Mode::Observe, SetBy::NamespaceAnnotation)]);
+    // The hits stay.
+    let id = bed.updater.policies().set().policies[1].policy.id.clone();
+    assert_eq!(bed.updater.policies().hits(&id), (0, 2));
+    says(&mut bed, None, 20);
+    assert_eq!((bed.connect("10.0.0.3", "10.0.0.2:80").len(), by(&bed)), (2, vec![default; 2]));
+
+    let own =
+        POLICIES.replace("namespace: ops}", "namespace: ops, annotations: {observer/policy-mode: audit}}");
+    let mut bed = Bed::new(Mode::Audit, &own);
+    says(&mut bed, Some(Mode::Observe), 10);
+    assert_eq!(by(&bed), [default, (Mode::Audit, SetBy::PolicyAnnotation)], "its own word is stronger");
+}
+
+#[test]
+fn labels_and_ports_that_only_policies_look_at_count() {
+    let mut bed = Bed::new(
+        Mode::Audit,
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: one, namespace: shop}\nspec:\n  \
+         podSelector: {matchLabels: {statefulset.kubernetes.io/pod-name: api-0}}\n  \
+         ingress: [{ports: [{port: http}]}]\n",
+    );
+    assert_eq!(bed.connect("10.0.0.1", "10.0.0.2:80"), [""; 0]);
+    let mut pods = usual();
+    pods[1].other_labels = vec!["k8s:statefulset.kubernetes.io/pod-name=api-0".into()];
+    pods[1].ports = vec![PodPort { name: "HTTP".into(), protocol: 6, port: 8080 }];
+    bed.cache.replace(Rank::Inventory, snapshot(pods), Window::exact(10));
+    bed.updater.follow_names();
+    assert_eq!(bed.connect("10.0.0.1", "10.0.0.2:8080"), ["ingress forwarded 3: NetworkPolicy shop/one []"]);
+    assert_eq!(bed.connect("10.0.0.1", "10.0.0.2:80"), ["ingress audit 0: NetworkPolicy shop/one []"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     Policies, PolicyConfig, PolicyError, Set,
-    feed::Feed,
+    feed::{Fed, Feed},
     world::{Change, Standby, World},
 };
 use crate::{
@@ -45,11 +45,11 @@ impl Updater {
             followed.look();
         };
         let mut feed = Feed::default();
+        let names = feed.changes(&cache).unwrap_or_default();
+        let set = set.in_modes(&config, feed.modes());
         let mut world = World::new();
-        let change = Change {
-            fed: feed.changes(&cache).unwrap_or_default(),
-            policies: Some((set.revision, world.engine.difference(set.with_modes()))),
-        };
+        let change =
+            Change { fed: names, policies: Some((set.revision, world.engine.difference(set.with_modes()))) };
         world.apply(change.clone());
         let mut standby = World::new();
         standby.apply(change);
@@ -75,8 +75,15 @@ impl Updater {
 
     /// Takes in the names as they are now.
     pub fn follow_names(&mut self) {
-        if let Some(fed) = self.feed.changes(&self.cache) {
+        let Some(fed) = self.feed.changes(&self.cache) else { return };
+        let set = self.policies.set();
+        let in_modes = Set::clone(&set).in_modes(&self.config, self.feed.modes());
+        if in_modes == *set {
             self.standby.apply(&self.policies, &Change { fed, policies: None });
+        } else {
+            // A namespace says something else.
+            self.put(fed, in_modes);
+            self.tell("modes of policies changed");
         }
     }
 
@@ -93,10 +100,7 @@ impl Updater {
             // The next look finds something new.
             _ if !self.followed.are_whole() => {}
             Ok(set) => {
-                let policies = Some((revision, self.standby.0.engine.difference(set.with_modes())));
-                self.standby.apply(&self.policies, &Change { policies, ..Change::default() });
-                self.policies.forget_hits_of_others(&set);
-                self.policies.set.store(Arc::new(set));
+                self.put(Fed::default(), set.in_modes(&self.config, self.feed.modes()));
                 self.complaint = None;
                 self.say(None);
                 self.tell("policies reloaded");
@@ -112,6 +116,13 @@ impl Updater {
                 }
             }
         }
+    }
+
+    fn put(&mut self, fed: Fed, set: Set) {
+        let policies = Some((set.revision, self.standby.0.engine.difference(set.with_modes())));
+        self.standby.apply(&self.policies, &Change { fed, policies });
+        self.policies.forget_hits_of_others(&set);
+        self.policies.set.store(Arc::new(set));
     }
 
     fn say(&self, problem: Option<String>) {

@@ -9,11 +9,10 @@ use crate::{
     enrich::{identity::LOCAL_SCOPE, reserved::Reserved},
 };
 use hashbrown::HashMap;
+use observer_inventory::policy::HOST;
 use observer_policy::engine::{self, Engine, PeerId, PolicyKey, WithMode};
 use std::{net::IpAddr, num::NonZeroU64, sync::Arc, time::Duration};
 
-/// The own node among the engine's endpoints. No pod's name is without a slash.
-pub(super) const HOST: &str = "host";
 /// Before the name of another node.
 pub(super) const NODE: &str = "node:";
 /// What serves the Kubernetes API and is no node.

@@ -5,7 +5,10 @@ pub(crate) mod late;
 
 use observer_lab::{Lab, Scenario, unique_prefix};
 use observer_proto::{
-    control::{CaptureStatusRequest, CaptureStatusResponse, control_client::ControlClient, counter::Kind},
+    control::{
+        CaptureStatusRequest, CaptureStatusResponse, ListPoliciesRequest, ListPoliciesResponse,
+        control_client::ControlClient, counter::Kind,
+    },
     flow::{Flow, TcpFlags, layer4::Protocol},
     observer::{
         GetFlowsRequest, GetFlowsResponse, ServerStatusRequest, get_flows_response::ResponseTypes,
@@ -159,6 +162,12 @@ impl Daemon {
     pub(crate) fn capture_status(&self) -> CaptureStatusResponse {
         let mut client = ControlClient::new(self.channel("control.sock"));
         self.runtime.block_on(client.capture_status(CaptureStatusRequest {})).unwrap().into_inner()
+    }
+
+    /// The policies in force.
+    pub(crate) fn policies(&self) -> ListPoliciesResponse {
+        let mut client = ControlClient::new(self.channel("control.sock"));
+        self.runtime.block_on(client.list_policies(ListPoliciesRequest::default())).unwrap().into_inner()
     }
 
     /// The state of the capture once everything that was made is in the store. Traffic must have ended.

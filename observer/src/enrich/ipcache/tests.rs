@@ -364,7 +364,7 @@ fn pods_that_stand_have_the_addresses_that_are_their_own() {
     cache.upsert_pod(Rank::Inventory, pod("job", &["10.0.0.4"]), Window::exact(3));
     cache.upsert_pod(Rank::Inventory, Pod { finished: true, ..pod("job", &["10.0.0.4"]) }, Window::exact(4));
     let mut standing = Vec::new();
-    for Standing { endpoint, addresses } in cache.standing().0 {
+    for Standing { endpoint, addresses, .. } in cache.standing().0 {
         for address in addresses {
             assert!(Arc::ptr_eq(&cache.lookup(address, 10), &endpoint), "{address} is of one version");
             standing.push((address.to_string(), endpoint.pod_name.clone()));

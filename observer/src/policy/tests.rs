@@ -414,6 +414,21 @@ fn what_is_the_same_is_shared() {
     assert!(Arc::ptr_eq(&first, &verdict(&mut bed)), "a change of endpoints makes no new names");
 }
 
+#[test]
+fn judging_takes_no_memory_where_the_rules_are_known() {
+    let mut bed = Bed::new(Mode::Audit, POLICIES);
+    let flows = [("10.0.0.3", "10.0.0.2:80"), ("192.168.0.1", "10.0.0.2:80"), ("203.0.113.9", "10.0.0.2:81")]
+        .map(|(from, to)| bed.flow(from, to, Point::ToEndpoint));
+    let mut judge = || {
+        let mut judging = bed.judge.begin();
+        flows.iter().map(|flow| judging.judge(&flow.flow(), &mut |_| {})).sum::<u64>()
+    };
+    assert_eq!(judge(), 4);
+    let mut given = 0;
+    let counted = allocation_counter::measure(|| given = judge());
+    assert_eq!((given, counted.count_total), (4, 0));
+}
+
 /// A file that isn't there stops the start, with its name.
 #[test]
 fn what_can_not_be_read_is_named() {

@@ -126,7 +126,7 @@ impl Shared {
             }),
             cause: match flow.policy {
                 None => self.other(flow.drop, filled, Part::Drop, site_bytes),
-                verdict => self.other(verdict, filled, Part::Policy, PolicyVerdict::bytes),
+                Some(verdict) => self.verdict(verdict, filled),
             },
             translated: self.other(flow.translated, filled, Part::Translated, |_| size_of::<Translated>()),
         };
@@ -175,6 +175,12 @@ impl Shared {
         end.segment = filled.segment;
         end.number = filled.take(Part::End(Arc::clone(endpoint)), end.bytes as usize);
         end
+    }
+
+    /// Apart: few flows are verdicts, and none where there are no policies.
+    #[cold]
+    fn verdict(&mut self, verdict: &Arc<PolicyVerdict>, filled: &mut Filled) -> Number {
+        self.other(Some(verdict), filled, Part::Policy, PolicyVerdict::bytes)
     }
 
     #[inline]

@@ -1,10 +1,14 @@
 //! The IP cache: who an address belonged to at a time, for readers that never wait and never fail.
 
+mod standing;
+
+pub use standing::{Besides, Standing};
+
 use super::{
     claims::{self, Claims, Owner},
     identity::Identities,
     reserved::Reserved,
-    source::{Change, Journal, Node, Pod, PodPort, Rank, Snapshot, Surroundings, Window},
+    source::{Change, Journal, Node, Pod, Rank, Snapshot, Surroundings, Window},
     tables::Tables,
     told::{Shown, Told},
 };
@@ -48,26 +52,6 @@ pub(super) struct Found {
     pub(super) when: Range<u64>,
     /// Whether any service has this address now.
     pub(super) is_service: bool,
-}
-
-/// A pod as it stands.
-#[derive(Clone, Debug)]
-pub struct Standing {
-    /// The pod.
-    pub endpoint: Arc<Endpoint>,
-    /// The addresses that are its own now, and nobody else's.
-    pub addresses: Vec<IpAddr>,
-    /// What policies look at besides.
-    pub besides: Arc<Besides>,
-}
-
-/// What only policies look at.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Besides {
-    /// Labels that are no part of an identity.
-    pub labels: Vec<String>,
-    /// What its containers call their ports.
-    pub ports: Vec<PodPort>,
 }
 
 /// The state that only changes need.
@@ -195,34 +179,6 @@ impl IpCache {
     /// All service addresses with port and IANA protocol number, sorted.
     pub fn service_ports(&self) -> Vec<(IpAddr, u16, u8)> {
         self.tables.load().service_ports()
-    }
-
-    /// All pods that have an address of their own, and what is known besides them, for those who follow [`IpCache::generation`].
-    pub fn standing(&self) -> (Vec<Standing>, Surroundings) {
-        let writer = self.writer();
-        let tables = self.tables.load();
-        let is_own = |endpoint: &Arc<Endpoint>, ip: IpAddr| match self.claims.owner(ip, u64::MAX - 1) {
-            (Owner::Pod(owner), _) => Arc::ptr_eq(&owner, endpoint) && tables.node(ip).is_none(),
-            _ => false,
-        };
-        let pods = writer.pods.values().map(|Known { endpoint, ips, besides, .. }| {
-            let addresses = ips.iter().copied().filter(|ip| is_own(endpoint, *ip));
-            Standing {
-                endpoint: Arc::clone(endpoint),
-                addresses: addresses.collect(),
-                besides: Arc::clone(besides),
-            }
-        });
-        let pods = pods.filter(|pod| !pod.addresses.is_empty());
-        let mut around = Surroundings::default();
-        for from in writer.surroundings.values() {
-            around.nodes.extend_from_slice(&from.nodes);
-            around.kube_apiservers.extend_from_slice(&from.kube_apiservers);
-            around.services.extend_from_slice(&from.services);
-            around.cidr_groups.extend_from_slice(&from.cidr_groups);
-            around.policy_modes.extend(from.policy_modes.clone());
-        }
-        (pods.collect(), around)
     }
 
     /// The labels that a pod identity stands for now.

@@ -25,7 +25,12 @@ fn front_ends_know_nothing_of_the_kernel_and_messages_nothing_of_front_ends() {
         ("cli", ["clap", "observer-proto"], &kernel[..]),
         ("tui", ["observe-tui", "observer-proto"], &kernel[..]),
         ("proto", ["prost", "tonic"], &[&kernel[..], &front_end[..]].concat()),
-        ("observer/policy", ["granit-parser", "regex"], &[&kernel[..], &front_end[..], &["tokio"]].concat()),
+        ("observer/policy", ["observer-proto", "regex"], &[&kernel[..], &front_end[..]].concat()),
+        (
+            "observer/inventory",
+            ["observer-policy", "observer-proto"],
+            &[&kernel[..], &front_end[..]].concat(),
+        ),
     ] {
         let found = linked_into(member);
         for name in needed {

@@ -4,9 +4,9 @@ mod support;
 
 use observer::enrich::{
     ipcache::IpCache,
-    labels,
     source::{Pod, Rank, Snapshot, Window},
 };
+use observer_inventory::labels;
 use std::{fs, hint::black_box, net::IpAddr, time::Instant};
 use support::{median_ns, row};
 

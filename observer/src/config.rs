@@ -15,7 +15,7 @@ pub use options::Options;
 use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{capture::Glob, serve::TlsConfig};
+use crate::{capture::Glob, policy::PolicyConfig, serve::TlsConfig};
 
 /// Where the configuration file is looked for when `--config` is not given; a missing file there is no error.
 pub const DEFAULT_FILE: &str = "/etc/observer/observer.toml";
@@ -39,6 +39,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// The inventory file, if there is one.
     pub inventory: Option<PathBuf>,
+    /// The policies that connections are judged by, if any.
+    pub policy: PolicyConfig,
     /// Whether local network namespaces are a source of names.
     pub local_namespaces: bool,
     /// Globs of further interfaces to watch.
@@ -111,6 +113,46 @@ pub enum Aggregation {
     Medium,
     /// New connections, their first reply and their end.
     Maximum,
+}
+
+/// What becomes of a policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyMode {
+    /// It is evaluated: its hits are counted, no verdict is told.
+    Observe,
+    /// Verdicts are told, AUDIT where it would deny; nothing is dropped.
+    #[default]
+    Audit,
+}
+
+impl From<PolicyMode> for observer_policy::model::Mode {
+    fn from(mode: PolicyMode) -> Self {
+        match mode {
+            PolicyMode::Observe => Self::Observe,
+            PolicyMode::Audit => Self::Audit,
+        }
+    }
+}
+
+/// Whose reading of a NetworkPolicy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyDialect {
+    /// What Kubernetes' documentation and tests say.
+    #[default]
+    Kubernetes,
+    /// Where Cilium differs, what it makes of it.
+    Cilium,
+}
+
+impl From<PolicyDialect> for observer_policy::Dialect {
+    fn from(dialect: PolicyDialect) -> Self {
+        match dialect {
+            PolicyDialect::Kubernetes => Self::Kubernetes,
+            PolicyDialect::Cilium => Self::Cilium,
+        }
+    }
 }
 
 /// The least severe message that is logged.

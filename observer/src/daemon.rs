@@ -7,6 +7,7 @@ use crate::{
     config::{Config, Task},
     enrich::{ipcache::IpCache, source::Stop},
     logging,
+    policy::{Follower, PolicyError, Updater},
     serve::{self, NodeInfo, ServeConfig},
     status::Status,
     store::Store,
@@ -134,6 +135,15 @@ fn tell_start(config: &Config, names: &IpCache, source: &str) {
         )
         .to_lowercase(),
     );
+}
+
+/// The policies, followed; nothing where none are given.
+fn policies(config: &Config, cluster: &str, cache: &Arc<IpCache>) -> Result<Option<Follower>, PolicyError> {
+    if config.policy.files.is_empty() {
+        return Ok(None);
+    }
+    let updater = Updater::load(config.policy.clone(), cluster, Arc::clone(cache))?;
+    Follower::start(updater).map(Some)
 }
 
 async fn after(time: Option<Duration>) {

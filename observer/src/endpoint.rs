@@ -1,8 +1,9 @@
 //! Who stands behind an address: a pod, a node, a process's namespace, or a reserved identity.
 
+pub use observer_inventory::Workload;
+
 use observer_proto::flow as wire;
 use prost::Message as _;
-use serde::{Deserialize, Serialize};
 use std::{
     num::NonZeroU64,
     sync::{
@@ -100,15 +101,6 @@ impl PartialEq for Encoded {
 }
 
 impl Eq for Encoded {}
-
-/// What made a pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Workload {
-    /// Such as `Deployment`.
-    pub kind: String,
-    /// Its name.
-    pub name: String,
-}
 
 /// A service by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

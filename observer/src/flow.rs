@@ -1,6 +1,9 @@
 //! The compact flow: what `enrich` fills and the store keeps. Fixed in size, never a protobuf tree.
 
-use crate::endpoint::{Endpoint, Service};
+use crate::{
+    endpoint::{Endpoint, Service},
+    policy_verdict::PolicyVerdict,
+};
 use observer_proto::flow::TraceObservationPoint;
 use std::{net::IpAddr, ops::Deref, sync::Arc};
 
@@ -82,10 +85,19 @@ pub struct Record {
 impl Record {
     /// Hubble's event type of a drop.
     pub const DROP_EVENT: u8 = 1;
+    /// Of a packet on its way.
+    pub const TRACE_EVENT: u8 = 4;
+    /// Of a verdict by policies.
+    pub const POLICY_EVENT: u8 = 5;
 
     /// Whether this is a drop.
     pub fn is_drop(&self) -> bool {
         self.event_type == Self::DROP_EVENT
+    }
+
+    /// Whether this is a verdict by policies; its connection's packets are told by other flows.
+    pub fn is_policy_verdict(&self) -> bool {
+        self.event_type == Self::POLICY_EVENT
     }
 
     /// Of TCP the packet's flags, FIN in bit 0 up to NS in bit 8.
@@ -123,6 +135,8 @@ pub struct Flow<'a> {
     pub tunnel: Option<&'a Arc<Tunnel>>,
     /// Why and where it was dropped.
     pub drop: Option<&'a Arc<DropSite>>,
+    /// What policies say of it, of a policy verdict. No flow is both a drop and a verdict.
+    pub policy: Option<&'a Arc<PolicyVerdict>>,
     /// Addresses that the packet carried or was sent to, where they were translated.
     pub translated: Option<&'a Arc<Translated>>,
 }
@@ -277,6 +291,7 @@ pub(crate) struct Sample {
     pub(crate) link: Option<Arc<Link>>,
     pub(crate) tunnel: Option<Arc<Tunnel>>,
     pub(crate) drop: Option<Arc<DropSite>>,
+    pub(crate) policy: Option<Arc<PolicyVerdict>>,
     pub(crate) translated: Option<Arc<Translated>>,
 }
 
@@ -293,6 +308,7 @@ impl Sample {
             link: self.link.as_ref(),
             tunnel: self.tunnel.as_ref(),
             drop: self.drop.as_ref(),
+            policy: self.policy.as_ref(),
             translated: self.translated.as_ref(),
         }
     }

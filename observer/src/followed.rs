@@ -1,7 +1,12 @@
 //! Files that are followed: looked at again and again, since they may be replaced by a rename, over a symlink as Kubernetes
 //! does, or in place, and a look costs less than following all that.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// How often to look.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
@@ -11,10 +16,15 @@ const IN_USE_WITHIN: Duration = Duration::from_secs(5);
 // The next look sees the change, the one behind it takes it; half of the time is left for reading, on a slow machine.
 const _: () = assert!(2 * 2 * INTERVAL.as_secs() <= IN_USE_WITHIN.as_secs());
 
-/// What tells one content of a file from another without reading it; nothing where it can't be looked at.
-type Stamp = Option<[i64; 5]>;
+/// Folders in folders; a link to a folder above ends here.
+const MAX_FOLDERS: usize = 16;
+/// Files of a folder that are looked at.
+const MAX_FILES: usize = 100_000;
 
-/// Files that belong together.
+/// What tells one content of a file from another without reading it; nothing where it can't be looked at.
+type Stamp = (PathBuf, Option<[i64; 5]>);
+
+/// Files that belong together; of a folder all that are in it.
 #[derive(Debug)]
 pub(crate) struct Followed {
     paths: Vec<PathBuf>,
@@ -65,19 +75,31 @@ impl Followed {
 }
 
 fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
-    let stamp = |path: &PathBuf| {
-        let meta = fs::metadata(path).ok()?;
-        // Not the time of modification, which can be set, and which new rights do not change.
-        let changed = [meta.ctime(), meta.ctime_nsec()];
-        Some([
-            meta.dev().cast_signed(),
-            meta.ino().cast_signed(),
-            meta.size().cast_signed(),
-            changed[0],
-            changed[1],
-        ])
-    };
-    paths.iter().map(stamp).collect()
+    let mut stamps = Vec::with_capacity(paths.len());
+    for path in paths {
+        stamp(path, 0, &mut stamps);
+    }
+    stamps
+}
+
+fn stamp(path: &Path, depth: usize, stamps: &mut Vec<Stamp>) {
+    let meta = fs::metadata(path).ok();
+    stamps.push((path.to_owned(), meta.as_ref().map(content)));
+    if depth < MAX_FOLDERS && meta.is_some_and(|meta| meta.is_dir()) {
+        let mut paths: Vec<PathBuf> =
+            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        paths.sort_unstable();
+        paths.truncate(MAX_FILES.saturating_sub(stamps.len()));
+        for path in &paths {
+            stamp(path, depth + 1, stamps);
+        }
+    }
+}
+
+fn content(meta: &fs::Metadata) -> [i64; 5] {
+    // Not the time of modification, which can be set, and which new rights do not change.
+    let changed = [meta.ctime(), meta.ctime_nsec()];
+    [meta.dev().cast_signed(), meta.ino().cast_signed(), meta.size().cast_signed(), changed[0], changed[1]]
 }
 
 #[cfg(test)]
@@ -110,5 +132,24 @@ mod tests {
         assert!(files.are_whole());
         write(1, "fourth");
         assert!(!files.are_whole());
+    }
+    #[test]
+    fn a_folder_is_all_that_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("a"), "one").unwrap();
+        let mut files = Followed::new([folder.path().to_owned()]);
+        let mut three = || [files.look(), files.look(), files.look()];
+        assert_eq!(three(), [Look::Same; 3]);
+        let changed = [Look::Changing, Look::Changed, Look::Same];
+        fs::write(path("b"), "new").unwrap();
+        assert_eq!(three(), changed);
+        fs::create_dir(path("c")).unwrap();
+        fs::write(path("c/d"), "deeper").unwrap();
+        assert_eq!(three(), changed);
+        fs::write(path("c/d"), "in place").unwrap();
+        assert_eq!(three(), changed);
+        fs::remove_file(path("a")).unwrap();
+        assert_eq!(three(), changed);
     }
 }

@@ -15,6 +15,8 @@ pub mod fuzz;
 pub mod instance;
 mod logging;
 pub mod pipeline;
+pub mod policy;
+pub mod policy_verdict;
 pub mod recording;
 pub mod serve;
 pub mod stats;

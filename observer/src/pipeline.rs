@@ -13,6 +13,7 @@ mod replay;
 use crate::{
     decode::{Clock, Decoder, DropReasons, DropSites, Event},
     enrich::{Enricher, Filler, ipcache::IpCache},
+    policy::{Judge, Policies},
     recording::{Head, Input, Recorder},
     store::{LossSource, Writer},
     track::{ConntrackTable, TableLimits, Tracker, Update},
@@ -64,6 +65,8 @@ pub(crate) struct Counters {
 pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) behind: Arc<BehindLinks>,
+    /// By which new connections are judged, where any are given.
+    pub(crate) policies: Option<Arc<Policies>>,
 }
 
 /// Names an address in the kernel, see [`crate::decode::Symbols`].
@@ -78,6 +81,7 @@ pub(crate) struct Stages {
     links: Links,
     cache: Arc<IpCache>,
     filler: Filler,
+    judge: Option<Judge>,
     writer: Writer,
     counters: Arc<Counters>,
     recorder: Option<Arc<Recorder>>,
@@ -95,6 +99,7 @@ impl Stages {
         recorder: Option<Arc<Recorder>>,
     ) -> Self {
         let reasons = DropReasons::new(head.drop_reasons.iter().cloned());
+        let judge = shared.policies.map(|policies| Judge::new(policies, Arc::clone(&cache)));
         Self {
             decoder: Decoder {
                 clock: Clock::with_offset(head.offset_ns),
@@ -106,6 +111,7 @@ impl Stages {
             links: Links::new(shared.behind),
             filler: Filler::new(Enricher::new(Arc::clone(&cache))),
             cache,
+            judge,
             writer,
             counters: shared.counters,
             recorder,
@@ -170,16 +176,22 @@ impl Stages {
 
     /// Takes the batch through the stages. With `u64::MAX` nothing waits any longer.
     fn pass_on(&mut self, now_ns: u64) {
-        let Self { tracker, events, conntrack, local, links, filler, writer, .. } = self;
+        let Self { tracker, events, conntrack, local, links, filler, judge, writer, .. } = self;
         local.refresh(&self.cache);
-        let mut count = 0;
+        let mut judging = judge.as_mut().map(Judge::begin);
+        let (mut count, mut verdicts) = (0, 0);
         tracker.batch(events, conntrack.as_ref(), now_ns, local, &mut |tracked| {
             filler.fill(tracked, links.known.of(tracked), |flow| {
+                if let Some(judging) = &mut judging {
+                    verdicts += judging.judge(flow, &mut |verdict| writer.add(verdict));
+                }
                 links.learnt.learn(flow);
                 writer.add(flow);
             });
             count += 1;
         });
+        // Whoever changes the policies waits for it.
+        drop(judging);
         let counters = tracker.counters();
         for (shown, counted) in [
             (&self.counters.told_elsewhere, counters.suppressed()),
@@ -190,7 +202,7 @@ impl Stages {
         ] {
             shown.store(counted, Ordering::Relaxed);
         }
-        if count > 0 {
+        if count + verdicts > 0 {
             // Not before they can be read: who sums up must not find them missing in the store.
             add(&self.counters.stored, count);
             self.writer.publish();

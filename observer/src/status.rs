@@ -4,6 +4,7 @@ use crate::{
     capture::{CaptureStatus, HookStatus, LinkKind, LinkStatus, ProgramStatus},
     enrich::ipcache::IpCache,
     pipeline::{BehindLinks, Counters},
+    policy::Policies,
     serve::CaptureInfo,
 };
 use observer_proto::control::{CaptureStatusResponse, Counter, Hook, Link, counter::Kind, hook::State};
@@ -22,6 +23,8 @@ pub(crate) struct Status {
     pub(crate) names: Arc<IpCache>,
     /// Who stands behind the links.
     pub(crate) behind: Arc<BehindLinks>,
+    /// By which connections are judged, where any are given.
+    pub(crate) policies: Option<Arc<Policies>>,
     /// Why there is no conntrack to listen to, where there is none.
     pub(crate) no_conntrack: Option<String>,
     /// As `uname -r` prints it.
@@ -111,10 +114,29 @@ impl Status {
         ] {
             counters.push(counter("pipeline", kind, cause, value));
         }
+        if let Some(policies) = &self.policies {
+            policy_counters(policies, counters);
+        }
         let collisions = self.names.identity_collisions();
         counters.push(counter("enrich", Kind::Suppressed, "identity collisions", collisions));
         let forgotten = read(&pipeline.parts_forgotten);
         counters.push(counter("store", Kind::Suppressed, "shared parts forgotten", forgotten));
+    }
+}
+
+/// Verdicts are made here, beside the flows: of no record of the kernel's.
+fn policy_counters(policies: &Policies, counters: &mut Vec<Counter>) {
+    let count = &policies.counters;
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let verdicts = read(&count.verdicts);
+    for (kind, cause, value) in [
+        (Kind::Made, "verdicts", verdicts),
+        (Kind::Delivered, "policy verdicts, beside the flows", verdicts),
+        (Kind::Suppressed, "judged in mode observe", read(&count.observed)),
+        (Kind::Suppressed, "not judged: an end is not certain", read(&count.ends_unknown)),
+        (Kind::Suppressed, "not judged: a service's backend is not known", read(&count.backend_unknown)),
+    ] {
+        counters.push(counter("policy", kind, cause, value));
     }
 }
 

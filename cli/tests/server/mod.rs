@@ -3,8 +3,9 @@
 
 use observer_proto::{
     control::{
-        CaptureStatusRequest, CaptureStatusResponse, Counter, Hook, InspectRequest, InspectResponse,
-        ListPoliciesRequest, ListPoliciesResponse, RecordRequest, RecordResponse,
+        CaptureStatusRequest, CaptureStatusResponse, Counter, ExplainPolicyRequest, ExplainPolicyResponse,
+        Hook, InspectRequest, InspectResponse, ListPoliciesRequest, ListPoliciesResponse, RecordRequest,
+        RecordResponse,
         control_server::{Control, ControlServer},
     },
     observer::{
@@ -281,6 +282,13 @@ impl Control for Mock {
         &self,
         _: Request<ListPoliciesRequest>,
     ) -> Result<Response<ListPoliciesResponse>, Status> {
+        Err(Status::unimplemented("not part of the test"))
+    }
+
+    async fn explain_policy(
+        &self,
+        _: Request<ExplainPolicyRequest>,
+    ) -> Result<Response<ExplainPolicyResponse>, Status> {
         Err(Status::unimplemented("not part of the test"))
     }
 

@@ -136,7 +136,7 @@ fn surroundings() -> Surroundings {
     let cidrs = (0..64).map(|n| outside(n).into()).collect();
     Surroundings {
         services: services.collect(),
-        cidr_groups: vec![CidrGroup { name: "outside".into(), cidrs }],
+        cidr_groups: vec![CidrGroup { name: "outside".into(), cidrs, ..CidrGroup::default() }],
         ..Surroundings::default()
     }
 }

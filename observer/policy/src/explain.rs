@@ -3,7 +3,7 @@
 use crate::{
     engine::{Decision, Engine, MatchType, Named, PeerId, SubjectId, Verdict},
     l7::Request,
-    model::{Direction, ICMP, ICMPV6, Kind, Peers, Policy, PortClause, Ports, Protocols, Rule},
+    model::{Direction, ICMP, ICMPV6, Kind, Peers, Policy, PortClause, PortRule, Ports, Protocols, Rule},
     source::one_line,
     world::NamedPort,
 };
@@ -42,6 +42,10 @@ pub struct Miss<'a> {
     pub rule: &'a Rule,
     /// Where in the document the clause is that comes nearest, such as `spec.ingress[0].ports[1]`.
     pub path: String,
+    /// The entry of ports and the clause of it that come nearest; none in a rule for every port.
+    pub entry: Option<&'a PortRule>,
+    /// None in an entry without clauses, too.
+    pub clause: Option<&'a PortClause>,
     /// What is not met; were all of these, the rule would allow.
     pub failed: Vec<Clause>,
 }
@@ -162,11 +166,11 @@ fn misses<'a>(
     ports: &[NamedPort],
     query: Query<'_>,
 ) -> Vec<Miss<'a>> {
-    let miss = |path: String, more: &[Clause]| {
+    let miss = |path: String, entry, clause, more: &[Clause]| {
         let failed = (!about_peer).then_some(Clause::Peer).into_iter().chain(more.iter().copied()).collect();
-        Miss { policy, rule, path, failed }
+        Miss { policy, rule, path, entry, clause, failed }
     };
-    let Some(entries) = &rule.ports else { return vec![miss(rule.path.to_string(), &[])] };
+    let Some(entries) = &rule.ports else { return vec![miss(rule.path.to_string(), None, None, &[])] };
     let mut found = Vec::new();
     for (n, entry) in entries.iter().enumerate() {
         let refused = match (&entry.l7, query.request) {
@@ -174,7 +178,7 @@ fn misses<'a>(
             _ => false,
         };
         if entry.ports.is_empty() {
-            found.push(miss(path(policy, rule, n, None), &[Clause::Port]));
+            found.push(miss(path(policy, rule, n, None), Some(entry), None, &[Clause::Port]));
         }
         for (c, clause) in entry.ports.iter().enumerate() {
             let protocol = clause.protocols.numbers().any(|number| number == query.protocol);
@@ -188,7 +192,8 @@ fn misses<'a>(
             let failed = [(protocol, Clause::Protocol), (port, Clause::Port), (!refused, Clause::Request)];
             let failed: Vec<Clause> =
                 failed.iter().filter(|(met, _)| !met).map(|(_, clause)| *clause).collect();
-            found.push(miss(path(policy, rule, n, Some((c, clause))), &failed));
+            let path = path(policy, rule, n, Some((c, clause)));
+            found.push(miss(path, Some(entry), Some(clause), &failed));
         }
     }
     found

@@ -33,6 +33,14 @@ impl Label {
     }
 }
 
+/// As it is read, without a `=` where there is no value.
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let equals = if self.value.is_empty() { "" } else { "=" };
+        write!(f, "{}:{}{equals}{}", self.source, self.key, self.value)
+    }
+}
+
 /// The labels of an endpoint, sorted; cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Labels(Arc<[Label]>);

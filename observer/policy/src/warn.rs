@@ -12,6 +12,8 @@ use hashbrown::HashSet;
 pub struct Warning {
     /// The policy.
     pub policy: PolicyId,
+    /// Which of its `specs`.
+    pub part: u32,
     /// The line of the policy or of the rule.
     pub line: u64,
     /// The rule's path, empty for the policy's subject.
@@ -40,11 +42,12 @@ impl Engine {
             known.ports.extend(ports.iter().map(|port| &*port.name));
         }
         let mut warnings = Vec::new();
-        for policy in self.policies() {
+        for (policy, _, mut selected) in self.policies_with_kinds() {
+            let (id, part) = (&policy.id, policy.part);
             let mut warn = |line, path: &str, problem| {
-                warnings.push(Warning { policy: policy.id.clone(), line, path: path.into(), problem });
+                warnings.push(Warning { policy: id.clone(), part, line, path: path.into(), problem });
             };
-            if !self.endpoint_kinds().any(|(labels, _)| policy.subject.selects(labels)) {
+            if selected.next().is_none() {
                 let why = known.missing(policy.subject.selector());
                 let why = why.unwrap_or_else(|| policy.subject.selector().to_string());
                 warn(policy.line, "", format!("selects nothing: {why}"));

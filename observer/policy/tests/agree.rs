@@ -64,6 +64,26 @@ fn naive_and_compiled_agree() {
                     "enforced: {enforced:?} {}",
                     context()
                 );
+                // The same again from the rules, as it is told where some policies are evaluated only.
+                if let Some(rules) = decision.rules {
+                    let subject = support::subject(&engine, &cluster, &question.subject);
+                    let by_all = engine.ruling(subject, rules, Mode::Observe).unwrap();
+                    assert_eq!(
+                        (by_all.verdict, by_all.match_type),
+                        (decision.all, engine.match_type(rules)),
+                        "{}",
+                        context()
+                    );
+                    assert_eq!(
+                        by_all.isolating.is_empty(),
+                        decision.all != Verdict::DefaultDenied,
+                        "{}",
+                        context()
+                    );
+                    let enforced = engine.ruling(subject, rules, Mode::Enforce);
+                    let enforced = enforced.map_or(Verdict::Open, |ruling| ruling.verdict);
+                    assert_eq!(enforced, decision.enforced, "{}", context());
+                }
                 *told.entry(support::word(decision.all)).or_insert(0) += 1;
             }
         }

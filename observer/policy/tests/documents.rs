@@ -46,6 +46,8 @@ fn folders_are_read_whole_or_not_at_all() {
     write("b.yaml", &document("knp", "{}"));
     write("a/c.json", &document("cnp", "{endpointSelector: {}, ingress: [{}]}"));
     write("notes.txt", "not a policy: [");
+    write("..data/b.yaml", &document("knp", "{}"));
+    write(".b.yaml.swp.yaml", "half of a docum: [");
     let policies = source::load(&[folder.path()], &Options::default()).unwrap();
     let names: Vec<_> = policies.iter().map(|policy| policy.id.to_string()).collect();
     assert_eq!(names, ["CiliumNetworkPolicy a/p", "NetworkPolicy a/p"]);

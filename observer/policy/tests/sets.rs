@@ -7,9 +7,19 @@ use observer_policy::{
     engine::{Change, Engine, PeerId, SubjectId},
     explain::Query,
     label::Labels,
-    model::Direction,
+    model::{Direction, Policy},
     source::{self, Options},
+    wire::{self, Besides},
     world::{CidrGroup, Endpoint, Service, Surroundings},
+};
+use observer_proto::control::{
+    ExplainPolicyRequest, ListPoliciesRequest, PolicyEnd, PolicyHits, PolicyHttpRequest,
+    explain_policy_request::Request,
+    explain_policy_response::Outcome,
+    policy::{Mode, SetBy},
+    policy_end::End,
+    policy_miss::Kind,
+    policy_side::Verdict as WireVerdict,
 };
 use std::{fs, path::PathBuf};
 use toml::{Table, Value};
@@ -173,6 +183,91 @@ fn what_nothing_has_is_warned_of() {
         "CiliumNetworkPolicy web/p : selects nothing: no endpoint has the label any:app=typo",
     ];
     assert_eq!(told, expected);
+}
+
+fn pod(name: &str) -> PolicyEnd {
+    PolicyEnd { end: Some(End::Pod(name.into())) }
+}
+
+#[test]
+fn messages_say_what_the_engine_says() {
+    let mut engine = demo();
+    let folder = testdata("policy/sets");
+    let load = |set: &str| source::load(&[folder.join(set)], &Options::default()).unwrap();
+    support::set_policies(&mut engine, [load("payments"), load("tenants")].concat());
+
+    let asked = |source: PolicyEnd, port, path: &str| {
+        let method = "GET".to_owned();
+        let http = PolicyHttpRequest { method, path: path.into(), ..PolicyHttpRequest::default() };
+        let request = (!path.is_empty()).then_some(Request::Http(http));
+        let (source, destination) = (Some(source), Some(pod("payments/payments-api")));
+        wire::explain(&engine, &ExplainPolicyRequest { source, destination, protocol: 6, port, request })
+    };
+    let web = || pod("web/frontend-app");
+    let answer = asked(web(), 9000, "").unwrap();
+    assert_eq!((answer.outcome(), answer.enforced_outcome()), (Outcome::Denied, Outcome::Denied));
+    let (source, destination) = (answer.source.unwrap(), answer.destination.unwrap());
+    assert_eq!((source.name.as_str(), source.others), ("web/frontend-app-7b5b9c6d4-x2x9z", 0));
+    assert_eq!((destination.name.as_str(), destination.others), ("payments/payments-api-6c8f7d9b5-k4m2p", 1));
+    assert_eq!(answer.egress.unwrap().verdict(), WireVerdict::Open);
+    let side = answer.ingress.unwrap();
+    assert_eq!(side.verdict(), WireVerdict::DefaultDenied);
+    assert_eq!(
+        (side.isolating[0].name.as_str(), side.isolating[0].log.as_str()),
+        ("payments-api", "payments")
+    );
+    let miss = side.nearest.unwrap();
+    let failed: Vec<_> = miss.failed.iter().map(|f| (f.clause(), f.wanted.as_str())).collect();
+    assert_eq!(failed, [(Kind::Port, "8080/TCP")]);
+    assert_eq!(miss.rule.unwrap().path, "spec.ingress[0].toPorts[0].ports[0]");
+
+    for (path, outcome) in [
+        ("", Outcome::SomeRequests),
+        ("/api/v1/charges", Outcome::Allowed),
+        ("/api/v1/refunds", Outcome::RequestRefused),
+    ] {
+        assert_eq!(asked(web(), 8080, path).unwrap().outcome(), outcome, "{path}");
+    }
+    for (end, wrong) in [
+        (pod("web"), "source: \"web\" is no pod; write namespace/name"),
+        (pod("web/x"), "source: no pod web/x is known; name one of the inventory, or give its address"),
+        (
+            PolicyEnd { end: Some(End::Entity("moon".into())) },
+            "source: \"moon\" is no entity that can be asked about",
+        ),
+        (PolicyEnd { end: Some(End::Address("10.0.0".into())) }, "source: \"10.0.0\" is no address"),
+        (PolicyEnd::default(), "source: an end is missing"),
+        (
+            pod("tenant-a/tenant-a-"),
+            "source: tenant-a/tenant-a- could be pods with different labels or ports: ",
+        ),
+    ] {
+        let told = asked(end, 80, "").unwrap_err();
+        assert!(told.starts_with(wrong), "{told}");
+    }
+
+    let hits = PolicyHits { allowed: 3, denied: 1 };
+    let besides = |_: &Policy| Besides { set_by: SetBy::PolicyAnnotation, hits: Some(hits) };
+    let request = ListPoliciesRequest { namespace: "payments".into(), rules: true, ..Default::default() };
+    let listed = wire::list(&engine, &request, besides).policies;
+    let names: Vec<_> = listed.iter().map(|policy| (policy.kind.as_str(), policy.name.as_str())).collect();
+    assert_eq!(names, [("NetworkPolicy", "payments-dns"), ("CiliumNetworkPolicy", "payments-api")]);
+    let api = &listed[1];
+    assert_eq!(
+        (api.mode(), api.mode_set_by(), api.hits),
+        (Mode::Enforce, SetBy::PolicyAnnotation, Some(hits))
+    );
+    assert_eq!((api.selected, api.endpoints.len(), api.rule_count), (2, 2, 6));
+    let rule = &api.rules[0];
+    assert_eq!(
+        rule.peers,
+        [
+            "k8s:io.kubernetes.pod.namespace=web, any:app=frontend-app, k8s:io.cilium.k8s.policy.cluster=default"
+        ]
+    );
+    assert_eq!(rule.ports, ["8080/TCP, HTTP GET|POST /api/v1/charges"]);
+    let all = wire::list(&engine, &ListPoliciesRequest::default(), besides).policies;
+    assert!(all.len() == 6 && all.iter().all(|policy| policy.rules.is_empty() && policy.rule_count > 0));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod check;
 
-use super::{Aggregation, ConfigError, LogFormat, LogLevel};
+use super::{Aggregation, ConfigError, LogFormat, LogLevel, PolicyDialect, PolicyMode};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::{net::SocketAddr, path::PathBuf};
@@ -49,6 +49,23 @@ pub struct Settings {
     /// Inventory of nodes, pods and services (YAML), read again when it changes.
     #[arg(long, env = "OBSERVER_INVENTORY", hide_env_values = true, value_name = "FILE")]
     inventory: Option<PathBuf>,
+    /// Judge new connections by the policies in these files and folders (YAML, JSON), read again when they change.
+    /// Repeatable.
+    #[arg(
+        long = "policy",
+        env = "OBSERVER_POLICY",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_name = "PATHS"
+    )]
+    #[serde(default, rename = "policy")]
+    policies: Vec<PathBuf>,
+    /// What becomes of policies that don't say it themselves, by the annotation observer/policy-mode [default: audit].
+    #[arg(long, env = "OBSERVER_POLICY_MODE", value_enum, hide_env_values = true, value_name = "MODE")]
+    policy_mode: Option<PolicyMode>,
+    /// Whose reading of a NetworkPolicy: what Kubernetes says, or what Cilium makes of it [default: kubernetes].
+    #[arg(long, env = "OBSERVER_POLICY_DIALECT", value_enum, hide_env_values = true, value_name = "DIALECT")]
+    policy_dialect: Option<PolicyDialect>,
     /// Name local network namespaces, and what listens on the node, by container, unit or command [default: true].
     #[arg(long, env = "OBSERVER_LOCAL_NAMESPACES", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
     local_namespaces: Option<bool>,
@@ -141,6 +158,9 @@ impl Settings {
             },
             insecure: self.insecure.or(file.insecure),
             inventory: self.inventory.or(file.inventory),
+            policies: if self.policies.is_empty() { file.policies } else { self.policies },
+            policy_mode: self.policy_mode.or(file.policy_mode),
+            policy_dialect: self.policy_dialect.or(file.policy_dialect),
             local_namespaces: self.local_namespaces.or(file.local_namespaces),
             interfaces: if self.interfaces.is_empty() { file.interfaces } else { self.interfaces },
             aggregation: self.aggregation.or(file.aggregation),

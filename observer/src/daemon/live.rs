@@ -1,6 +1,6 @@
 //! The running capture, served or recorded or both.
 
-use super::{Life, serve_config, tell_start};
+use super::{Life, policies, serve_config, tell_start};
 use crate::{
     capture::{self, Capture, CaptureConfig, LinkStatus, StatusHandle, kernel::symbols::Symbols},
     config::{Aggregation, Config, Record},
@@ -14,6 +14,7 @@ use crate::{
     instance::{Instance, InstanceError},
     pipeline::{Live, Resolve, Shared, Stages},
     recording::{Head, Input, Recorded, Recorder},
+    serve::ServeConfig,
     status::Status,
     store::{Store, StoreConfig},
     track::{ConntrackSource, SourceOptions, Update},
@@ -70,6 +71,7 @@ fn run(
     let cache = Arc::new(IpCache::with_journal(config.node_name.clone(), journal));
     tell_start(config, &cache, "capture");
     let _sources = Sources::start(sources(config)?, &cache)?;
+    let following = policies(config, &config.cluster, &cache)?;
     let began_ns = Clock::kernel_now();
     let capture = Capture::start(&capture_config(config))?;
     let conntrack = conntrack();
@@ -78,7 +80,8 @@ fn run(
     if let Some(recorder) = &recorder {
         recorder.begin(&head);
     }
-    let shared = Shared::default();
+    let policies = following.as_ref().map(|follower| Arc::clone(follower.policies()));
+    let shared = Shared { policies: policies.clone(), ..Shared::default() };
     let handle = capture.status();
     let status = Status {
         capture: Box::new({
@@ -89,12 +92,14 @@ fn run(
         pipeline: Arc::clone(&shared.counters),
         names: Arc::clone(&cache),
         behind: Arc::clone(&shared.behind),
+        policies: policies.clone(),
         no_conntrack: head.no_conntrack.clone(),
         kernel: head.kernel.clone(),
     };
     log_state(&handle, head.no_conntrack.as_deref());
 
-    let serving = is_served.then(|| serve_config(config, &config.cluster, &cache));
+    let serving =
+        is_served.then(|| ServeConfig { policies, ..serve_config(config, &config.cluster, &cache) });
     let work = move |stop: &Stop| {
         let symbols = resolve(symbols, recorder.clone());
         let mut stages = Stages::new(&head, symbols, cache, writer, shared, recorder.clone());

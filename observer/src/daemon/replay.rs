@@ -1,12 +1,13 @@
 //! A recording in the place of the capture. It needs no rights, and nothing of the machine's network.
 
-use super::{Life, serve_config, tell_start};
+use super::{Life, policies, serve_config, tell_start};
 use crate::{
     capture::{CaptureStatus, HookStatus, LinkStatus},
     config::{Config, Replay as Task},
     enrich::ipcache::IpCache,
     pipeline::{Replay, ReplayedLinks, Shared},
     recording::{Head, Reader},
+    serve::ServeConfig,
     status::Status,
     store::{Store, StoreConfig},
 };
@@ -23,9 +24,13 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
     let life = Life::begin()?;
     let cache = Arc::new(IpCache::new(head.node.clone()));
     tell_start(config, &cache, "replay");
-    let serving = serve_config(config, &head.cluster, &cache);
     let (store, writer) = Store::new(StoreConfig { flows: config.max_flows, bytes: config.max_bytes });
-    let (shared, links) = (Shared::default(), ReplayedLinks::default());
+    let following = policies(config, &head.cluster, &cache)?;
+    let judged_by = following.as_ref().map(|follower| Arc::clone(follower.policies()));
+    let serving = serve_config(config, &head.cluster, &cache);
+    let serving = ServeConfig { policies: judged_by.clone(), ..serving };
+    let shared = Shared { policies: judged_by.clone(), ..Shared::default() };
+    let links = ReplayedLinks::default();
     let status = Status {
         capture: Box::new({
             let (hooks, links) = (recorded_hooks(&name, &head), Arc::clone(&links));
@@ -35,6 +40,7 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
         pipeline: Arc::clone(&shared.counters),
         names: Arc::clone(&cache),
         behind: Arc::clone(&shared.behind),
+        policies: judged_by,
         no_conntrack: head.no_conntrack.clone(),
         kernel: head.kernel.clone(),
     };
@@ -46,7 +52,8 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
         "replay"
     );
 
-    let replay = Replay::new(reader, cache, links, task.speed);
+    let updater = following.as_ref().map(|follower| Arc::clone(follower.updater()));
+    let replay = Replay::new(reader, cache, links, task.speed, updater);
     let work = move |stop: &_| {
         let played = replay.run(writer, shared, stop);
         if let Some(cut) = &played.cut {

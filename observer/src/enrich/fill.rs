@@ -10,12 +10,6 @@ use hashbrown::HashMap;
 use observer_proto::flow::Verdict;
 use std::{net::IpAddr, sync::Arc};
 
-/// Hubble's event types (its monitor's message numbers).
-mod event_type {
-    pub(super) const DROP: u8 = 1;
-    pub(super) const TRACE: u8 = 4;
-}
-
 /// Services and node addresses that were called or stood in for pods lately; when there are more all are made anew.
 const MOST_TRANSLATIONS: usize = 4096;
 
@@ -70,6 +64,7 @@ impl Filler {
             link,
             tunnel,
             drop,
+            policy: None,
             translated: translated(translations, ends),
         })
     }
@@ -83,7 +78,7 @@ fn trace(record: &mut Record, tracked: &TrackedFlow<'_>) {
         (record.source_mac, record.destination_mac) = (macs.source, macs.destination);
     }
     record.time_ns = event.time_ns;
-    record.event_type = event_type::TRACE;
+    record.event_type = Record::TRACE_EVENT;
     record.verdict = Verdict::Forwarded as u8;
     record.direction = tracked.direction as u8;
     record.observation_point = tracked.point as u8;
@@ -102,7 +97,7 @@ fn dropped(record: &mut Record, tracked: &TrackedDrop<'_>) {
     let event = tracked.event;
     headers(record, event.packet.as_ref(), event.tcp_flags, tracked.ends);
     record.time_ns = event.time_ns;
-    record.event_type = event_type::DROP;
+    record.event_type = Record::DROP_EVENT;
     record.verdict = Verdict::Dropped as u8;
     record.direction = tracked.direction as u8;
     record.packets = event.packets;

@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn cidr_labels_are_ciliums() {
-        let group = CidrGroup { name: "office".into(), cidrs: vec!["fd00:1::/32".parse().unwrap()] };
+        let cidrs = vec!["fd00:1::/32".parse().unwrap()];
+        let group = CidrGroup { name: "office".into(), cidrs, ..CidrGroup::default() };
         let labels = cidr_labels("fd00:1::/32".parse().unwrap(), &[group]);
         let expected =
             ["cidr:fd00-1--/32", "cidrgroup:io.cilium.policy.cidrgroupname/office=", "reserved:world"];

@@ -1,5 +1,9 @@
 //! The IP cache: who an address belonged to at a time, for readers that never wait and never fail.
 
+mod standing;
+
+pub use standing::{Besides, Standing};
+
 use super::{
     claims::{self, Claims, Owner},
     identity::Identities,
@@ -59,6 +63,7 @@ struct Writer {
     surroundings: BTreeMap<Rank, Surroundings>,
     batch: u64,
     told: Told,
+    nothing_besides: Arc<Besides>,
 }
 
 /// A pod as it stands.
@@ -68,6 +73,7 @@ struct Known {
     /// What it claimed and still has in its status, even if another pod claimed it since.
     ips: Vec<IpAddr>,
     finished: bool,
+    besides: Arc<Besides>,
 }
 
 impl Known {
@@ -306,8 +312,18 @@ impl Writer {
         ips.dedup();
         ips.shrink_to_fit();
 
+        let besides =
+            Besides { labels: std::mem::take(&mut pod.other_labels), ports: std::mem::take(&mut pod.ports) };
+        let besides = match old.as_ref().map(|old| &old.besides).filter(|old| ***old == besides) {
+            Some(same) => Arc::clone(same),
+            // Most pods have none, and share it.
+            None if besides == *self.nothing_besides => Arc::clone(&self.nothing_besides),
+            None => Arc::new(besides),
+        };
         let endpoint = self.endpoint(old.as_ref().map(|old| &*old.endpoint), pod);
         let same = old.as_ref().is_some_and(|old| old.endpoint == endpoint);
+        // One for all its claims.
+        let endpoint = old.as_ref().filter(|_| same).map_or(endpoint, |old| Arc::clone(&old.endpoint));
         let old_ips = old.as_ref().map_or(&[][..], |old| &old.ips);
         for &ip in &ips {
             if !old_ips.contains(&ip) {
@@ -322,10 +338,9 @@ impl Writer {
         let before = old.as_ref().map(Known::shown);
         self.told.pod(before, Some(Shown { endpoint: &endpoint, ips: &ips, finished }));
         let just_finished = finished && old.as_ref().is_some_and(|old| !old.finished);
-        let changed = !same || *old_ips != *ips || just_finished;
-        // The claims hold the old one: no second copy.
-        let endpoint = old.filter(|_| same).map_or(endpoint, |old| old.endpoint);
-        self.pods.insert(key, Known { endpoint, ips, finished });
+        let more = old.as_ref().is_some_and(|old| !Arc::ptr_eq(&old.besides, &besides));
+        let changed = !same || *old_ips != *ips || just_finished || more;
+        self.pods.insert(key, Known { endpoint, ips, finished, besides });
         changed
     }
 

@@ -11,14 +11,12 @@ mod fill;
 pub mod identity;
 pub mod inventory;
 pub mod ipcache;
-pub mod labels;
 pub mod local;
 mod recent;
 pub mod reserved;
 pub mod source;
 mod tables;
 mod told;
-pub mod workload;
 
 pub use fill::Filler;
 

@@ -1,15 +1,17 @@
 //! Where names come from: the trait of all sources, and what they tell the IP cache.
 
-use super::{ipcache::IpCache, labels::LabelMap};
-use crate::endpoint::Workload;
-use ipnet::IpNet;
+use super::ipcache::IpCache;
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     fd::{AsFd, BorrowedFd, OwnedFd},
     io::Errno,
 };
 use serde::{Deserialize, Serialize};
-use std::{net::IpAddr, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
+
+pub use observer_inventory::{
+    CidrGroup, Node, Peer, Pod, PodPort, ServiceEntry, ServicePort, Snapshot, Surroundings, TargetPort,
+};
 
 /// Precedence: where two sources name one address, the greater one is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,124 +42,6 @@ impl Window {
     }
 }
 
-/// A pod, or anything else that has addresses and labels of its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pod {
-    /// What tells it from an earlier or later pod of the same name; unique within its source.
-    pub uid: String,
-    /// The cluster.
-    pub cluster: String,
-    /// The namespace.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-    /// Its addresses.
-    pub ips: Vec<IpAddr>,
-    /// Whether it uses its node's network: then its addresses are the node's.
-    pub host_network: bool,
-    /// Whether it has Succeeded or Failed: then its addresses are free, though Kubernetes goes on showing them.
-    pub finished: bool,
-    /// Whether it runs on this node.
-    pub local: bool,
-    /// Security labels, sorted, see [`super::labels`].
-    pub labels: Vec<String>,
-    /// The owner workloads.
-    pub workloads: Vec<Workload>,
-}
-
-/// A node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Node {
-    /// Its name.
-    pub name: String,
-    /// Its addresses.
-    pub addresses: Vec<IpAddr>,
-    /// Its labels.
-    pub labels: LabelMap,
-    /// Where its own daemon serves Hubble's API, if it does. A recording plays no other daemons.
-    #[serde(skip)]
-    pub peer: Option<Peer>,
-}
-
-/// A daemon that serves Hubble's API.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Peer {
-    /// The cluster of its node.
-    pub cluster: String,
-    /// `address:port`, or `unix:///path`.
-    pub address: String,
-}
-
-/// A service with its addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceEntry {
-    /// The namespace.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-    /// Its cluster addresses; none for a headless one.
-    pub addresses: Vec<IpAddr>,
-    /// Its ports.
-    pub ports: Vec<ServicePort>,
-    /// Which pods stand behind it.
-    pub selector: LabelMap,
-}
-
-/// A port of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServicePort {
-    /// The port's name, empty where it has none.
-    pub name: String,
-    /// The port that clients call.
-    pub port: u16,
-    /// IANA protocol number: 6, 17 or 132.
-    pub protocol: u8,
-    /// The pods' port.
-    pub target: TargetPort,
-}
-
-/// A port of a pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TargetPort {
-    /// By number.
-    Number(u16),
-    /// By the name that the pod gives it.
-    Name(String),
-}
-
-/// A named list of CIDRs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CidrGroup {
-    /// Its name.
-    pub name: String,
-    /// Its CIDRs, without host bits.
-    pub cidrs: Vec<IpNet>,
-}
-
-/// What a source knows besides pods.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Surroundings {
-    /// All nodes.
-    pub nodes: Vec<Node>,
-    /// Addresses that serve the Kubernetes API.
-    pub kube_apiservers: Vec<IpAddr>,
-    /// All services.
-    pub services: Vec<ServiceEntry>,
-    /// What listens on the node itself: named like a service, but never what stands behind a translated address.
-    pub listeners: Vec<ServiceEntry>,
-    /// All CIDR groups.
-    pub cidr_groups: Vec<CidrGroup>,
-}
-
-/// All that a source knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
-    /// All pods.
-    pub pods: Vec<Pod>,
-    /// The rest.
-    pub surroundings: Surroundings,
-}
-
 /// One change that a source tells the IP cache of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
@@ -183,7 +67,7 @@ pub trait Journal: std::fmt::Debug + Send + Sync {
 pub enum SourceError {
     /// The inventory file.
     #[error(transparent)]
-    Inventory(#[from] super::inventory::InventoryError),
+    Inventory(#[from] observer_inventory::InventoryError),
     /// Local network namespaces.
     #[error("cannot look into local network namespaces: {0}")]
     Local(#[from] super::local::LocalError),

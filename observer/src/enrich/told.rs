@@ -266,7 +266,7 @@ mod tests {
         let mut next = 0;
         let mut told = |cidrs: &[&str], at| {
             let cidrs = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
-            let cidr_groups = vec![CidrGroup { name: "office".into(), cidrs }];
+            let cidr_groups = vec![CidrGroup { name: "office".into(), cidrs, ..CidrGroup::default() }];
             let surroundings = Surroundings { cidr_groups, ..Surroundings::default() };
             let snapshot = Snapshot { surroundings, ..Snapshot::default() };
             cache.replace(Rank::Inventory, snapshot, Window::exact(at));

@@ -1,10 +1,10 @@
 //! The inventory file.
 
 use crate::enrich::{
-    inventory::{InventoryError, parse},
     ipcache::IpCache,
     source::{Pod, Rank, Snapshot, Window},
 };
+use observer_inventory::{InventoryError, parse};
 use std::path::Path;
 
 /// The most characters of an error: path and problem are cut at 1,000 each.

@@ -4,6 +4,7 @@ use super::{Resolve, Shared, Stages, live::is_readable};
 use crate::{
     capture::{LinkTable, kernel::symbols},
     enrich::{ipcache::IpCache, source::Stop},
+    policy::Updater,
     recording::{Cut, Head, Input, Reader, RecordingError},
     store::{Store, StoreConfig, Writer},
 };
@@ -16,7 +17,7 @@ use std::{
     io::Read,
     os::fd::AsFd as _,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 use zerocopy::FromBytes as _;
@@ -45,6 +46,8 @@ pub(crate) struct Replay<R> {
     links: ReplayedLinks,
     /// How many times as fast as it was recorded; nothing: as fast as can be.
     speed: Option<f64>,
+    /// Takes in the names as they are at each input, so that all is judged as it would be again.
+    policies: Option<Arc<Mutex<Updater>>>,
 }
 
 impl<R: Read> Replay<R> {
@@ -54,8 +57,9 @@ impl<R: Read> Replay<R> {
         cache: Arc<IpCache>,
         links: ReplayedLinks,
         speed: Option<f64>,
+        policies: Option<Arc<Mutex<Updater>>>,
     ) -> Self {
-        Self { reader, cache, links, speed }
+        Self { reader, cache, links, speed, policies }
     }
 
     /// Plays it to its end, or until `stop` is set. Names must come from nowhere else.
@@ -67,7 +71,12 @@ impl<R: Read> Replay<R> {
         let mut pace = Pace::new(self.speed);
         let cut = loop {
             match self.reader.next() {
-                Ok(Some(Input::Names(change))) => self.cache.apply(change.into_owned()),
+                Ok(Some(Input::Names(change))) => {
+                    self.cache.apply(change.into_owned());
+                    if let Some(policies) = &self.policies {
+                        policies.lock().unwrap_or_else(PoisonError::into_inner).follow_names();
+                    }
+                }
                 Ok(Some(Input::Symbol(address, name))) => known.learn(address, name),
                 Ok(Some(input)) => {
                     if pace.wait(&input, stop) {
@@ -163,8 +172,11 @@ pub fn replay_bytes(bytes: &[u8], store: StoreConfig) -> Result<(Arc<Store>, Hea
     let cache = Arc::new(IpCache::new(head.node.clone()));
     let (store, writer) = Store::new(store);
     let stop = Stop::new().map_err(std::io::Error::from)?;
-    let played =
-        Replay::new(reader, cache, ReplayedLinks::default(), None).run(writer, Shared::default(), &stop);
+    let played = Replay::new(reader, cache, ReplayedLinks::default(), None, None).run(
+        writer,
+        Shared::default(),
+        &stop,
+    );
     Ok((store, head, played))
 }
 

@@ -55,7 +55,7 @@ pub use encode::NodeInfo;
 pub use limits::Limits;
 pub use tls::{CertificateCounters, TlsConfig, TlsError};
 
-use crate::{enrich::source::Node, events::Events, stats::Stats, store::Store};
+use crate::{enrich::source::Node, events::Events, policy::Policies, stats::Stats, store::Store};
 use accept::{Door, Listener};
 use api::{Api, Places as Streams};
 use control::ControlApi;
@@ -63,8 +63,8 @@ use encode::Encoder;
 use flows::{Shared, WithFlows};
 use http::{HeaderName, HeaderValue};
 use observer_proto::{
-    DESCRIPTORS, control::control_server::ControlServer, observer::observer_server::ObserverServer,
-    peer::peer_server::PeerServer, stats::stats_server::StatsServer,
+    DESCRIPTORS, observer::observer_server::ObserverServer, peer::peer_server::PeerServer,
+    stats::stats_server::StatsServer,
 };
 use peers::{Own, Peers};
 use sockets::{Access, SocketFile};
@@ -112,6 +112,8 @@ pub struct ServeConfig {
     pub nodes: watch::Receiver<Arc<[Node]>>,
     /// What happens besides flows.
     pub events: Arc<Events>,
+    /// By which connections are judged, where any are given.
+    pub policies: Option<Arc<Policies>>,
     /// What is turned down.
     pub limits: Limits,
 }
@@ -129,6 +131,7 @@ impl ServeConfig {
             node,
             nodes: watch::Sender::new(Arc::default()).subscribe(),
             events: Arc::default(),
+            policies: None,
             limits: Limits::default(),
         }
     }
@@ -250,11 +253,7 @@ pub async fn start(
     let (hubble, hubble_file) = bind(&config.socket, Access::Group(&config.group))?;
     let (control, control_file) = bind(&config.control_socket, Access::Owner)?;
     let tcp = match config.listen {
-        Some(address) => {
-            let listen = |error| ServeError::Listen { address, error };
-            let listener = TcpListener::bind(address).await.map_err(listen)?;
-            Some((listener.local_addr().map_err(listen)?, listener))
-        }
+        Some(address) => Some(listen(address).await?),
         None => None,
     };
     let tcp_address = tcp.as_ref().map(|(address, _)| *address);
@@ -294,10 +293,15 @@ pub async fn start(
     tokio::spawn(Arc::clone(&stats).follow(Arc::clone(&store), ending.clone()));
     let stats = StatsApi { stats, places: api.places.clone(), shutdown: ending.clone() };
     let routes = hubble_routes(api, shared, stats, &limits).await?;
-    let control_api =
-        ControlApi { capture, store, node, counters: Arc::clone(&counters), started: stream::now_ns() };
-    let control_routes =
-        Routes::new(ControlServer::new(control_api).max_decoding_message_size(limits.message_bytes));
+    let control_routes = ControlApi {
+        capture,
+        policies: config.policies,
+        store,
+        node,
+        counters: Arc::clone(&counters),
+        started: stream::now_ns(),
+    }
+    .routes(&limits);
 
     let mut tasks = JoinSet::new();
     let door = |name: String, listener, places: &Arc<Semaphore>, routes| Door {
@@ -331,6 +335,12 @@ pub async fn start(
         counters,
         _files: [hubble_file, control_file],
     })
+}
+
+async fn listen(address: SocketAddr) -> Result<(SocketAddr, TcpListener), ServeError> {
+    let refused = |error| ServeError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    Ok((listener.local_addr().map_err(refused)?, listener))
 }
 
 fn bind(path: &std::path::Path, access: Access<'_>) -> Result<(UnixListener, SocketFile), ServeError> {

@@ -2,7 +2,8 @@
 
 use super::api::{Places, Streaming};
 use crate::stats::{
-    DropCounts, DropKey, EdgeCounts, EdgeKey, Name, Rows, Span, Stats, TalkerCounts, Window, protocol,
+    DropCounts, DropKey, EdgeCounts, EdgeKey, Name, PolicyCounts, PolicyKey, Rows, Span, Stats, TalkerCounts,
+    Window, protocol,
 };
 use observer_proto::stats::{
     self as wire, GetDropsResponse, GetEdgesResponse, GetHealthResponse, GetPoliciesResponse,
@@ -147,9 +148,15 @@ impl stats_server::Stats for StatsApi {
     }
 
     async fn get_policies(&self, request: Request<WindowRequest>) -> Answer<GetPoliciesResponse> {
-        check(request.get_ref())?;
-        self.answer(request.get_ref().follow, |_| GetPoliciesResponse {
-            not_built_in: "policies are not evaluated yet".to_owned(),
+        let (span, limit) = check(request.get_ref())?;
+        self.answer(request.get_ref().follow, move |stats| {
+            let Rows { window: about, rows, other } = stats.policies(span, limit);
+            GetPoliciesResponse {
+                not_built_in: String::new(),
+                window: Some(window(about)),
+                policies: rows.into_iter().map(|(key, counts)| policy_count(Some(&key), counts)).collect(),
+                other: Some(policy_count(None, other)),
+            }
         })
     }
 
@@ -168,6 +175,7 @@ fn window(window: Window) -> wire::Window {
         until: Some(until.into()),
         flows: totals.flows,
         lost: totals.lost,
+        policy_verdicts: totals.policy_verdicts,
     }
 }
 
@@ -189,6 +197,19 @@ fn talker(name: &Name, counts: TalkerCounts) -> wire::Talker {
     let TalkerCounts { sent_flows, received_flows, sent_bytes, received_bytes, drops } = counts;
     let name = name.text.to_string();
     wire::Talker { name, sent_flows, received_flows, sent_bytes, received_bytes, drops }
+}
+
+fn policy_count(key: Option<&PolicyKey>, counts: PolicyCounts) -> wire::PolicyCount {
+    let PolicyCounts { allowed, audited, denied } = counts;
+    let direction = key.map_or("", |key| if key.is_egress { "egress" } else { "ingress" });
+    let policies = key.iter().flat_map(|key| &key.policies).map(ToString::to_string);
+    wire::PolicyCount {
+        policies: policies.collect(),
+        direction: direction.to_owned(),
+        allowed,
+        audited,
+        denied,
+    }
 }
 
 fn health(about: Window) -> wire::Health {

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     endpoint::Endpoint,
     flow::{Flow, Notes, Record, Tristate},
+    policy_verdict::{PolicyName, PolicyVerdict},
     store::{Lot, Stored},
 };
 use hashbrown::Equivalent;
@@ -19,6 +20,7 @@ use std::{collections::VecDeque, num::NonZeroU64, ops::AddAssign};
 const MOST_EDGES: usize = 4096;
 const MOST_DROPS: usize = 1024;
 const MOST_TALKERS: usize = 2048;
+const MOST_POLICIES: usize = 1024;
 
 /// Who talks to whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -67,6 +69,28 @@ struct WantedDrop {
 impl Equivalent<DropKey> for WantedDrop {
     fn equivalent(&self, key: &DropKey) -> bool {
         (self.reason, self.source, self.destination) == (key.reason.id, key.source.id, key.destination.id)
+    }
+}
+
+/// Who decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PolicyKey {
+    /// Whether at the source.
+    pub is_egress: bool,
+    /// The policies, sorted.
+    pub policies: Vec<PolicyName>,
+}
+
+/// A [`PolicyKey`] to look for.
+#[derive(Hash)]
+struct WantedPolicy<'a> {
+    is_egress: bool,
+    policies: &'a [PolicyName],
+}
+
+impl Equivalent<PolicyKey> for WantedPolicy<'_> {
+    fn equivalent(&self, key: &PolicyKey) -> bool {
+        (self.is_egress, self.policies) == (key.is_egress, &key.policies)
     }
 }
 
@@ -131,10 +155,23 @@ counts!(
     } by |sum| (sum.sent_bytes + sum.received_bytes, sum.sent_flows + sum.received_flows)
 );
 counts!(
+    /// Of policies.
+    PolicyCounts {
+        /// Connections that they allow.
+        allowed,
+        /// Connections that they would deny.
+        audited,
+        /// Connections that they deny.
+        denied
+    } by |sum| (sum.audited + sum.denied, sum.allowed)
+);
+counts!(
     /// Of all.
     Totals {
-        /// Flows examined.
+        /// Flows examined, but for policy verdicts.
         flows,
+        /// Policy verdicts examined.
+        policy_verdicts,
         /// Flows overwritten before they were.
         lost,
         /// Bytes delivered.
@@ -158,6 +195,7 @@ pub(super) struct All {
     pub(super) edges: Table<EdgeKey, EdgeCounts>,
     pub(super) drops: Table<DropKey, DropCounts>,
     pub(super) talkers: Table<Name, TalkerCounts>,
+    pub(super) policies: Table<PolicyKey, PolicyCounts>,
     /// Newest first; the first is the bucket that is filled.
     totals: VecDeque<Totals>,
     pub(super) connections: Connections,
@@ -171,6 +209,7 @@ impl Default for All {
             edges: Table::new(MOST_EDGES, BUCKETS),
             drops: Table::new(MOST_DROPS, BUCKETS),
             talkers: Table::new(MOST_TALKERS, BUCKETS),
+            policies: Table::new(MOST_POLICIES, BUCKETS),
             totals: VecDeque::from([Totals::default()]),
             connections: Connections::default(),
             turn: 0,
@@ -184,6 +223,7 @@ impl All {
         self.edges.turn();
         self.drops.turn();
         self.talkers.turn();
+        self.policies.turn();
         self.totals.push_front(Totals::default());
         self.totals.truncate(BUCKETS + 1);
         self.turn = self.turn.wrapping_add(1);
@@ -210,11 +250,16 @@ impl All {
         let connections = keys.map(|key| key.map(|key| self.connections.find(key)));
         let mut looked_up = [None; Lot::MOST];
         for ((stored, connection), looked_up) in lot.flows().zip(connections).zip(&mut looked_up) {
-            *looked_up = Some(self.look_up(&stored, connection));
+            if !stored.record().is_policy_verdict() {
+                *looked_up = Some(self.look_up(&stored, connection));
+            }
         }
         let mut totals = Totals::default();
-        for (stored, looked_up) in lot.flows().zip(looked_up.into_iter().flatten()) {
-            self.examine_one(&stored, looked_up, &mut totals);
+        for (stored, looked_up) in lot.flows().zip(looked_up) {
+            match looked_up {
+                Some(looked_up) => self.examine_one(&stored, looked_up, &mut totals),
+                None => self.examine_verdict(&stored, &mut totals),
+            }
         }
         self.totals[0] += totals;
     }
@@ -252,6 +297,23 @@ impl All {
             let row = self.drop(&stored.flow(), source, destination);
             self.drops.add(row, DropCounts { flows: 1, packets: record.packets, bytes: record.bytes });
         }
+    }
+
+    fn examine_verdict(&mut self, stored: &Stored<'_>, totals: &mut Totals) {
+        totals.policy_verdicts += 1;
+        let told = stored.flow().policy.map(|policy| PolicyVerdict::told(policy));
+        let (is_egress, policies) = told.map_or((false, &[][..]), |told| (told.is_egress, &told.policies));
+        let row = self.policies.row(&WantedPolicy { is_egress, policies }, || PolicyKey {
+            is_egress,
+            policies: policies.to_vec(),
+        });
+        let mut counts = PolicyCounts::default();
+        *match Verdict::try_from(i32::from(stored.record().verdict)) {
+            Ok(Verdict::Audit) => &mut counts.audited,
+            Ok(Verdict::Dropped) => &mut counts.denied,
+            _ => &mut counts.allowed,
+        } += 1;
+        self.policies.add(row, counts);
     }
 
     /// The name's hash, and its row among the talkers.
@@ -312,7 +374,9 @@ fn is_dropped(record: &Record) -> bool {
 }
 
 /// Whether its bytes count: those of a drop were not delivered, and a packet that is told where a pod sends it is told
-/// again where it is delivered or leaves.
+/// again where it is delivered or leaves. A verdict tells of none.
 fn is_new(record: &Record) -> bool {
-    !is_dropped(record) && record.observation_point != TraceObservationPoint::FromEndpoint as u8
+    !is_dropped(record)
+        && !record.is_policy_verdict()
+        && record.observation_point != TraceObservationPoint::FromEndpoint as u8
 }

@@ -7,7 +7,7 @@ mod counts;
 mod names;
 mod table;
 
-pub use counts::{DropCounts, DropKey, EdgeCounts, EdgeKey, TalkerCounts, Totals};
+pub use counts::{DropCounts, DropKey, EdgeCounts, EdgeKey, PolicyCounts, PolicyKey, TalkerCounts, Totals};
 pub use names::{Name, protocol};
 
 use crate::store::{Cursor, Loss, LossSource, Steps, Store};
@@ -207,6 +207,13 @@ impl Stats {
         Rows { window: state.window(span), rows, other }
     }
 
+    /// What policies decided.
+    pub fn policies(&self, span: Span, limit: usize) -> Rows<PolicyKey, PolicyCounts> {
+        let state = self.state();
+        let (rows, other) = state.all.policies.window(span.buckets(), limit);
+        Rows { window: state.window(span), rows, other }
+    }
+
     /// All that was counted.
     pub fn window(&self, span: Span) -> Window {
         self.state().window(span)
@@ -216,7 +223,10 @@ impl Stats {
     pub fn turned_away(&self) -> TurnedAway {
         let all = &self.state().all;
         TurnedAway {
-            rows_folded: all.edges.folded() + all.drops.folded() + all.talkers.folded(),
+            rows_folded: all.edges.folded()
+                + all.drops.folded()
+                + all.talkers.folded()
+                + all.policies.folded(),
             connections_forgotten: all.connections.forgotten(),
         }
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     endpoint::{Endpoint, Workload},
     flow::{DropSite, Notes, Record, Sample, Tristate},
+    policy_verdict::{PolicyName, PolicyTold, PolicyVerdict},
     store::{StoreConfig, Writer},
 };
 use proptest::prelude::*;
@@ -64,6 +65,49 @@ fn dropped(source: &Arc<Endpoint>, destination: &Arc<Endpoint>, packets: u64) ->
         drop: Some(Arc::new(drop)),
         ..flow
     }
+}
+
+/// A verdict on such a connection.
+fn verdict(source: &Arc<Endpoint>, destination: &Arc<Endpoint>, policy: &str, denies: bool) -> Sample {
+    let flow = tcp(source, destination, 1, false, 0);
+    let policies = vec![PolicyName { kind: "NetworkPolicy", namespace: "shop".into(), name: policy.into() }];
+    let told = PolicyTold { denies, policies, ..PolicyTold::default() };
+    Sample {
+        record: Record {
+            event_type: Record::POLICY_EVENT,
+            verdict: if denies { 4 } else { 1 },
+            ..flow.record
+        },
+        policy: Some(Arc::new(PolicyVerdict::new(told))),
+        ..flow
+    }
+}
+
+#[test]
+fn verdicts_are_counted_by_their_policies_alone() {
+    let (web, api) = (end("shop", "web"), end("shop", "api"));
+    let stats = counted([
+        tcp(&web, &api, 1, false, 100),
+        verdict(&web, &api, "a", false),
+        tcp(&web, &api, 1, false, 150),
+        verdict(&web, &api, "b", true),
+        verdict(&web, &api, "a", false),
+    ]);
+    let policies = stats.policies(Span::Minute, 10);
+    let rows: Vec<_> =
+        policies.rows.iter().map(|(key, counts)| (key.policies[0].to_string(), *counts)).collect();
+    let counts = |allowed, audited| PolicyCounts { allowed, audited, denied: 0 };
+    assert_eq!(
+        rows,
+        [
+            ("NetworkPolicy shop/b".to_owned(), counts(0, 1)),
+            ("NetworkPolicy shop/a".to_owned(), counts(2, 0))
+        ]
+    );
+    let totals = policies.window.totals;
+    assert_eq!((totals.flows, totals.policy_verdicts, totals.bytes), (2, 3, 150));
+    let edges = stats.edges(Span::Minute, 10);
+    assert_eq!(edges.rows.iter().map(|(_, counts)| counts.flows).sum::<u64>(), 2);
 }
 
 fn examine(stats: &Stats, flow: &Sample) {
@@ -175,17 +219,18 @@ async fn all_flows_of_the_store_are_examined_or_counted_as_lost() {
 proptest! {
     #[test]
     fn rows_and_other_are_all_flows_examined(
-        flows in prop::collection::vec((0..6_usize, 0..6_usize, 0..4_u16, any::<bool>(), any::<bool>(), 0..50_u64), 0..200),
+        flows in prop::collection::vec((0..6_usize, 0..6_usize, 0..4_u16, any::<bool>(), 0..3_u8, 0..50_u64), 0..200),
         turns in prop::collection::vec(any::<bool>(), 200),
         limit in 0..8_usize,
     ) {
         let ends: Vec<_> = (0..5).map(|n| end("ns", &format!("w{n}"))).chain([world()]).collect();
         let stats = Stats::default();
-        for ((source, destination, port, reply, is_drop, bytes), turn) in flows.iter().zip(&turns) {
-            let flow = if *is_drop {
-                dropped(&ends[*source], &ends[*destination], *bytes)
-            } else {
-                tcp(&ends[*source], &ends[*destination], *port, *reply, *bytes)
+        for ((source, destination, port, reply, kind, bytes), turn) in flows.iter().zip(&turns) {
+            let (source, destination) = (&ends[*source], &ends[*destination]);
+            let flow = match kind {
+                0 => dropped(source, destination, *bytes),
+                1 => verdict(source, destination, ["a", "b", "c", "d"][usize::from(*port)], *reply),
+                _ => tcp(source, destination, *port, *reply, *bytes),
             };
             examine(&stats, &flow);
             if *turn {
@@ -200,10 +245,14 @@ proptest! {
             prop_assert_eq!(sum(|edge| edge.bytes), totals.bytes);
             prop_assert_eq!(sum(|edge| edge.errors), totals.dropped_flows);
             let drops = stats.drops(span, limit);
-            let flows: u64 = drops.rows.iter().map(|(_, sum)| sum.flows).sum();
-            prop_assert_eq!(flows + drops.other.flows, totals.dropped_flows);
+            let drop_flows: u64 = drops.rows.iter().map(|(_, sum)| sum.flows).sum();
+            prop_assert_eq!(drop_flows + drops.other.flows, totals.dropped_flows);
             let packets: u64 = drops.rows.iter().map(|(_, sum)| sum.packets).sum();
             prop_assert_eq!(packets + drops.other.packets, totals.dropped_packets);
+            let policies = stats.policies(span, limit);
+            let verdicts = |counts: &PolicyCounts| counts.allowed + counts.audited + counts.denied;
+            let sum = policies.rows.iter().map(|(_, sum)| verdicts(sum)).sum::<u64>() + verdicts(&policies.other);
+            prop_assert_eq!(sum, totals.policy_verdicts);
             let talkers = stats.talkers(span, limit);
             let sum = |of: fn(&TalkerCounts) -> u64| talkers.rows.iter().map(|(_, sum)| of(sum)).sum::<u64>() + of(&talkers.other);
             prop_assert_eq!((sum(|t| t.sent_flows), sum(|t| t.received_flows)), (totals.flows, totals.flows));

@@ -147,7 +147,8 @@ impl<'a> Stored<'a> {
             destination_service: segment.part(numbers.destination_service).and_then(Part::service),
             link: self.link(),
             tunnel: segment.part(numbers.tunnel).and_then(Part::tunnel),
-            drop: segment.part(numbers.drop).and_then(Part::drop),
+            drop: segment.part(numbers.cause).and_then(Part::drop),
+            policy: segment.part(numbers.cause).and_then(Part::policy),
             translated: segment.part(numbers.translated).and_then(Part::translated),
         }
     }

@@ -3,6 +3,7 @@
 use crate::{
     endpoint::{Endpoint, Service},
     flow::{DropSite, Link, Record, Translated, Tunnel},
+    policy_verdict::PolicyVerdict,
 };
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ pub(super) enum Part {
     Link(Arc<Link>),
     Tunnel(Arc<Tunnel>),
     Drop(Arc<DropSite>),
+    Policy(Arc<PolicyVerdict>),
     Translated(Arc<Translated>),
 }
 
@@ -37,6 +39,7 @@ kinds!(
     link: Link(Link),
     tunnel: Tunnel(Tunnel),
     drop: Drop(DropSite),
+    policy: Policy(PolicyVerdict),
     translated: Translated(Translated)
 );
 
@@ -76,7 +79,8 @@ pub(super) struct Numbers {
     pub(super) destination_service: Number,
     pub(super) link: Number,
     pub(super) tunnel: Number,
-    pub(super) drop: Number,
+    /// A place of a drop, or a policy verdict: no flow has both.
+    pub(super) cause: Number,
     pub(super) translated: Number,
 }
 

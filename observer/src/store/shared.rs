@@ -9,6 +9,7 @@ use super::{
 use crate::{
     endpoint::{Endpoint, Service},
     flow::{DropSite, Flow, Link, Translated, Tunnel},
+    policy_verdict::PolicyVerdict,
 };
 use hashbrown::HashMap;
 use std::{
@@ -123,7 +124,10 @@ impl Shared {
             tunnel: flow.tunnel.map_or(Number::NONE, |tunnel| {
                 filled.take(Part::Tunnel(Arc::clone(tunnel)), size_of::<Tunnel>())
             }),
-            drop: self.other(flow.drop, filled, Part::Drop, site_bytes),
+            cause: match flow.policy {
+                None => self.other(flow.drop, filled, Part::Drop, site_bytes),
+                Some(verdict) => self.verdict(verdict, filled),
+            },
             translated: self.other(flow.translated, filled, Part::Translated, |_| size_of::<Translated>()),
         };
         (numbers, [source_serial, destination_serial])
@@ -171,6 +175,12 @@ impl Shared {
         end.segment = filled.segment;
         end.number = filled.take(Part::End(Arc::clone(endpoint)), end.bytes as usize);
         end
+    }
+
+    /// Apart: few flows are verdicts, and none where there are no policies.
+    #[cold]
+    fn verdict(&mut self, verdict: &Arc<PolicyVerdict>, filled: &mut Filled) -> Number {
+        self.other(Some(verdict), filled, Part::Policy, PolicyVerdict::bytes)
     }
 
     #[inline]

@@ -5,7 +5,10 @@ pub(crate) mod late;
 
 use observer_lab::{Lab, Scenario, unique_prefix};
 use observer_proto::{
-    control::{CaptureStatusRequest, CaptureStatusResponse, control_client::ControlClient, counter::Kind},
+    control::{
+        CaptureStatusRequest, CaptureStatusResponse, ListPoliciesRequest, ListPoliciesResponse,
+        control_client::ControlClient, counter::Kind,
+    },
     flow::{Flow, TcpFlags, layer4::Protocol},
     observer::{
         GetFlowsRequest, GetFlowsResponse, ServerStatusRequest, get_flows_response::ResponseTypes,
@@ -159,6 +162,12 @@ impl Daemon {
     pub(crate) fn capture_status(&self) -> CaptureStatusResponse {
         let mut client = ControlClient::new(self.channel("control.sock"));
         self.runtime.block_on(client.capture_status(CaptureStatusRequest {})).unwrap().into_inner()
+    }
+
+    /// The policies in force.
+    pub(crate) fn policies(&self) -> ListPoliciesResponse {
+        let mut client = ControlClient::new(self.channel("control.sock"));
+        self.runtime.block_on(client.list_policies(ListPoliciesRequest::default())).unwrap().into_inner()
     }
 
     /// The state of the capture once everything that was made is in the store. Traffic must have ended.
@@ -430,10 +439,11 @@ impl Sums {
         self.suppressed.get(&(stage.to_owned(), cause.to_owned())).copied().unwrap_or(0)
     }
 
-    /// Delivered by the programs or a sweep, and not taken by the pipeline yet.
+    /// Delivered by the programs or a sweep, and not taken by the pipeline yet. Policies' verdicts are of no record.
     pub(crate) fn in_the_rings(&self) -> i128 {
+        let before = |stage: &&String| !["pipeline", "policy"].contains(&stage.as_str());
         let delivered: u64 =
-            self.stages.iter().filter(|(stage, _)| *stage != "pipeline").map(|(_, [_, d, _])| d).sum();
+            self.stages.iter().filter(|(stage, _)| before(stage)).map(|(_, [_, d, _])| d).sum();
         i128::from(delivered) - i128::from(self.stages["pipeline"][0]) - i128::from(self.told_elsewhere)
     }
 

@@ -125,7 +125,7 @@ pub fn stream(response: &GetFlowsResponse, debug: bool) -> Option<Stream> {
 /// The fields of a `GetFlowsResponse` that some layout prints. A server is not asked for these alone: one that is older
 /// than one of the fields would refuse them all.
 pub fn printed() -> Option<Mask> {
-    const PATHS: [&str; 42] = [
+    const PATHS: [&str; 46] = [
         "node_name",
         "time",
         "node_status",
@@ -142,15 +142,19 @@ pub fn printed() -> Option<Mask> {
         "flow.drop_reason_desc",
         "flow.egress_allowed_by.kind",
         "flow.egress_allowed_by.name",
+        "flow.egress_allowed_by.namespace",
         "flow.egress_denied_by.kind",
         "flow.egress_denied_by.name",
+        "flow.egress_denied_by.namespace",
         "flow.ethernet",
         "flow.event_type",
         "flow.extensions",
         "flow.ingress_allowed_by.kind",
         "flow.ingress_allowed_by.name",
+        "flow.ingress_allowed_by.namespace",
         "flow.ingress_denied_by.kind",
         "flow.ingress_denied_by.name",
+        "flow.ingress_denied_by.namespace",
         "flow.ip_trace_id",
         "flow.is_reply",
         "flow.l4",

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     flow::{
-        AuthType, DebugCapturePoint, Endpoint, Flow, L7FlowType, Service, TrafficDirection, Verdict,
+        AuthType, DebugCapturePoint, Endpoint, Flow, L7FlowType, Policy, Service, TrafficDirection, Verdict,
         layer4::Protocol,
     },
     json::digits_of,
@@ -279,20 +279,33 @@ pub(super) fn verdict_alone(options: Options, word: &str, flow: &Shown<'_>, out:
     colored(options, color, out, |out| out.write_str(word))
 }
 
+/// The policies behind a verdict, of the allowing and the denying ones of each direction.
+fn behind<'a, T>(direction: i32, verdict: i32, ingress: [&'a [T]; 2], egress: [&'a [T]; 2]) -> &'a [T] {
+    let [allowed, denied] = match TrafficDirection::try_from(direction) {
+        Ok(TrafficDirection::Ingress) => ingress,
+        Ok(TrafficDirection::Egress) => egress,
+        Ok(TrafficDirection::Unknown) | Err(_) => return &[],
+    };
+    match Verdict::try_from(verdict) {
+        Ok(Verdict::Unknown) | Err(_) => &[],
+        // v1.19 looks at the allowing policies of an audited flow, v1.20 at the denying ones.
+        Ok(Verdict::Audit) if denied.is_empty() => allowed,
+        Ok(Verdict::Dropped | Verdict::Error | Verdict::Audit) => denied,
+        Ok(_) => allowed,
+    }
+}
+
+/// The policies behind a flow's verdict.
+pub(super) fn deciding(flow: &Flow) -> &[Policy] {
+    let ingress = [&flow.ingress_allowed_by[..], &flow.ingress_denied_by];
+    let egress = [&flow.egress_allowed_by[..], &flow.egress_denied_by];
+    behind(flow.traffic_direction, flow.verdict, ingress, egress)
+}
+
 /// ` BY name (Kind), name (Kind)`.
 pub(super) fn policies(flow: &Shown<'_>, out: &mut impl Write) -> Result {
-    let lists = match TrafficDirection::try_from(flow.traffic_direction) {
-        Ok(TrafficDirection::Ingress) => &flow.ingress,
-        Ok(TrafficDirection::Egress) => &flow.egress,
-        Ok(TrafficDirection::Unknown) | Err(_) => return Ok(()),
-    };
-    let list = match Verdict::try_from(flow.verdict) {
-        Ok(Verdict::Unknown) | Err(_) => return Ok(()),
-        // v1.19 looks at the allowing policies of an audited flow, v1.20 at the denying ones.
-        Ok(Verdict::Audit) if lists.denied.is_empty() => &lists.allowed,
-        Ok(Verdict::Dropped | Verdict::Error | Verdict::Audit) => &lists.denied,
-        Ok(_) => &lists.allowed,
-    };
+    let [ingress, egress] = [&flow.ingress, &flow.egress].map(|lists| [&lists.allowed[..], &lists.denied]);
+    let list = behind(flow.traffic_direction, flow.verdict, ingress, egress);
     let mut separator = " BY ";
     for (name, kind) in list.iter().filter(|(name, kind)| !name.is_empty() && !kind.is_empty()) {
         out.write_str(separator)?;

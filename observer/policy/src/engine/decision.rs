@@ -85,6 +85,8 @@ pub(super) struct RuleSet {
     pub(super) members: Box<[Member]>,
     pub(super) decision: Decision,
     pub(super) match_type: MatchType,
+    /// The peer is the own node, which comes in unless a rule denies it.
+    host: bool,
 }
 
 impl RuleSet {
@@ -99,7 +101,21 @@ impl RuleSet {
         let enforced = verdict(members.iter().filter(|member| enforced(member)), isolates_enforced, host);
         let redirected = all.passes() && members.iter().any(|member| member.l7.is_some());
         let match_type = match_type(&members, all);
-        Self { direction, members, decision: Decision { all, enforced, redirected, rules: None }, match_type }
+        let decision = Decision { all, enforced, redirected, rules: None };
+        Self { direction, members, decision, match_type, host }
+    }
+
+    /// The verdict by some of the rules, how exactly they name the connection, and those of them that made it.
+    pub(super) fn among(
+        &self,
+        counts: impl Fn(&Member) -> bool,
+        isolates: bool,
+    ) -> (Verdict, MatchType, Vec<Member>) {
+        let mut members: Vec<Member> = self.members.iter().filter(|member| counts(member)).copied().collect();
+        let verdict = verdict(members.iter(), isolates, self.host);
+        let match_type = match_type(&members, verdict);
+        members.retain(|member| member.deny == (verdict == Verdict::Denied));
+        (verdict, match_type, members)
     }
 
     /// Those of the rules that made the verdict by all policies.

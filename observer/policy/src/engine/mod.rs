@@ -8,14 +8,18 @@
 mod addresses;
 mod decision;
 mod kernel;
+mod look;
 mod peers;
 mod rules;
+mod ruling;
 mod selectors;
 mod table;
 mod update;
 
 pub use decision::{Decision, MatchType, RuleSetId, Verdict};
 pub use kernel::Entry;
+pub use look::Size;
+pub use ruling::Ruling;
 
 use crate::{
     l7::Request,
@@ -24,7 +28,7 @@ use crate::{
     world::{Endpoint, NamedPort, Surroundings},
 };
 use addresses::{Addresses, NO_GROUP};
-use decision::RuleSet;
+use decision::{Member, RuleSet};
 use hashbrown::HashMap;
 use peers::{Peer, Peers};
 use rules::Compiled;
@@ -190,6 +194,19 @@ impl Engine {
         PeerId(number.unwrap_or(0))
     }
 
+    /// An endpoint at one of its addresses, as a peer; at an address that is not its own, without regard to it.
+    pub fn peer_of(&self, name: &str, address: IpAddr) -> Option<PeerId> {
+        match self.of_address.get(&address) {
+            Some((owner, peer)) if **owner == *name => Some(PeerId(*peer)),
+            _ => self.endpoint(name).map(|(_, peer)| peer),
+        }
+    }
+
+    /// The name of the endpoint that has an address.
+    pub fn owner_at(&self, address: IpAddr) -> Option<&str> {
+        self.of_address.get(&address).map(|(name, _)| &**name)
+    }
+
     /// The endpoint that has an address.
     pub fn subject_at(&self, address: IpAddr) -> Option<SubjectId> {
         let (name, _) = self.of_address.get(&address)?;
@@ -209,13 +226,34 @@ impl Engine {
         table.look_up(peer.0, protocol, port)
     }
 
+    /// Whether any policy says something about a side of a subject.
+    pub fn judges(&self, subject: SubjectId, direction: Direction) -> bool {
+        self.table(subject, direction).is_some()
+    }
+
     /// Whether a request passes in a connection with that decision, by all policies.
     pub fn allows(&self, decision: Decision, request: &Request) -> bool {
-        match (decision.all, decision.rules.and_then(|id| self.rule_sets.get(id.0 as usize))) {
+        self.passes(decision, decision.all, request, |_| true)
+    }
+
+    /// Whether it passes by the enforced policies alone.
+    pub fn allows_enforced(&self, decision: Decision, request: &Request) -> bool {
+        self.passes(decision, decision.enforced, request, |mode| mode == Mode::Enforce)
+    }
+
+    fn passes(
+        &self,
+        decision: Decision,
+        verdict: Verdict,
+        request: &Request,
+        counts: impl Fn(Mode) -> bool,
+    ) -> bool {
+        match (verdict, decision.rules.and_then(|id| self.rule_sets.get(id.0 as usize))) {
             (Verdict::Requests, Some(set)) => set.members.iter().any(|member| {
+                let mode = self.policies.get(member.place.policy as usize).map(|slot| slot.mode);
                 let entries = self.rule(set.direction, member.place).and_then(|rule| rule.ports.as_ref());
                 let entry = member.l7.and_then(|n| entries?.get(n as usize)?.l7.as_ref());
-                entry.is_some_and(|l7| l7.allows(request))
+                mode.is_some_and(&counts) && entry.is_some_and(|l7| l7.allows(request))
             }),
             (verdict, _) => verdict.passes(),
         }
@@ -224,11 +262,15 @@ impl Engine {
     /// The rules that made a verdict.
     pub fn names(&self, id: RuleSetId) -> Vec<Named<'_>> {
         let Some(set) = self.rule_sets.get(id.0 as usize) else { return Vec::new() };
-        let mut places: Vec<_> = set.deciding().map(|member| (member.place, member.deny)).collect();
+        self.named(set.direction, set.deciding())
+    }
+
+    fn named<'a>(&self, direction: Direction, members: impl Iterator<Item = &'a Member>) -> Vec<Named<'_>> {
+        let mut places: Vec<_> = members.map(|member| (member.place, member.deny)).collect();
         places.dedup();
         let named = places.into_iter().filter_map(|(place, deny)| {
             let slot = self.policies.get(place.policy as usize)?;
-            let rule = self.rule(set.direction, place)?;
+            let rule = self.rule(direction, place)?;
             Some(Named { policy: &slot.policy, mode: slot.mode, rule, deny })
         });
         named.collect()
@@ -266,79 +308,5 @@ impl Engine {
 
     fn is_within(&self, reach: Reach, class: u32) -> bool {
         reach == Reach::Everyone || self.classes[class as usize].is_world
-    }
-}
-
-/// How much there is, for memory and for the kernel's maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Size {
-    /// Policies, each of several `specs` by itself.
-    pub policies: usize,
-    /// Combinations of labels and named ports.
-    pub classes: usize,
-    /// Peers that a table could tell apart.
-    pub peers: usize,
-    /// Tables, each of one direction.
-    pub tables: usize,
-    /// Peers with a row of their own, over all tables.
-    pub rows: usize,
-    /// Sets of rules.
-    pub rule_sets: usize,
-}
-
-/// What [`crate::explain`] and [`crate::warn`] look at.
-impl Engine {
-    /// How much there is.
-    pub fn size(&self) -> Size {
-        Size {
-            policies: self.policies.len(),
-            classes: self.classes.len(),
-            peers: self.peers.iter().count(),
-            tables: self.tables.len(),
-            rows: self
-                .tables
-                .iter()
-                .filter_map(|(_, table)| table.as_ref())
-                .map(|table| table.rows().count())
-                .sum(),
-            rule_sets: self.rule_sets.len(),
-        }
-    }
-
-    /// Every policy.
-    pub fn policies(&self) -> impl Iterator<Item = &Policy> {
-        self.policies.iter().map(|(_, slot)| &*slot.policy)
-    }
-
-    pub(crate) fn surroundings(&self) -> &Surroundings {
-        &self.surroundings
-    }
-
-    /// Labels and ports of the endpoints, each combination once.
-    pub(crate) fn endpoint_kinds(&self) -> impl Iterator<Item = (&Labels, &[NamedPort])> {
-        let endpoints = self.classes.iter().filter(|(_, class)| !class.is_world);
-        endpoints.map(|(_, class)| (&class.labels, &*class.ports))
-    }
-
-    /// Rules that could allow, whether each is about the peer, and whether a name is the port of a destination.
-    pub(crate) fn allowing(
-        &self,
-        subject: SubjectId,
-        direction: Direction,
-        peer: PeerId,
-    ) -> Vec<(&Policy, &Rule, bool, &[NamedPort])> {
-        let Some(table) = self.table(subject, direction) else { return Vec::new() };
-        let peer = self.peers.get(peer.0);
-        let destination = if direction == Direction::Ingress { subject.0 } else { peer.class };
-        let ports = &*self.classes[destination as usize].ports;
-        let mut rules = Vec::new();
-        for &policy in &*table.key.policies {
-            let slot = &self.policies[policy as usize];
-            let Some(side) = slot.policy.side(direction) else { continue };
-            for (rule, compiled) in side.allow.iter().zip(slot.rules(direction)) {
-                rules.push((&*slot.policy, rule, compiled.any || self.is_about(compiled, peer), ports));
-            }
-        }
-        rules
     }
 }

@@ -92,7 +92,8 @@ pub enum LoadError {
     },
 }
 
-/// Reads files and folders (`.yaml`, `.yml` and `.json`, sorted by path); the first fault refuses all of it.
+/// Reads files and folders (`.yaml`, `.yml` and `.json`, sorted by path, none that is hidden); the first fault refuses all
+/// of it.
 pub fn load(paths: &[impl AsRef<Path>], options: &Options) -> Result<Vec<Policy>, LoadError> {
     let mut files = Vec::new();
     for path in paths {
@@ -155,7 +156,10 @@ fn collect(path: &Path, named: bool, depth: usize, files: &mut Vec<PathBuf>) -> 
             return bound(format!("folders deeper than {MAX_FOLDERS}; name the one that is meant"));
         }
         let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(read)?;
-        let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
+        // A mounted ConfigMap has each file twice more, in folders whose names begin with a dot.
+        let is_hidden = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
+        let entries = entries.into_iter().filter(|entry| !is_hidden(entry));
+        let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
         paths.sort();
         return paths.iter().try_for_each(|path| collect(path, false, depth + 1, files));
     }

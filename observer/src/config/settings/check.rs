@@ -4,6 +4,7 @@ use super::Settings;
 use crate::{
     capture::Glob,
     config::{Config, ConfigError, Task, transport::Transport},
+    policy::PolicyConfig,
 };
 
 impl Settings {
@@ -60,6 +61,11 @@ impl Settings {
             listen: self.listen,
             tls,
             inventory: self.inventory,
+            policy: PolicyConfig {
+                files: self.policies,
+                mode: self.policy_mode.unwrap_or_default().into(),
+                dialect: self.policy_dialect.unwrap_or_default().into(),
+            },
             local_namespaces: self.local_namespaces.unwrap_or(true),
             interfaces,
             aggregation: self.aggregation.unwrap_or_default(),

@@ -215,6 +215,7 @@ fn surroundings() -> Surroundings {
         cidr_groups: vec![CidrGroup {
             name: "office".into(),
             cidrs: vec!["10.1.0.0/16".parse().unwrap(), "10.1.2.0/24".parse().unwrap()],
+            ..CidrGroup::default()
         }],
         ..Surroundings::default()
     }
@@ -352,4 +353,24 @@ fn the_memory_of_past_owners_is_bounded() {
     assert_eq!(cache.lookup(last, 19_000).pod_name, "churn", "late events are still named");
     let first = IpAddr::from(0x0a00_0000_u32.to_be_bytes());
     assert_eq!(cache.lookup(first, 0).identity, WORLD, "forgotten");
+}
+
+#[test]
+fn pods_that_stand_have_the_addresses_that_are_their_own() {
+    let cache = IpCache::new("n1");
+    cache.upsert_pod(Rank::Local, pod("netns", &["10.0.0.1", "10.0.0.2"]), Window::exact(0));
+    cache.upsert_pod(Rank::Inventory, pod("web", &["10.0.0.1"]), Window::exact(1));
+    cache.upsert_pod(Rank::Inventory, pod("web", &["10.0.0.1", "10.0.0.3"]), Window::exact(2));
+    cache.upsert_pod(Rank::Inventory, pod("job", &["10.0.0.4"]), Window::exact(3));
+    cache.upsert_pod(Rank::Inventory, Pod { finished: true, ..pod("job", &["10.0.0.4"]) }, Window::exact(4));
+    let mut standing = Vec::new();
+    for Standing { endpoint, addresses, .. } in cache.standing().0 {
+        for address in addresses {
+            assert!(Arc::ptr_eq(&cache.lookup(address, 10), &endpoint), "{address} is of one version");
+            standing.push((address.to_string(), endpoint.pod_name.clone()));
+        }
+    }
+    standing.sort();
+    let wanted = [("10.0.0.1", "web"), ("10.0.0.2", "netns"), ("10.0.0.3", "web")];
+    assert_eq!(standing, wanted.map(|(ip, name)| (ip.to_owned(), name.to_owned())));
 }

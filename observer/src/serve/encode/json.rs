@@ -105,6 +105,9 @@ impl Fixed {
         service(out, b",\"source_service\":", flow.source_service);
         service(out, b",\"destination_service\":", flow.destination_service);
         enumeration::<proto::TrafficDirection>(out, b",\"traffic_direction\":", flow.direction.into());
+        if let Some(policy) = flow.policy {
+            number(out, b",\"policy_match_type\":", policy.told().match_type.into());
+        }
         if dropped {
             enumeration::<proto::DropReason>(out, b",\"drop_reason_desc\":", flow.drop_reason().into());
         } else {
@@ -132,6 +135,9 @@ impl Fixed {
             out.extend_from_slice(b"\",\"value\":");
             object(out, |out| extensions::write(flow, calendar, &mut Struct(out)));
             out.push(b'}');
+        }
+        if let Some(policy) = flow.policy {
+            out.extend_from_slice(policy.json());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A stored flow as Hubble's `GetFlowsResponse`, in protobuf and in JSON: pieces copied into one buffer, no message tree.
 //!
-//! Which event fills which field follows Hubble: a trace has a point and a reason, a drop a drop reason, both have ends,
-//! addresses and a Summary. The emitter is named `Observer`: clients show it, none decides by it.
+//! Which event fills which field follows Hubble: a trace has a point and a reason, a drop a drop reason, a policy verdict its
+//! policies, all have ends, addresses and a Summary. The emitter is named `Observer`: clients show it, none decides by it.
 
 mod extensions;
 mod json;

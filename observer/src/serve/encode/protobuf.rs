@@ -74,6 +74,9 @@ impl Fixed {
             }
         }
         wire::number(out, 22, flow.direction.into());
+        if let Some(policy) = flow.policy {
+            wire::number(out, 23, policy.told().match_type.into());
+        }
         if dropped {
             wire::number(out, 25, flow.drop_reason().into());
         } else {
@@ -97,6 +100,9 @@ impl Fixed {
             wire::nested(out, 39, |out| tunnel(out, around));
         }
         out.extend_from_slice(&self.emitter);
+        if let Some(policy) = flow.policy {
+            out.extend_from_slice(policy.protobuf());
+        }
         wire::nested(out, 100_000, |out| summary(out, flow));
         if extensions::has_any(flow) {
             wire::nested_long(out, 150_000, |out| {

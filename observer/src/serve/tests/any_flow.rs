@@ -4,6 +4,7 @@ use super::encoding::{encode, node, pod, translated, wire_flow};
 use crate::{
     endpoint::Service,
     flow::{DropSite, Link, LinkKind, Notes, Record, Sample, Tristate, Tunnel, TunnelKind},
+    policy_verdict::{PolicyName, PolicyTold, PolicyVerdict},
     serve::encode::Encoder,
 };
 use observer_proto::flow as proto;
@@ -21,6 +22,21 @@ fn any_tunnel() -> impl Strategy<Value = Option<Arc<Tunnel>>> {
     prop::option::of(tunnel)
 }
 
+fn any_policy() -> impl Strategy<Value = Option<Arc<PolicyVerdict>>> {
+    const KINDS: [&str; 2] = ["NetworkPolicy", "CiliumClusterwideNetworkPolicy"];
+    let text = || "[a-zé<\"\n]{0,20}".prop_map(Box::<str>::from);
+    let name = (prop::sample::select(&KINDS[..]), text(), text())
+        .prop_map(|(kind, namespace, name)| PolicyName { kind, namespace, name });
+    let names = prop::collection::vec(name, 0..3);
+    let told =
+        (any::<bool>(), any::<bool>(), 0..7u8, names, prop::collection::vec(text(), 0..3), any::<u64>())
+            .prop_map(|(is_egress, denies, match_type, policies, log, revision)| {
+                let told = PolicyTold { is_egress, denies, match_type, policies, log, revision };
+                Arc::new(PolicyVerdict::new(told))
+            });
+    prop::option::of(told)
+}
+
 fn any_flow() -> impl Strategy<Value = Sample> {
     let ip = || prop::option::of(any::<IpAddr>());
     (
@@ -34,7 +50,7 @@ fn any_flow() -> impl Strategy<Value = Sample> {
             any::<bool>(),
             prop::option::of(prop_oneof![Just(0), 130..205u16, any::<u16>()]),
         ),
-        (any::<u64>(), any::<u64>(), any::<i64>(), any::<u16>(), 0..64u16, ip(), any_tunnel()),
+        (any::<u64>(), any::<u64>(), any::<i64>(), any::<u16>(), 0..64u16, ip(), any_tunnel(), any_policy()),
     )
         .prop_map(|(a, b, c, d, e)| Sample {
             record: Record {
@@ -75,6 +91,7 @@ fn any_flow() -> impl Strategy<Value = Sample> {
                 })
             }),
             tunnel: e.6,
+            policy: e.7,
             ..Sample::default()
         })
 }
@@ -99,6 +116,19 @@ proptest! {
         } else {
             prop_assert_eq!(flow.ip_version, 0);
         }
+        let told = flow.policy.map(|policy| policy.told().clone()).unwrap_or_default();
+        prop_assert_eq!(wire.policy_match_type, u32::from(told.match_type));
+        let lists =
+            [&wire.egress_allowed_by, &wire.ingress_allowed_by, &wire.egress_denied_by, &wire.ingress_denied_by];
+        for (place, list) in lists.into_iter().enumerate() {
+            let is_it = place == usize::from(!told.is_egress) + 2 * usize::from(told.denies);
+            prop_assert_eq!(list.len(), if is_it { told.policies.len() } else { 0 });
+            for (wire, policy) in list.iter().zip(&told.policies) {
+                prop_assert_eq!((&*wire.kind, &*wire.namespace, &*wire.name), (policy.kind, &*policy.namespace, &*policy.name));
+                prop_assert_eq!(wire.revision, told.revision);
+            }
+        }
+        prop_assert_eq!(wire.policy_log.len(), told.log.len());
         if let Some(any) = wire.extensions {
             let fields = prost_types::Struct::decode(any.value.as_slice()).unwrap();
             prop_assert_eq!(fields.encode_to_vec(), any.value);

@@ -4,4 +4,5 @@ mod calls;
 mod encoding;
 mod events;
 mod peers;
+mod policies;
 mod stats;

@@ -71,11 +71,10 @@ pub(super) fn reason(options: Options, flow: &Flow, shown: &Shown<'_>, out: &mut
             Some(text) => out.write_str(text)?,
             None => write!(out, "reason {}", event.sub_type as u8)?,
         },
-        names::EVENT_POLICY_VERDICT => out.write_str(match flow.verdict() {
-            Verdict::Dropped | Verdict::Error => "Policy denied",
-            Verdict::Audit => "Policy would deny",
-            _ => "Policy allowed",
-        })?,
+        names::EVENT_POLICY_VERDICT => {
+            policy_verdict(options, flow, shown, out)?;
+            return if summary.is_empty() { Ok(()) } else { write!(out, "; {summary}") };
+        }
         names::EVENT_CAPTURE => parts::capture_point(shown, out)?,
         _ => return forwarded(options, shown, &facts, &summary, out),
     }
@@ -105,6 +104,36 @@ pub(super) fn reason(options: Options, flow: &Flow, shown: &Shown<'_>, out: &mut
         write!(out, ", {} packets", facts.packets)?;
     }
     if summary.is_empty() { Ok(()) } else { write!(out, "; {summary}") }
+}
+
+/// `Would be denied at egress: default deny by shop/web`; without a rule that matched it is the default.
+fn policy_verdict(options: Options, flow: &Flow, shown: &Shown<'_>, out: &mut String) -> Result {
+    let (word, denies) = match flow.verdict() {
+        Verdict::Dropped | Verdict::Error => ("Denied", true),
+        Verdict::Audit => ("Would be denied", true),
+        _ => ("Allowed", false),
+    };
+    out.write_str(word)?;
+    match flow.traffic_direction() {
+        TrafficDirection::Ingress => out.write_str(" at ingress")?,
+        TrafficDirection::Egress => out.write_str(" at egress")?,
+        TrafficDirection::Unknown => {}
+    }
+    if denies && flow.policy_match_type == 0 {
+        out.write_str(": default deny")?;
+    }
+    if options.policy_names {
+        return parts::policies(shown, out);
+    }
+    for (place, policy) in parts::deciding(flow).iter().enumerate() {
+        out.write_str(if place == 0 { " by " } else { ", " })?;
+        if !policy.namespace.is_empty() {
+            clean(&policy.namespace, out)?;
+            out.write_char('/')?;
+        }
+        clean(&policy.name, out)?;
+    }
+    Ok(())
 }
 
 /// What the packet was, and what went wrong with its connection so far.

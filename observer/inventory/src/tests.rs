@@ -1,5 +1,4 @@
 use super::*;
-use crate::enrich::source::{CidrGroup, Pod, Surroundings, TargetPort};
 use rustix::time::{ClockId, clock_gettime};
 
 const FULL: &str = "
@@ -18,6 +17,7 @@ pods:
     labels: {app: frontend, pod-template-hash: 7d9f8}
     owner: {kind: ReplicaSet, name: frontend-7d9f8}
     service_account: front
+    ports: [{name: http, port: 8080}]
   - {name: agent, node: n2, ips: [192.168.0.2], host_network: true}
   - {name: job, namespace: web, ips: [10.0.0.1], phase: Succeeded}
 services:
@@ -27,7 +27,7 @@ services:
     ports: [{port: 80, target_port: 8080, name: http}, {port: 53, protocol: UDP, target_port: dns}, {port: 9}]
     selector: {app: frontend}
 cidr_groups:
-  - {name: office, cidrs: [10.1.2.3/16, 1.1.1.1]}
+  - {name: office, cidrs: [10.1.2.3/16, 1.1.1.1], labels: {kind: site}}
 ";
 
 fn read(text: &str) -> Result<Snapshot, String> {
@@ -36,7 +36,7 @@ fn read(text: &str) -> Result<Snapshot, String> {
 
 #[test]
 fn the_documentation_s_example_is_read() {
-    let text = include_str!("../../../../docs/inventory.md");
+    let text = include_str!("../../../docs/inventory.md");
     let (_, example) = text.split_once("```yaml\n").unwrap();
     let got = read(example.split_once("```").unwrap().0).unwrap();
     let Surroundings { nodes, services, cidr_groups, .. } = &got.surroundings;
@@ -65,7 +65,9 @@ fn a_full_inventory_is_read() {
         ]
         .map(String::from)
         .to_vec(),
-        workloads: vec![crate::endpoint::Workload { kind: "Deployment".into(), name: "frontend".into() }],
+        workloads: vec![Workload { kind: "Deployment".into(), name: "frontend".into() }],
+        other_labels: vec!["k8s:pod-template-hash=7d9f8".into()],
+        ports: vec![PodPort { name: "http".into(), protocol: 6, port: 8080 }],
         ..Pod::default()
     };
     assert_eq!(got.pods[0], frontend);
@@ -80,6 +82,7 @@ fn a_full_inventory_is_read() {
     let office = CidrGroup {
         name: "office".into(),
         cidrs: vec!["10.1.0.0/16".parse().unwrap(), "1.1.1.1/32".parse().unwrap()],
+        labels: [("kind".to_owned(), "site".to_owned())].into(),
     };
     assert_eq!(got.surroundings.cidr_groups, [office]);
 }
@@ -93,7 +96,7 @@ fn nothing_is_an_inventory_too() {
 
 #[test]
 fn faults_name_line_field_and_what_is_right() {
-    let table = include_str!("../../../../testdata/inventory/faults.txt");
+    let table = include_str!("../../../testdata/inventory/faults.txt");
     let cases: Vec<_> = table.split("\n---\n").filter(|case| !case.trim().is_empty()).collect();
     let mut wrong = Vec::new();
     for case in &cases {

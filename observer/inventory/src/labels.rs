@@ -50,6 +50,12 @@ pub fn of_pod(
     labels
 }
 
+/// Those of a pod's own labels that [`of_pod`] leaves out.
+pub fn not_security(pod: &LabelMap) -> Vec<String> {
+    let left_out = pod.iter().filter(|(key, _)| NOT_SECURITY.contains(&key.as_str()));
+    left_out.map(|(key, value)| format!("k8s:{key}={value}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +77,6 @@ mod tests {
             "k8s:io.kubernetes.pod.namespace=shop",
         ];
         assert_eq!(labels, expected);
+        assert_eq!(not_security(&pod), ["k8s:controller-revision-hash=1", "k8s:pod-template-hash=abc"]);
     }
 }

@@ -1,6 +1,5 @@
 //! The inventory as a source of names: loaded at start, loaded again when the file changes.
 
-use super::{InventoryError, MAX_FILE_BYTES, parse};
 use crate::{
     decode::Clock,
     enrich::{
@@ -9,7 +8,8 @@ use crate::{
     },
     followed::{Followed, INTERVAL, Look},
 };
-use std::{fs::File, io::Read as _, path::PathBuf};
+use observer_inventory::InventoryError;
+use std::path::PathBuf;
 
 /// An inventory file, followed.
 #[derive(Debug)]
@@ -32,18 +32,11 @@ impl InventoryFile {
     /// Takes what is in the file, if it is all of one version; whether it is. A bad file changes nothing.
     fn take(&mut self, cache: &IpCache) -> Result<bool, InventoryError> {
         let window = Window { since: self.last_look, at: Clock::kernel_now() };
-        let mut text = String::new();
-        // One byte more than allowed tells a file that grows, or a device without an end.
-        let read = File::open(&self.file)
-            .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
-            .map_err(|source| InventoryError::Read { file: self.file.clone(), source })?;
+        let text = observer_inventory::read(&self.file)?;
         if !self.followed.are_whole() {
             return Ok(false);
         }
-        if read as u64 > MAX_FILE_BYTES {
-            return Err(InventoryError::TooLarge { file: self.file.clone() });
-        }
-        let snapshot = parse(&self.file, &text, cache.node())?;
+        let snapshot = observer_inventory::parse(&self.file, &text, cache.node())?;
         let (pods, around) = (snapshot.pods.len(), &snapshot.surroundings);
         let (nodes, services) = (around.nodes.len(), around.services.len());
         let words = format!("loaded {pods} pods, {services} services and {nodes} nodes");

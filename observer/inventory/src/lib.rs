@@ -1,14 +1,25 @@
-//! The inventory file: nodes, namespaces, pods, services and CIDR groups in YAML, reloaded when it changes.
+//! The inventory file: nodes, namespaces, pods, services and CIDR groups in YAML; and what policies see of them.
+
+#![forbid(unsafe_code)]
 
 mod check;
 mod format;
-mod watch;
+pub mod labels;
+mod model;
+pub mod policy;
+mod workload;
 
-pub use watch::InventoryFile;
+pub use model::{
+    CidrGroup, Node, Peer, Pod, PodPort, ServiceEntry, ServicePort, Snapshot, Surroundings, TargetPort,
+    Workload,
+};
 
-use super::source::Snapshot;
 use observer_proto::text::sanitize::clean;
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
 /// The largest file that is read; 100,000 pods are about 40 MB.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -47,6 +58,19 @@ pub enum InventoryError {
         /// What is wrong and what would be right.
         problem: String,
     },
+}
+
+/// A file's text, which may still be nonsense.
+pub fn read(file: &Path) -> Result<String, InventoryError> {
+    let mut text = String::new();
+    // One byte more than allowed tells a file that grows, or a device without an end.
+    let read = File::open(file)
+        .and_then(|opened| opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+        .map_err(|source| InventoryError::Read { file: file.to_owned(), source })?;
+    if read as u64 > MAX_FILE_BYTES {
+        return Err(InventoryError::TooLarge { file: file.to_owned() });
+    }
+    Ok(text)
 }
 
 /// Reads an inventory's text; `node` is the name of this node, which decides what is local.

@@ -1,18 +1,17 @@
 //! From the file's form to a snapshot that can't be wrong.
 
 use super::{
-    Fault,
-    format::{File, Labels, Phase, Text},
-};
-use crate::enrich::{
+    CidrGroup, Fault, Node, Peer, Pod, PodPort, ServiceEntry, ServicePort, Snapshot, Surroundings,
+    TargetPort,
+    format::{self, File, Labels, Phase, Text},
     labels::{self, LabelMap},
-    source::{CidrGroup, Node, Peer, Pod, ServiceEntry, ServicePort, Snapshot, Surroundings, TargetPort},
     workload,
 };
 use ipnet::IpNet;
-use serde_saphyr::Location;
+use observer_policy::{MODE_ANNOTATION, model::Mode};
+use serde_saphyr::{Location, Spanned};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::Display,
     hash::Hash,
     net::{IpAddr, SocketAddr},
@@ -36,7 +35,13 @@ pub(super) fn check(file: &File, own_node: &str) -> Checked<Snapshot> {
     let cidr_groups = cidr_groups(file)?;
     Ok(Snapshot {
         pods,
-        surroundings: Surroundings { nodes, services, cidr_groups, ..Surroundings::default() },
+        surroundings: Surroundings {
+            nodes,
+            services,
+            cidr_groups,
+            policy_modes: policy_modes(file)?,
+            ..Surroundings::default()
+        },
     })
 }
 
@@ -77,6 +82,20 @@ fn namespaces(file: &File) -> Checked<HashMap<String, LabelMap>> {
         }
     }
     Ok(namespaces)
+}
+
+/// Modes of policies by namespace; other annotations say nothing here.
+fn policy_modes(file: &File) -> Checked<BTreeMap<String, Mode>> {
+    let mut modes = BTreeMap::new();
+    for (n, raw) in file.namespaces.iter().enumerate() {
+        let Some(text) = raw.annotations.get(MODE_ANNOTATION) else { continue };
+        let mode = text.value.parse().map_err(|()| {
+            let path = format!("namespaces[{n}].annotations.{MODE_ANNOTATION}");
+            fault(&text.referenced, &path, "write observe, audit or enforce")
+        })?;
+        modes.insert(raw.name.value.clone(), mode);
+    }
+    Ok(modes)
 }
 
 fn pods(
@@ -142,9 +161,32 @@ fn pods(
             finished,
             local: node == own_node,
             workloads,
+            other_labels: labels::not_security(&own_labels),
+            ports: pod_ports(&raw.ports, &format!("{at}.ports"))?,
         });
     }
     Ok(pods)
+}
+
+fn pod_ports(raw: &[format::PodPort], at: &str) -> Checked<Vec<PodPort>> {
+    let mut names = Unique::new("port name");
+    let mut ports = Vec::with_capacity(raw.len());
+    for (n, raw) in raw.iter().enumerate() {
+        let at = format!("{at}[{n}]");
+        let (name, protocol) = (name(&raw.name, &format!("{at}.name"))?, raw.protocol as u8);
+        let port = port(&raw.port, &format!("{at}.port"))?;
+        let key = (name.clone(), protocol);
+        names.add(key, &format!("port {port}"), &raw.name.referenced, &format!("{at}.name"))?;
+        ports.push(PodPort { name, protocol, port });
+    }
+    Ok(ports)
+}
+
+fn port(number: &Spanned<u16>, path: &str) -> Checked<u16> {
+    match number.value {
+        0 => Err(fault(&number.referenced, path, "0 is no port; write 1 to 65535")),
+        port => Ok(port),
+    }
 }
 
 fn services(file: &File) -> Checked<Vec<ServiceEntry>> {
@@ -160,11 +202,7 @@ fn services(file: &File) -> Checked<Vec<ServiceEntry>> {
         let mut ports = Vec::with_capacity(raw.ports.len());
         for (p, port) in raw.ports.iter().enumerate() {
             let at = format!("{at}.ports[{p}]");
-            let (number, protocol) = (port.port.value, port.protocol as u8);
-            if number == 0 {
-                let problem = "0 is no port; write 1 to 65535".to_owned();
-                return Err(fault(&port.port.referenced, &format!("{at}.port"), problem));
-            }
+            let (number, protocol) = (self::port(&port.port, &format!("{at}.port"))?, port.protocol as u8);
             for &ip in &addresses {
                 let key = (ip, number, protocol);
                 frontends.add(key, &full_name, &port.port.referenced, &format!("{at}.port"))?;
@@ -177,7 +215,8 @@ fn services(file: &File) -> Checked<Vec<ServiceEntry>> {
             ports.push(ServicePort { name, port: number, protocol, target });
         }
         let selector = label_map(&raw.selector, &format!("{at}.selector"))?;
-        services.push(ServiceEntry { namespace, name: service_name, addresses, ports, selector });
+        let labels = label_map(&raw.labels, &format!("{at}.labels"))?;
+        services.push(ServiceEntry { namespace, name: service_name, addresses, ports, selector, labels });
     }
     Ok(services)
 }
@@ -190,7 +229,8 @@ fn cidr_groups(file: &File) -> Checked<Vec<CidrGroup>> {
         let name = name(&raw.name, &format!("{at}.name"))?;
         names.add(name.clone(), &name, &raw.name.referenced, &format!("{at}.name"))?;
         let cidrs = raw.cidrs.iter().enumerate().map(|(i, text)| cidr(text, &format!("{at}.cidrs[{i}]")));
-        groups.push(CidrGroup { name, cidrs: cidrs.collect::<Checked<_>>()? });
+        let cidrs = cidrs.collect::<Checked<_>>()?;
+        groups.push(CidrGroup { name, cidrs, labels: label_map(&raw.labels, &format!("{at}.labels"))? });
     }
     Ok(groups)
 }

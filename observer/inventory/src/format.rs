@@ -43,6 +43,8 @@ pub(super) struct Namespace {
     pub(super) name: Text,
     #[serde(default)]
     pub(super) labels: Labels,
+    #[serde(default)]
+    pub(super) annotations: Labels,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +64,17 @@ pub(super) struct Pod {
     pub(super) service_account: Option<Text>,
     #[serde(default)]
     pub(super) phase: Phase,
+    #[serde(default)]
+    pub(super) ports: Vec<PodPort>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PodPort {
+    pub(super) name: Text,
+    pub(super) port: Spanned<u16>,
+    #[serde(default)]
+    pub(super) protocol: Protocol,
 }
 
 #[derive(Deserialize)]
@@ -92,6 +105,8 @@ pub(super) struct Service {
     pub(super) ports: Vec<ServicePort>,
     #[serde(default)]
     pub(super) selector: Labels,
+    #[serde(default)]
+    pub(super) labels: Labels,
 }
 
 #[derive(Deserialize)]
@@ -121,6 +136,8 @@ pub(super) struct CidrGroup {
     pub(super) name: Text,
     #[serde(default)]
     pub(super) cidrs: Vec<Text>,
+    #[serde(default)]
+    pub(super) labels: Labels,
 }
 
 /// Reads the form; an empty file is an empty inventory.

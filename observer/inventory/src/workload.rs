@@ -1,10 +1,9 @@
 //! Which workload made a pod, from its controlling owner.
 
-use super::labels::LabelMap;
-use crate::endpoint::Workload;
+use crate::{Workload, labels::LabelMap};
 
 /// The workload a user knows: not the ReplicaSet or Job in between, where the names tell what stands above it.
-pub fn of_owner(kind: &str, name: &str, pod_labels: &LabelMap) -> Workload {
+pub(crate) fn of_owner(kind: &str, name: &str, pod_labels: &LabelMap) -> Workload {
     let above = match kind {
         "ReplicaSet" => pod_labels
             .get("pod-template-hash")

@@ -1,0 +1,40 @@
+//! A verdict by the policies of some modes alone, with its names: what is told, where others only are evaluated.
+
+use super::{Engine, MatchType, Named, RuleSetId, SubjectId, Verdict};
+use crate::model::{Mode, Policy};
+
+/// A verdict by the policies of some modes.
+#[derive(Clone, Debug)]
+pub struct Ruling<'a> {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// How exactly the deciding rule names the connection.
+    pub match_type: MatchType,
+    /// The rules that decided; none where none had to, or on default deny.
+    pub rules: Vec<Named<'a>>,
+    /// On default deny: the policies without which the side would be open.
+    pub isolating: Vec<&'a Policy>,
+}
+
+impl Engine {
+    /// What a set of rules comes to by the policies whose mode is `least` or goes further; nothing where none of them
+    /// selects the subject. The set must be of the subject's own decisions.
+    pub fn ruling(&self, subject: SubjectId, id: RuleSetId, least: Mode) -> Option<Ruling<'_>> {
+        let set = self.rule_sets.get(id.0 as usize)?;
+        let selecting = self.policies_of(subject, set.direction).filter(|(_, mode)| *mode >= least);
+        let selecting: Vec<&Policy> = selecting.map(|(policy, _)| policy).collect();
+        if selecting.is_empty() {
+            return None;
+        }
+        let isolates = |policy: &&Policy| policy.side(set.direction).is_some_and(|side| side.isolates);
+        let mut isolating: Vec<&Policy> = selecting.into_iter().filter(isolates).collect();
+        let counts = |place: u32| self.policies.get(place as usize).is_some_and(|slot| slot.mode >= least);
+        let (verdict, match_type, deciding) =
+            set.among(|member| counts(member.place.policy), !isolating.is_empty());
+        if verdict != Verdict::DefaultDenied {
+            isolating.clear();
+        }
+        let rules = self.named(set.direction, deciding.iter());
+        Some(Ruling { verdict, match_type, rules, isolating })
+    }
+}

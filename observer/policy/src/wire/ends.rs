@@ -1,0 +1,127 @@
+//! From what a request calls an end to what the engine calls it.
+
+use crate::engine::{Engine, PeerId, SubjectId};
+use observer_proto::control::{PolicyEnd, PolicyParty, policy_end::End};
+use std::net::IpAddr;
+
+/// Entities that can be asked about.
+const ENTITIES: &str = "host, remote-node, kube-apiserver or world";
+/// The most names that an error lists.
+const MAX_NAMES: usize = 5;
+
+/// An end that was found.
+pub(super) struct Found {
+    /// `None`: no policy selects it.
+    pub(super) subject: Option<SubjectId>,
+    pub(super) peer: PeerId,
+    pub(super) party: PolicyParty,
+    /// Whether its address is of no rule since it is an entity.
+    pub(super) any_address: bool,
+}
+
+/// Finds an end; of a pod's addresses that of the `other` end's family. The error says what would be right.
+pub(super) fn find(engine: &Engine, end: &PolicyEnd, other: &PolicyEnd) -> Result<Found, String> {
+    match &end.end {
+        Some(End::Pod(name)) => {
+            let (name, others) = pod(engine, name)?;
+            named(engine, &name, family(other)).map(|mut found| {
+                found.party.others = others;
+                found
+            })
+        }
+        Some(End::Address(text)) => {
+            let address: IpAddr = text.parse().map_err(|_| {
+                format!("{:?} is no address; write one such as 10.0.0.3 or fd00::3", text.as_str())
+            })?;
+            Ok(at(engine, address.to_canonical()))
+        }
+        Some(End::Entity(name)) => entity(engine, name, family(other)),
+        None => Err("an end is missing; give a pod, an address or an entity".to_owned()),
+    }
+}
+
+/// Whether the other end is known to be IPv6.
+fn family(other: &PolicyEnd) -> Option<bool> {
+    match &other.end {
+        Some(End::Address(text)) => text.parse().ok().map(|address: IpAddr| address.is_ipv6()),
+        _ => None,
+    }
+}
+
+fn at(engine: &Engine, address: IpAddr) -> Found {
+    let (name, labels) = engine.at(address);
+    let party = PolicyParty {
+        name: name.map(ToString::to_string).unwrap_or_default(),
+        address: address.to_string(),
+        labels: labels.iter().map(ToString::to_string).collect(),
+        others: 0,
+    };
+    Found { subject: engine.subject_at(address), peer: engine.peer_at(address), party, any_address: false }
+}
+
+/// An endpoint by its name, at its address of a family.
+fn named(engine: &Engine, name: &str, ipv6: Option<bool>) -> Result<Found, String> {
+    let known = engine.known().find(|(own, ..)| ***own == *name);
+    let ((subject, own), (_, _, endpoint)) =
+        engine.endpoint(name).zip(known).ok_or_else(|| format!("no endpoint is named {name}"))?;
+    let addresses = &endpoint.addresses;
+    let of_family = addresses.iter().find(|address| ipv6.is_none_or(|ipv6| address.is_ipv6() == ipv6));
+    let own_address = of_family.or(addresses.first()).filter(|address| {
+        // Another endpoint may have it by now.
+        engine.at(**address).0.is_some_and(|owner| **owner == *name)
+    });
+    let party = PolicyParty {
+        name: name.to_owned(),
+        address: own_address.map(ToString::to_string).unwrap_or_default(),
+        labels: endpoint.labels.iter().map(ToString::to_string).collect(),
+        others: 0,
+    };
+    let peer = own_address.map_or(own, |address| engine.peer_at(*address));
+    Ok(Found { subject: Some(subject), peer, party, any_address: false })
+}
+
+/// A pod by its name or by how the names of pods begin that policies can't tell apart; how many others those are.
+fn pod(engine: &Engine, asked: &str) -> Result<(String, u64), String> {
+    let Some((_, name)) = asked.split_once('/').filter(|(namespace, _)| !namespace.is_empty()) else {
+        return Err(format!("{asked:?} is no pod; write namespace/name"));
+    };
+    if engine.endpoint(asked).is_some() {
+        return Ok((asked.to_owned(), 0));
+    }
+    let mut found: Vec<(&str, u32)> = engine
+        .known()
+        .filter(|(own, ..)| !name.is_empty() && own.starts_with(asked))
+        .map(|(own, kind, _)| (&**own, kind))
+        .collect();
+    found.sort_unstable();
+    let Some(&(first, kind)) = found.first() else {
+        return Err(format!("no pod {asked} is known; name one of the inventory, or give its address"));
+    };
+    if found.iter().any(|(_, other)| *other != kind) {
+        let names: Vec<&str> = found.iter().map(|(name, _)| *name).take(MAX_NAMES).collect();
+        let more = if found.len() > MAX_NAMES { ", ..." } else { "" };
+        let names = names.join(", ");
+        return Err(format!("{asked} could be pods with different labels or ports: {names}{more}; name one"));
+    }
+    Ok((first.to_owned(), found.len() as u64 - 1))
+}
+
+fn entity(engine: &Engine, name: &str, ipv6: Option<bool>) -> Result<Found, String> {
+    if name == "world" {
+        let party = PolicyParty { name: name.to_owned(), ..PolicyParty::default() };
+        return Ok(Found { subject: None, peer: engine.world(), party, any_address: true });
+    }
+    if !["host", "remote-node", "kube-apiserver"].contains(&name) {
+        return Err(format!("{name:?} is no entity that can be asked about; write {ENTITIES}"));
+    }
+    let mut found: Vec<&str> = engine
+        .known()
+        .filter(|(_, _, endpoint)| endpoint.labels.is_reserved(name))
+        .map(|(own, ..)| &**own)
+        .collect();
+    found.sort_unstable();
+    match found.first() {
+        Some(first) => named(engine, first, ipv6),
+        None => Err(format!("no {name} is known; give its address")),
+    }
+}

@@ -1,0 +1,58 @@
+//! What is known now, for those who keep it in a form of their own.
+
+use super::{IpCache, Known, Owner};
+use crate::{
+    endpoint::Endpoint,
+    enrich::source::{PodPort, Surroundings},
+};
+use std::{net::IpAddr, sync::Arc};
+
+/// A pod as it stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The pod.
+    pub endpoint: Arc<Endpoint>,
+    /// The addresses that are its own now, and nobody else's.
+    pub addresses: Vec<IpAddr>,
+    /// What policies look at besides.
+    pub besides: Arc<Besides>,
+}
+
+/// What only policies look at.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Besides {
+    /// Labels that are no part of an identity.
+    pub labels: Vec<String>,
+    /// What its containers call their ports.
+    pub ports: Vec<PodPort>,
+}
+
+impl IpCache {
+    /// All pods that have an address of their own, and what is known besides them, for those who follow [`IpCache::generation`].
+    pub fn standing(&self) -> (Vec<Standing>, Surroundings) {
+        let writer = self.writer();
+        let tables = self.tables.load();
+        let is_own = |endpoint: &Arc<Endpoint>, ip: IpAddr| match self.claims.owner(ip, u64::MAX - 1) {
+            (Owner::Pod(owner), _) => Arc::ptr_eq(&owner, endpoint) && tables.node(ip).is_none(),
+            _ => false,
+        };
+        let pods = writer.pods.values().map(|Known { endpoint, ips, besides, .. }| {
+            let addresses = ips.iter().copied().filter(|ip| is_own(endpoint, *ip));
+            Standing {
+                endpoint: Arc::clone(endpoint),
+                addresses: addresses.collect(),
+                besides: Arc::clone(besides),
+            }
+        });
+        let pods = pods.filter(|pod| !pod.addresses.is_empty());
+        let mut around = Surroundings::default();
+        for from in writer.surroundings.values() {
+            around.nodes.extend_from_slice(&from.nodes);
+            around.kube_apiservers.extend_from_slice(&from.kube_apiservers);
+            around.services.extend_from_slice(&from.services);
+            around.cidr_groups.extend_from_slice(&from.cidr_groups);
+            around.policy_modes.extend(from.policy_modes.clone());
+        }
+        (pods.collect(), around)
+    }
+}

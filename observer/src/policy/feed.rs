@@ -1,0 +1,153 @@
+//! From the IP cache's pods, nodes, services and groups to the engine's endpoints and surroundings: what changed of them.
+
+use super::world::KUBE_APISERVER;
+use crate::enrich::{
+    ipcache::{Besides, IpCache, Standing},
+    source::Surroundings,
+};
+use hashbrown::{HashMap, HashSet};
+use observer_inventory::policy::{self as seen, HOST};
+use observer_policy::{
+    label::{Labels, RESERVED},
+    model::Mode,
+    world::{self, Endpoint},
+};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU64, sync::Arc};
+
+/// What changed of endpoints and surroundings, and the names of versions of endpoints.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fed {
+    pub(super) endpoints: Vec<(Arc<str>, Option<Endpoint>)>,
+    pub(super) names: Vec<(NonZeroU64, Option<Arc<str>>)>,
+    pub(super) surroundings: Option<world::Surroundings>,
+}
+
+/// What the engine was told of a pod.
+#[derive(Debug, PartialEq)]
+struct Told {
+    /// The version of its endpoint.
+    serial: NonZeroU64,
+    addresses: Vec<IpAddr>,
+    besides: Arc<Besides>,
+}
+
+/// What the engine was told.
+#[derive(Debug, Default)]
+pub(super) struct Feed {
+    /// As of which change of the names.
+    generation: Option<u64>,
+    pods: HashMap<Arc<str>, Told>,
+    others: HashMap<Arc<str>, Endpoint>,
+    surroundings: world::Surroundings,
+    /// Of policies, by namespace.
+    modes: BTreeMap<String, Mode>,
+}
+
+impl Feed {
+    /// The modes that namespaces say, as of the last change.
+    pub(super) fn modes(&self) -> &BTreeMap<String, Mode> {
+        &self.modes
+    }
+
+    /// What is new since the last call, if anything can be.
+    pub(super) fn changes(&mut self, cache: &IpCache) -> Option<Fed> {
+        // Before the look: what changes in between is looked at again.
+        let generation = Some(cache.generation());
+        if self.generation == generation {
+            return None;
+        }
+        self.generation = generation;
+        let mut fed = Fed::default();
+        let (pods, around) = cache.standing();
+        self.pods(pods, &mut fed);
+        self.others(others(&around, cache.node()), &mut fed);
+        self.modes.clone_from(&around.policy_modes);
+        let surroundings = seen::surroundings(&around);
+        if surroundings != self.surroundings {
+            self.surroundings.clone_from(&surroundings);
+            fed.surroundings = Some(surroundings);
+        }
+        Some(fed)
+    }
+
+    fn pods(&mut self, pods: Vec<Standing>, fed: &mut Fed) {
+        let mut there: HashSet<Arc<str>> = HashSet::new();
+        let mut gone_serials: HashMap<NonZeroU64, Arc<str>> =
+            self.pods.iter().map(|(name, told)| (told.serial, Arc::clone(name))).collect();
+        for Standing { endpoint, addresses, besides } in pods {
+            let mut name = format!("{}/{}", endpoint.namespace, endpoint.pod_name);
+            if there.contains(name.as_str()) {
+                // Two sources, or two pods one after the other, at different addresses.
+                name = format!("{name}#{}", endpoint.serial());
+            }
+            let name: Arc<str> = name.into();
+            let told = Told { serial: endpoint.serial(), addresses, besides };
+            gone_serials.remove(&told.serial);
+            if self.pods.get(&name) != Some(&told) {
+                let labels = endpoint.labels.iter().chain(&told.besides.labels);
+                let seen = seen::endpoint(labels, &told.besides.ports, told.addresses.clone());
+                fed.endpoints.push((Arc::clone(&name), Some(seen)));
+                fed.names.push((told.serial, Some(Arc::clone(&name))));
+                self.pods.insert(Arc::clone(&name), told);
+            }
+            there.insert(name);
+        }
+        fed.names.extend(gone_serials.into_keys().map(|serial| (serial, None)));
+        self.pods.retain(|name, _| {
+            let stays = there.contains(name);
+            if !stays {
+                fed.endpoints.push((Arc::clone(name), None));
+            }
+            stays
+        });
+    }
+
+    fn others(&mut self, others: HashMap<Arc<str>, Endpoint>, fed: &mut Fed) {
+        let gone = self.others.keys().filter(|name| !others.contains_key(*name));
+        fed.endpoints.extend(gone.map(|name| (Arc::clone(name), None)));
+        let new = others.iter().filter(|(name, endpoint)| self.others.get(*name) != Some(*endpoint));
+        fed.endpoints.extend(new.map(|(name, endpoint)| (Arc::clone(name), Some(endpoint.clone()))));
+        self.others = others;
+    }
+}
+
+/// Nodes, and what serves the Kubernetes API.
+fn others(around: &Surroundings, own_node: &str) -> HashMap<Arc<str>, Endpoint> {
+    let mut others: HashMap<Arc<str>, Endpoint> = HashMap::new();
+    let mut put = |name: Arc<str>, endpoint: Endpoint| {
+        let known = others.entry(name).or_default();
+        known.labels = known.labels.iter().chain(endpoint.labels.iter()).cloned().collect();
+        known.addresses.extend(endpoint.addresses.iter().map(IpAddr::to_canonical));
+        known.addresses.sort_unstable();
+        known.addresses.dedup();
+    };
+    let reserved = |names: &[&str], addresses: Vec<IpAddr>| Endpoint {
+        labels: Labels::parse(names.iter().map(|name| format!("{RESERVED}:{name}"))),
+        addresses,
+        ports: Vec::new(),
+    };
+    // It has an identity also where nobody has told of it.
+    put(HOST.into(), reserved(&["host"], Vec::new()));
+    let of = |is_own: bool| {
+        let nodes = around.nodes.iter().filter(move |node| (node.name == own_node) == is_own);
+        nodes.flat_map(|node| node.addresses.iter().map(IpAddr::to_canonical)).collect::<HashSet<_>>()
+    };
+    let (own, far) = (of(true), of(false));
+    for node in &around.nodes {
+        let is_own = node.name == own_node;
+        let mut endpoint = seen::of_node(node, is_own, &around.kube_apiservers);
+        // The node itself knows best what is its own.
+        endpoint.addresses.retain(|address| is_own || !own.contains(&address.to_canonical()));
+        put(seen::node_name(node, is_own), endpoint);
+    }
+    let is_outside = |address: &&IpAddr| {
+        let address = address.to_canonical();
+        !own.contains(&address) && !far.contains(&address)
+    };
+    let outside: Vec<IpAddr> = around.kube_apiservers.iter().filter(is_outside).copied().collect();
+    if !outside.is_empty() {
+        // The identity that the IP cache gives them.
+        put(KUBE_APISERVER.into(), reserved(&["kube-apiserver", "remote-node"], outside));
+    }
+    others
+}

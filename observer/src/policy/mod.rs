@@ -1,0 +1,145 @@
+//! Policies: read from files, and what they say of each new connection on the sides that are on this node.
+//!
+//! ```text
+//! files ────┐
+//!           ├─> Updater, a thread ─> World, published whole ─> Judge, the pipeline's thread ─> policy verdicts
+//! IP cache ─┘
+//! ```
+
+mod feed;
+mod judge;
+mod rulings;
+mod set;
+#[cfg(test)]
+mod tests;
+mod update;
+mod world;
+
+pub(crate) use judge::Judge;
+pub use set::{Declared, Set};
+pub use update::{Follower, Updater};
+pub use world::World;
+
+use arc_swap::{ArcSwap, Guard};
+use hashbrown::HashMap;
+use observer_policy::{
+    Dialect,
+    model::{Mode, PolicyId},
+    source::LoadError,
+};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Where policies come from, and how they are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyConfig {
+    /// Files and folders; with none nothing is judged.
+    pub files: Vec<PathBuf>,
+    /// The mode of those that say none, [`Mode::Observe`] or [`Mode::Audit`].
+    pub mode: Mode,
+    /// Whose reading of a NetworkPolicy.
+    pub dialect: Dialect,
+}
+
+/// Why there are no policies to judge by.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// A file that can't be read, or a document that is wrong.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The thread that follows files and names.
+    #[error("cannot start a thread for policies: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// The policies in force, for those who judge and those who ask.
+#[derive(Debug)]
+pub struct Policies {
+    world: ArcSwap<World>,
+    set: ArcSwap<Set>,
+    hits: Mutex<HashMap<PolicyId, Arc<Hits>>>,
+    /// What is wrong with the files, while they are not what is in force.
+    problem: Mutex<Option<String>>,
+    /// What is counted of all connections.
+    pub counters: Counters,
+}
+
+/// What is counted of all connections, a side each.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Verdicts given to the store.
+    pub verdicts: AtomicU64,
+    /// Of these, those that would have been denied.
+    pub audited: AtomicU64,
+    /// Judged by policies that are evaluated only, so that no verdict is told.
+    pub observed: AtomicU64,
+    /// Not judged: who an end is was not certain, or not known to policies yet.
+    pub ends_unknown: AtomicU64,
+    /// Not judged: to a service of which nobody told the backend.
+    pub backend_unknown: AtomicU64,
+    /// Sets of policies that were refused after the start.
+    pub refused: AtomicU64,
+}
+
+/// Connections that a policy decided on, a side each.
+#[derive(Debug, Default)]
+pub struct Hits {
+    allowed: AtomicU64,
+    denied: AtomicU64,
+}
+
+impl Hits {
+    /// Allowed ones, and those that are denied, or would be.
+    pub fn read(&self) -> (u64, u64) {
+        (self.allowed.load(Ordering::Relaxed), self.denied.load(Ordering::Relaxed))
+    }
+}
+
+impl Policies {
+    fn new(world: World, set: Set) -> Self {
+        Self {
+            world: ArcSwap::from_pointee(world),
+            set: ArcSwap::from_pointee(set),
+            hits: Mutex::default(),
+            problem: Mutex::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The policies compiled for the endpoints that there are. To be let go of soon: the next change waits for it.
+    pub fn world(&self) -> Guard<Arc<World>> {
+        self.world.load()
+    }
+
+    /// The policies as they were read.
+    pub fn set(&self) -> Arc<Set> {
+        self.set.load_full()
+    }
+
+    /// Why the files are not what is in force, if they are not.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How often a policy decided.
+    pub fn hits(&self, policy: &PolicyId) -> (u64, u64) {
+        self.all_hits().get(policy).map_or((0, 0), |hits| hits.read())
+    }
+
+    fn hits_of(&self, policy: &PolicyId) -> Arc<Hits> {
+        Arc::clone(self.all_hits().entry_ref(policy).or_default())
+    }
+
+    fn all_hits(&self) -> MutexGuard<'_, HashMap<PolicyId, Arc<Hits>>> {
+        self.hits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,233 @@
+//! Policies judge the lab's connections: each side once, with the names of its policies, live and from a recording; files
+//! that change are followed.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping, in its helpers too")]
+
+mod support;
+
+use observer_lab::{Lab, unique_prefix};
+use observer_proto::{
+    control::policy::Mode,
+    flow::{Endpoint, Flow, Policy, TrafficDirection, Verdict, layer4::Protocol},
+};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+use support::{Daemon, OBSERVER, PATIENCE, Sums, can_run, scenario};
+
+fn testdata(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").join(path)
+}
+
+const TENANT_A: &str = "tenant-a, tenants-default-deny, tenants-dns";
+const TENANT_B: &str = "tenant-b, tenants-default-deny, tenants-dns";
+
+/// What the sets `tenants` and `payments` say of the demo's traffic, and how often where each kind is played once. What
+/// others drop on its way to a pod has its sender's side alone.
+const EXPECTED: &[(&str, u64)] = &[
+    ("web/frontend-app -> payments/payments-api:8080 ingress FORWARDED by payments-api", 2),
+    ("ops/finance-tool -> payments/payments-api:8080 ingress FORWARDED by payments-api", 1),
+    ("host -> payments/payments-api:8080 ingress FORWARDED by ", 1),
+    ("payments/payments-api -> kube-system/coredns:53 egress FORWARDED by payments-dns", 1),
+    ("payments/payments-api -> data/analytics-service:7000 egress FORWARDED by payments-api", 1),
+    ("payments/payments-api -> world:8080 egress FORWARDED by payments-api", 1),
+    ("tenant-a/tenant-a-client -> tenant-a/tenant-a-server:8080 egress FORWARDED by tenant-a", 1),
+    ("tenant-a/tenant-a-client -> tenant-a/tenant-a-server:8080 ingress FORWARDED by tenant-a", 1),
+    ("tenant-b/tenant-b-client -> tenant-b/tenant-b-server:8080 egress FORWARDED by tenant-b", 1),
+    ("tenant-b/tenant-b-client -> tenant-b/tenant-b-server:8080 ingress FORWARDED by tenant-b", 1),
+    ("tenant-a/tenant-a-client -> tenant-b/tenant-b-server:7000 egress AUDIT by {A}", 1),
+    ("tenant-a/tenant-a-client -> world:7000 egress AUDIT by {A}", 1),
+    ("tenant-b/tenant-b-client -> world:5432 egress AUDIT by {B}", 1),
+    ("payments/payments-api -> world:7000 egress AUDIT by payments-dns, payments-api", 1),
+];
+
+/// Of a pod that calls a service it stands behind itself: where it reaches the other one.
+const HAIRPIN: &[&str] = &[
+    "payments/payments-api -> payments/payments-api:8080 egress FORWARDED by payments-api",
+    "payments/payments-api -> payments/payments-api:8080 ingress FORWARDED by payments-api",
+];
+
+fn expected() -> BTreeMap<String, u64> {
+    let named = |line: &str| line.replace("{A}", TENANT_A).replace("{B}", TENANT_B);
+    EXPECTED.iter().map(|(line, count)| (named(line), *count)).collect()
+}
+
+/// The workload, else the reserved name.
+fn who(end: Option<&Endpoint>) -> String {
+    let end = end.unwrap();
+    match end.workloads.first() {
+        Some(workload) => format!("{}/{}", end.namespace, workload.name),
+        None => end.labels.iter().find_map(|label| label.strip_prefix("reserved:")).unwrap_or("?").to_owned(),
+    }
+}
+
+fn is_verdict(flow: &Flow) -> bool {
+    flow.event_type.is_some_and(|event| event.r#type == 5)
+}
+
+/// Policy verdicts of TCP and UDP as lines, with how many there are of each.
+fn verdicts(flows: &[Flow]) -> BTreeMap<String, u64> {
+    let mut lines = BTreeMap::new();
+    for flow in flows.iter().filter(|flow| is_verdict(flow)) {
+        let port = match flow.l4.as_ref().and_then(|l4| l4.protocol.as_ref()) {
+            Some(Protocol::Tcp(tcp)) => tcp.destination_port,
+            Some(Protocol::Udp(udp)) => udp.destination_port,
+            _ => continue,
+        };
+        assert_eq!((flow.is_reply, flow.trace_observation_point, flow.trace_reason), (Some(false), 0, 0));
+        let lists = match flow.traffic_direction() {
+            TrafficDirection::Egress => [&flow.egress_allowed_by, &flow.egress_denied_by],
+            _ => [&flow.ingress_allowed_by, &flow.ingress_denied_by],
+        };
+        let would_deny = flow.verdict() == Verdict::Audit;
+        assert!(lists[usize::from(!would_deny)].is_empty(), "{flow:?}");
+        assert_eq!(would_deny, flow.policy_match_type == 0, "these sets have no rules that deny: {flow:?}");
+        let names =
+            |list: &[Policy]| list.iter().map(|policy| policy.name.clone()).collect::<Vec<_>>().join(", ");
+        let line = format!(
+            "{} -> {}:{port} {} {} by {}",
+            who(flow.source.as_ref()),
+            who(flow.destination.as_ref()),
+            flow.traffic_direction().as_str_name().to_lowercase(),
+            flow.verdict().as_str_name(),
+            names(lists[usize::from(would_deny)])
+        );
+        *lines.entry(line).or_insert(0) += 1;
+    }
+    lines
+}
+
+/// What the daemon counted of each policy is what its verdicts say.
+fn hits_are_those_of_the_verdicts(daemon: &Daemon, flows: &[Flow]) {
+    let mut told: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for flow in flows.iter().filter(|flow| is_verdict(flow)) {
+        let allowed = flow.egress_allowed_by.iter().chain(&flow.ingress_allowed_by);
+        allowed.for_each(|policy| told.entry(policy.name.clone()).or_default().0 += 1);
+        let denied = flow.egress_denied_by.iter().chain(&flow.ingress_denied_by);
+        denied.for_each(|policy| told.entry(policy.name.clone()).or_default().1 += 1);
+    }
+    let listed = daemon.policies();
+    assert_eq!((listed.policies.len(), &*listed.problem), (6, ""), "{listed:?}");
+    for policy in listed.policies {
+        let hits = policy.hits.unwrap();
+        let wanted = told.get(&policy.name).copied().unwrap_or_default();
+        assert_eq!((hits.allowed, hits.denied), wanted, "{}", policy.name);
+        assert_eq!((policy.mode(), &policy.warnings[..]), (Mode::Audit, &[][..]), "{}", policy.name);
+        assert!(policy.selected > 0 && !policy.file.is_empty(), "{policy:?}");
+    }
+}
+
+/// Plays each kind of the demo's traffic once that `wanted` takes.
+fn play(lab: &mut Lab, wanted: impl Fn(&str) -> bool) {
+    for mut traffic in lab.scenario().traffic.clone() {
+        if wanted(&traffic.name) {
+            (traffic.count, traffic.interval_ms, traffic.delay_ms) = (Some(1), 0, 0);
+            lab.play(traffic).unwrap();
+        }
+    }
+    lab.wait_traffic();
+}
+
+const TO_PROMETHEUS: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: nobody, namespace: monitoring}
+spec: {podSelector: {matchLabels: {app: prometheus}}}
+";
+
+#[test]
+fn connections_are_judged_and_changed_policies_followed() {
+    if !can_run("connections_are_judged_and_changed_policies_followed") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for set in ["tenants", "payments"] {
+        for entry in fs::read_dir(testdata("policy/sets").join(set)).unwrap() {
+            let path = entry.unwrap().path();
+            let name = format!("{set}-{}", path.file_name().unwrap().to_str().unwrap());
+            fs::copy(&path, folder.path().join(name)).unwrap();
+        }
+    }
+    let mut lab = Lab::up(&scenario("demo.toml"), &unique_prefix("policy")).unwrap();
+    let daemon = Daemon::start(&lab, "n1", &["--policy", folder.path().to_str().unwrap()]);
+    play(&mut lab, |name| name != "hairpin");
+    let wanted = expected();
+    let flows = daemon.flows_until(|flows| {
+        let found = verdicts(flows);
+        let missing = wanted.iter().find(|(line, count)| found.get(*line).unwrap_or(&0) < count);
+        missing.map(|(line, count)| format!("{count} times {line:?} in {found:#?}"))
+    });
+    assert_eq!(verdicts(&flows), wanted);
+
+    // Made by policies, counted apart, and to the unit.
+    let sums = Sums::of(&daemon.settled());
+    sums.check();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // Read one after the other, while the network may say something by itself.
+        let (before, seen, after) = (Sums::of(&daemon.settled()), daemon.seen(), Sums::of(&daemon.settled()));
+        let all = |sums: &Sums| sums.flows + sums.stages["policy"][1];
+        if all(&before) == seen || all(&after) == seen {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{seen} flows in the store, {before:?}");
+    }
+    assert_eq!(sums.lost(), 0, "{sums:?}");
+
+    let metrics = "ops/finance-tool -> monitoring/prometheus:9090 ingress AUDIT by nobody";
+    let count = |flows: &[Flow]| verdicts(flows).get(metrics).copied().unwrap_or(0);
+    let file = folder.path().join("more.yaml");
+    let call = |lab: &mut Lab, times: u64| {
+        play(lab, |name| name == "metrics");
+        let flows = daemon.flows_until(|flows| (count(flows) < times).then(|| metrics.to_owned()));
+        assert_eq!(count(&flows), times);
+    };
+    fs::write(&file, TO_PROMETHEUS).unwrap();
+    daemon.log_line("policies reloaded");
+    call(&mut lab, 1);
+    // Half of it is good, and none of it is taken.
+    let bad = format!(
+        "{}---\n{}",
+        TO_PROMETHEUS.replace("nobody", "other"),
+        TO_PROMETHEUS.replace("podSel", "podsel")
+    );
+    fs::write(&file, bad).unwrap();
+    let line = daemon.log_line("the old policies stay in force");
+    assert!(line.contains("more.yaml:9:8: spec.podselector: "), "{line}");
+    call(&mut lab, 2);
+}
+
+#[test]
+fn a_recordings_connections_are_judged_by_policies_of_today() {
+    let [tenants, payments] =
+        ["tenants", "payments"].map(|set| testdata("policy/sets").join(set).display().to_string());
+    let mut command = Command::new(OBSERVER);
+    command.arg("--replay").arg(testdata("events/demo.rec")).args(["--speed", "max"]);
+    command.args(["--policy", &tenants, "--policy", &payments]);
+    let daemon = Daemon::spawn(command, tempfile::tempdir().unwrap());
+    daemon.log_line("replayed ");
+    let flows = daemon.flows();
+    let found: Vec<String> = verdicts(&flows).into_keys().collect();
+    let mut wanted: Vec<String> =
+        expected().into_keys().chain(HAIRPIN.iter().map(ToString::to_string)).collect();
+    wanted.sort();
+    assert_eq!(found, wanted);
+    let sums = Sums::of(&daemon.settled());
+    sums.check();
+    assert_eq!(flows.len() as u64, sums.flows + sums.stages["policy"][1]);
+    assert_eq!(sums.flows, fs::read_to_string(testdata("events/demo.txt")).unwrap().lines().count() as u64);
+    hits_are_those_of_the_verdicts(&daemon, &flows);
+    // A verdict at the delivery comes before the flow that tells of it.
+    let mut delivered = 0;
+    for (place, verdict) in flows.iter().enumerate().filter(|(_, flow)| is_verdict(flow)) {
+        if verdict.traffic_direction() == TrafficDirection::Ingress {
+            let told = flows[place..].iter().find(|flow| !is_verdict(flow)).unwrap();
+            assert_eq!((&told.time, &told.l4, &told.ip), (&verdict.time, &verdict.l4, &verdict.ip));
+            delivered += 1;
+        }
+    }
+    assert!(delivered > 50, "{delivered}");
+}

@@ -10,6 +10,7 @@ mod hint;
 mod input;
 mod offline;
 mod output;
+mod policy;
 #[cfg(feature = "port-forward")]
 mod port_forward;
 mod print;
@@ -19,6 +20,7 @@ mod select;
 mod session;
 mod settings;
 mod stream;
+mod table;
 mod tls;
 
 use std::process::ExitCode;

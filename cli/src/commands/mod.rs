@@ -7,6 +7,7 @@ mod events;
 mod flows;
 mod graph;
 mod list;
+mod policy;
 mod reference;
 mod reflect;
 mod status;
@@ -49,6 +50,8 @@ commands! {
     DebugEvents(events::EventsArgs) => events::debug;
     /// List nodes or namespaces
     List(list::ListArgs) => list::run;
+    /// Show policies, explain their verdicts, and test and replay them before they are in force
+    Policy(policy::PolicyArgs) => policy::run;
     /// Say what keeps one from reaching another: drops with their cause, resets, services, and what was not seen
     #[command(after_help = why::AFTER_HELP)]
     Why(Box<why::WhyArgs>) => why::run;

@@ -61,6 +61,8 @@ pub(crate) struct Mock {
     pub(crate) nodes: Vec<Node>,
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) peers: Vec<ChangeNotification>,
+    /// None: policies are not built in.
+    pub(crate) policies: Option<ListPoliciesResponse>,
     /// The header `authorization` of the last GetFlows.
     pub(crate) authorization: Arc<Mutex<Option<String>>>,
     /// What was asked last; read it by [`Server::request`].
@@ -282,14 +284,22 @@ impl Control for Mock {
         &self,
         _: Request<ListPoliciesRequest>,
     ) -> Result<Response<ListPoliciesResponse>, Status> {
-        Err(Status::unimplemented("not part of the test"))
+        match &self.policies {
+            Some(policies) => Ok(Response::new(policies.clone())),
+            None => Err(Status::unimplemented("not built in: policies")),
+        }
     }
 
     async fn explain_policy(
         &self,
-        _: Request<ExplainPolicyRequest>,
+        request: Request<ExplainPolicyRequest>,
     ) -> Result<Response<ExplainPolicyResponse>, Status> {
-        Err(Status::unimplemented("not part of the test"))
+        let asked = request.into_inner();
+        if asked.port == 1 {
+            return Err(Status::invalid_argument("source: no pod a/b is known"));
+        }
+        let notes = vec![format!("{:?} {} {}", asked.request, asked.protocol, asked.port)];
+        Ok(Response::new(ExplainPolicyResponse { notes, ..ExplainPolicyResponse::default() }))
     }
 
     async fn record(&self, _: Request<RecordRequest>) -> Result<Response<RecordResponse>, Status> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use observer_lab::scenario::{Scenario, Wiring};
-use observer_lab::{Cause, Entry, Kind, Lab, netns, state, unique_prefix};
+use observer_lab::{Cause, Entry, Inventory, Kind, Lab, netns, state, unique_prefix};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 /// True where the test can run; else it says why not, or fails where skips are forbidden.
@@ -300,4 +300,19 @@ fn a_flood_is_sent_in_full_beside_single_drops() {
     assert!(served.received > 0 && served.received <= flood.sent, "{served:?}");
     assert_eq!(entries.iter().filter(|entry| entry.expected == Cause::NftDrop).count(), 4);
     lab.down().unwrap();
+}
+
+/// `UPDATE_GOLDENS=1` writes it anew.
+#[test]
+fn the_demos_inventory_is_beside_the_policies() {
+    let (scenario, path) = scenario("demo.toml");
+    let kept = path.parent().unwrap().join("../policy/inventory.json");
+    let text = Inventory::of(&scenario).to_text().unwrap();
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
+        std::fs::write(&kept, &text).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&kept).unwrap() == text,
+        "testdata/policy/inventory.json is of another demo"
+    );
 }

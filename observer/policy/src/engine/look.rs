@@ -65,6 +65,16 @@ impl Engine {
         self.endpoints.iter().map(|(name, known)| (name, known.class, &known.endpoint))
     }
 
+    /// What an endpoint is.
+    pub(crate) fn endpoint_named(&self, name: &str) -> Option<&Endpoint> {
+        self.endpoints.get(name).map(|known| &known.endpoint)
+    }
+
+    /// The name of the endpoint that has an address.
+    pub fn name_at(&self, address: IpAddr) -> Option<&str> {
+        self.of_address.get(&address).map(|(name, _)| &**name)
+    }
+
     /// What is at an address: its labels, and the endpoint's name unless it is the world.
     pub(crate) fn at(&self, address: IpAddr) -> (Option<&Arc<str>>, &Labels) {
         let peer = self.peers.get(self.peer_at(address).0);

@@ -61,9 +61,10 @@ fn at(engine: &Engine, address: IpAddr) -> Found {
 
 /// An endpoint by its name, at its address of a family.
 fn named(engine: &Engine, name: &str, ipv6: Option<bool>) -> Result<Found, String> {
-    let known = engine.known().find(|(own, ..)| ***own == *name);
-    let ((subject, own), (_, _, endpoint)) =
-        engine.endpoint(name).zip(known).ok_or_else(|| format!("no endpoint is named {name}"))?;
+    let ((subject, own), endpoint) = engine
+        .endpoint(name)
+        .zip(engine.endpoint_named(name))
+        .ok_or_else(|| format!("no endpoint is named {name}"))?;
     let addresses = &endpoint.addresses;
     let of_family = addresses.iter().find(|address| ipv6.is_none_or(|ipv6| address.is_ipv6() == ipv6));
     let own_address = of_family.or(addresses.first()).filter(|address| {

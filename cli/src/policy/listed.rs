@@ -1,0 +1,195 @@
+//! Lists of policies, and one policy, as text.
+
+use crate::table::table;
+use observer_proto::{
+    control::{ListPoliciesResponse, Policy, policy::Mode, policy::SetBy},
+    flow::TrafficDirection,
+    text::{sanitize::clean, status::grouped},
+};
+use std::fmt::{Display, Write as _};
+
+/// The most warnings below a list.
+const MAX_WARNINGS: usize = 20;
+
+/// Every policy in a line, then warnings.
+pub(crate) fn listed(answer: &ListPoliciesResponse) -> String {
+    let mut out = String::new();
+    let rows = answer.policies.iter().map(|policy| {
+        let isolates = match (policy.isolates_ingress, policy.isolates_egress) {
+            (true, true) => "in, out",
+            (true, false) => "in",
+            (false, true) => "out",
+            (false, false) => "-",
+        };
+        let hits = |count: fn(&observer_proto::control::PolicyHits) -> u64| {
+            policy.hits.as_ref().map_or_else(|| "-".to_owned(), |hits| grouped(count(hits)))
+        };
+        vec![
+            short(&policy.kind).to_owned(),
+            name(policy),
+            mode(policy),
+            isolates.to_owned(),
+            grouped(policy.rule_count),
+            grouped(policy.selected),
+            hits(|hits| hits.allowed),
+            hits(|hits| hits.denied),
+            grouped(policy.warnings.len() as u64),
+            place(&policy.file, policy.line),
+        ]
+    });
+    let titles =
+        ["KIND", "NAME", "MODE", "ISOLATES", "RULES", "SELECTS", "ALLOWED", "DENIED", "WARNINGS", "ORIGIN"];
+    table(&mut out, &titles, 4..9, rows);
+    let all = answer.policies.iter().flat_map(|policy| policy.warnings.iter().map(move |w| (policy, w)));
+    let all: Vec<_> = all.collect();
+    for (policy, warning) in all.iter().take(MAX_WARNINGS) {
+        line(
+            &mut out,
+            format_args!("warning: {}: {}", full_name(policy), of(&warning.path, &warning.problem)),
+        );
+    }
+    if all.len() > MAX_WARNINGS {
+        line(
+            &mut out,
+            format_args!("and {} more warnings; observe policy show has them", all.len() - MAX_WARNINGS),
+        );
+    }
+    end(answer, &mut out);
+    out
+}
+
+/// All about each policy.
+pub(crate) fn shown(answer: &ListPoliciesResponse) -> String {
+    let mut out = String::new();
+    for policy in &answer.policies {
+        line(&mut out, format_args!("{}", full_name(policy)));
+        let mut field = |name: &str, value: &str| {
+            if !value.is_empty() {
+                line(&mut out, format_args!("  {name:<12} {value}"));
+            }
+        };
+        field("description", &policy.description);
+        field("mode", &format!("{}, set by {}", mode(policy), set_by(policy)));
+        field("origin", &place(&policy.file, policy.line));
+        field("log", &policy.log);
+        field("selects", &format!("{}: {} endpoints", policy.selects, grouped(policy.selected)));
+        if let Some(hits) = &policy.hits {
+            let text = format!("{} allowed, {} denied", grouped(hits.allowed), grouped(hits.denied));
+            field("connections", &text);
+        }
+        for (direction, isolates) in [
+            (TrafficDirection::Ingress, policy.isolates_ingress),
+            (TrafficDirection::Egress, policy.isolates_egress),
+        ] {
+            let rules: Vec<_> = policy.rules.iter().filter(|rule| rule.direction() == direction).collect();
+            if rules.is_empty() && !isolates {
+                continue;
+            }
+            let title = if direction == TrafficDirection::Ingress { "ingress" } else { "egress" };
+            let rest = if isolates { ": what no rule allows is denied" } else { ": not isolated by it" };
+            line(&mut out, format_args!("  {title}{rest}"));
+            for rule in rules {
+                let verb = if rule.deny { "deny " } else { "allow" };
+                let way = if direction == TrafficDirection::Ingress { "from" } else { "to" };
+                let peers = rule.peers.join(" | ");
+                let ports = rule.ports.join(" | ");
+                line(
+                    &mut out,
+                    format_args!("    {verb} {ports} {way} {peers}  ({}, line {})", rule.path, rule.line),
+                );
+            }
+        }
+        for name in &policy.endpoints {
+            line(&mut out, format_args!("  endpoint     {name}"));
+        }
+        let more = policy.selected.saturating_sub(policy.endpoints.len() as u64);
+        if more > 0 {
+            line(&mut out, format_args!("  and {} more endpoints", grouped(more)));
+        }
+        for warning in &policy.warnings {
+            line(&mut out, format_args!("  warning      {}", of(&warning.path, &warning.problem)));
+        }
+        out.push('\n');
+    }
+    end(answer, &mut out);
+    out
+}
+
+fn end(answer: &ListPoliciesResponse, out: &mut String) {
+    let loaded = answer.loaded.and_then(|time| jiff::Timestamp::new(time.seconds, 0).ok());
+    let loaded = loaded.map_or_else(String::new, |time| format!(", read {time}"));
+    let node = if answer.node_name.is_empty() { String::new() } else { format!(" on {}", answer.node_name) };
+    let count = answer.policies.len() as u64;
+    let word = if count == 1 { "policy" } else { "policies" };
+    line(out, format_args!("{} {word}{node}, revision {}{loaded}", grouped(count), answer.revision));
+    if !answer.problem.is_empty() {
+        line(out, format_args!("NOT IN FORCE, since newer files have a fault: {}", answer.problem));
+    }
+}
+
+/// One line that a terminal may show.
+pub(super) fn line(out: &mut String, text: impl Display) {
+    // Writing to a String cannot fail, here and below.
+    let _ = clean(&text.to_string(), out);
+    out.push('\n');
+}
+
+/// The same by itself, without its end.
+pub(super) fn one_line(text: &str) -> String {
+    let mut out = String::new();
+    let _ = clean(text, &mut out);
+    out
+}
+
+fn of(path: &str, problem: &str) -> String {
+    if path.is_empty() { problem.to_owned() } else { format!("{path}: {problem}") }
+}
+
+/// As kubectl's short names.
+fn short(kind: &str) -> &str {
+    match kind {
+        "NetworkPolicy" => "netpol",
+        "CiliumNetworkPolicy" => "cnp",
+        "CiliumClusterwideNetworkPolicy" => "ccnp",
+        other => other,
+    }
+}
+
+fn name(policy: &Policy) -> String {
+    let slash = if policy.namespace.is_empty() { "" } else { "/" };
+    let mut name = format!("{}{slash}{}", policy.namespace, policy.name);
+    if policy.part > 0 {
+        let _ = write!(name, " specs[{}]", policy.part);
+    }
+    name
+}
+
+fn full_name(policy: &Policy) -> String {
+    format!("{} {}", policy.kind, name(policy))
+}
+
+/// `file:line`, or nothing.
+pub(super) fn place(file: &str, line: u64) -> String {
+    if file.is_empty() { String::new() } else { format!("{file}:{line}") }
+}
+
+fn mode(policy: &Policy) -> String {
+    match policy.mode() {
+        Mode::Unknown => "unknown",
+        Mode::Observe => "observe",
+        Mode::Audit => "audit",
+        Mode::Enforce => "enforce",
+    }
+    .to_owned()
+}
+
+fn set_by(policy: &Policy) -> &'static str {
+    match policy.mode_set_by() {
+        SetBy::Unknown => "nobody knows what",
+        SetBy::Default => "default",
+        SetBy::NamespaceAnnotation => "the namespace's annotation",
+        SetBy::PolicyAnnotation => "its annotation",
+        SetBy::Command => "command",
+        SetBy::Cap => "an option of the daemon that no policy exceeds",
+    }
+}

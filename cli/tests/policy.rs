@@ -286,14 +286,14 @@ fn recorded_flows_are_judged_by_other_policies() {
         |more: &[&str]| observe(&[&["replay", "--policies", &new, "--input-file", &file], more].concat());
     let text = good(&replay(&[]));
     for part in [
-        "world -> shop/db 5432/TCP: allowed -> DENIED, 1 connections\n  egress: not judged",
+        "world -> shop/db 5432/TCP: allowed -> DENIED, 1 connection\n  egress: not judged",
         &format!("    isolated by NetworkPolicy shop/db ({new}:1)\n")[..],
         "      peer: it wants k8s:io.kubernetes.pod.namespace=shop, k8s:app=web\n",
-        "shop/web -> shop/db 80/TCP: DENIED -> allowed, 1 connections\n",
+        "shop/web -> shop/db 80/TCP: DENIED -> allowed, 1 connection\n",
         "\n5 connections, compared with what was recorded: 3 as before, 1 newly denied, 1 newly allowed\n",
-        "not judged: 1 flows: an end that nobody knows\n",
-        "not judged: 1 flows: dropped for another reason than a policy\n",
-        "not judged: 1 flows: no protocol and port\n",
+        "not judged: 1 flow: an end that nobody knows\n",
+        "not judged: 1 flow: dropped for another reason than a policy\n",
+        "not judged: 1 flow: no protocol and port\n",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }

@@ -314,6 +314,10 @@ impl Outcome {
     }
 }
 
+fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
 impl Report {
     pub(crate) fn json(&self) -> io::Result<String> {
         Ok(serde_json::to_string(self)?)
@@ -323,11 +327,11 @@ impl Report {
         let mut out = String::new();
         for group in &self.groups {
             let Group { source, destination, port, protocol, .. } = group;
-            let count = grouped(group.connections);
+            let count = counted(group.connections, "connection");
             line(
                 &mut out,
                 format_args!(
-                    "{source} -> {destination} {port}/{protocol}: {} -> {}, {count} connections",
+                    "{source} -> {destination} {port}/{protocol}: {} -> {}, {count}",
                     group.before.word(),
                     group.after.word()
                 ),
@@ -338,8 +342,9 @@ impl Report {
             out.push('\n');
         }
         if self.more_groups > 0 {
-            let (groups, count) = (grouped(self.more_groups), grouped(self.more_connections));
-            line(&mut out, format_args!("and {groups} more groups with {count} connections (--limit)\n"));
+            let groups = counted(self.more_groups, "more group");
+            let count = counted(self.more_connections, "connection");
+            line(&mut out, format_args!("and {groups} with {count} (--limit)"));
         }
         let [all, same, denied, allowed, other] =
             [self.connections, self.unchanged, self.newly_denied, self.newly_allowed, self.otherwise]
@@ -355,10 +360,10 @@ impl Report {
             line(&mut out, format_args!("{other} are allowed for some requests only, before or after"));
         }
         for (reason, count) in &self.not_judged {
-            line(&mut out, format_args!("not judged: {} flows: {reason}", grouped(*count)));
+            line(&mut out, format_args!("not judged: {}: {reason}", counted(*count, "flow")));
         }
         if self.lost > 0 {
-            line(&mut out, format_args!("lost before they were recorded: {} flows", grouped(self.lost)));
+            line(&mut out, format_args!("lost before they were recorded: {}", counted(self.lost, "flow")));
         }
         out
     }

@@ -48,7 +48,7 @@ pub(super) struct ExplainArgs {
     /// The destination's port: 80/TCP (also 80), 53/UDP, or ICMP's type as 8/ICMP
     #[arg(long, value_name = "PORT", help_heading = FILTERS)]
     to_port: String,
-    /// A request in the connection: 'METHOD [HOST]/PATH [Name:value]...'
+    /// A request in the connection: 'GET /x', also with host and headers: 'GET shop/x X-Token:a'
     #[arg(long, value_name = "REQUEST", help_heading = FILTERS, conflicts_with = "dns")]
     http: Option<String>,
     /// A DNS query in the connection

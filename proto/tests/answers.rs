@@ -11,7 +11,7 @@ use observer_proto::{
         why::{Cause, Outcome, Report, Route, Why},
     },
     filter,
-    flow::Flow,
+    flow::{CiliumEventType, Flow, Policy, Verdict},
     json,
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
     stats,
@@ -136,6 +136,31 @@ fn why_says_what_is_no_drop() {
         assert!(report.sentence.contains(part), "{flags}: {}", report.sentence);
     }
     assert_eq!(why("--from-pod a/ --to-pod b/", &[]).sentence, "no flow was seen at all");
+}
+
+#[test]
+fn why_names_policies_by_verdicts_and_takes_none_for_a_packet() {
+    let mut flows = flows();
+    let flags = "--from-pod web/frontend-app --to-pod payments/ --to-port 8080";
+    let before = why(flags, &flows);
+    let to_payments = |flow: &&Flow| flow.destination.as_ref().is_some_and(|end| end.namespace == "payments");
+    let from_web = |flow: &&Flow| flow.source.as_ref().is_some_and(|end| end.namespace == "web");
+    let is_open = |flow: &&Flow| flow.verdict() == Verdict::Forwarded;
+    let packet =
+        flows.iter().filter(from_web).filter(to_payments).find(is_open).expect("one in the demo").clone();
+    let policy = Policy { name: "p".into(), namespace: "payments".into(), ..Policy::default() };
+    flows.push(Flow {
+        event_type: Some(CiliumEventType { r#type: 5, sub_type: 0 }),
+        verdict: Verdict::Audit.into(),
+        ingress_denied_by: vec![policy],
+        extensions: None,
+        ..packet
+    });
+    let after = why(flags, &flows);
+    let named: Vec<_> = after.policies.iter().flatten().map(|counted| counted.what.as_str()).collect();
+    assert_eq!(named, ["would deny by payments/p"]);
+    assert_eq!(after.outcome, before.outcome);
+    assert_eq!(format!("{:?}", after.ports), format!("{:?}", before.ports));
 }
 
 /// A drop that no program saw, on a node without a daemon: the reset tells.

@@ -93,6 +93,11 @@ pub(super) fn is_drop(flow: &Flow) -> bool {
         || flow.verdict == Verdict::Dropped as i32
 }
 
+/// What policies say of a connection.
+pub(super) fn is_verdict(flow: &Flow) -> bool {
+    flow.event_type.is_some_and(|event| event.r#type == names::EVENT_POLICY_VERDICT)
+}
+
 /// A packet told where a pod sends it is told again where it is delivered or leaves.
 pub(super) fn is_told_again(flow: &Flow) -> bool {
     flow.trace_observation_point == TraceObservationPoint::FromEndpoint as i32

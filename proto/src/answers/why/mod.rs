@@ -159,9 +159,13 @@ impl Why {
             self.called_by_b += 1;
             return;
         }
+        self.policies(flow);
+        // A verdict is no packet: what became of that other flows tell.
+        if ends::is_verdict(flow) && !ends::is_drop(flow) {
+            return;
+        }
         let facts = Facts::of(flow);
         self.untold += u64::from(!facts.known);
-        self.policies(flow);
         self.service(flow);
         if self.asked.len() < MOST_ROWS {
             self.asked.insert(ends::service(flow, server));

@@ -138,6 +138,18 @@ fn why_says_what_is_no_drop() {
     assert_eq!(why("--from-pod a/ --to-pod b/", &[]).sentence, "no flow was seen at all");
 }
 
+/// What a policy says of a packet.
+fn would_be_denied(packet: Flow) -> Flow {
+    let policy = Policy { name: "p".into(), namespace: "payments".into(), ..Policy::default() };
+    Flow {
+        event_type: Some(CiliumEventType { r#type: 5, sub_type: 0 }),
+        verdict: Verdict::Audit.into(),
+        ingress_denied_by: vec![policy],
+        extensions: None,
+        ..packet
+    }
+}
+
 #[test]
 fn why_names_policies_by_verdicts_and_takes_none_for_a_packet() {
     let mut flows = flows();
@@ -148,14 +160,7 @@ fn why_names_policies_by_verdicts_and_takes_none_for_a_packet() {
     let is_open = |flow: &&Flow| flow.verdict() == Verdict::Forwarded;
     let packet =
         flows.iter().filter(from_web).filter(to_payments).find(is_open).expect("one in the demo").clone();
-    let policy = Policy { name: "p".into(), namespace: "payments".into(), ..Policy::default() };
-    flows.push(Flow {
-        event_type: Some(CiliumEventType { r#type: 5, sub_type: 0 }),
-        verdict: Verdict::Audit.into(),
-        ingress_denied_by: vec![policy],
-        extensions: None,
-        ..packet
-    });
+    flows.push(would_be_denied(packet));
     let after = why(flags, &flows);
     let named: Vec<_> = after.policies.iter().flatten().map(|counted| counted.what.as_str()).collect();
     assert_eq!(named, ["would deny by payments/p"]);
@@ -261,6 +266,17 @@ fn the_service_map() {
     );
     assert!(told.mermaid().contains("n0[\"web/a#quot;b\\c^[[31m#lt;i#gt;\"]"), "{}", told.mermaid());
     assert!(told.text(None).contains("counted by the server"), "{}", told.text(None));
+}
+
+#[test]
+fn verdicts_of_policies_are_no_traffic() {
+    let flows = flows();
+    let with_verdicts: Vec<Flow> =
+        flows.iter().flat_map(|flow| [flow.clone(), would_be_denied(flow.clone())]).collect();
+    assert_eq!(graph(&with_verdicts).json(), graph(&flows).json());
+    assert_eq!(top(By::Workload, &with_verdicts).json(), top(By::Workload, &flows).json());
+    let policies = top(By::Policy, &with_verdicts).text(None);
+    assert!(policies.contains("payments/p"), "{policies}");
 }
 
 fn top(by: By, flows: &[Flow]) -> top::Report {

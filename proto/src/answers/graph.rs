@@ -60,6 +60,10 @@ impl Edges {
 
     /// Takes in a flow.
     pub fn flow(&mut self, flow: &Flow) {
+        // The packet that it is about has a flow of its own.
+        if ends::is_verdict(flow) {
+            return;
+        }
         self.about.flow(flow);
         let facts = Facts::of(flow);
         let (client, server) = ends::callers(flow);

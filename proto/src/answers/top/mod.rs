@@ -156,6 +156,10 @@ impl Top {
 
     /// Takes in a flow that came at `now` (unix seconds).
     pub fn flow(&mut self, flow: &Flow, now: i64) {
+        // The packet that it is about has a flow of its own.
+        if ends::is_verdict(flow) && self.by != By::Policy {
+            return;
+        }
         let facts = Facts::of(flow);
         let volume = self.connections.new_of(flow, &facts);
         let time = flow.time.map_or(now, |time| time.seconds);

@@ -10,7 +10,7 @@ use observer_proto::{
     flow::{Endpoint, Flow, Policy, TrafficDirection, Verdict, layer4::Protocol},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -200,21 +200,52 @@ fn connections_are_judged_and_changed_policies_followed() {
     call(&mut lab, 2);
 }
 
-#[test]
-fn a_recordings_connections_are_judged_by_policies_of_today() {
-    let [tenants, payments] =
-        ["tenants", "payments"].map(|set| testdata("policy/sets").join(set).display().to_string());
+/// A daemon that has played the demo's recording, judged by some of the sets, or of their files.
+fn replayed(policies: &[&str]) -> Daemon {
     let mut command = Command::new(OBSERVER);
     command.arg("--replay").arg(testdata("events/demo.rec")).args(["--speed", "max"]);
-    command.args(["--policy", &tenants, "--policy", &payments]);
+    for path in policies {
+        command.arg("--policy").arg(testdata("policy/sets").join(path));
+    }
     let daemon = Daemon::spawn(command, tempfile::tempdir().unwrap());
     daemon.log_line("replayed ");
+    daemon
+}
+
+/// What verdicts there are, however often.
+fn kinds(flows: &[Flow]) -> BTreeSet<String> {
+    verdicts(flows).into_keys().collect()
+}
+
+#[test]
+fn each_set_judges_alone_and_without_its_dns_rules_names_are_denied() {
+    let (tenants, payments): (BTreeSet<String>, BTreeSet<String>) =
+        expected().into_keys().partition(|line| line.starts_with("tenant-"));
+    let payments: BTreeSet<String> =
+        payments.into_iter().chain(HAIRPIN.iter().map(ToString::to_string)).collect();
+    let without_dns = payments.iter().map(|line| match line.as_str() {
+        line if line.contains(":53 ") => line.replace("FORWARDED by payments-dns", "AUDIT by payments-api"),
+        line => line.replace("by payments-dns, ", "by "),
+    });
+    let host = ["host -> payments/payments-api:8080", "host -> world:8080"]
+        .map(|connection| format!("{connection} egress FORWARDED by host"));
+    for (policies, wanted) in [
+        ("tenants", tenants),
+        ("payments/payments-api.yaml", without_dns.collect()),
+        ("payments", payments),
+        ("host", host.into()),
+    ] {
+        assert_eq!(kinds(&replayed(&[policies]).flows()), wanted, "{policies}");
+    }
+}
+
+#[test]
+fn a_recordings_connections_are_judged_by_policies_of_today() {
+    let daemon = replayed(&["tenants", "payments"]);
     let flows = daemon.flows();
-    let found: Vec<String> = verdicts(&flows).into_keys().collect();
-    let mut wanted: Vec<String> =
+    let wanted: BTreeSet<String> =
         expected().into_keys().chain(HAIRPIN.iter().map(ToString::to_string)).collect();
-    wanted.sort();
-    assert_eq!(found, wanted);
+    assert_eq!(kinds(&flows), wanted);
     let sums = Sums::of(&daemon.settled());
     sums.check();
     assert_eq!(flows.len() as u64, sums.flows + sums.stages["policy"][1]);

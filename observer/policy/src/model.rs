@@ -113,12 +113,6 @@ impl Policy {
             Direction::Egress => self.egress.as_ref(),
         }
     }
-
-    /// Whether it needs addresses from DNS answers.
-    pub fn needs_names(&self) -> bool {
-        let terms = self.egress.iter().flat_map(Side::rules).flat_map(|rule| rule.peers.terms());
-        terms.into_iter().any(|term| matches!(term, Term::Name(_)))
-    }
 }
 
 /// Whom a policy selects.

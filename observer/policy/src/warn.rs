@@ -94,7 +94,12 @@ impl Engine {
                 });
                 (!there).then(|| "no such service".to_owned())
             }
-            Term::Block(_) | Term::Name(_) => None,
+            Term::Name(name) => {
+                let there = surroundings.names.keys().any(|found| name.0.is_match(found));
+                let why = "until one does it matches nothing, and can't be enforced";
+                (!there).then(|| format!("no DNS answer told addresses of {}: {why}", name.0))
+            }
+            Term::Block(_) => None,
         }
     }
 }

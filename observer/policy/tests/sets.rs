@@ -160,7 +160,7 @@ fn what_nothing_has_is_warned_of() {
         (
             "cnp",
             "ops",
-            "{endpointSelector: {}, egress: [{toCIDRSet: [{cidrGroupRef: office}]}, {toServices: [{k8sService: {serviceName: x}}]}]}",
+            "{endpointSelector: {}, egress: [{toCIDRSet: [{cidrGroupRef: office}]}, {toServices: [{k8sService: {serviceName: x}}]}, {toFQDNs: [{matchName: shop.example}]}]}",
         ),
         (
             "cnp",
@@ -180,6 +180,7 @@ fn what_nothing_has_is_warned_of() {
         "CiliumNetworkPolicy nowhere/p : selects nothing: no pod is in namespace nowhere",
         "CiliumNetworkPolicy ops/p spec.egress[0]: no CIDR group is named office",
         "CiliumNetworkPolicy ops/p spec.egress[1]: no such service",
+        "CiliumNetworkPolicy ops/p spec.egress[2]: no DNS answer told addresses of shop.example: until one does it matches nothing, and can't be enforced",
         "CiliumNetworkPolicy web/p : selects nothing: no endpoint has the label any:app=typo",
     ];
     assert_eq!(told, expected);

@@ -307,3 +307,14 @@ fn recorded_flows_are_judged_by_other_policies() {
     assert_eq!((&report["more_groups"], &report["more_connections"]), (&1.into(), &1.into()));
     assert_eq!(report["repeated"], 3);
 }
+
+/// The demo's firewall drops what tenant-a sends to tenant-b, for Hubble by "Policy denied".
+#[test]
+fn what_a_firewall_dropped_no_policy_denied() {
+    let (policies, inventory) = (testdata("sets/payments"), testdata("inventory.json"));
+    let flows = testdata("../answers/demo.jsonl");
+    let flags = ["replay", "--policies", &policies, "--inventory", &inventory, "--input-file", &flows];
+    let report: Value =
+        serde_json::from_str(&good(&observe(&[&flags[..], &["-o", "json"]].concat()))).unwrap();
+    assert_eq!((&report["newly_denied"], &report["newly_allowed"]), (&1.into(), &0.into()));
+}

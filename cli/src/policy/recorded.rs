@@ -1,7 +1,10 @@
 //! Connections as recorded flows tell them: both ends, port, and what became of it.
 
 use observer_policy::{engine::Engine, label::Labels, world::Endpoint};
-use observer_proto::flow::{DropReason, Endpoint as WireEndpoint, Flow, FlowType, Verdict, layer4::Protocol};
+use observer_proto::{
+    Facts,
+    flow::{DropReason, Endpoint as WireEndpoint, Flow, FlowType, Verdict, layer4::Protocol},
+};
 use std::{net::IpAddr, sync::Arc};
 
 /// What a recording says became of a connection; the greater is worse.
@@ -80,6 +83,8 @@ impl Connection {
 fn recorded(flow: &Flow) -> Recorded {
     match flow.verdict() {
         Verdict::Audit => Recorded::Denied,
+        // Hubble has one reason for policies and for firewalls, of which the kernel tells.
+        Verdict::Dropped if !Facts::of(flow).kernel_reason.is_empty() => Recorded::Dropped,
         Verdict::Dropped => match flow.drop_reason_desc() {
             DropReason::PolicyDenied | DropReason::PolicyDeny => Recorded::Denied,
             _ => Recorded::Dropped,

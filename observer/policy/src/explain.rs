@@ -133,8 +133,8 @@ impl Engine {
             Explanation { decision, match_type, rules, isolating: Vec::new(), nearest: None };
         if decision.all == Verdict::DefaultDenied || decision.all == Verdict::Requests && refused {
             let policies = self.policies_of(query.subject, query.direction);
-            let isolates = |policy: &&Policy| policy.side(query.direction).is_some_and(|side| side.isolates);
-            explanation.isolating = policies.map(|(policy, _)| policy).filter(isolates).collect();
+            let policies = policies.map(|(policy, _)| policy);
+            explanation.isolating = policies.filter(|policy| policy.isolates(query.direction)).collect();
             explanation.nearest = self.nearest(query);
         }
         explanation

@@ -113,6 +113,11 @@ impl Policy {
             Direction::Egress => self.egress.as_ref(),
         }
     }
+
+    /// Whether it denies what no rule allows, in one direction.
+    pub fn isolates(&self, direction: Direction) -> bool {
+        self.side(direction).is_some_and(|side| side.isolates)
+    }
 }
 
 /// Whom a policy selects.

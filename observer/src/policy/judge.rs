@@ -10,10 +10,12 @@ use crate::{
     enrich::ipcache::IpCache,
     flow::{Flow, LinkKind, Notes, Record, Tristate},
 };
-use arc_swap::Guard;
 use observer_policy::model::{Direction, ICMP, ICMPV6, SCTP, TCP, UDP};
 use observer_proto::flow::{TraceObservationPoint as Point, TraceReason, TrafficDirection, Verdict};
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, RwLockReadGuard},
+};
 
 /// Judges for the pipeline's thread.
 #[derive(Debug)]
@@ -25,8 +27,10 @@ pub(crate) struct Judge {
 
 /// Judges a batch, by policies and endpoints as they are at its begin.
 pub(crate) struct Judging<'a> {
-    judge: &'a mut Judge,
-    world: Guard<Arc<World>>,
+    policies: &'a Policies,
+    cache: &'a IpCache,
+    rulings: &'a mut Rulings,
+    world: RwLockReadGuard<'a, World>,
 }
 
 /// One side of a connection.
@@ -43,8 +47,8 @@ impl Judge {
 
     /// For the next batch.
     pub(crate) fn begin(&mut self) -> Judging<'_> {
-        let world = self.policies.world();
-        Judging { judge: self, world }
+        let Self { policies, cache, rulings } = self;
+        Judging { policies, cache, rulings, world: policies.world() }
     }
 }
 
@@ -85,7 +89,7 @@ impl Judging<'_> {
 
     /// Whether a side is on this node, and is judged where the flow was told.
     fn is_told_here(&self, flow: &Flow<'_>, direction: Direction, subject: &Arc<Endpoint>) -> bool {
-        let is_host = subject.serial() == self.judge.cache.reserved().host.serial();
+        let is_host = subject.serial() == self.cache.reserved().host.serial();
         let at_drop = flow.is_drop();
         match (Point::try_from(i32::from(flow.observation_point)), direction) {
             (Ok(Point::UnknownPoint), Direction::Egress) => at_drop,
@@ -100,10 +104,10 @@ impl Judging<'_> {
     }
 
     fn side(&mut self, flow: &Flow<'_>, side: &Side<'_>, give: &mut impl FnMut(&Flow<'_>)) -> bool {
-        let Judge { policies, cache, rulings } = &mut *self.judge;
-        let (engine, reserved) = (&self.world.engine, cache.reserved());
+        let Self { policies, cache, rulings, world } = self;
+        let (engine, reserved) = (&world.engine, cache.reserved());
         let counters = &policies.counters;
-        let name = self.world.name(side.subject, reserved);
+        let name = world.name(side.subject, reserved);
         let Some((subject, _)) = name.and_then(|name| engine.endpoint(name)) else {
             Policies::count(&counters.ends_unknown);
             return false;
@@ -116,13 +120,13 @@ impl Judging<'_> {
             Policies::count(&counters.backend_unknown);
             return false;
         }
-        let Some(peer) = self.world.peer(peer, address, reserved) else {
+        let Some(peer) = world.peer(peer, address, reserved) else {
             Policies::count(&counters.ends_unknown);
             return false;
         };
         let decision = engine.judge(subject, side.direction, peer, flow.protocol, port(flow));
         let Some(rules) = decision.rules else { return false };
-        let known = rulings.of(policies, &self.world, subject, side.direction, rules);
+        let known = rulings.of(policies, world, subject, side.direction, rules);
         known.hit();
         let Some(verdict) = &known.verdict else {
             Policies::count(&counters.observed);

@@ -19,8 +19,9 @@ pub(crate) use judge::Judge;
 pub use set::{Declared, Set};
 pub use update::{Follower, Updater};
 pub use world::World;
+use world::Worlds;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 use observer_policy::{
     Dialect,
@@ -30,7 +31,7 @@ use observer_policy::{
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -60,7 +61,7 @@ pub enum PolicyError {
 /// The policies in force, for those who judge and those who ask.
 #[derive(Debug)]
 pub struct Policies {
-    world: ArcSwap<World>,
+    worlds: Worlds,
     set: ArcSwap<Set>,
     hits: Mutex<HashMap<PolicyId, Arc<Hits>>>,
     /// What is wrong with the files, while they are not what is in force.
@@ -101,9 +102,9 @@ impl Hits {
 }
 
 impl Policies {
-    fn new(world: World, set: Set) -> Self {
+    fn new(worlds: Worlds, set: Set) -> Self {
         Self {
-            world: ArcSwap::from_pointee(world),
+            worlds,
             set: ArcSwap::from_pointee(set),
             hits: Mutex::default(),
             problem: Mutex::default(),
@@ -112,8 +113,8 @@ impl Policies {
     }
 
     /// The policies compiled for the endpoints that there are. To be let go of soon: the next change waits for it.
-    pub fn world(&self) -> Guard<Arc<World>> {
-        self.world.load()
+    pub fn world(&self) -> RwLockReadGuard<'_, World> {
+        self.worlds.read()
     }
 
     /// The policies as they were read.

@@ -3,12 +3,13 @@
 use super::{
     Policies, PolicyConfig, PolicyError, Set,
     feed::{Fed, Feed},
-    world::{Change, Standby, World},
+    world::{Change, Worlds},
 };
 use crate::{
     enrich::{ipcache::IpCache, source::Stop},
     followed::{Followed, INTERVAL, Look},
 };
+use observer_policy::engine::Engine;
 use observer_proto::flow::{AgentEventType, PolicyUpdateNotification, agent_event::Notification};
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
@@ -26,7 +27,6 @@ pub struct Updater {
     cluster: String,
     cache: Arc<IpCache>,
     policies: Arc<Policies>,
-    standby: Standby,
     feed: Feed,
     followed: Followed,
     /// The last thing said about bad files, so that each is said once.
@@ -47,23 +47,11 @@ impl Updater {
         let mut feed = Feed::default();
         let names = feed.changes(&cache).unwrap_or_default();
         let set = set.in_modes(&config, feed.modes());
-        let mut world = World::new();
-        let change =
-            Change { fed: names, policies: Some((set.revision, world.engine.difference(set.with_modes()))) };
-        world.apply(change.clone());
-        let mut standby = World::new();
-        standby.apply(change);
-        let policies = Arc::new(Policies::new(world, set));
-        let updater = Self {
-            config,
-            cluster: cluster.to_owned(),
-            cache,
-            policies,
-            standby: Standby(Arc::new(standby)),
-            feed,
-            followed,
-            complaint: None,
-        };
+        let all = Engine::new(false).difference(set.with_modes());
+        let worlds = Worlds::new(Change { fed: names, policies: Some((set.revision, all)) });
+        let policies = Arc::new(Policies::new(worlds, set));
+        let updater =
+            Self { config, cluster: cluster.to_owned(), cache, policies, feed, followed, complaint: None };
         updater.tell("policies loaded");
         Ok(updater)
     }
@@ -79,7 +67,7 @@ impl Updater {
         let set = self.policies.set();
         let in_modes = Set::clone(&set).in_modes(&self.config, self.feed.modes());
         if in_modes == *set {
-            self.standby.apply(&self.policies, &Change { fed, policies: None });
+            self.policies.worlds.apply(Change { fed, policies: None });
         } else {
             // A namespace says something else.
             self.put(fed, in_modes);
@@ -119,8 +107,8 @@ impl Updater {
     }
 
     fn put(&mut self, fed: Fed, set: Set) {
-        let policies = Some((set.revision, self.standby.0.engine.difference(set.with_modes())));
-        self.standby.apply(&self.policies, &Change { fed, policies });
+        let policies = self.policies.world().engine.difference(set.with_modes());
+        self.policies.worlds.apply(Change { fed, policies: Some((set.revision, policies)) });
         self.policies.forget_hits_of_others(&set);
         self.policies.set.store(Arc::new(set));
     }

@@ -3,7 +3,7 @@
 //! There are two of them. Who judges reads the one; the other takes in a change and takes its place, and then the first
 //! takes it in too, once nobody reads it any more. So neither waits for the other but for that.
 
-use super::{Policies, feed::Fed};
+use super::feed::Fed;
 use crate::{
     endpoint::Endpoint,
     enrich::{identity::LOCAL_SCOPE, reserved::Reserved},
@@ -11,15 +11,19 @@ use crate::{
 use hashbrown::HashMap;
 use observer_inventory::policy::HOST;
 use observer_policy::engine::{self, Engine, PeerId, PolicyKey, WithMode};
-use std::{net::IpAddr, num::NonZeroU64, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    num::NonZeroU64,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, TryLockError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 /// Before the name of another node.
 pub(super) const NODE: &str = "node:";
 /// What serves the Kubernetes API and is no node.
 pub(super) const KUBE_APISERVER: &str = "kube-apiserver";
-
-/// How soon it is looked again whether somebody reads still: readers are done with a batch, or an answer.
-const READERS: Duration = Duration::from_millis(1);
 
 /// The engine, and which of its endpoints is which of the IP cache's.
 #[derive(Debug)]
@@ -76,7 +80,7 @@ impl World {
         if let Some(name) = self.name(endpoint, reserved) {
             return self.engine.peer_of(name, address);
         }
-        let owner = self.engine.owner_at(address);
+        let owner = self.engine.name_at(address);
         let is_it = match endpoint.identity {
             identity if identity == reserved.world.identity || identity >= LOCAL_SCOPE => owner.is_none(),
             identity
@@ -91,24 +95,62 @@ impl World {
     }
 }
 
-/// The one that nobody reads.
+/// The published world and its twin.
 #[derive(Debug)]
-pub(super) struct Standby(pub(super) Arc<World>);
+pub(super) struct Worlds {
+    both: [RwLock<World>; 2],
+    /// Which of them is read.
+    published: AtomicUsize,
+}
 
-impl Standby {
-    /// Publishes the change.
-    pub(super) fn apply(&mut self, policies: &Policies, change: &Change) {
-        self.take(change);
-        self.0 = policies.world.swap(Arc::clone(&self.0));
-        self.take(change);
+impl Worlds {
+    /// As they are after the first change.
+    pub(super) fn new(change: Change) -> Self {
+        let worlds =
+            Self { both: [World::new(), World::new()].map(RwLock::new), published: AtomicUsize::new(0) };
+        worlds.apply(change);
+        worlds
     }
 
-    fn take(&mut self, change: &Change) {
+    /// The published one. Its next change but one waits for the reader.
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, World> {
         loop {
-            if let Some(world) = Arc::get_mut(&mut self.0) {
-                return world.apply(change.clone());
+            match self.both[self.published.load(Ordering::Acquire)].try_read() {
+                Ok(world) => return world,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                // Only the other one is ever changed: since this look it is the published one.
+                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
             }
-            std::thread::sleep(READERS);
         }
+    }
+
+    /// Publishes the change. Only one thread at a time may do so.
+    pub(super) fn apply(&self, change: Change) {
+        let old = self.published.load(Ordering::Acquire);
+        let write = |number: usize| self.both[number].write().unwrap_or_else(PoisonError::into_inner);
+        write(1 - old).apply(change.clone());
+        self.published.store(1 - old, Ordering::Release);
+        write(old).apply(change);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_published_beside_a_reader_and_only_then_waits_for_it() {
+        let change = |revision| Change { policies: Some((revision, Vec::new())), ..Change::default() };
+        let worlds = Worlds::new(change(1));
+        let old = worlds.read();
+        std::thread::scope(|scope| {
+            let changing = scope.spawn(|| worlds.apply(change(2)));
+            while worlds.read().revision == 1 {
+                std::thread::yield_now();
+            }
+            assert!(old.revision == 1 && !changing.is_finished());
+            drop(old);
+        });
+        assert_eq!(worlds.both.map(|world| world.into_inner().unwrap().revision), [2, 2]);
     }
 }

@@ -202,11 +202,6 @@ impl Engine {
         }
     }
 
-    /// The name of the endpoint that has an address.
-    pub fn owner_at(&self, address: IpAddr) -> Option<&str> {
-        self.of_address.get(&address).map(|(name, _)| &**name)
-    }
-
     /// The endpoint that has an address.
     pub fn subject_at(&self, address: IpAddr) -> Option<SubjectId> {
         let (name, _) = self.of_address.get(&address)?;

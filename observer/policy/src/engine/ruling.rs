@@ -22,12 +22,11 @@ impl Engine {
     pub fn ruling(&self, subject: SubjectId, id: RuleSetId, least: Mode) -> Option<Ruling<'_>> {
         let set = self.rule_sets.get(id.0 as usize)?;
         let selecting = self.policies_of(subject, set.direction).filter(|(_, mode)| *mode >= least);
-        let selecting: Vec<&Policy> = selecting.map(|(policy, _)| policy).collect();
-        if selecting.is_empty() {
+        let mut isolating: Vec<&Policy> = selecting.map(|(policy, _)| policy).collect();
+        if isolating.is_empty() {
             return None;
         }
-        let isolates = |policy: &&Policy| policy.side(set.direction).is_some_and(|side| side.isolates);
-        let mut isolating: Vec<&Policy> = selecting.into_iter().filter(isolates).collect();
+        isolating.retain(|policy| policy.isolates(set.direction));
         let counts = |place: u32| self.policies.get(place as usize).is_some_and(|slot| slot.mode >= least);
         let (verdict, match_type, deciding) =
             set.among(|member| counts(member.place.policy), !isolating.is_empty());

@@ -9,7 +9,7 @@ pub use words::protocol;
 
 use crate::{
     engine::Engine,
-    model::{Direction, Mode, Policy, PolicyId, Side},
+    model::{Direction, Mode, Policy, PolicyId},
     warn::Warning,
 };
 use hashbrown::HashMap;
@@ -85,7 +85,6 @@ pub fn list(
 
 /// What the policy says of itself.
 fn of_policy(policy: &Policy) -> Message {
-    let isolates = |side: &Option<Side>| side.as_ref().is_some_and(|side| side.isolates);
     let rules = policy.ingress.iter().chain(&policy.egress).map(|side| side.rules().count() as u64);
     Message {
         kind: policy.id.kind.to_string(),
@@ -98,8 +97,8 @@ fn of_policy(policy: &Policy) -> Message {
         description: text(policy.description.as_deref()),
         log: text(policy.log.as_deref()),
         selects: words::subject(&policy.subject),
-        isolates_ingress: isolates(&policy.ingress),
-        isolates_egress: isolates(&policy.egress),
+        isolates_ingress: policy.isolates(Direction::Ingress),
+        isolates_egress: policy.isolates(Direction::Egress),
         rule_count: rules.sum(),
         ..Message::default()
     }

@@ -12,8 +12,10 @@ extern crate std;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod parse;
+pub mod policy;
 mod tables;
 
+use policy::Judged;
 pub use tables::*;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -30,6 +32,10 @@ pub mod kind {
     pub const FACT: u8 = 3;
     /// A [`super::TunneledFlowRecord`].
     pub const TUNNELED_FLOW: u8 = 4;
+    /// A [`super::JudgedFlowRecord`].
+    pub const JUDGED_FLOW: u8 = 5;
+    /// A [`super::DeniedRecord`].
+    pub const DENIED: u8 = 6;
 }
 
 /// The start of every record.
@@ -203,6 +209,38 @@ pub struct TunneledFlowRecord {
     pub tunnel: Tunnel,
 }
 
+/// A [`FlowRecord`] of the first packet of a connection that policies say something about.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct JudgedFlowRecord {
+    /// The packet; its header tells the size of this record.
+    pub flow: FlowRecord,
+    /// What policies say.
+    pub judged: Judged,
+}
+
+/// A packet that the flow programs dropped, since policies deny its connection. Further ones of the connection are summed
+/// as other drops are.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct DeniedRecord {
+    /// The packet; its header tells the size of this record, its reason is one of [`policy::POLICY_DENIED`] and
+    /// [`policy::POLICY_DENY`].
+    pub drop: DropRecord,
+    /// What policies say.
+    pub judged: Judged,
+    /// Source MAC, where there is one.
+    pub source_mac: [u8; 6],
+    /// Destination MAC.
+    pub destination_mac: [u8; 6],
+    /// One of [`hook`].
+    pub hook: u8,
+    /// One of [`link_kind`].
+    pub link_kind: u8,
+    /// [`flow_flags`].
+    pub flow_flags: u16,
+}
+
 /// Facts about a drop record, as bits.
 pub mod drop_flags {
     /// [`super::DropRecord::tuple`] could be read from the packet.
@@ -272,4 +310,6 @@ const _: () = assert!(size_of::<FactRecord>() == 80);
 const _: () = assert!(size_of::<Tuple>() == 40);
 const _: () = assert!(size_of::<FlowRecord>() == 112);
 const _: () = assert!(size_of::<TunneledFlowRecord>() == 160);
+const _: () = assert!(size_of::<JudgedFlowRecord>() == 128);
+const _: () = assert!(size_of::<DeniedRecord>() == 152);
 const _: () = assert!(size_of::<DropRecord>() == 120);

@@ -1,0 +1,175 @@
+//! Policies as the kernel's maps hold them, and what the flow programs say of them.
+//!
+//! There are two whole sets of maps, one in each *slot*; the number in `GENERATION` says by its lowest bit which of them is
+//! in force. A program reads it once for each packet, so no packet is judged by half a set. Numbers of subjects, peers,
+//! tables and rules are those of the engine that filled the slot.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Which slot a generation means.
+#[must_use]
+pub const fn slot(generation: u32) -> u32 {
+    generation & 1
+}
+
+/// Who has an address. The key is the address, IPv4 mapped; of the world, nets with their prefix lengths are kept apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PolicyEndpoint {
+    /// The number of the peer.
+    pub peer: u32,
+    /// The number of the subject.
+    pub subject: u32,
+    /// [`endpoint_flags`].
+    pub flags: u32,
+}
+
+/// Facts about an endpoint, as bits.
+pub mod endpoint_flags {
+    /// The node itself.
+    pub const HOST: u32 = 1 << 0;
+}
+
+/// The tables of a subject, by direction: egress, ingress; [`NO_TABLE`] where nothing is judged.
+pub type PolicySides = [u32; 2];
+
+/// In [`PolicySides`].
+pub const NO_TABLE: u32 = u32::MAX;
+
+/// Index in [`PolicySides`].
+pub mod side {
+    /// What the subject sends.
+    pub const EGRESS: usize = 0;
+    /// What it is sent.
+    pub const INGRESS: usize = 1;
+}
+
+/// A table's row for a peer, or for [`OTHERS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PolicyRowKey {
+    /// The table.
+    pub table: u32,
+    /// The peer.
+    pub peer: u32,
+}
+
+/// In [`PolicyRowKey::peer`]: every peer that has no row of its own.
+pub const OTHERS: u32 = u32::MAX;
+
+/// Where a row stands among the cuts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PolicyRow {
+    /// Its first cut, which is from 0 on.
+    pub begin: u32,
+    /// How many they are, at least 1.
+    pub len: u32,
+}
+
+/// From which protocol and port on which decision holds; the cuts of a row are in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PolicyCut {
+    /// See [`cut_key`].
+    pub from: u32,
+    /// See [`decision`].
+    pub decision: u32,
+}
+
+/// Protocol and port in one order. The port of ICMP is its type.
+#[must_use]
+pub const fn cut_key(protocol: u8, port: u16) -> u32 {
+    (protocol as u32) << 16 | port as u32
+}
+
+/// A row has at most this many cuts: two for each protocol and port would be more.
+pub const MOST_CUTS: u32 = 1 << 20;
+
+/// What is decided of a connection on one side: the number of a set of rules, and these bits; 0 where the side was not
+/// judged.
+pub mod decision {
+    /// The number of the set of rules.
+    pub const RULES: u32 = (1 << 24) - 1;
+    /// The side was judged.
+    pub const JUDGED: u32 = 1 << 31;
+    /// By the enforced policies the connection is denied.
+    pub const DENIED: u32 = 1 << 30;
+    /// It is denied by a rule that says so, and not only because no rule allows it.
+    pub const BY_RULE: u32 = 1 << 29;
+    /// Who the subject is was not known; there is no set of rules. With [`DENIED`] it is refused for that.
+    pub const UNKNOWN: u32 = 1 << 28;
+}
+
+/// A service's address and port. Ports are in host order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PolicyFrontend {
+    /// The address.
+    pub address: [u8; 16],
+    /// The port.
+    pub port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Always 0.
+    pub pad: u8,
+}
+
+/// Where the ready backends of a service stand: [`PolicyBackend`]s, one after the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PolicyBackends {
+    /// The first.
+    pub begin: u32,
+    /// How many; of more than [`MOST_BACKENDS`] nothing is decided before one was chosen.
+    pub len: u32,
+}
+
+/// So many backends are judged before one is chosen.
+pub const MOST_BACKENDS: u32 = 32;
+
+/// One of a service's backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PolicyBackend {
+    /// The address.
+    pub address: [u8; 16],
+    /// The port that the connection has there, in host order.
+    pub port: u16,
+    /// Always 0.
+    pub pad: [u8; 2],
+}
+
+/// What was decided of a connection on this link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Judged {
+    /// By which generation.
+    pub generation: u32,
+    /// The [`decision`] on the opener's side.
+    pub egress: u32,
+    /// The [`decision`] on the other side.
+    pub ingress: u32,
+    /// [`judged_flags`].
+    pub flags: u32,
+}
+
+/// Facts about what was decided, as bits.
+pub mod judged_flags {
+    /// The destination is a service; what is said of the opener's side is said of one of its backends.
+    pub const FRONTEND: u32 = 1 << 0;
+    /// Of the service's backends some are allowed and some are not: it is decided where the packet comes out.
+    pub const MIXED: u32 = 1 << 1;
+}
+
+/// Set in [`crate::DropRecord::reason`] where our own programs dropped the packet; the rest is Cilium's number.
+pub const POLICY_REASON: u32 = 1 << 31;
+/// No rule allows it: Cilium's `POLICY_DENIED`.
+pub const POLICY_DENIED: u32 = POLICY_REASON | 133;
+/// A rule denies it: Cilium's `POLICY_DENY`.
+pub const POLICY_DENY: u32 = POLICY_REASON | 181;
+
+const _: () = assert!(size_of::<PolicyEndpoint>() == 12);
+const _: () = assert!(size_of::<PolicyFrontend>() == 20);
+const _: () = assert!(size_of::<PolicyBackend>() == 20);
+const _: () = assert!(size_of::<Judged>() == 16);

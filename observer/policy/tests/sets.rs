@@ -119,7 +119,7 @@ fn verdicts(engine: &Engine, asked: &str) -> String {
 #[test]
 fn sets_judge_the_demos_traffic_as_they_should() {
     let mut wrong = Vec::new();
-    for set in ["tenants", "payments", "host"] {
+    for set in ["tenants", "payments", "host", "web"] {
         let folder = testdata("policy/sets").join(set);
         let mut engine = demo();
         let files = |without: &str| -> Vec<PathBuf> {

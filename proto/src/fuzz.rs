@@ -82,7 +82,8 @@ pub fn json(data: &[u8]) {
     let mut encoded = Vec::new();
     let mut reader = Reader::discarding();
     let passed_over = reader.read(kind, text, &mut encoded);
-    if reader.is_as_written() {
+    let is_as_written = reader.is_as_written();
+    if is_as_written {
         let mut line = Vec::new();
         Writer::new().write(kind, &encoded, &mut line).unwrap();
         assert_eq!(String::from_utf8(line).unwrap(), text, "not as it is written");
@@ -90,7 +91,7 @@ pub fn json(data: &[u8]) {
     // What was read before makes no difference.
     let mut again = Vec::new();
     assert_eq!(reader.read(kind, text, &mut again), passed_over);
-    assert_eq!(again, encoded);
+    assert_eq!((again, reader.is_as_written()), (encoded.clone(), is_as_written));
     assert!(passed_over.is_ok() || encoded.is_empty(), "after an error nothing is left");
     let strict = json::read::<GetFlowsResponse>(text);
     assert_eq!(strict.is_ok(), passed_over == Ok(None), "strict is what passes over nothing");
@@ -123,7 +124,11 @@ pub fn print(data: &[u8]) {
     }
     let kind = MessageType::named("observer.GetFlowsResponse").unwrap();
     let mut line = Vec::new();
-    let written = Writer::new().write(kind, data, &mut line).map(|()| line);
+    let mut writer = Writer::new();
+    let written = writer.write(kind, data, &mut line).map(|()| line);
+    // What was written before makes no difference.
+    let mut again = Vec::new();
+    assert_eq!(writer.write(kind, data, &mut again).map(|()| again), written);
     let Ok(response) = GetFlowsResponse::decode(data) else { return };
     let mut kept = Vec::new();
     text::printed().unwrap().keep(data, &mut kept).unwrap();

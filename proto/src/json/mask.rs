@@ -7,14 +7,14 @@ use super::{
 };
 
 /// A choice of fields, for one type of message.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Mask {
     kind: MessageType,
     /// By place in the table of the type.
     fields: Vec<Wanted>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Wanted {
     Nothing,
     Whole,

@@ -8,6 +8,7 @@
 mod calendar;
 mod escape;
 mod indent;
+mod known;
 mod mask;
 mod read;
 mod schema;

@@ -44,6 +44,8 @@ pub(super) struct Message {
     low: Vec<Option<u16>>,
     /// For each oneof the places of its members.
     pub(super) oneofs: Vec<Vec<u16>>,
+    /// The same few come again and again: what was made of one is worth keeping.
+    pub(super) recurs: bool,
 }
 
 impl Message {
@@ -266,7 +268,7 @@ impl Message {
                 *slot = Some(*place);
             }
         }
-        Self { form: Form::of(name), start, fields, by_number, low, oneofs }
+        Self { form: Form::of(name), start, fields, by_number, low, oneofs, recurs: name == "flow.Endpoint" }
     }
 }
 

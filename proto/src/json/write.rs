@@ -3,6 +3,7 @@
 use super::{
     calendar::Calendar,
     escape,
+    known::Known,
     schema::{Field, Form, Kind, Message, MessageType, SCHEMA},
     wire::{MAX_DEPTH, Reader, Value},
 };
@@ -48,6 +49,7 @@ pub struct Writer {
     slots: Vec<Slot>,
     encoded: Vec<u8>,
     pub(super) calendar: Calendar,
+    known: Known,
 }
 
 impl Writer {
@@ -99,6 +101,7 @@ impl Writer {
         }
         let message = &SCHEMA.messages[kind];
         match message.form {
+            Form::Object if message.recurs => self.recurring(message, bytes, out, depth),
             Form::Object => {
                 out.push(b'{');
                 self.fields(message, bytes, out, depth, true)?;
@@ -108,6 +111,29 @@ impl Writer {
             Form::Wrapper => wrapper(message, bytes, out),
             form => self.well_known(form, bytes, out, depth),
         }
+    }
+
+    /// An object that may have been written before.
+    fn recurring(
+        &mut self,
+        message: &'static Message,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        depth: u32,
+    ) -> Result<(), WriteError> {
+        let place = match self.known.of(bytes) {
+            Ok(made) => {
+                out.extend_from_slice(made);
+                return Ok(());
+            }
+            Err(place) => place,
+        };
+        let start = out.len();
+        out.push(b'{');
+        self.fields(message, bytes, out, depth, true)?;
+        out.push(b'}');
+        self.known.keep(place, bytes, &out[start..]);
+        Ok(())
     }
 
     /// `"name":value` of every field that is set, in the order of declaration.

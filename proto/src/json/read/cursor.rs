@@ -18,6 +18,8 @@ pub(super) struct Cursor<'a> {
     is_plain: bool,
     /// Whether nothing was met yet that a writer would write in another way.
     pub(super) is_as_written: bool,
+    /// Whether that is looked at.
+    pub(super) tells_as_written: bool,
 }
 
 impl<'a> Cursor<'a> {
@@ -25,11 +27,28 @@ impl<'a> Cursor<'a> {
         let text = text.as_bytes();
         let is_plain = !any_of([b'\\'], text);
         let is_as_written = is_plain && !any_of([b'<', b'>', b'&', 0xe2], text);
-        Self { text, at: 0, is_plain, is_as_written }
+        Self { text, at: 0, is_plain, is_as_written, tells_as_written: true }
+    }
+
+    /// For whom the way in which the text is written makes no difference.
+    pub(super) fn not_telling(text: &'a str) -> Self {
+        let text = text.as_bytes();
+        let is_plain = !any_of([b'\\'], text);
+        Self { text, at: 0, is_plain, is_as_written: false, tells_as_written: false }
     }
 
     pub(super) fn position(&self) -> usize {
         self.at
+    }
+
+    /// What was not taken yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.text[self.at..]
+    }
+
+    /// Takes so many bytes, which must be there and whole tokens.
+    pub(super) fn pass(&mut self, length: usize) {
+        self.at += length;
     }
 
     /// An error at this place.

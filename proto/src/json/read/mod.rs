@@ -8,6 +8,7 @@ mod well_known;
 
 use super::{
     Mask,
+    known::Known,
     schema::{Enum, Field, Form, Kind, Message, MessageType, SCHEMA, Spelling},
     wire::{self, MAX_DEPTH},
 };
@@ -63,7 +64,25 @@ pub struct Reader {
     mask: Option<Mask>,
     dates: well_known::Dates,
     habits: Habits,
+    ends: Ends,
     is_as_written: bool,
+}
+
+/// Ends that were read before, with what is kept of one.
+#[derive(Debug, Default)]
+struct Ends {
+    known: Known,
+    mask: Option<Mask>,
+}
+
+impl Ends {
+    /// Whether an end of which this is to be kept may be found here: both ends of a flow, as a rule.
+    fn are_for(&mut self, mask: Option<&Mask>) -> bool {
+        if self.known.is_empty() {
+            self.mask = mask.cloned();
+        }
+        self.mask.as_ref() == mask
+    }
 }
 
 /// For each field of each message, and for their beginnings, the places of the fields that came next the last times: lines
@@ -108,7 +127,8 @@ impl Reader {
         out: &mut Vec<u8>,
     ) -> Result<Option<usize>, ReadError> {
         let before = out.len();
-        let read = self.one(kind, Cursor::new(json), out).and_then(|mut parser| match parser.cursor.peek() {
+        let cursor = if self.mask.is_none() { Cursor::new(json) } else { Cursor::not_telling(json) };
+        let read = self.one(kind, cursor, out).and_then(|mut parser| match parser.cursor.peek() {
             None => {
                 let unknown = parser.unknown.map(|at| parser.cursor.error_at(at, "").column);
                 Ok((unknown, parser.cursor.is_as_written))
@@ -123,7 +143,7 @@ impl Reader {
     }
 
     /// Whether the text that was read last is known to be, letter for letter, what a [`super::Writer`] makes of the message:
-    /// then nobody needs to write it.
+    /// then nobody needs to write it. With [`Self::keeping`] that is not known.
     pub fn is_as_written(&self) -> bool {
         self.is_as_written
     }
@@ -134,9 +154,9 @@ impl Reader {
         cursor: Cursor<'a>,
         out: &mut Vec<u8>,
     ) -> Result<Parser<'a, '_>, ReadError> {
-        let Self { discard, mask, dates, habits, .. } = self;
+        let Self { discard, mask, dates, habits, ends, .. } = self;
         habits.0.resize(SCHEMA.places, [0; 2]);
-        let mut parser = Parser { cursor, discard: *discard, unknown: None, depth: 0, dates, habits };
+        let mut parser = Parser { cursor, discard: *discard, unknown: None, depth: 0, dates, habits, ends };
         parser.message(kind.0, mask.as_ref(), out)?;
         Ok(parser)
     }
@@ -151,6 +171,7 @@ struct Parser<'a, 'r> {
     depth: u32,
     dates: &'r mut well_known::Dates,
     habits: &'r mut Habits,
+    ends: &'r mut Ends,
 }
 
 /// Which fields or oneofs were met, by place. No message has as many; a test holds that.
@@ -177,6 +198,30 @@ impl<'a> Parser<'a, '_> {
             Form::Object => self.object(message, false, mask, out),
             form => self.well_known(form, message, out),
         }
+    }
+
+    /// A message that may have been read before.
+    fn recurring(&mut self, kind: usize, mask: Option<&Mask>, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        if !self.ends.are_for(mask) {
+            return self.message(kind, mask, out);
+        }
+        let place = match self.ends.known.at_the_begin_of(self.cursor.rest()) {
+            Ok((length, made)) => {
+                out.extend_from_slice(made);
+                self.cursor.pass(length);
+                return Ok(());
+            }
+            Err(place) => place,
+        };
+        let (text, start) = (self.cursor.rest(), out.len());
+        self.message(kind, mask, out)?;
+        // Only what is written in the one usual way, so that nothing is known of it but what is made of it.
+        // Read again, it must have the same effect besides: none.
+        if self.unknown.is_none() && (self.cursor.is_as_written || !self.cursor.tells_as_written) {
+            let length = text.len() - self.cursor.rest().len();
+            self.ends.known.keep(place, &text[..length], &out[start..]);
+        }
+        Ok(())
     }
 
     /// The fields of a message; within an Any there is also `@type`.
@@ -316,7 +361,10 @@ impl<'a> Parser<'a, '_> {
         out: &mut Vec<u8>,
     ) -> Result<bool, ReadError> {
         if let Kind::Message(kind) = field.kind {
-            self.delimited(field.number, out, |parser, out| parser.message(kind, mask, out))?;
+            let recurs = SCHEMA.messages[kind].recurs;
+            self.delimited(field.number, out, |parser, out| {
+                if recurs { parser.recurring(kind, mask, out) } else { parser.message(kind, mask, out) }
+            })?;
             return Ok(false);
         }
         self.scalar(field.number, field.kind, out)

@@ -22,6 +22,9 @@ const LIMIT: u64 = 256 << 20;
 /// What the last samples may differ by from the first ones after the warm-up.
 const DRIFT: f64 = 0.05;
 const FOLLOWERS: usize = 20;
+/// So many come and go at the same time until the warm-up is over, so that what is remembered of those that are gone (some
+/// thousands of events, rows and owners of addresses) is full by then; one at a time after it.
+const CHURNS: u32 = 4;
 
 /// A control group with a memory limit, of version 2 or 1; removed when dropped.
 struct Group {
@@ -114,7 +117,11 @@ fn memory_stays_where_it_is() {
     let followers: Vec<Follower> = (0..FOLLOWERS).map(|_| daemon.follow(everything.clone())).collect();
     let ended = AtomicBool::new(false);
     let samples = std::thread::scope(|scope| {
-        scope.spawn(|| come_and_go(&lab, &ended));
+        let warm_up = Duration::from_secs(seconds) / 3;
+        for number in 0..CHURNS {
+            let (lab, ended) = (&lab, &ended);
+            scope.spawn(move || come_and_go(lab, number, ended, (number > 0).then_some(warm_up)));
+        }
         for (number, follower) in followers.into_iter().enumerate() {
             let ended = &ended;
             scope.spawn(move || read_slowly(number, &follower, ended));
@@ -130,14 +137,15 @@ fn memory_stays_where_it_is() {
     judge(&samples);
 }
 
-/// Five pods a second.
-fn come_and_go(lab: &Lab, ended: &AtomicBool) {
-    let server = server(lab);
-    for round in 0_u64.. {
-        if ended.load(Ordering::Relaxed) {
+/// At most five pods a second, until all ends or the time is over.
+fn come_and_go(lab: &Lab, number: u32, ended: &AtomicBool, longest: Option<Duration>) {
+    let (server, start) = (server(lab), Instant::now());
+    for round in 0_u32.. {
+        if ended.load(Ordering::Relaxed) || longest.is_some_and(|longest| start.elapsed() >= longest) {
             return;
         }
-        let late = Late::new(lab, &format!("m{round}"), &format!("10.244.1.{}", 100 + round % 100));
+        let (name, address) = (format!("m{number}x{round}"), 100 + number * 30 + round % 30);
+        let late = Late::new(lab, &name, &format!("10.244.1.{address}"));
         late.up();
         late.attached();
         late.send(0, server);

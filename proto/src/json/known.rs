@@ -2,11 +2,12 @@
 //! one is kept by its bytes.
 
 /// Sets, a power of two, and ends in each.
-const SETS: usize = 1024;
-const WAYS: usize = 4;
+const SETS: usize = 512;
+const WAYS: usize = 8;
 /// Longer ones are made each time.
 const LONGEST: usize = 4096;
-/// By so many of its first bytes an end finds its set: its numbers and its namespace stand there.
+/// By so many of its first bytes an end finds its set: its numbers and its namespace stand there. The pods of a workload on
+/// other nodes have the same.
 const PREFIX: usize = 48;
 
 /// What was made of the ends of late. Of a set the one that was met longest ago goes.

@@ -3,16 +3,17 @@
 use core::mem::MaybeUninit;
 
 use observer_ebpf::{
-    Config, Counters, FlowDirection, FlowRecord, FlowValue, SEEN, TELLABLE, Tunnel, Tuple, aggregation,
-    flow_flags, flow_reason, hook, kind, link_kind, tick, ticks_since,
+    Config, Counters, DENIED, FlowDirection, FlowRecord, FlowValue, SEEN, TELLABLE, Tunnel, Tuple,
+    aggregation, flow_flags, flow_reason, hook, kind, link_kind, tick, ticks_since,
 };
 
 use crate::carried::write_flow;
 use crate::flow::{ACK, FIN, RST, Seen};
-use crate::maps::{LOCAL, LOCAL_GENERATION};
+use crate::judge::JUDGING;
+use crate::maps::{GENERATION, LOCAL};
 use crate::record::{header, now};
 
-const LOCAL_POD: u32 = 1;
+pub(crate) const LOCAL_POD: u32 = 1;
 const LOCAL_NODE: u32 = 2;
 
 /// These bits of [`flow_flags`], which fit into 8, hold for a direction.
@@ -20,9 +21,13 @@ const REPLY: u8 = flow_flags::REPLY as u8;
 const OPENER_GUESSED: u8 = flow_flags::OPENER_GUESSED as u8;
 const FORWARDED: u8 = flow_flags::FORWARDED as u8;
 const TO_LOCAL_POD: u8 = flow_flags::TO_LOCAL_POD as u8;
-const STANDING: u8 = REPLY | OPENER_GUESSED | FORWARDED | TO_LOCAL_POD | TELLABLE;
+const STANDING: u8 =
+    REPLY | OPENER_GUESSED | FORWARDED | TO_LOCAL_POD | TELLABLE | if JUDGING { DENIED } else { 0 };
 
-/// Those of [`flow_flags`] that hold for every packet of this direction, and [`TELLABLE`]. Decided once, and again when
+/// Beside the bits that [`standing`] returns: they were decided for this packet, and policies have not been asked yet.
+pub(crate) const ANEW: u16 = 1 << 8;
+
+/// Those of [`flow_flags`] that hold for every packet of this direction, [`TELLABLE`] and [`DENIED`]. Decided once, and again when
 /// the table of addresses has changed or the packet comes another way; `outer` is who sends the frame to whom.
 #[inline(always)]
 pub(crate) unsafe fn standing(
@@ -32,17 +37,17 @@ pub(crate) unsafe fn standing(
     value: *mut FlowValue,
     this: *mut FlowDirection,
     other: *mut FlowDirection,
-) -> u8 {
+) -> u16 {
     // SAFETY: look-ups of plain numbers; the rest points into a map value.
     unsafe {
         // Read before the addresses: a change in between is found by the next packet.
-        let generation = LOCAL_GENERATION.get(0).copied().unwrap_or(0);
+        let generation = GENERATION.get(0).copied().unwrap_or(0);
         let known = (*this).flags & STANDING;
         if (*this).seen & SEEN != 0
             && (*this).generation == generation
             && (known & FORWARDED != 0) == seen.forwarded
         {
-            return known;
+            return u16::from(known);
         }
         (*this).generation = generation;
         let to = LOCAL.get(&outer.destination).copied().unwrap_or(0);
@@ -58,7 +63,7 @@ pub(crate) unsafe fn standing(
             (*other).generation = generation.wrapping_sub(1);
         }
         set(&mut bits, TELLABLE, told(seen, value, to, from) || config.aggregation == aggregation::NONE);
-        bits
+        u16::from(bits) | if JUDGING { ANEW } else { 0 }
     }
 }
 
@@ -157,7 +162,7 @@ pub(crate) unsafe fn finish(
                     },
                     ifindex: seen.ifindex,
                     packet_len: 0,
-                    flags: u16::from((*direction).flags & !TELLABLE),
+                    flags: u16::from((*direction).flags & !(TELLABLE | DENIED)),
                     vlan_tci: 0,
                     hook: if outward { hook::INGRESS } else { hook::EGRESS },
                     link_kind: seen.link_kind,

@@ -1,6 +1,8 @@
-//! The flow programs: every packet is counted in its connection, some become records. They always return `TCX_NEXT`.
+//! The flow programs: every packet is counted in its connection, some become records. They always return `TCX_NEXT`, but
+//! `TCX_DROP` where an enforced policy denies the connection.
 
 use core::arch::asm;
+use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
@@ -8,34 +10,36 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use observer_ebpf::parse::{self, Bytes, Head, ICMP, ICMPV6, Packet, TCP};
 use observer_ebpf::{
-    Config, Counters, FlowRecord, LinkTraffic, SEEN, TELLABLE, Tunnel, aggregation, flow_flags, flow_reason,
-    hook, kind, link_kind, program, tick, ticks_since,
+    Config, Counters, DENIED, FlowRecord, LinkTraffic, SEEN, TELLABLE, Tunnel, aggregation, flow_flags,
+    flow_reason, hook, kind, link_kind, program, tick, ticks_since,
 };
 
 use crate::carried;
 use crate::config::config;
-use crate::connection::{finish, is_over, restart, standing};
+use crate::connection::{ANEW, finish, is_over, restart, standing};
+use crate::judge::{self, JUDGING};
 use crate::maps::{FLOW_SCRATCH, LINKS, NEW_FLOW_CAP};
 use crate::record::{add, add_alone, clock, counters, header, now};
 use crate::table::{Entry, entry};
 
-const TCX_NEXT: i32 = -1;
+pub(crate) const TCX_NEXT: i32 = -1;
 
 pub(crate) const FIN: u16 = 1;
 pub(crate) const SYN: u16 = 2;
 pub(crate) const RST: u16 = 4;
 pub(crate) const ACK: u16 = 16;
 
+/// Those of [`standing`]'s bits that are [`flow_flags`].
+pub(crate) const STANDING_FLAGS: u16 = u8::MAX as u16 & !(TELLABLE | DENIED) as u16;
+
 #[classifier]
 pub(crate) fn observer_ingress(ctx: TcContext) -> i32 {
-    observe(ctx.skb.skb, hook::INGRESS, program::INGRESS);
-    TCX_NEXT
+    observe(ctx.skb.skb, hook::INGRESS, program::INGRESS)
 }
 
 #[classifier]
 pub(crate) fn observer_egress(ctx: TcContext) -> i32 {
-    observe(ctx.skb.skb, hook::EGRESS, program::EGRESS);
-    TCX_NEXT
+    observe(ctx.skb.skb, hook::EGRESS, program::EGRESS)
 }
 
 /// What a run costs by itself: benches measure the others over it. The daemon never loads it.
@@ -121,17 +125,17 @@ pub(crate) struct Scratch {
     pub(crate) inner: Packet,
     /// What is around the packet where it is tunneled.
     pub(crate) tunnel: Tunnel,
-    fresh: Entry,
+    pub(crate) fresh: Entry,
 }
 
 #[inline(always)]
-fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
-    let Some(counters) = counters(program) else { return };
+fn observe(skb: *mut __sk_buff, hook: u8, program: u32) -> i32 {
+    let Some(counters) = counters(program) else { return TCX_NEXT };
     // SAFETY: the kernel gives the program a valid context; map values outlive the run.
     unsafe {
         add_alone(&raw mut (*counters).runs, 1);
         let ifindex = (*skb).ifindex;
-        let Some(link) = LINKS.get_ptr_mut(&ifindex) else { return };
+        let Some(link) = LINKS.get_ptr_mut(&ifindex) else { return TCX_NEXT };
         let traffic =
             if hook == hook::INGRESS { &raw mut (*link).traffic[0] } else { &raw mut (*link).traffic[1] };
         let len = (*skb).len;
@@ -141,7 +145,7 @@ fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
         (*traffic).bytes += u64::from(len);
 
         let bytes = Skb(skb);
-        let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return };
+        let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return TCX_NEXT };
         let scratch = &mut *scratch;
         let Scratch { seen, head, packet, .. } = scratch;
         seen.hook = hook;
@@ -170,25 +174,28 @@ fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
                 carried::READ => scratch.packet = scratch.inner,
                 carried::NOT_IP => {
                     (*traffic).not_ip += packets;
-                    return;
+                    return TCX_NEXT;
                 }
                 _ => return malformed(traffic, packets),
             }
         }
         carried::unwrap(skb, scratch, network);
-        track(counters, scratch);
+        let action = track(skb, counters, scratch);
+        if JUDGING { action } else { TCX_NEXT }
     }
 }
 
 #[inline(always)]
-fn malformed(traffic: *mut LinkTraffic, packets: u64) {
+fn malformed(traffic: *mut LinkTraffic, packets: u64) -> i32 {
     // SAFETY: a per-CPU map value, written with softirqs off.
     unsafe { (*traffic).malformed += packets };
+    TCX_NEXT
 }
 
 /// Not inlined: its stack and that of [`carried::unwrap`] are too much together.
 #[inline(never)]
-fn track(counters: *mut Counters, scratch: &mut Scratch) {
+fn track(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut Scratch) -> i32 {
+    let whole = &raw mut *scratch;
     let Scratch { seen, head, packet, tunnel, fresh, .. } = scratch;
     let config = config();
     seen.now = clock(&config);
@@ -201,7 +208,10 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
     } else {
         (tuple, None)
     };
-    let Some((value, created)) = entry(counters, &config, seen, packet, tunnel, fresh) else { return };
+    let Some((value, created)) = entry(counters, &config, seen, packet, tunnel, fresh) else {
+        // SAFETY: this CPU's memory.
+        return unsafe { judge::judge_alone(skb, counters, whole) };
+    };
     // SAFETY: a map value; an entry that is evicted meanwhile stays readable until the program ends.
     unsafe {
         let (this, other) = if seen.from_local {
@@ -210,21 +220,35 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
             (&raw mut (*value).directions[1], &raw mut (*value).directions[0])
         };
         let flags = u16::from(packet.tcp_flags);
-        if tuple.protocol == TCP && flags & (SYN | ACK) == SYN && !created && is_over(this, other) {
+        let takes_over = || is_over(this, other) || (JUDGING && (*value).guessed != 0);
+        if tuple.protocol == TCP && flags & (SYN | ACK) == SYN && !created && takes_over() {
             finish(counters, tuple, value, seen, tunnel);
             restart(value, seen.from_local);
         }
         // Before the sums: the processor begins nothing behind a locked add until that has its cache line.
-        let standing = standing(&config, seen, outer, value, this, other);
+        let mut standing = standing(&config, seen, outer, value, this, other);
+        let now_tick = tick(seen.now);
+        if JUDGING {
+            if standing & ANEW != 0 {
+                standing = judge::judge(skb, whole, value, standing);
+            }
+            if standing & u16::from(DENIED) != 0 {
+                // It counts as dropped, and keeps the entry.
+                (*this).last = now_tick;
+                (*this).seen |= SEEN;
+                (*this).flags = standing as u8;
+                return judge::deny(skb, counters, whole, value, standing);
+            }
+        }
+        let (told_here, standing_flags) = (standing & u16::from(TELLABLE), standing & STANDING_FLAGS);
         let before = (*this).seen;
         let told = (*this).told;
         add(&raw mut (*this).packets, seen.packets);
         add(&raw mut (*this).bytes, u64::from(seen.len));
-        let now_tick = tick(seen.now);
         (*this).last = now_tick;
-        let bits = u16::from(standing & !TELLABLE) | bits(packet);
+        let bits = standing_flags | bits(packet);
         (*this).seen = before | flags | SEEN;
-        (*this).flags = bits as u8 | standing & TELLABLE;
+        (*this).flags = (bits | told_here) as u8;
         (*this).tcp_flags = packet.tcp_flags;
         // What seldom is needed stands in other cache lines.
         if flags & RST != 0 {
@@ -238,21 +262,21 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
                 (*value).icmp[1] = icmp;
             }
         }
-        if standing & TELLABLE == 0 {
-            return;
+        if told_here == 0 {
+            return TCX_NEXT;
         }
 
         let fresh = (flags | SEEN) & !before;
         let reason = reason(&config, fresh, told, bits & flow_flags::REPLY != 0, now_tick);
         if reason == 0 {
             add_alone(&raw mut (*counters).aggregated, seen.packets);
-            return;
+            return TCX_NEXT;
         }
         let time_ns = now();
         let untold = told == 0 && (*other).told == 0;
         if reason != flow_reason::PACKET && untold && !under_cap(&config, time_ns) {
             add_alone(&raw mut (*counters).new_flow_cap, seen.packets);
-            return;
+            return TCX_NEXT;
         }
         let packets = (*this).packets;
         (*this).told = tick(time_ns).max(1);
@@ -263,7 +287,8 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
         }
         let bytes = (*this).bytes;
         let (resets, first_ns) = ((*value).resets, (*value).first_ns);
-        carried::write_flow(counters, tunnel, |record| {
+        let is_tunneled = tunnel.is_some();
+        let fill = |record: &mut MaybeUninit<FlowRecord>| {
             record.write(FlowRecord {
                 header: header::<FlowRecord>(kind::FLOW, time_ns),
                 tuple: *tuple,
@@ -284,8 +309,20 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
                 bytes,
                 first_ns,
             });
-        });
+        };
+        if JUDGING && untold && !is_tunneled {
+            if standing & ANEW == 0 {
+                // The packets before had no record.
+                judge::judge(skb, whole, value, standing);
+            }
+            if judge::is_judged() {
+                judge::write_judged(counters, fill);
+                return TCX_NEXT;
+            }
+        }
+        carried::write_flow(counters, tunnel, fill);
     }
+    TCX_NEXT
 }
 
 /// Why this packet has a record, 0 where it has none; `fresh` is what was not seen before in this direction.

@@ -314,7 +314,7 @@ fn same(old: &Link, new: &Link) -> bool {
     (old.ifindex, old.kind, old.peer_nsid) == (new.ifindex, new.kind, new.peer_nsid)
 }
 
-fn own_namespace() -> Inode {
+pub(super) fn own_namespace() -> Inode {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |meta| meta.ino() as u32)
 }

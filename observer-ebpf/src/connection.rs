@@ -21,13 +21,12 @@ const REPLY: u8 = flow_flags::REPLY as u8;
 const OPENER_GUESSED: u8 = flow_flags::OPENER_GUESSED as u8;
 const FORWARDED: u8 = flow_flags::FORWARDED as u8;
 const TO_LOCAL_POD: u8 = flow_flags::TO_LOCAL_POD as u8;
-const STANDING: u8 =
-    REPLY | OPENER_GUESSED | FORWARDED | TO_LOCAL_POD | TELLABLE | if JUDGING { DENIED } else { 0 };
+const STANDING: u8 = REPLY | OPENER_GUESSED | FORWARDED | TO_LOCAL_POD | TELLABLE;
 
 /// Beside the bits that [`standing`] returns: they were decided for this packet, and policies have not been asked yet.
 pub(crate) const ANEW: u16 = 1 << 8;
 
-/// Those of [`flow_flags`] that hold for every packet of this direction, [`TELLABLE`] and [`DENIED`]. Decided once, and again when
+/// Those of [`flow_flags`] that hold for every packet of this direction, and [`TELLABLE`]. Decided once, and again when
 /// the table of addresses has changed or the packet comes another way; `outer` is who sends the frame to whom.
 #[inline(always)]
 pub(crate) unsafe fn standing(

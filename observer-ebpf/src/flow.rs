@@ -10,8 +10,8 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use observer_ebpf::parse::{self, Bytes, Head, ICMP, ICMPV6, Packet, TCP};
 use observer_ebpf::{
-    Config, Counters, DENIED, FlowRecord, LinkTraffic, SEEN, TELLABLE, Tunnel, aggregation, flow_flags,
-    flow_reason, hook, kind, link_kind, program, tick, ticks_since,
+    Config, Counters, DENIED, FlowDirection, FlowRecord, FlowValue, LinkTraffic, SEEN, TELLABLE, Tunnel,
+    aggregation, flow_flags, flow_reason, hook, kind, link_kind, program, tick, ticks_since,
 };
 
 use crate::carried;
@@ -29,7 +29,7 @@ pub(crate) const SYN: u16 = 2;
 pub(crate) const RST: u16 = 4;
 pub(crate) const ACK: u16 = 16;
 
-/// Those of [`standing`]'s bits that are [`flow_flags`].
+/// Those of [`standing`]'s bits that are `flow_flags`.
 pub(crate) const STANDING_FLAGS: u16 = u8::MAX as u16 & !(TELLABLE | DENIED) as u16;
 
 #[classifier]
@@ -126,6 +126,8 @@ pub(crate) struct Scratch {
     /// What is around the packet where it is tunneled.
     pub(crate) tunnel: Tunnel,
     pub(crate) fresh: Entry,
+    /// Where a connection is judged: how it stands.
+    pub(crate) standing: u16,
 }
 
 #[inline(always)]
@@ -180,8 +182,7 @@ fn observe(skb: *mut __sk_buff, hook: u8, program: u32) -> i32 {
             }
         }
         carried::unwrap(skb, scratch, network);
-        let action = track(skb, counters, scratch);
-        if JUDGING { action } else { TCX_NEXT }
+        judge::follow(skb, counters, scratch)
     }
 }
 
@@ -192,11 +193,10 @@ fn malformed(traffic: *mut LinkTraffic, packets: u64) -> i32 {
     TCX_NEXT
 }
 
-/// Not inlined: its stack and that of [`carried::unwrap`] are too much together.
-#[inline(never)]
-fn track(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut Scratch) -> i32 {
-    let whole = &raw mut *scratch;
-    let Scratch { seen, head, packet, tunnel, fresh, .. } = scratch;
+/// The packet's connection, where the table has room for it, and how it stands with this direction of it.
+#[inline(always)]
+pub(crate) fn meet(counters: *mut Counters, scratch: &mut Scratch) -> Option<(*mut FlowValue, u16)> {
+    let Scratch { seen, packet, tunnel, fresh, .. } = scratch;
     let config = config();
     seen.now = clock(&config);
     let (seen, packet) = (&*seen, &*packet);
@@ -208,45 +208,56 @@ fn track(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut Scratch) ->
     } else {
         (tuple, None)
     };
-    let Some((value, created)) = entry(counters, &config, seen, packet, tunnel, fresh) else {
-        // SAFETY: this CPU's memory.
-        return unsafe { judge::judge_alone(skb, counters, whole) };
-    };
+    let (value, created) = entry(counters, &config, seen, packet, tunnel, fresh)?;
     // SAFETY: a map value; an entry that is evicted meanwhile stays readable until the program ends.
     unsafe {
-        let (this, other) = if seen.from_local {
-            (&raw mut (*value).directions[0], &raw mut (*value).directions[1])
-        } else {
-            (&raw mut (*value).directions[1], &raw mut (*value).directions[0])
-        };
+        let (this, other) = directions(value, seen.from_local);
         let flags = u16::from(packet.tcp_flags);
         let takes_over = || is_over(this, other) || (JUDGING && (*value).guessed != 0);
         if tuple.protocol == TCP && flags & (SYN | ACK) == SYN && !created && takes_over() {
             finish(counters, tuple, value, seen, tunnel);
             restart(value, seen.from_local);
         }
-        // Before the sums: the processor begins nothing behind a locked add until that has its cache line.
-        let mut standing = standing(&config, seen, outer, value, this, other);
-        let now_tick = tick(seen.now);
-        if JUDGING {
-            if standing & ANEW != 0 {
-                standing = judge::judge(skb, whole, value, standing);
-            }
-            if standing & u16::from(DENIED) != 0 {
-                // It counts as dropped, and keeps the entry.
-                (*this).last = now_tick;
-                (*this).seen |= SEEN;
-                (*this).flags = standing as u8;
-                return judge::deny(skb, counters, whole, value, standing);
-            }
-        }
-        let (told_here, standing_flags) = (standing & u16::from(TELLABLE), standing & STANDING_FLAGS);
+        Some((value, standing(&config, seen, outer, value, this, other)))
+    }
+}
+
+/// What the packet's sender sends, and what the other one does.
+#[inline(always)]
+pub(crate) unsafe fn directions(
+    value: *mut FlowValue,
+    from_local: bool,
+) -> (*mut FlowDirection, *mut FlowDirection) {
+    // SAFETY: only addresses of a map value's fields are taken.
+    unsafe {
+        let (a, b) = (&raw mut (*value).directions[0], &raw mut (*value).directions[1]);
+        if from_local { (a, b) } else { (b, a) }
+    }
+}
+
+/// Counts the packet, and tells of it where there is something to tell.
+///
+/// # Safety
+/// With what [`meet`] returned.
+#[inline(always)]
+pub(crate) unsafe fn count(counters: *mut Counters, scratch: &Scratch, value: *mut FlowValue, standing: u16) {
+    let Scratch { seen, head, packet, tunnel, .. } = scratch;
+    let config = config();
+    let tuple = &packet.tuple;
+    let tunnel = (seen.tunneled != 0).then_some(tunnel);
+    let flags = u16::from(packet.tcp_flags);
+    let (told_here, standing) = (standing & u16::from(TELLABLE), standing & STANDING_FLAGS);
+    // SAFETY: as in `meet`. How it stands was found before the sums: the processor begins nothing behind a locked add
+    // until that has its cache line.
+    unsafe {
+        let (this, other) = directions(value, seen.from_local);
         let before = (*this).seen;
         let told = (*this).told;
         add(&raw mut (*this).packets, seen.packets);
         add(&raw mut (*this).bytes, u64::from(seen.len));
+        let now_tick = tick(seen.now);
         (*this).last = now_tick;
-        let bits = standing_flags | bits(packet);
+        let bits = standing | bits(packet);
         (*this).seen = before | flags | SEEN;
         (*this).flags = (bits | told_here) as u8;
         (*this).tcp_flags = packet.tcp_flags;
@@ -263,20 +274,24 @@ fn track(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut Scratch) ->
             }
         }
         if told_here == 0 {
-            return TCX_NEXT;
+            return;
         }
 
         let fresh = (flags | SEEN) & !before;
         let reason = reason(&config, fresh, told, bits & flow_flags::REPLY != 0, now_tick);
         if reason == 0 {
             add_alone(&raw mut (*counters).aggregated, seen.packets);
-            return TCX_NEXT;
+            return;
         }
         let time_ns = now();
         let untold = told == 0 && (*other).told == 0;
         if reason != flow_reason::PACKET && untold && !under_cap(&config, time_ns) {
             add_alone(&raw mut (*counters).new_flow_cap, seen.packets);
-            return TCX_NEXT;
+            if JUDGING {
+                // Whatever has a record shall say what policies say.
+                (*this).generation = (*this).generation.wrapping_sub(1);
+            }
+            return;
         }
         let packets = (*this).packets;
         (*this).told = tick(time_ns).max(1);
@@ -287,7 +302,6 @@ fn track(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut Scratch) ->
         }
         let bytes = (*this).bytes;
         let (resets, first_ns) = ((*value).resets, (*value).first_ns);
-        let is_tunneled = tunnel.is_some();
         let fill = |record: &mut MaybeUninit<FlowRecord>| {
             record.write(FlowRecord {
                 header: header::<FlowRecord>(kind::FLOW, time_ns),
@@ -310,19 +324,12 @@ fn track(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut Scratch) ->
                 first_ns,
             });
         };
-        if JUDGING && untold && !is_tunneled {
-            if standing & ANEW == 0 {
-                // The packets before had no record.
-                judge::judge(skb, whole, value, standing);
-            }
-            if judge::is_judged() {
-                judge::write_judged(counters, fill);
-                return TCX_NEXT;
-            }
+        if JUDGING && untold && tunnel.is_none() && judge::is_judged() {
+            judge::write_judged(counters, fill);
+        } else {
+            carried::write_flow(counters, tunnel, fill);
         }
-        carried::write_flow(counters, tunnel, fill);
     }
-    TCX_NEXT
 }
 
 /// Why this packet has a record, 0 where it has none; `fresh` is what was not seen before in this direction.

@@ -9,18 +9,18 @@ use observer_ebpf::parse::{self, Echo, ICMP, ICMPV6, TCP, UDP, tunnel};
 use observer_ebpf::policy::{Judged, POLICY_DENIED, POLICY_DENY, endpoint_flags, slot};
 use observer_ebpf::{
     Counters, DENIED, DeniedRecord, DropKey, DropRecord, DropValue, FlowDirection, FlowRecord, FlowValue,
-    JudgedFlowRecord, SEEN, Tuple, drop_flags, flow_flags, hook, kind, link_kind,
+    JudgedFlowRecord, SEEN, Tuple, drop_flags, flow_flags, hook, kind, link_kind, program, tick,
 };
 
 use crate::config::config;
 use crate::connection::ANEW;
 use crate::drop::summed;
-use crate::flow::{ACK, SYN, Scratch, Skb, TCX_NEXT};
+use crate::flow::{ACK, STANDING_FLAGS, SYN, Scratch, Skb, TCX_NEXT, count, directions, meet};
 use crate::maps::{
     DROPS_0, DROPS_1, FLOW_SCRATCH, FLOW_TABLE, FLOWS, GENERATION, PRIORITY, SETTINGS, SHORT_FLOW_TABLE,
 };
 use crate::policy_maps::{POLICY_ENDPOINTS, POLICY_SCRATCH};
-use crate::record::{header, now, write};
+use crate::record::{counters, header, now, write};
 use crate::table::{Key, fill_key, short_key};
 use crate::weigh::{Question, how, observer_weigh, same_address};
 
@@ -49,95 +49,198 @@ pub(crate) struct Work {
 #[repr(C, align(8))]
 struct Quoted(Tuple);
 
-/// Asks whether the connection may be, and returns what was `standing` with the answer. Not inlined, since its stack and
-/// that of its caller are too much together.
+/// What [`observer_ask`] is told of the entry, as bits; those of [`how`] beside them.
+mod entry {
+    /// Who opened the connection is a guess, which may be wrong.
+    pub(super) const GUESSED: u32 = 1 << 8;
+    /// It may have begun before the programs ran.
+    pub(super) const MIDWAY: u32 = 1 << 9;
+    /// The other side's packets were seen, and are made by this node.
+    pub(super) const OTHER_OWN: u32 = 1 << 10;
+}
+
+/// What it answers, beside how it is to be weighed.
+mod answer {
+    /// There is something to be weighed.
+    pub(super) const ASKED: u64 = 1 << 8;
+    /// The packet passes with either end as the opener.
+    pub(super) const EITHER: u64 = 1 << 9;
+    /// The opener is the packet's sender.
+    pub(super) const SENDER_OPENS: u64 = 1 << 10;
+    /// It holds for this packet alone.
+    pub(super) const ALONE: u64 = 1 << 11;
+}
+
+/// Judges the packet where that was not done, then drops or counts it. What is called here one after the other is too much
+/// for the stack where one calls the next.
+#[inline(always)]
+pub(crate) fn follow(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut Scratch) -> i32 {
+    let value = met(counters, scratch);
+    let standing = scratch.standing;
+    let from_local = scratch.seen.from_local;
+    // SAFETY: both are of this packet.
+    unsafe {
+        if value.is_null() {
+            return judge_alone(skb, scratch);
+        }
+        let mut standing = standing;
+        if standing & ANEW != 0 {
+            standing = judge(skb, value, from_local, standing);
+            if standing & u16::from(DENIED) != 0 {
+                // It counts as dropped, and keeps the entry.
+                let (this, _) = directions(value, from_local);
+                (*this).last = tick(scratch.seen.now);
+                (*this).seen |= SEEN;
+                (*this).flags = standing as u8;
+                return deny(skb, standing);
+            }
+        }
+        counted(counters, scratch, value, standing);
+    }
+    TCX_NEXT
+}
+
+/// Null where the table has no room.
+#[inline(never)]
+fn met(counters: *mut Counters, scratch: &mut Scratch) -> *mut FlowValue {
+    let Some((value, standing)) = meet(counters, scratch) else { return core::ptr::null_mut() };
+    scratch.standing = standing;
+    value
+}
+
+#[inline(never)]
+unsafe fn counted(counters: *mut Counters, scratch: &Scratch, value: *mut FlowValue, standing: u16) {
+    // SAFETY: as the caller says.
+    unsafe { count(counters, scratch, value, standing) };
+}
+
+/// Asks whether the connection may be, and returns what was `standing` with the answer. Few branches are here: each
+/// multiplies the ways that the verifier follows.
 ///
 /// # Safety
-/// `scratch` must be this CPU's, `value` an entry of the flow table, or what one would be.
+/// `value` must be an entry of the flow table, or what one would be.
 #[inline(never)]
-pub(crate) unsafe fn judge(
-    skb: *mut __sk_buff,
-    scratch: *const Scratch,
-    value: *mut FlowValue,
-    standing: u16,
-) -> u16 {
-    let Some(work) = POLICY_SCRATCH.get_ptr_mut(0) else { return standing };
-    // SAFETY: as the caller says; map values outlive the run.
+unsafe fn judge(skb: *mut __sk_buff, value: *mut FlowValue, from_local: bool, standing: u16) -> u16 {
+    // SAFETY: as the caller says.
     unsafe {
-        let (seen, packet) = (&raw const (*scratch).seen, &raw const (*scratch).packet);
-        let (from_local, tunneled) = ((*seen).from_local, (*seen).tunneled != 0);
-        let outer = if tunneled { &raw const (*scratch).tunnel.tuple } else { (&raw const (*packet).tuple) };
         let (this, other) = directions(value, from_local);
         let generation = (*this).generation;
-        (*work).question.judged = Judged { generation, egress: 0, ingress: 0, flags: 0 };
+        let (seen, forwarded) = ((*other).seen >> 15, (*other).flags >> 5);
+        let midway = u32::from((*value).first_ns < config().midway_until_ns);
+        let facts = u32::from((*value).opener & 1 ^ 1) * how::NEAR
+            | u32::from((*value).guessed & 1) * entry::GUESSED
+            | u32::from((*value).forwarded & 1) * how::FORWARDED
+            | u32::from(seen & 1 & !u16::from(forwarded)) * entry::OTHER_OWN
+            | midway * entry::MIDWAY;
+        let answer = observer_ask(skb, generation, facts);
         let mut standing = standing & !u16::from(DENIED);
-        let (protocol, icmp_type) = ((*outer).protocol, (*outer).icmp_type);
-        let icmp = protocol == ICMP || protocol == ICMPV6;
-        let alone = icmp && parse::echo(protocol, icmp_type) == Echo::No;
-        // Without its first fragment, which is judged, nobody is given a later one.
-        let portless = (*packet).fragment && (*outer).source_port == 0 && (*outer).destination_port == 0;
-        if alone || portless {
-            // The next one of the entry may be another matter.
-            (*this).generation = generation.wrapping_sub(1);
-        }
-        if portless || is_never_judged(outer) {
-            return standing;
-        }
-        if alone && !tunneled && parse::icmp_error(protocol, icmp_type) && observer_is_related(skb) != 0 {
-            return standing;
-        }
-        let pod = (*seen).link_kind == link_kind::POD;
-        let carrier = tunneled || tunnel::may_carry(&*packet);
-        if !pod
-            && carrier
-            && is_node(generation, &(*outer).source)
-            && is_node(generation, &(*outer).destination)
-        {
-            return standing;
-        }
-
-        let flags = u16::from((*packet).tcp_flags);
-        let guessed = (*value).guessed != 0;
-        if guessed && protocol != TCP && (*value).first_ns >= config().midway_until_ns {
-            // The ports, which their sender chose, prove nothing.
+        if answer & answer::SENDER_OPENS != 0 {
             (*value).guessed = 0;
             (*value).opener = u8::from(!from_local);
             standing &= !(flow_flags::OPENER_GUESSED | flow_flags::REPLY);
         }
-        let opener_local = if alone && !tunneled { from_local } else { (*value).opener == 0 };
-        let by_opener = opener_local == from_local;
-        let own = if (*seen).hook == hook::EGRESS {
-            !(*seen).forwarded
-        } else {
-            (*other).seen & SEEN != 0 && u16::from((*other).flags) & flow_flags::FORWARDED == 0
-        };
-        let mut facts = 0;
-        set(&mut facts, how::POD, pod);
-        set(&mut facts, how::NEAR, opener_local);
-        set(&mut facts, how::OWN, own);
-        set(&mut facts, how::FORWARDED, (*value).forwarded != 0);
-        let question = &mut (*work).question;
-        question.protocol = protocol;
-        question.ask(&*outer, by_opener, tunneled);
-        let mut denied = observer_weigh(generation, facts) != 0;
-        if denied && guessed && protocol == TCP && flags & (SYN | ACK) != SYN {
-            let asked = (*work).question.judged;
-            (*work).question.ask(&*outer, !by_opener, tunneled);
-            denied = observer_weigh(generation, facts ^ how::NEAR) != 0;
-            if denied {
-                (*work).question.judged = asked;
-            } else {
+        if answer & answer::ALONE != 0 {
+            (*this).generation = generation.wrapping_sub(1);
+        }
+        if answer & answer::ASKED == 0 {
+            return standing;
+        }
+        let how = answer as u32;
+        if observer_weigh(generation, how) == 0 {
+            return standing;
+        }
+        if answer & answer::EITHER != 0 {
+            turn();
+            if observer_weigh(generation, how ^ how::NEAR) == 0 {
                 (*value).opener ^= 1;
                 standing ^= flow_flags::REPLY;
                 // Which way the other one goes is decided anew.
                 (*other).generation = generation.wrapping_sub(1);
+                return standing;
             }
+            turn();
+            observer_weigh(generation, how);
         }
-        if denied {
-            standing |= u16::from(DENIED);
-            (*value).denied_by_rule = u8::from((*work).question.judged.drop_reason() == POLICY_DENY);
+        // Of the next packet it is to be told again why.
+        (*this).generation = generation.wrapping_sub(1);
+        standing | u16::from(DENIED)
+    }
+}
+
+const _: () = assert!(SEEN == 1 << 15 && flow_flags::FORWARDED == 1 << 5);
+
+/// Asks about the other opener.
+#[inline(always)]
+unsafe fn turn() {
+    if let Some(work) = POLICY_SCRATCH.get_ptr_mut(0) {
+        // SAFETY: this CPU's memory.
+        unsafe { (*work).question.turn() };
+    }
+}
+
+/// Puts the question about the packet in [`Scratch`], and says how it is to be weighed, with `answer`'s bits; a global
+/// function, see [`crate::weigh`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_ask(skb: *mut __sk_buff, generation: u32, facts: u32) -> u64 {
+    let (Some(work), Some(scratch)) = (POLICY_SCRATCH.get_ptr_mut(0), FLOW_SCRATCH.get_ptr_mut(0)) else {
+        return 0;
+    };
+    // SAFETY: this CPU's memory; flow programs run with softirqs off. What is called writes it too, so there is no
+    // reference to it.
+    unsafe {
+        let (seen, packet) = (&raw const (*scratch).seen, &raw const (*scratch).packet);
+        let question = &raw mut (*work).question;
+        (*question).judged = Judged { generation, egress: 0, ingress: 0, flags: 0 };
+        let tunneled = (*seen).tunneled != 0;
+        let outer = outer(scratch);
+        let protocol = (*outer).protocol;
+        let mut answer = 0;
+        // Other ICMP than echoes: their entry doesn't tell types apart.
+        let icmp = protocol == ICMP || protocol == ICMPV6;
+        let typed = icmp && parse::echo(protocol, (*outer).icmp_type) == Echo::No;
+        // Without its first fragment, which is judged, nobody is given a later one.
+        let portless = (*packet).fragment && (*outer).source_port == 0 && (*outer).destination_port == 0;
+        if typed || portless {
+            answer = answer::ALONE;
         }
-        standing
+        if portless || is_never_judged(outer) {
+            return answer;
+        }
+        if typed
+            && !tunneled
+            && parse::icmp_error(protocol, (*outer).icmp_type)
+            && observer_is_related(skb) != 0
+        {
+            return answer;
+        }
+        let pod = (*seen).link_kind == link_kind::POD;
+        if !pod && (tunneled || tunnel::may_carry(&*packet)) && is_between_nodes(generation, outer) {
+            return answer;
+        }
+
+        let from_local = (*seen).from_local;
+        let guessed = facts & entry::GUESSED != 0;
+        let mut near = facts & how::NEAR != 0;
+        if guessed && protocol != TCP && facts & entry::MIDWAY == 0 {
+            // The ports, which their sender chose, prove nothing.
+            answer |= answer::SENDER_OPENS;
+            near = from_local;
+        } else if typed && !tunneled {
+            near = from_local;
+        }
+        let own =
+            if (*seen).hook == hook::EGRESS { !(*seen).forwarded } else { facts & entry::OTHER_OWN != 0 };
+        let syn = u16::from((*packet).tcp_flags) & (SYN | ACK) == SYN;
+        let mut how = facts & how::FORWARDED;
+        set(&mut how, how::POD, pod);
+        set(&mut how, how::NEAR, near);
+        set(&mut how, how::OWN, own);
+        if guessed && protocol == TCP && !syn {
+            answer |= answer::EITHER;
+        }
+        (*question).ask(outer, near == from_local, tunneled);
+        answer | answer::ASKED | u64::from(how)
     }
 }
 
@@ -148,13 +251,16 @@ fn set(bits: &mut u32, bit: u32, on: bool) {
     }
 }
 
-/// What this side sends, and what the other one does.
+/// The ends that policies are asked about: of a tunneled packet those of the tunnel.
 #[inline(always)]
-unsafe fn directions(value: *mut FlowValue, from_local: bool) -> (*mut FlowDirection, *mut FlowDirection) {
+unsafe fn outer(scratch: *const Scratch) -> *const Tuple {
     // SAFETY: only addresses of fields are taken.
     unsafe {
-        let (a, b) = (&raw mut (*value).directions[0], &raw mut (*value).directions[1]);
-        if from_local { (a, b) } else { (b, a) }
+        if (*scratch).seen.tunneled != 0 {
+            &raw const (*scratch).tunnel.tuple
+        } else {
+            &raw const (*scratch).packet.tuple
+        }
     }
 }
 
@@ -169,6 +275,12 @@ unsafe fn is_never_judged(tuple: *const Tuple) -> bool {
 }
 
 const _: () = assert!(core::mem::offset_of!(Scratch, tunnel).is_multiple_of(8));
+
+#[inline(always)]
+unsafe fn is_between_nodes(generation: u32, tuple: *const Tuple) -> bool {
+    // SAFETY: a packet's or a tunnel's.
+    unsafe { is_node(generation, &(*tuple).source) && is_node(generation, &(*tuple).destination) }
+}
 
 #[inline(always)]
 fn is_node(generation: u32, address: &[u8; 16]) -> bool {
@@ -216,65 +328,65 @@ unsafe fn known(ifindex: u32, from_local: bool, tuple: &Tuple, Key(key): &mut Ke
 ///
 /// # Safety
 /// `scratch` must be this CPU's.
-#[inline(never)]
-pub(crate) unsafe fn judge_alone(skb: *mut __sk_buff, counters: *mut Counters, scratch: *mut Scratch) -> i32 {
+#[inline(always)]
+pub(crate) unsafe fn judge_alone(skb: *mut __sk_buff, scratch: *mut Scratch) -> i32 {
     // SAFETY: as the caller says. What the next connection is made of is put back.
     unsafe {
         let value = &raw mut (*scratch).fresh.value.flow;
-        let (this, _) = directions(value, (*scratch).seen.from_local);
+        let from_local = (*scratch).seen.from_local;
+        let (this, _) = directions(value, from_local);
         (*this).generation = GENERATION.get(0).copied().unwrap_or(0);
-        let standing = if (*scratch).seen.forwarded { flow_flags::FORWARDED | ANEW } else { ANEW };
-        let standing = judge(skb, scratch, value, standing);
-        let denied = standing & u16::from(DENIED) != 0;
-        let action = if denied { deny(skb, counters, scratch, value, standing) } else { TCX_NEXT };
+        let standing = if (*scratch).seen.forwarded { flow_flags::FORWARDED } else { 0 };
+        let standing = judge(skb, value, from_local, standing);
         (*value).directions = [FlowDirection::default(); 2];
-        (*value).denied_by_rule = 0;
-        action
+        if standing & u16::from(DENIED) == 0 {
+            return TCX_NEXT;
+        }
+        deny(skb, standing)
     }
 }
 
-/// Drops a packet of a denied connection, and tells of it.
-///
-/// # Safety
-/// As for [`judge`], with what that returned.
-#[inline(never)]
-pub(crate) unsafe fn deny(
-    skb: *mut __sk_buff,
-    counters: *mut Counters,
-    scratch: *const Scratch,
-    value: *mut FlowValue,
-    standing: u16,
-) -> i32 {
-    let (Some(work), Some(settings)) = (POLICY_SCRATCH.get_ptr_mut(0), SETTINGS.get(0)) else {
-        return TCX_DROP;
-    };
-    // SAFETY: as the caller says; map values outlive the run.
+/// Drops a packet that was judged, and tells of it.
+#[inline(always)]
+pub(crate) fn deny(skb: *mut __sk_buff, standing: u16) -> i32 {
+    // SAFETY: the program's own context.
     unsafe {
         (*skb).cb[0] = MARK[0];
         (*skb).cb[1] = MARK[1];
-        let (seen, packet) = (&raw const (*scratch).seen, &raw const (*scratch).packet);
-        let tunneled = (*seen).tunneled != 0;
-        let outer = if tunneled { &raw const (*scratch).tunnel.tuple } else { (&raw const (*packet).tuple) };
-        let key = &mut (*work).drop_key;
-        key.tuple = *outer;
-        key.reason = if (*value).denied_by_rule == 0 { POLICY_DENIED } else { POLICY_DENY };
-        (key.netns, key.ifindex) = (config().netns, (*seen).ifindex);
+    }
+    observer_tell_denied(u32::from(standing));
+    TCX_DROP
+}
+
+/// Tells of the packet in [`Scratch`], by the answer to the last question; a global function, see [`crate::weigh`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_tell_denied(standing: u32) -> u64 {
+    let (Some(work), Some(scratch), Some(settings)) =
+        (POLICY_SCRATCH.get_ptr_mut(0), FLOW_SCRATCH.get_ptr_mut(0), SETTINGS.get(0))
+    else {
+        return 0;
+    };
+    // SAFETY: as above.
+    unsafe {
+        let (seen, outer) = (&raw const (*scratch).seen, outer(scratch));
+        let program = if (*seen).hook == hook::EGRESS { program::EGRESS } else { program::INGRESS };
+        let Some(counters) = counters(program) else { return 0 };
+        let (key, sum) = (&raw mut (*work).drop_key, &raw mut (*work).drop_value);
         let now = now();
-        let sum = &mut (*work).drop_value;
-        (sum.first_ns, sum.last_ns, sum.packet_len) = (now, now, (*seen).len);
-        sum.flags = drop_flags::PARSED;
-        sum.ether_type = if (*outer).ip_version == 4 { parse::ETH_IPV4 } else { parse::ETH_IPV6 };
-        sum.tcp_flags = (*packet).tcp_flags;
+        (*key).tuple = *outer;
+        (*key).reason = (*work).question.judged.drop_reason();
+        ((*key).netns, (*key).ifindex) = (config().netns, (*seen).ifindex);
+        ((*sum).first_ns, (*sum).last_ns, (*sum).packet_len) = (now, now, (*seen).len);
+        (*sum).flags = drop_flags::PARSED;
+        (*sum).ether_type = if (*outer).ip_version == 4 { parse::ETH_IPV4 } else { parse::ETH_IPV6 };
+        (*sum).tcp_flags = (*scratch).packet.tcp_flags;
         let table = if settings.generation == 0 { &DROPS_0 } else { &DROPS_1 };
-        if summed(counters, table, &(*work).drop_key, &(*work).drop_value) {
-            return TCX_DROP;
-        }
-        if standing & ANEW == 0 {
-            judge(skb, scratch, value, standing);
+        if summed(counters, table, &*key, &*sum) {
+            return 0;
         }
         let ethernet = if (*seen).ethernet { flow_flags::ETHERNET } else { 0 };
         write(&PRIORITY, counters, |record: &mut MaybeUninit<DeniedRecord>| {
-            let (key, sum) = (&raw const (*work).drop_key, &raw const (*work).drop_value);
             record.write(DeniedRecord {
                 drop: DropRecord {
                     header: header::<DeniedRecord>(kind::DENIED, now),
@@ -298,11 +410,11 @@ pub(crate) unsafe fn deny(
                 destination_mac: (*scratch).head.destination_mac,
                 hook: (*seen).hook,
                 link_kind: (*seen).link_kind,
-                flow_flags: standing & crate::flow::STANDING_FLAGS | ethernet,
+                flow_flags: standing as u16 & STANDING_FLAGS | ethernet,
             });
         });
     }
-    TCX_DROP
+    0
 }
 
 /// Whether the last question had an answer.

@@ -244,8 +244,8 @@ pub struct FlowValue {
     pub link_kind: u8,
     /// 4 or 6.
     pub ip_version: u8,
-    /// 1 where it is denied by a rule that says so.
-    pub denied_by_rule: u8,
+    /// Always 0.
+    pub pad: u8,
     /// Each direction's ICMP type and code, of the last packet.
     pub icmp: [[u8; 2]; 2],
     /// Always 0.

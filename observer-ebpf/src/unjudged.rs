@@ -4,9 +4,9 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::btf_maps::LruHashMap;
-use observer_ebpf::{Counters, FlowRecord, FlowValue};
+use observer_ebpf::{Counters, FlowRecord};
 
-use crate::flow::{Scratch, TCX_NEXT};
+use crate::flow::{Scratch, TCX_NEXT, count, meet};
 
 pub(crate) const JUDGING: bool = false;
 pub(crate) const MARK: [u32; 2] = [0; 2];
@@ -14,25 +14,19 @@ pub(crate) const MARK: [u32; 2] = [0; 2];
 /// A full table loses the connection that was used least lately.
 pub(crate) type FlowTable<K, V, const N: usize> = LruHashMap<K, V, N>;
 
+/// Counts the packet.
 #[inline(always)]
-pub(crate) unsafe fn judge(_: *mut __sk_buff, _: *const Scratch, _: *mut FlowValue, standing: u16) -> u16 {
-    standing
-}
-
-#[inline(always)]
-pub(crate) unsafe fn judge_alone(_: *mut __sk_buff, _: *mut Counters, _: *mut Scratch) -> i32 {
+pub(crate) fn follow(_: *mut __sk_buff, counters: *mut Counters, scratch: &mut Scratch) -> i32 {
+    track(counters, scratch);
     TCX_NEXT
 }
 
-#[inline(always)]
-pub(crate) unsafe fn deny(
-    _: *mut __sk_buff,
-    _: *mut Counters,
-    _: *const Scratch,
-    _: *mut FlowValue,
-    _: u16,
-) -> i32 {
-    TCX_NEXT
+/// Not inlined: its stack and that of [`crate::carried::unwrap`] are too much together.
+#[inline(never)]
+fn track(counters: *mut Counters, scratch: &mut Scratch) {
+    let Some((value, standing)) = meet(counters, scratch) else { return };
+    // SAFETY: both are of this packet.
+    unsafe { count(counters, scratch, value, standing) };
 }
 
 #[inline(always)]

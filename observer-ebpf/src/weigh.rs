@@ -29,31 +29,44 @@ pub(crate) struct Question {
     frontend: PolicyFrontend,
     row: PolicyRowKey,
     port: u16,
-    pub(crate) protocol: u8,
+    other_port: u16,
+    protocol: u8,
 }
 
 impl Question {
     /// Of this packet, whose sender is the opener or not.
     #[inline(always)]
-    pub(crate) unsafe fn ask(&mut self, tuple: &Tuple, by_opener: bool, tunneled: bool) {
-        // SAFETY: the tuples of packets and tunnels, and this, are aligned to 8.
+    pub(crate) unsafe fn ask(&mut self, tuple: *const Tuple, by_opener: bool, tunneled: bool) {
+        // SAFETY: the tuples of packets and tunnels, in this CPU's memory, and this, are aligned to 8.
         unsafe {
-            if by_opener {
-                copy_address(&tuple.source, &mut self.source);
-                copy_address(&tuple.destination, &mut self.destination);
-            } else {
-                copy_address(&tuple.destination, &mut self.source);
-                copy_address(&tuple.source, &mut self.destination);
+            let tuple = &*tuple;
+            copy_address(&tuple.source, &mut self.source);
+            copy_address(&tuple.destination, &mut self.destination);
+            self.protocol = tuple.protocol;
+            (self.port, self.other_port) = (tuple.destination_port, tuple.source_port);
+            if tuple.protocol == ICMP || tuple.protocol == ICMPV6 {
+                self.port = u16::from(parse::request_type(tuple.protocol, tuple.icmp_type));
+                self.other_port = self.port;
+            } else if tunneled {
+                // Both ends of a tunnel send to its port.
+                self.other_port = self.port;
+            }
+            if !by_opener {
+                self.turn();
             }
         }
-        self.port = if tuple.protocol == ICMP || tuple.protocol == ICMPV6 {
-            u16::from(parse::request_type(tuple.protocol, tuple.icmp_type))
-        } else if by_opener || tunneled {
-            // Both ends of a tunnel send to its port.
-            tuple.destination_port
-        } else {
-            tuple.source_port
-        };
+    }
+
+    /// With the other end as the opener.
+    #[inline(always)]
+    pub(crate) unsafe fn turn(&mut self) {
+        let (source, destination) = (&raw mut self.source, &raw mut self.destination);
+        // SAFETY: aligned to 8.
+        unsafe {
+            let (source, destination) = (source.cast::<[u64; 2]>(), destination.cast::<[u64; 2]>());
+            (*source, *destination) = (*destination, *source);
+        }
+        (self.port, self.other_port) = (self.other_port, self.port);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use observer::capture::{Capture, CaptureConfig};
 
+use observer_ebpf::policy::slot;
+
 use crate::support::{Lab, Wiring, skip};
 
 #[test]
@@ -17,5 +19,6 @@ fn the_kernel_takes_the_programs_that_judge() {
     for hook in capture.status().status().hooks {
         assert_eq!(hook.error, None, "{}", hook.name);
     }
-    assert_eq!(maps.unwrap().generation(), 0);
+    // Local addresses change it too.
+    assert_eq!(slot(maps.unwrap().generation()), 0);
 }

@@ -42,11 +42,18 @@ pub(crate) unsafe fn standing(
         // Read before the addresses: a change in between is found by the next packet.
         let generation = GENERATION.get(0).copied().unwrap_or(0);
         let known = (*this).flags & STANDING;
+        // What is inside may be sent through any tunnel.
+        let tunneled = JUDGING && seen.tunneled != 0;
+        let carrier = if tunneled { folded(outer) } else { 0 };
         if (*this).seen & SEEN != 0
             && (*this).generation == generation
             && (known & FORWARDED != 0) == seen.forwarded
+            && (!tunneled || (*value).carrier == carrier)
         {
             return u16::from(known);
+        }
+        if tunneled {
+            (*value).carrier = carrier;
         }
         (*this).generation = generation;
         let to = LOCAL.get(&outer.destination).copied().unwrap_or(0);
@@ -63,6 +70,18 @@ pub(crate) unsafe fn standing(
         }
         set(&mut bits, TELLABLE, told(seen, value, to, from) || config.aggregation == aggregation::NONE);
         u16::from(bits) | if JUDGING { ANEW } else { 0 }
+    }
+}
+
+/// Both addresses in a number, the same for both ways.
+#[inline(always)]
+unsafe fn folded(tuple: &Tuple) -> u32 {
+    // SAFETY: the tuples of tunnels are aligned to 8.
+    unsafe {
+        let source = *(&raw const tuple.source).cast::<[u32; 4]>();
+        let destination = *(&raw const tuple.destination).cast::<[u32; 4]>();
+        let [a, b, c, d] = [0, 1, 2, 3].map(|word: usize| source[word] ^ destination[word]);
+        a ^ b ^ c ^ d
     }
 }
 

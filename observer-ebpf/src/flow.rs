@@ -16,7 +16,7 @@ use observer_ebpf::{
 
 use crate::carried;
 use crate::config::config;
-use crate::connection::{ANEW, finish, is_over, restart, standing};
+use crate::connection::{finish, is_over, restart, standing};
 use crate::judge::{self, JUDGING};
 use crate::maps::{FLOW_SCRATCH, LINKS, NEW_FLOW_CAP};
 use crate::record::{add, add_alone, clock, counters, header, now};

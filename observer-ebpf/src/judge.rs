@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::btf_maps::HashMap;
 use observer_ebpf::parse::{self, Echo, ICMP, ICMPV6, TCP, UDP, tunnel};
-use observer_ebpf::policy::{Judged, POLICY_DENIED, POLICY_DENY, endpoint_flags, slot};
+use observer_ebpf::policy::{Judged, endpoint_flags, slot};
 use observer_ebpf::{
     Counters, DENIED, DeniedRecord, DropKey, DropRecord, DropValue, FlowDirection, FlowRecord, FlowValue,
     JudgedFlowRecord, SEEN, Tuple, drop_flags, flow_flags, hook, kind, link_kind, program, tick,
@@ -125,13 +125,13 @@ unsafe fn judge(skb: *mut __sk_buff, value: *mut FlowValue, from_local: bool, st
     unsafe {
         let (this, other) = directions(value, from_local);
         let generation = (*this).generation;
-        let (seen, forwarded) = ((*other).seen >> 15, (*other).flags >> 5);
-        let midway = u32::from((*value).first_ns < config().midway_until_ns);
-        let facts = u32::from((*value).opener & 1 ^ 1) * how::NEAR
-            | u32::from((*value).guessed & 1) * entry::GUESSED
-            | u32::from((*value).forwarded & 1) * how::FORWARDED
-            | u32::from(seen & 1 & !u16::from(forwarded)) * entry::OTHER_OWN
-            | midway * entry::MIDWAY;
+        let is_own = ((*other).seen >> 15) as u8 & !((*other).flags >> 5);
+        let is_midway = (*value).first_ns < config().midway_until_ns;
+        let facts = bit((*value).opener ^ 1, how::NEAR)
+            | bit((*value).guessed, entry::GUESSED)
+            | bit((*value).forwarded, how::FORWARDED)
+            | bit(is_own, entry::OTHER_OWN)
+            | bit(u8::from(is_midway), entry::MIDWAY);
         let answer = observer_ask(skb, generation, facts);
         let mut standing = standing & !u16::from(DENIED);
         if answer & answer::SENDER_OPENS != 0 {
@@ -199,9 +199,10 @@ pub(crate) extern "C" fn observer_ask(skb: *mut __sk_buff, generation: u32, fact
         // Other ICMP than echoes: their entry doesn't tell types apart.
         let icmp = protocol == ICMP || protocol == ICMPV6;
         let typed = icmp && parse::echo(protocol, (*outer).icmp_type) == Echo::No;
-        // Without its first fragment, which is judged, nobody is given a later one.
+        // What a pod has in a tunnel of its own it may send through any other too. And without its first fragment, which is judged, nobody is given a later one.
         let portless = (*packet).fragment && (*outer).source_port == 0 && (*outer).destination_port == 0;
-        if typed || portless {
+        let pod = (*seen).link_kind == link_kind::POD;
+        if typed || portless || (pod && tunneled) {
             answer = answer::ALONE;
         }
         if portless || is_never_judged(outer) {
@@ -214,7 +215,6 @@ pub(crate) extern "C" fn observer_ask(skb: *mut __sk_buff, generation: u32, fact
         {
             return answer;
         }
-        let pod = (*seen).link_kind == link_kind::POD;
         if !pod && (tunneled || tunnel::may_carry(&*packet)) && is_between_nodes(generation, outer) {
             return answer;
         }
@@ -242,6 +242,12 @@ pub(crate) extern "C" fn observer_ask(skb: *mut __sk_buff, generation: u32, fact
         (*question).ask(outer, near == from_local, tunneled);
         answer | answer::ASKED | u64::from(how)
     }
+}
+
+/// `flag` where the lowest bit is set.
+#[inline(always)]
+fn bit(number: u8, flag: u32) -> u32 {
+    u32::from(number & 1) * flag
 }
 
 #[inline(always)]

@@ -195,9 +195,9 @@ pub mod judged_flags {
 /// Set in [`crate::DropRecord::reason`] where our own programs dropped the packet; the rest is Cilium's number.
 pub const POLICY_REASON: u32 = 1 << 31;
 /// No rule allows it: Cilium's `POLICY_DENIED`.
-pub const POLICY_DENIED: u32 = POLICY_REASON | 133;
+pub const POLICY_DENIED: u32 = POLICY_REASON + 133;
 /// A rule denies it: Cilium's `POLICY_DENY`.
-pub const POLICY_DENY: u32 = POLICY_REASON | 181;
+pub const POLICY_DENY: u32 = POLICY_REASON + 181;
 
 const _: () = assert!(size_of::<PolicyEndpoint>() == 12);
 const _: () = assert!(size_of::<PolicyFrontend>() == 20);

@@ -248,8 +248,8 @@ pub struct FlowValue {
     pub pad: u8,
     /// Each direction's ICMP type and code, of the last packet.
     pub icmp: [[u8; 2]; 2],
-    /// Always 0.
-    pub pad2: [u8; 4],
+    /// Where connections are judged: the addresses of the tunnel that it was last judged in, folded; else 0.
+    pub carrier: u32,
 }
 
 impl FlowValue {

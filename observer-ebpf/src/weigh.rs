@@ -129,7 +129,8 @@ pub(crate) extern "C" fn observer_weigh(generation: u32, facts: u32) -> u64 {
         let backends = POLICY_FRONTENDS.get_value_ptr_mut(slot, &*frontend);
 
         // The opener's side, where it enters the node; and where it leaves, since a service may have been between.
-        let local_pod = || LOCAL.get(&*(&raw const (*question).source)).copied() == Some(LOCAL_POD);
+        let source = &raw const (*question).source;
+        let local_pod = || LOCAL.get(&*source).copied() == Some(LOCAL_POD);
         let own_host = from.flags & endpoint_flags::HOST != 0 && facts & how::OWN != 0;
         let egress = if pod == near { pod } else { own_host || local_pod() };
         if egress {

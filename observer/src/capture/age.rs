@@ -13,7 +13,7 @@ struct Age(Duration, Duration);
 /// One that ended: late segments still find it.
 const ENDED: Age = Age(Duration::from_secs(10), Duration::from_secs(1));
 /// Without an end of its own, as conntrack does for UDP streams.
-const SILENT: Age = Age(Duration::from_secs(120), Duration::from_secs(20));
+const SILENT: Age = Age(Duration::from_mins(2), Duration::from_secs(20));
 /// A TCP connection that both sides use. Forgotten, it is judged again as one that was met midway.
 const ESTABLISHED: Age = Age(Duration::from_hours(6), Duration::from_mins(5));
 /// One that isn't answered, or is denied: its next packet is judged as its first one was.
@@ -67,7 +67,7 @@ mod tests {
         let after = |protocol, is_over| forgotten_after(protocol, &open, is_over, true, false);
         assert_eq!(after(TCP, false), None);
         assert_eq!(after(TCP, true), Some(Duration::from_secs(10)));
-        assert_eq!(after(UDP, false), Some(Duration::from_secs(120)));
+        assert_eq!(after(UDP, false), Some(Duration::from_mins(2)));
     }
 
     #[test]

@@ -116,7 +116,7 @@ pub(super) struct Slots<T: Kind> {
     name: &'static str,
     most: usize,
     outer: ArrayOfMaps<MapData, T::Map>,
-    slots: [Slot<T>; 2],
+    each: [Slot<T>; 2],
 }
 
 impl<T: Kind> Slots<T> {
@@ -132,33 +132,32 @@ impl<T: Kind> Slots<T> {
             let map = T::Map::try_from(map).map_err(CaptureError::map(name))?;
             Ok(Slot { map, entries, held: Some(T::Content::default()) })
         };
-        let slots = [slot(first)?, slot(second)?];
+        let each = [slot(first)?, slot(second)?];
         let mut outer = ArrayOfMaps::try_from(take(ebpf, name)?).map_err(CaptureError::map(name))?;
-        for (number, slot) in (0..).zip(&slots) {
+        for (number, slot) in (0..).zip(&each) {
             outer.set(number, &slot.map, 0).map_err(CaptureError::map(name))?;
         }
-        Ok(Self { name, most, outer, slots })
+        Ok(Self { name, most, outer, each })
     }
 
     pub(super) fn write(&mut self, slot: u32, wanted: &T::Content) -> Result<(), CaptureError> {
         let number = slot & 1;
-        let slot = &mut self.slots[number as usize];
+        let slot = &mut self.each[number as usize];
         let len = T::len(wanted);
         if len > self.most {
             return Err(CaptureError::PolicyTable { name: self.name, wanted: len, most: self.most });
         }
         let held = slot.held.take().filter(|_| len <= slot.entries);
         let written = (|| {
-            let held = match held {
-                Some(held) => held,
-                None => {
-                    // A quarter of it for what comes, so that it isn't replaced each time.
-                    let entries = (len + len / 4).next_power_of_two().max(slot.entries).min(self.most);
-                    slot.map = T::create(u32::try_from(entries).unwrap_or(u32::MAX))?;
-                    slot.entries = entries;
-                    self.outer.set(number, &slot.map, 0)?;
-                    T::Content::default()
-                }
+            let held = if let Some(held) = held {
+                held
+            } else {
+                // A quarter of it for what comes, so that it isn't replaced each time.
+                let entries = (len + len / 4).next_power_of_two().max(slot.entries).min(self.most);
+                slot.map = T::create(u32::try_from(entries).unwrap_or(u32::MAX))?;
+                slot.entries = entries;
+                self.outer.set(number, &slot.map, 0)?;
+                T::Content::default()
             };
             T::turn(&mut slot.map, &held, wanted)
         })();
@@ -170,7 +169,7 @@ impl<T: Kind> Slots<T> {
     /// The kernel returns from a change of such a map when no program runs that might have read what was there.
     pub(super) fn wait_for_programs(&mut self, slot: u32) -> Result<(), CaptureError> {
         let number = slot & 1;
-        let map = &self.slots[number as usize].map;
+        let map = &self.each[number as usize].map;
         self.outer.set(number, map, 0).map_err(CaptureError::map(self.name))
     }
 }

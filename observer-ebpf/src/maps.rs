@@ -1,11 +1,12 @@
 //! The maps. Sizes are defaults; the daemon may set others before load.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use observer_ebpf::parse::Fragments;
 use observer_ebpf::{
-    BPF_F_NO_PREALLOC, Counters, DropKey, DropRecord, DropValue, FactKey, FactValue, FlowKey, FlowRecord,
-    FlowValue, FragmentKey, LinkState, Settings, ShortKey, ShortValue, Tunnel, program,
+    Counters, DropKey, DropRecord, DropValue, FactKey, FactValue, FlowKey, FlowRecord, FlowValue,
+    FragmentKey, LinkState, Settings, ShortKey, ShortValue, Tunnel, program,
 };
 
 use crate::judge::FlowTable;

@@ -1,9 +1,9 @@
 //! The maps of policies. Each kind of table is an array of two, one for each slot; the daemon puts a larger map into a slot
 //! where the one that is here does not suffice.
 
+use aya_ebpf::bindings::BPF_F_INNER_MAP;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray};
 use aya_ebpf::macros::btf_map;
-use observer_ebpf::BPF_F_INNER_MAP;
 use observer_ebpf::policy::{
     PolicyBackend, PolicyBackends, PolicyCut, PolicyEndpoint, PolicyFrontend, PolicyRow, PolicyRowKey,
     PolicySides,

@@ -4,11 +4,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::parse::{TCP, UDP, mapped};
 
-/// `BPF_F_NO_PREALLOC` of linux/bpf.h: memory for the entries in use only.
-pub const BPF_F_NO_PREALLOC: u32 = 1;
-/// `BPF_F_INNER_MAP`: an array that may take the place of one with another length.
-pub const BPF_F_INNER_MAP: u32 = 1 << 12;
-
 /// How much of the traffic becomes records; the numbers of [`Config::aggregation`].
 pub mod aggregation {
     /// A record for every packet at every hook.

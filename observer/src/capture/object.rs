@@ -26,7 +26,8 @@ use super::{CaptureConfig, DropHook, LinkHook};
 
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
 /// The same programs, which also judge.
-static JUDGING_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf-policy"));
+pub(super) static JUDGING_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf-policy"));
 
 /// How many new-flow records a CPU may write at once, in time of its rate.
 const BURST: Duration = Duration::from_millis(250);

@@ -3,13 +3,13 @@
 use std::collections::HashMap as StdHashMap;
 use std::hash::Hash;
 
-use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, HashMap, InnerMap, Map, MapData, MapError};
-use observer_ebpf::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC};
+use aya::{Ebpf, EbpfLoader};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::error::CaptureError;
+use super::error::{CaptureError, chain};
+use super::object::JUDGING_OBJECT;
 use super::pod::Raw;
 
 /// What stands in a map as it is.
@@ -21,7 +21,6 @@ pub(super) trait Kind {
     type Content: Clone + Default + PartialEq;
     type Map: InnerMap + TryFrom<Map, Error = MapError>;
 
-    fn create(entries: u32) -> Result<Self::Map, MapError>;
     fn len(content: &Self::Content) -> usize;
     /// Makes a map that holds `held` hold `wanted`.
     fn turn(map: &mut Self::Map, held: &Self::Content, wanted: &Self::Content) -> Result<(), MapError>;
@@ -33,10 +32,6 @@ pub(super) struct Exact<K, V>(std::marker::PhantomData<(K, V)>);
 impl<K: Plain + Eq + Hash, V: Plain> Kind for Exact<K, V> {
     type Content = StdHashMap<K, V>;
     type Map = HashMap<MapData, Raw<K>, Raw<V>>;
-
-    fn create(entries: u32) -> Result<Self::Map, MapError> {
-        HashMap::create(entries, 0)
-    }
 
     fn len(content: &Self::Content) -> usize {
         content.len()
@@ -59,10 +54,6 @@ pub(super) struct Longest;
 impl Kind for Longest {
     type Content = StdHashMap<(u8, [u8; 16]), u32>;
     type Map = LpmTrie<MapData, [u8; 16], u32>;
-
-    fn create(entries: u32) -> Result<Self::Map, MapError> {
-        LpmTrie::create(entries, BPF_F_NO_PREALLOC)
-    }
 
     fn len(content: &Self::Content) -> usize {
         content.len()
@@ -87,10 +78,6 @@ impl<V: Plain> Kind for List<V> {
     type Content = Vec<V>;
     type Map = Array<MapData, Raw<V>>;
 
-    fn create(entries: u32) -> Result<Self::Map, MapError> {
-        Array::create(entries, BPF_F_INNER_MAP)
-    }
-
     fn len(content: &Self::Content) -> usize {
         content.len()
     }
@@ -106,6 +93,7 @@ impl<V: Plain> Kind for List<V> {
 }
 
 struct Slot<T: Kind> {
+    name: &'static str,
     map: T::Map,
     entries: usize,
     /// `None` after an error: anything.
@@ -130,7 +118,7 @@ impl<T: Kind> Slots<T> {
             let map = take(ebpf, name)?;
             let entries = entries(&map).map_err(CaptureError::map(name))?;
             let map = T::Map::try_from(map).map_err(CaptureError::map(name))?;
-            Ok(Slot { map, entries, held: Some(T::Content::default()) })
+            Ok(Slot { name, map, entries, held: Some(T::Content::default()) })
         };
         let each = [slot(first)?, slot(second)?];
         let mut outer = ArrayOfMaps::try_from(take(ebpf, name)?).map_err(CaptureError::map(name))?;
@@ -147,21 +135,17 @@ impl<T: Kind> Slots<T> {
         if len > self.most {
             return Err(CaptureError::PolicyTable { name: self.name, wanted: len, most: self.most });
         }
-        let held = slot.held.take().filter(|_| len <= slot.entries);
-        let written = (|| {
-            let held = if let Some(held) = held {
-                held
-            } else {
-                // A quarter of it for what comes, so that it isn't replaced each time.
-                let entries = (len + len / 4).next_power_of_two().max(slot.entries).min(self.most);
-                slot.map = T::create(u32::try_from(entries).unwrap_or(u32::MAX))?;
-                slot.entries = entries;
-                self.outer.set(number, &slot.map, 0)?;
-                T::Content::default()
-            };
-            T::turn(&mut slot.map, &held, wanted)
-        })();
-        written.map_err(CaptureError::map(self.name))?;
+        let held = if let Some(held) = slot.held.take().filter(|_| len <= slot.entries) {
+            held
+        } else {
+            // A quarter of it for what comes, so that it isn't replaced each time.
+            let entries = (len + len / 4).next_power_of_two().max(slot.entries).min(self.most);
+            slot.map = T::Map::try_from(like(slot.name, entries)?).map_err(CaptureError::map(self.name))?;
+            slot.entries = entries;
+            self.outer.set(number, &slot.map, 0).map_err(CaptureError::map(self.name))?;
+            T::Content::default()
+        };
+        T::turn(&mut slot.map, &held, wanted).map_err(CaptureError::map(self.name))?;
         slot.held = Some(wanted.clone());
         Ok(())
     }
@@ -176,6 +160,19 @@ impl<T: Kind> Slots<T> {
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, CaptureError> {
     ebpf.take_map(name).ok_or(CaptureError::Map { name, error: "not in the object".into() })
+}
+
+/// A new map like that of the object, of another size. It is made with the object, for the types: tools show its entries by
+/// them, and kernels from 5.15 to 6.2 let no map without types take the place of one with types.
+fn like(name: &'static str, entries: usize) -> Result<Map, CaptureError> {
+    let entries = u32::try_from(entries).unwrap_or(u32::MAX);
+    let mut loader = EbpfLoader::new();
+    for (large, least) in [("FLOWS", 4096), ("PRIORITY", 4096), ("SHORT_FLOW_TABLE", 1), ("FLOW_TABLE", 1)] {
+        loader.map_max_entries(large, least);
+    }
+    let loaded = loader.map_max_entries(name, entries).load(JUDGING_OBJECT);
+    let mut ebpf = loaded.map_err(|error| CaptureError::Map { name, error: chain(&error) })?;
+    take(&mut ebpf, name)
 }
 
 fn entries(map: &Map) -> Result<usize, MapError> {

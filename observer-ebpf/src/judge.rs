@@ -15,7 +15,7 @@ use observer_ebpf::{
 use crate::config::config;
 use crate::connection::ANEW;
 use crate::drop::summed;
-use crate::flow::{ACK, STANDING_FLAGS, SYN, Scratch, Skb, TCX_NEXT, count, directions, meet};
+use crate::flow::{ACK, RST, STANDING_FLAGS, Scratch, Skb, TCX_NEXT, count, directions, meet};
 use crate::maps::{
     DROPS_0, DROPS_1, FLOW_SCRATCH, FLOW_TABLE, FLOWS, GENERATION, PRIORITY, SETTINGS, SHORT_FLOW_TABLE,
 };
@@ -222,7 +222,9 @@ pub(crate) extern "C" fn observer_ask(skb: *mut __sk_buff, generation: u32, fact
         let from_local = (*seen).from_local;
         let guessed = facts & entry::GUESSED != 0;
         let mut near = facts & how::NEAR != 0;
-        if guessed && protocol != TCP && facts & entry::MIDWAY == 0 {
+        // Every segment but the first, if there is one, is of a connection that goes on or ends.
+        let segment = protocol == TCP && u16::from((*packet).tcp_flags) & (ACK | RST) != 0;
+        if guessed && !segment && (protocol == TCP || facts & entry::MIDWAY == 0) {
             // The ports, which their sender chose, prove nothing.
             answer |= answer::SENDER_OPENS;
             near = from_local;
@@ -231,12 +233,11 @@ pub(crate) extern "C" fn observer_ask(skb: *mut __sk_buff, generation: u32, fact
         }
         let own =
             if (*seen).hook == hook::EGRESS { !(*seen).forwarded } else { facts & entry::OTHER_OWN != 0 };
-        let syn = u16::from((*packet).tcp_flags) & (SYN | ACK) == SYN;
         let mut how = facts & how::FORWARDED;
         set(&mut how, how::POD, pod);
         set(&mut how, how::NEAR, near);
         set(&mut how, how::OWN, own);
-        if guessed && protocol == TCP && !syn {
+        if guessed && segment {
             answer |= answer::EITHER;
         }
         (*question).ask(outer, near == from_local, tunneled);

@@ -318,7 +318,12 @@ fn transport(
     match tuple.protocol {
         TCP => {
             let mut header = [0; 14];
-            bytes.read(offset, &mut header)?;
+            if bytes.read(offset, &mut header).is_none() {
+                // The flags may be in the next fragment; the ports are not.
+                let mut start = [0; 4];
+                bytes.read(offset, &mut start).filter(|()| fragment.more)?;
+                header[..4].copy_from_slice(&start);
+            }
             ports(tuple, header[0], header[1], header[2], header[3]);
             packet.tcp_flags = header[13];
             packet.tcp_flags_high = header[12] & 1;

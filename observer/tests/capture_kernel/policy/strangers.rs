@@ -87,6 +87,17 @@ fn fragments_follow_their_first() {
         let later = judging.see(FROM_POD, &fragment("10.0.0.1", &to, 17, 185, b"the rest of it"));
         assert_eq!((first.dropped, later.dropped), (dropped, dropped));
     }
+    // A first fragment that has the ports and no more: who sends it opens.
+    let world =
+        World::new().row(1, EGRESS, OTHERS, &only(80, ALLOWED)).row(1, INGRESS, OTHERS, &all(ALLOWED));
+    let mut judging = Judging::new(world);
+    for (source, port, dropped) in [(40_000, 80, false), (40_000, 81, true), (81, 40_000, true)] {
+        let to = format!("203.0.113.{}", port % 100);
+        let first = [&ports(source, port)[..], &[0; 4]].concat();
+        assert_eq!(judging.see(FROM_POD, &fragment("10.0.0.1", &to, 6, 0x2000, &first)).dropped, dropped);
+        let flags = [&[0; 4][..], &[0x50, SYN, 0, 0, 0, 0, 0, 0]].concat();
+        assert_eq!(judging.see(FROM_POD, &fragment("10.0.0.1", &to, 6, 1, &flags)).dropped, dropped);
+    }
     // Nobody is given it without its first fragment.
     assert!(
         !judging.see(FROM_POD, &fragment("10.0.0.1", "203.0.113.99", 17, 185, b"the rest of it")).dropped

@@ -293,10 +293,7 @@ impl State {
     fn publish(&self, addresses: &[(u32, IpAddr)], others: Vec<String>) {
         let netns = own_namespace();
         let links: Vec<Link> = self.attached.values().cloned().collect();
-        let mut node_addresses: Vec<IpAddr> =
-            addresses.iter().map(|(_, address)| *address).filter(|address| !address.is_loopback()).collect();
-        node_addresses.sort_unstable();
-        node_addresses.dedup();
+        let node_addresses = netlink::own(addresses);
         // An uplink may be a veth too; what is dropped behind it is no business of this node.
         let pods = links.iter().filter(|link| link.kind == LinkKind::Pod);
         let peers = pods.filter_map(|link| link.peer_netns);

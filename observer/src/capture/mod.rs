@@ -37,7 +37,7 @@ pub use counters::{CaptureStatus, HookStatus, LinkStatus, ProgramStatus, StatusH
 pub use error::CaptureError;
 pub use glob::Glob;
 pub use links::{Link, LinkKind, LinkTable};
-pub use netlink::namespaces_outside;
+pub use netlink::{namespaces_outside, node_addresses};
 pub use policy::{PolicyMaps, PolicyNet, PolicyTables};
 pub use rings::Drained;
 

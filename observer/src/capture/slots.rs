@@ -170,8 +170,8 @@ fn like(name: &'static str, entries: usize) -> Result<Map, CaptureError> {
     for (large, least) in [("FLOWS", 4096), ("PRIORITY", 4096), ("SHORT_FLOW_TABLE", 1), ("FLOW_TABLE", 1)] {
         loader.map_max_entries(large, least);
     }
-    let loaded = loader.map_max_entries(name, entries).load(JUDGING_OBJECT);
-    let mut ebpf = loaded.map_err(|error| CaptureError::Map { name, error: chain(&error) })?;
+    let object = loader.map_max_entries(name, entries).load(JUDGING_OBJECT);
+    let mut ebpf = object.map_err(|error| CaptureError::Map { name, error: chain(&error) })?;
     take(&mut ebpf, name)
 }
 

@@ -1,14 +1,14 @@
-//! Builds the eBPF programs of `observer-ebpf` and puts the object into `OUT_DIR`.
+//! Builds the eBPF programs of `observer-ebpf` and puts the objects into `OUT_DIR`.
 //!
 //! Debian's compiler ships the library source that `-Z build-std` needs, rustup's does so with `rust-src` on nightly.
-//! `EBPF_CARGO`, `EBPF_RUSTC` and `EBPF_LINKER` name other tools, `EBPF_OBJECTS` a folder with the object built before.
+//! `EBPF_CARGO`, `EBPF_RUSTC` and `EBPF_LINKER` name other tools, `EBPF_OBJECTS` a folder with the objects built before.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
 const TARGET: &str = "bpfel-unknown-none";
-const OBJECT: &str = "observer-ebpf";
+const OBJECTS: [&str; 2] = ["observer-ebpf", "observer-ebpf-policy"];
 
 fn main() {
     for name in ["EBPF_CARGO", "EBPF_RUSTC", "EBPF_LINKER", "EBPF_OBJECTS"] {
@@ -24,11 +24,14 @@ fn main() {
 
 fn build() -> Result<(), String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    let object = match env::var_os("EBPF_OBJECTS") {
-        Some(folder) => PathBuf::from(folder).join(OBJECT),
+    let folder = match env::var_os("EBPF_OBJECTS") {
+        Some(folder) => PathBuf::from(folder),
         None => compile(&out)?,
     };
-    fs::copy(&object, out.join(OBJECT)).map_err(|e| format!("{}: {e}", object.display()))?;
+    for name in OBJECTS {
+        let object = folder.join(name);
+        fs::copy(&object, out.join(name)).map_err(|e| format!("{}: {e}", object.display()))?;
+    }
     Ok(())
 }
 
@@ -64,14 +67,15 @@ fn compile(out: &Path) -> Result<PathBuf, String> {
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .args(["build", "--locked", "--release", "-Zbuild-std=core", "--target", TARGET])
-        .args(["--bin", OBJECT, "--target-dir"])
+        .args(OBJECTS.iter().flat_map(|name| ["--bin", name]))
+        .arg("--target-dir")
         .arg(&target)
         .status()
         .map_err(|e| format!("the eBPF compiler did not start: {e}"))?;
     if !status.success() {
         return Err(format!("the eBPF programs did not compile ({status}), see above"));
     }
-    Ok(target.join(TARGET).join("release").join(OBJECT))
+    Ok(target.join(TARGET).join("release"))
 }
 
 fn linker() -> Option<PathBuf> {

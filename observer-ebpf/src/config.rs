@@ -14,6 +14,10 @@ static CONFIG: Global<Config> = Global::new(Config {
     new_flow_burst: 0,
     coarse_clock: 0,
     not_specified: 0,
+    tc_reasons: [0; 2],
+    unknown_denied: 0,
+    netns: 0,
+    midway_until_ns: 0,
 });
 
 /// Where the kernel's fields are.
@@ -28,6 +32,7 @@ static OFFSETS: Global<Offsets> = Global::new(Offsets {
     skb_len: 0,
     skb_protocol: 0,
     skb_sk: 0,
+    skb_cb: 0,
     dev_ifindex: 0,
     dev_net: 0,
     net_inum: 0,

@@ -3,16 +3,17 @@
 use core::mem::MaybeUninit;
 
 use observer_ebpf::{
-    Config, Counters, FlowDirection, FlowRecord, FlowValue, SEEN, TELLABLE, Tunnel, Tuple, aggregation,
-    flow_flags, flow_reason, hook, kind, link_kind, tick, ticks_since,
+    Config, Counters, DENIED, FlowDirection, FlowRecord, FlowValue, SEEN, TELLABLE, Tunnel, Tuple,
+    aggregation, flow_flags, flow_reason, hook, kind, link_kind, tick, ticks_since,
 };
 
 use crate::carried::write_flow;
 use crate::flow::{ACK, FIN, RST, Seen};
-use crate::maps::{LOCAL, LOCAL_GENERATION};
+use crate::judge::JUDGING;
+use crate::maps::{GENERATION, LOCAL};
 use crate::record::{header, now};
 
-const LOCAL_POD: u32 = 1;
+pub(crate) const LOCAL_POD: u32 = 1;
 const LOCAL_NODE: u32 = 2;
 
 /// These bits of [`flow_flags`], which fit into 8, hold for a direction.
@@ -21,6 +22,9 @@ const OPENER_GUESSED: u8 = flow_flags::OPENER_GUESSED as u8;
 const FORWARDED: u8 = flow_flags::FORWARDED as u8;
 const TO_LOCAL_POD: u8 = flow_flags::TO_LOCAL_POD as u8;
 const STANDING: u8 = REPLY | OPENER_GUESSED | FORWARDED | TO_LOCAL_POD | TELLABLE;
+
+/// Beside the bits that [`standing`] returns: they were decided for this packet, and policies have not been asked yet.
+pub(crate) const ANEW: u16 = 1 << 8;
 
 /// Those of [`flow_flags`] that hold for every packet of this direction, and [`TELLABLE`]. Decided once, and again when
 /// the table of addresses has changed or the packet comes another way; `outer` is who sends the frame to whom.
@@ -32,17 +36,24 @@ pub(crate) unsafe fn standing(
     value: *mut FlowValue,
     this: *mut FlowDirection,
     other: *mut FlowDirection,
-) -> u8 {
+) -> u16 {
     // SAFETY: look-ups of plain numbers; the rest points into a map value.
     unsafe {
         // Read before the addresses: a change in between is found by the next packet.
-        let generation = LOCAL_GENERATION.get(0).copied().unwrap_or(0);
+        let generation = GENERATION.get(0).copied().unwrap_or(0);
         let known = (*this).flags & STANDING;
+        // What is inside may be sent through any tunnel.
+        let tunneled = JUDGING && seen.tunneled != 0;
+        let carrier = if tunneled { folded(outer) } else { 0 };
         if (*this).seen & SEEN != 0
             && (*this).generation == generation
             && (known & FORWARDED != 0) == seen.forwarded
+            && (!tunneled || (*value).carrier == carrier)
         {
-            return known;
+            return u16::from(known);
+        }
+        if tunneled {
+            (*value).carrier = carrier;
         }
         (*this).generation = generation;
         let to = LOCAL.get(&outer.destination).copied().unwrap_or(0);
@@ -58,7 +69,19 @@ pub(crate) unsafe fn standing(
             (*other).generation = generation.wrapping_sub(1);
         }
         set(&mut bits, TELLABLE, told(seen, value, to, from) || config.aggregation == aggregation::NONE);
-        bits
+        u16::from(bits) | if JUDGING { ANEW } else { 0 }
+    }
+}
+
+/// Both addresses in a number, the same for both ways.
+#[inline(always)]
+unsafe fn folded(tuple: &Tuple) -> u32 {
+    // SAFETY: the tuples of tunnels are aligned to 8.
+    unsafe {
+        let source = *(&raw const tuple.source).cast::<[u32; 4]>();
+        let destination = *(&raw const tuple.destination).cast::<[u32; 4]>();
+        let [a, b, c, d] = [0, 1, 2, 3].map(|word: usize| source[word] ^ destination[word]);
+        a ^ b ^ c ^ d
     }
 }
 
@@ -157,7 +180,7 @@ pub(crate) unsafe fn finish(
                     },
                     ifindex: seen.ifindex,
                     packet_len: 0,
-                    flags: u16::from((*direction).flags & !TELLABLE),
+                    flags: u16::from((*direction).flags & !(TELLABLE | DENIED)),
                     vlan_tci: 0,
                     hook: if outward { hook::INGRESS } else { hook::EGRESS },
                     link_kind: seen.link_kind,

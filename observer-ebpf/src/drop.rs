@@ -5,13 +5,14 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::EbpfContext as _;
+use aya_ebpf::btf_maps::HashMap;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
-use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
 use observer_ebpf::parse::{self, Bytes, Head, Packet};
 use observer_ebpf::{Counters, DropKey, DropRecord, DropValue, Tuple, drop_flags, kind, program};
 
 use crate::config::{config, offsets};
+use crate::judge::{JUDGING, MARK};
 use crate::maps::{
     DROP_DEPTH, DROP_SCRATCH, DROPS_0, DROPS_1, FirstFragments, IGNORED_REASONS, PRIORITY, SETTINGS, WATCHED,
 };
@@ -143,6 +144,10 @@ fn dropped<const BTF: bool>(skb: *const u8, location: u64, reason: u32) {
     // SAFETY: see `field`; map values outlive the run.
     unsafe {
         add(&raw mut (*counters).runs, 1);
+        if JUDGING && is_own(skb, reason) {
+            add(&raw mut (*counters).ignored, 1);
+            return;
+        }
         let ignored = reason < 256 && IGNORED_REASONS.get(reason).is_some_and(|noise| *noise != 0);
         if ignored {
             add(&raw mut (*counters).ignored, 1);
@@ -200,6 +205,17 @@ fn dropped<const BTF: bool>(skb: *const u8, location: u64, reason: u32) {
     }
 }
 
+/// Whether the flow programs dropped it, and have told so.
+#[inline(always)]
+unsafe fn is_own(skb: *const u8, reason: u32) -> bool {
+    let (config, offsets) = (config(), offsets());
+    let [ingress, egress] = config.tc_reasons;
+    let by_program =
+        reason == ingress || reason == egress || (ingress == 0 && reason == config.not_specified);
+    // SAFETY: as for `field`. BTF lets no program load a word of what is an array of bytes.
+    by_program && offsets.skb_cb != 0 && unsafe { field::<PLAIN, [u32; 2]>(skb, offsets.skb_cb) } == MARK
+}
+
 /// Whether this is a segment that TCP has taken in: what comes in TIME_WAIT (up to 6.12 at least), or lies unread in the
 /// queue of a socket that is closed (up to 6.1 at least), is freed as a dropped one is, without a reason. A kernel without
 /// reasons does so with segments for no connection too; those are answered by a RST, which is told.
@@ -220,9 +236,9 @@ fn taken_in<const BTF: bool>(bytes: &KernelBytes, skb: *const u8, packet: &Packe
 
 /// Adds to the sum of drops like this one; false where it is the first of its generation, or the table is full.
 #[inline(always)]
-unsafe fn summed(
+pub(crate) unsafe fn summed<const N: usize>(
     counters: *mut Counters,
-    table: &HashMap<DropKey, DropValue>,
+    table: &HashMap<DropKey, DropValue, N>,
     key: &DropKey,
     value: &DropValue,
 ) -> bool {

@@ -1,6 +1,8 @@
-//! The flow programs: every packet is counted in its connection, some become records. They always return `TCX_NEXT`.
+//! The flow programs: every packet is counted in its connection, some become records. They always return `TCX_NEXT`, but
+//! `TCX_DROP` where an enforced policy denies the connection.
 
 use core::arch::asm;
+use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
@@ -8,34 +10,36 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use observer_ebpf::parse::{self, Bytes, Head, ICMP, ICMPV6, Packet, TCP};
 use observer_ebpf::{
-    Config, Counters, FlowRecord, LinkTraffic, SEEN, TELLABLE, Tunnel, aggregation, flow_flags, flow_reason,
-    hook, kind, link_kind, program, tick, ticks_since,
+    Config, Counters, DENIED, FlowDirection, FlowRecord, FlowValue, LinkTraffic, SEEN, TELLABLE, Tunnel,
+    aggregation, flow_flags, flow_reason, hook, kind, link_kind, program, tick, ticks_since,
 };
 
 use crate::carried;
 use crate::config::config;
 use crate::connection::{finish, is_over, restart, standing};
+use crate::judge::{self, JUDGING};
 use crate::maps::{FLOW_SCRATCH, LINKS, NEW_FLOW_CAP};
 use crate::record::{add, add_alone, clock, counters, header, now};
 use crate::table::{Entry, entry};
 
-const TCX_NEXT: i32 = -1;
+pub(crate) const TCX_NEXT: i32 = -1;
 
 pub(crate) const FIN: u16 = 1;
 pub(crate) const SYN: u16 = 2;
 pub(crate) const RST: u16 = 4;
 pub(crate) const ACK: u16 = 16;
 
+/// Those of [`standing`]'s bits that are `flow_flags`.
+pub(crate) const STANDING_FLAGS: u16 = u8::MAX as u16 & !(TELLABLE | DENIED) as u16;
+
 #[classifier]
 pub(crate) fn observer_ingress(ctx: TcContext) -> i32 {
-    observe(ctx.skb.skb, hook::INGRESS, program::INGRESS);
-    TCX_NEXT
+    observe(ctx.skb.skb, hook::INGRESS, program::INGRESS)
 }
 
 #[classifier]
 pub(crate) fn observer_egress(ctx: TcContext) -> i32 {
-    observe(ctx.skb.skb, hook::EGRESS, program::EGRESS);
-    TCX_NEXT
+    observe(ctx.skb.skb, hook::EGRESS, program::EGRESS)
 }
 
 /// What a run costs by itself: benches measure the others over it. The daemon never loads it.
@@ -121,17 +125,19 @@ pub(crate) struct Scratch {
     pub(crate) inner: Packet,
     /// What is around the packet where it is tunneled.
     pub(crate) tunnel: Tunnel,
-    fresh: Entry,
+    pub(crate) fresh: Entry,
+    /// Where a connection is judged: how it stands.
+    pub(crate) standing: u16,
 }
 
 #[inline(always)]
-fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
-    let Some(counters) = counters(program) else { return };
+fn observe(skb: *mut __sk_buff, hook: u8, program: u32) -> i32 {
+    let Some(counters) = counters(program) else { return TCX_NEXT };
     // SAFETY: the kernel gives the program a valid context; map values outlive the run.
     unsafe {
         add_alone(&raw mut (*counters).runs, 1);
         let ifindex = (*skb).ifindex;
-        let Some(link) = LINKS.get_ptr_mut(&ifindex) else { return };
+        let Some(link) = LINKS.get_ptr_mut(&ifindex) else { return TCX_NEXT };
         let traffic =
             if hook == hook::INGRESS { &raw mut (*link).traffic[0] } else { &raw mut (*link).traffic[1] };
         let len = (*skb).len;
@@ -141,7 +147,7 @@ fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
         (*traffic).bytes += u64::from(len);
 
         let bytes = Skb(skb);
-        let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return };
+        let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return TCX_NEXT };
         let scratch = &mut *scratch;
         let Scratch { seen, head, packet, .. } = scratch;
         seen.hook = hook;
@@ -170,26 +176,27 @@ fn observe(skb: *mut __sk_buff, hook: u8, program: u32) {
                 carried::READ => scratch.packet = scratch.inner,
                 carried::NOT_IP => {
                     (*traffic).not_ip += packets;
-                    return;
+                    return TCX_NEXT;
                 }
                 _ => return malformed(traffic, packets),
             }
         }
         carried::unwrap(skb, scratch, network);
-        track(counters, scratch);
+        judge::follow(skb, counters, scratch)
     }
 }
 
 #[inline(always)]
-fn malformed(traffic: *mut LinkTraffic, packets: u64) {
+fn malformed(traffic: *mut LinkTraffic, packets: u64) -> i32 {
     // SAFETY: a per-CPU map value, written with softirqs off.
     unsafe { (*traffic).malformed += packets };
+    TCX_NEXT
 }
 
-/// Not inlined: its stack and that of [`carried::unwrap`] are too much together.
-#[inline(never)]
-fn track(counters: *mut Counters, scratch: &mut Scratch) {
-    let Scratch { seen, head, packet, tunnel, fresh, .. } = scratch;
+/// The packet's connection, where the table has room for it, and how it stands with this direction of it.
+#[inline(always)]
+pub(crate) fn meet(counters: *mut Counters, scratch: &mut Scratch) -> Option<(*mut FlowValue, u16)> {
+    let Scratch { seen, packet, tunnel, fresh, .. } = scratch;
     let config = config();
     seen.now = clock(&config);
     let (seen, packet) = (&*seen, &*packet);
@@ -201,30 +208,58 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
     } else {
         (tuple, None)
     };
-    let Some((value, created)) = entry(counters, &config, seen, packet, tunnel, fresh) else { return };
+    let (value, created) = entry(counters, &config, seen, packet, tunnel, fresh)?;
     // SAFETY: a map value; an entry that is evicted meanwhile stays readable until the program ends.
     unsafe {
-        let (this, other) = if seen.from_local {
-            (&raw mut (*value).directions[0], &raw mut (*value).directions[1])
-        } else {
-            (&raw mut (*value).directions[1], &raw mut (*value).directions[0])
-        };
+        let (this, other) = directions(value, seen.from_local);
         let flags = u16::from(packet.tcp_flags);
-        if tuple.protocol == TCP && flags & (SYN | ACK) == SYN && !created && is_over(this, other) {
+        let takes_over = || is_over(this, other) || (JUDGING && (*value).guessed != 0);
+        if tuple.protocol == TCP && flags & (SYN | ACK) == SYN && !created && takes_over() {
             finish(counters, tuple, value, seen, tunnel);
             restart(value, seen.from_local);
         }
-        // Before the sums: the processor begins nothing behind a locked add until that has its cache line.
-        let standing = standing(&config, seen, outer, value, this, other);
+        Some((value, standing(&config, seen, outer, value, this, other)))
+    }
+}
+
+/// What the packet's sender sends, and what the other one does.
+#[inline(always)]
+pub(crate) unsafe fn directions(
+    value: *mut FlowValue,
+    from_local: bool,
+) -> (*mut FlowDirection, *mut FlowDirection) {
+    // SAFETY: only addresses of a map value's fields are taken.
+    unsafe {
+        let (a, b) = (&raw mut (*value).directions[0], &raw mut (*value).directions[1]);
+        if from_local { (a, b) } else { (b, a) }
+    }
+}
+
+/// Counts the packet, and tells of it where there is something to tell.
+///
+/// # Safety
+/// With what [`meet`] returned.
+#[inline(always)]
+pub(crate) unsafe fn count(counters: *mut Counters, scratch: &Scratch, value: *mut FlowValue, standing: u16) {
+    let Scratch { seen, head, packet, tunnel, .. } = scratch;
+    let config = config();
+    let tuple = &packet.tuple;
+    let tunnel = (seen.tunneled != 0).then_some(tunnel);
+    let flags = u16::from(packet.tcp_flags);
+    let (told_here, standing) = (standing & u16::from(TELLABLE), standing & STANDING_FLAGS);
+    // SAFETY: as in `meet`. How it stands was found before the sums: the processor begins nothing behind a locked add
+    // until that has its cache line.
+    unsafe {
+        let (this, other) = directions(value, seen.from_local);
         let before = (*this).seen;
         let told = (*this).told;
         add(&raw mut (*this).packets, seen.packets);
         add(&raw mut (*this).bytes, u64::from(seen.len));
         let now_tick = tick(seen.now);
         (*this).last = now_tick;
-        let bits = u16::from(standing & !TELLABLE) | bits(packet);
+        let bits = standing | bits(packet);
         (*this).seen = before | flags | SEEN;
-        (*this).flags = bits as u8 | standing & TELLABLE;
+        (*this).flags = (bits | told_here) as u8;
         (*this).tcp_flags = packet.tcp_flags;
         // What seldom is needed stands in other cache lines.
         if flags & RST != 0 {
@@ -238,7 +273,7 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
                 (*value).icmp[1] = icmp;
             }
         }
-        if standing & TELLABLE == 0 {
+        if told_here == 0 {
             return;
         }
 
@@ -252,6 +287,10 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
         let untold = told == 0 && (*other).told == 0;
         if reason != flow_reason::PACKET && untold && !under_cap(&config, time_ns) {
             add_alone(&raw mut (*counters).new_flow_cap, seen.packets);
+            if JUDGING {
+                // Whatever has a record shall say what policies say.
+                (*this).generation = (*this).generation.wrapping_sub(1);
+            }
             return;
         }
         let packets = (*this).packets;
@@ -263,7 +302,7 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
         }
         let bytes = (*this).bytes;
         let (resets, first_ns) = ((*value).resets, (*value).first_ns);
-        carried::write_flow(counters, tunnel, |record| {
+        let fill = |record: &mut MaybeUninit<FlowRecord>| {
             record.write(FlowRecord {
                 header: header::<FlowRecord>(kind::FLOW, time_ns),
                 tuple: *tuple,
@@ -284,7 +323,12 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
                 bytes,
                 first_ns,
             });
-        });
+        };
+        if JUDGING && untold && tunnel.is_none() && judge::is_judged() {
+            judge::write_judged(counters, fill);
+        } else {
+            carried::write_flow(counters, tunnel, fill);
+        }
     }
 }
 

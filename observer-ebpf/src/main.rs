@@ -1,4 +1,4 @@
-//! The eBPF programs. Built for `bpfel-unknown-none` by observer's build script; on the host there is nothing to run.
+//! The eBPF programs that observe. Built for `bpfel-unknown-none` by observer's build script; on the host there is nothing to run.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
@@ -32,6 +32,9 @@ mod drop;
 mod facts;
 #[cfg(target_arch = "bpf")]
 mod flow;
+#[cfg(target_arch = "bpf")]
+#[path = "unjudged.rs"]
+mod judge;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

@@ -318,7 +318,12 @@ fn transport(
     match tuple.protocol {
         TCP => {
             let mut header = [0; 14];
-            bytes.read(offset, &mut header)?;
+            if bytes.read(offset, &mut header).is_none() {
+                // The flags may be in the next fragment; the ports are not.
+                let mut start = [0; 4];
+                bytes.read(offset, &mut start).filter(|()| fragment.more)?;
+                header[..4].copy_from_slice(&start);
+            }
             ports(tuple, header[0], header[1], header[2], header[3]);
             packet.tcp_flags = header[13];
             packet.tcp_flags_high = header[12] & 1;
@@ -381,6 +386,63 @@ pub fn echo(protocol: u8, icmp_type: u8) -> Echo {
         (ICMP, 0 | 14) | (ICMPV6, 129) => Echo::Reply,
         _ => Echo::No,
     }
+}
+
+/// The type of the ICMP message that this one answers, or its own.
+#[inline(always)]
+pub fn request_type(protocol: u8, icmp_type: u8) -> u8 {
+    match (protocol, icmp_type) {
+        (ICMP, 0) => 8,
+        (ICMP, 14) => 13,
+        (ICMPV6, 129) => 128,
+        _ => icmp_type,
+    }
+}
+
+/// The ends of the packet that an ICMP error is about; `network` is where the error's own IP header stands. It needs no
+/// more of that packet than every error has: its IP header and eight bytes.
+#[inline(always)]
+pub fn quoted(bytes: &impl Bytes, protocol: u8, network: u32, tuple: &mut Tuple) -> Option<()> {
+    *tuple = Tuple::default();
+    let behind = if protocol == ICMP {
+        let mut first = [0; 1];
+        bytes.read(network, &mut first)?;
+        let start = network + u32::from(first[0] & 15) * 4 + 8;
+        let mut header = [0; 20];
+        bytes.read(start, &mut header)?;
+        let place = u16::from_be_bytes([header[6], header[7]]);
+        if header[0] >> 4 != 4 || place & 0x1fff != 0 {
+            return None;
+        }
+        (tuple.protocol, tuple.ip_version) = (header[9], 4);
+        tuple.source = mapped([header[12], header[13], header[14], header[15]]);
+        tuple.destination = mapped([header[16], header[17], header[18], header[19]]);
+        start + u32::from(header[0] & 15) * 4
+    } else {
+        // Errors with further headers are rare, and those about packets with some.
+        let mut next = [0; 1];
+        bytes.read(network + 6, &mut next)?;
+        if next[0] != ICMPV6 {
+            return None;
+        }
+        let start = network + 40 + 8;
+        let mut header = [0; 40];
+        bytes.read(start, &mut header)?;
+        (tuple.protocol, tuple.ip_version) = (header[6], 6);
+        tuple.source.copy_from_slice(&header[8..24]);
+        tuple.destination.copy_from_slice(&header[24..40]);
+        start + 40
+    };
+    let mut header = [0; 8];
+    bytes.read(behind, &mut header)?;
+    match tuple.protocol {
+        TCP | UDP | SCTP | UDPLITE => ports(tuple, header[0], header[1], header[2], header[3]),
+        ICMP | ICMPV6 if echo(tuple.protocol, header[0]) != Echo::No => {
+            ports(tuple, header[4], header[5], header[4], header[5]);
+        }
+        _ => {}
+    }
+    Some(())
 }
 
 /// Whether an ICMP message is an error about another packet.

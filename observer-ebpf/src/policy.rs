@@ -28,6 +28,8 @@ pub struct PolicyEndpoint {
 pub mod endpoint_flags {
     /// The node itself.
     pub const HOST: u32 = 1 << 0;
+    /// A node of the cluster, this one included: the tunnels between two of them carry other people's packets.
+    pub const NODE: u32 = 1 << 1;
 }
 
 /// The tables of a subject, by direction: egress, ingress; [`NO_TABLE`] where nothing is judged.
@@ -99,6 +101,8 @@ pub mod decision {
     pub const BY_RULE: u32 = 1 << 29;
     /// Who the subject is was not known; there is no set of rules. With [`DENIED`] it is refused for that.
     pub const UNKNOWN: u32 = 1 << 28;
+    /// By all policies, the audited ones too, the connection is denied. The programs only weigh a service's backends by it.
+    pub const AUDITED: u32 = 1 << 27;
 }
 
 /// A service's address and port. Ports are in host order.
@@ -154,20 +158,46 @@ pub struct Judged {
     pub flags: u32,
 }
 
+impl Judged {
+    /// Whether the programs refuse it.
+    #[must_use]
+    pub const fn is_denied(&self) -> bool {
+        let egress = self.egress & decision::DENIED != 0 && self.flags & judged_flags::MIXED == 0;
+        egress || self.ingress & decision::DENIED != 0
+    }
+
+    /// Whether policies say anything of it.
+    #[must_use]
+    pub const fn is_judged(&self) -> bool {
+        self.egress | self.ingress != 0
+    }
+
+    /// [`POLICY_DENY`] or [`POLICY_DENIED`], by the side that denies it first.
+    #[must_use]
+    pub const fn drop_reason(&self) -> u32 {
+        let egress = self.egress & decision::DENIED != 0 && self.flags & judged_flags::MIXED == 0;
+        let decision = if egress { self.egress } else { self.ingress };
+        if decision & decision::BY_RULE != 0 { POLICY_DENY } else { POLICY_DENIED }
+    }
+}
+
 /// Facts about what was decided, as bits.
 pub mod judged_flags {
     /// The destination is a service; what is said of the opener's side is said of one of its backends.
     pub const FRONTEND: u32 = 1 << 0;
-    /// Of the service's backends some are allowed and some are not: it is decided where the packet comes out.
+    /// Of the service's backends some are allowed and some are not, or there are too many: it is decided where the packet
+    /// comes out, and passes here, whatever is said of the opener's side.
     pub const MIXED: u32 = 1 << 1;
+    /// Likewise by all policies, with [`decision::AUDITED`] in the place of [`decision::DENIED`].
+    pub const AUDIT_MIXED: u32 = 1 << 2;
 }
 
 /// Set in [`crate::DropRecord::reason`] where our own programs dropped the packet; the rest is Cilium's number.
 pub const POLICY_REASON: u32 = 1 << 31;
 /// No rule allows it: Cilium's `POLICY_DENIED`.
-pub const POLICY_DENIED: u32 = POLICY_REASON | 133;
+pub const POLICY_DENIED: u32 = POLICY_REASON + 133;
 /// A rule denies it: Cilium's `POLICY_DENY`.
-pub const POLICY_DENY: u32 = POLICY_REASON | 181;
+pub const POLICY_DENY: u32 = POLICY_REASON + 181;
 
 const _: () = assert!(size_of::<PolicyEndpoint>() == 12);
 const _: () = assert!(size_of::<PolicyFrontend>() == 20);

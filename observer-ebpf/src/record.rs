@@ -3,9 +3,9 @@
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
+use aya_ebpf::btf_maps::RingBuf;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
-use aya_ebpf::maps::RingBuf;
 use observer_ebpf::{ABI_VERSION, Config, Counters, Header};
 
 use crate::maps::COUNTERS;
@@ -58,8 +58,8 @@ pub(crate) fn header<T>(kind: u8, time_ns: u64) -> Header {
 /// Writes a record, with the books kept: made = submitted + `ring_full`. `fill` writes it where it stands in the ring,
 /// since two records would fill half the stack.
 #[inline(always)]
-pub(crate) fn write<T: 'static>(
-    ring: &RingBuf,
+pub(crate) fn write<T: 'static, R, const SIZE: usize>(
+    ring: &RingBuf<R, SIZE>,
     counters: *mut Counters,
     fill: impl FnOnce(&mut MaybeUninit<T>),
 ) {
@@ -68,7 +68,7 @@ pub(crate) fn write<T: 'static>(
         (&raw mut (*counters).made, &raw mut (*counters).submitted, &raw mut (*counters).ring_full)
     };
     add(made, 1);
-    let Some(mut entry) = ring.reserve::<T>(0) else {
+    let Some(mut entry) = ring.reserve_untyped::<T>(0) else {
         add(lost, 1);
         return;
     };

@@ -1,12 +1,12 @@
 //! The table of connections: one map for most packets of IPv4, whose key is short, one for all others.
 
-use aya_ebpf::maps::LruHashMap;
 use observer_ebpf::parse::{Packet, TCP, UDP, copy_address};
 use observer_ebpf::{
     Config, Counters, FlowKey, FlowValue, INSIDE_TUNNEL, SHORT_UDP, ShortKey, ShortValue, Tunnel, Tuple,
 };
 
 use crate::flow::Seen;
+use crate::judge::FlowTable;
 use crate::maps::{FLOW_TABLE, SHORT_FLOW_TABLE, TUNNELS};
 use crate::opener::opener;
 use crate::record::{add, add_alone, now};
@@ -17,12 +17,12 @@ const BPF_NOEXIST: u64 = 1;
 #[repr(C)]
 pub(crate) struct Entry {
     key: Key,
-    value: ShortValue,
+    pub(crate) value: ShortValue,
 }
 
 /// A key whose addresses can be copied word by word.
 #[repr(C, align(8))]
-struct Key(FlowKey);
+pub(crate) struct Key(pub(crate) FlowKey);
 
 /// A map's value that begins with a connection.
 trait Connection {}
@@ -42,11 +42,11 @@ pub(crate) fn entry(
     let Entry { key: Key(key), value } = entry;
     let tuple = &packet.tuple;
     if tunnel.is_none() && tuple.ip_version == 4 && (tuple.protocol == TCP || tuple.protocol == UDP) {
-        let key = short_key(seen, tuple);
+        let key = short_key(seen.ifindex, seen.from_local, tuple);
         return find(&SHORT_FLOW_TABLE, &key, value, counters, config, seen, packet);
     }
     // SAFETY: `Packet` and `Key` are aligned to 8, and each address in them.
-    unsafe { fill_key(key, seen, tuple) };
+    unsafe { fill_key(key, seen.from_local, tuple) };
     let vni = tunnel.map_or(0, |tunnel| tunnel.vni);
     key.ifindex = if tunnel.is_some() { seen.ifindex | INSIDE_TUNNEL } else { seen.ifindex };
     key.vni = [(vni >> 16) as u8, (vni >> 8) as u8, vni as u8];
@@ -59,8 +59,8 @@ pub(crate) fn entry(
 }
 
 #[inline(always)]
-fn find<K, V: Connection>(
-    table: &LruHashMap<K, V>,
+fn find<K, V: Connection, const N: usize>(
+    table: &FlowTable<K, V, N>,
     key: &K,
     fresh: &mut V,
     counters: *mut Counters,
@@ -94,18 +94,18 @@ fn find<K, V: Connection>(
 
 /// The ends by the link's sides.
 #[inline(always)]
-fn short_key(seen: &Seen, tuple: &Tuple) -> ShortKey {
+pub(crate) fn short_key(ifindex: u32, from_local: bool, tuple: &Tuple) -> ShortKey {
     let source = last_word(&tuple.source);
     let destination = last_word(&tuple.destination);
     let udp = if tuple.protocol == UDP { SHORT_UDP } else { 0 };
     let mut key = ShortKey {
         local: source,
         remote: destination,
-        ifindex: seen.ifindex | udp,
+        ifindex: ifindex | udp,
         local_port: tuple.source_port,
         remote_port: tuple.destination_port,
     };
-    if !seen.from_local {
+    if !from_local {
         (key.local, key.remote) = (destination, source);
         (key.local_port, key.remote_port) = (tuple.destination_port, tuple.source_port);
     }
@@ -124,11 +124,11 @@ fn last_word(address: &[u8; 16]) -> [u8; 4] {
 /// # Safety
 /// The addresses must be aligned to 8.
 #[inline(always)]
-unsafe fn fill_key(key: &mut FlowKey, seen: &Seen, tuple: &Tuple) {
+pub(crate) unsafe fn fill_key(key: &mut FlowKey, from_local: bool, tuple: &Tuple) {
     key.protocol = tuple.protocol;
     // SAFETY: as the caller says.
     unsafe {
-        if seen.from_local {
+        if from_local {
             copy_address(&tuple.source, &mut key.local);
             copy_address(&tuple.destination, &mut key.remote);
             (key.local_port, key.remote_port) = (tuple.source_port, tuple.destination_port);

@@ -36,6 +36,15 @@ pub struct Config {
     pub coarse_clock: u32,
     /// The number of the drop reason that says nothing, `NOT_SPECIFIED`; 0 where the kernel has no reasons.
     pub not_specified: u32,
+    /// The numbers of `TC_INGRESS` and `TC_EGRESS`, of which the programs' own drops are; 0 where the kernel has none.
+    pub tc_reasons: [u32; 2],
+    /// 1 where a pod that nobody knows is refused.
+    pub unknown_denied: u32,
+    /// Inode number of the node's network namespace.
+    pub netns: u32,
+    /// Kernel time up to which connections are taken for such as began before the programs ran: of those of UDP too the
+    /// opener is guessed then, and not only of those of TCP.
+    pub midway_until_ns: u64,
 }
 
 /// Where the fields are in this kernel's structs, in bytes. From BTF.
@@ -52,6 +61,8 @@ pub struct Offsets {
     pub skb_len: u32,
     pub skb_protocol: u32,
     pub skb_sk: u32,
+    /// Of the part that tc programs may write, `qdisc_skb_cb.data`; 0 where the kernel does not say.
+    pub skb_cb: u32,
     pub dev_ifindex: u32,
     pub dev_net: u32,
     pub net_inum: u32,
@@ -173,7 +184,7 @@ pub struct FlowDirection {
     pub last: u32,
     /// The [`tick`] of the last record, 0 = never.
     pub told: u32,
-    /// The generation of the table of local addresses by which `flags` were decided.
+    /// The generation of local addresses and policies by which `flags` were decided.
     pub generation: u32,
     /// TCP flags seen so far, and [`SEEN`].
     pub seen: u16,
@@ -188,6 +199,10 @@ pub const SEEN: u16 = 1 << 15;
 
 /// In [`FlowDirection::flags`]: this direction is told of on this link.
 pub const TELLABLE: u8 = 1 << 7;
+
+/// In [`FlowDirection::flags`], in the place of one that is of frames: policies deny this direction, and it is dropped.
+pub const DENIED: u8 = 1 << 4;
+const _: () = assert!(DENIED as u16 == crate::flow_flags::ETHERNET);
 
 /// Time in steps of 2^20 ns, about a millisecond, in a number that begins again after 52 days.
 #[must_use]
@@ -228,8 +243,8 @@ pub struct FlowValue {
     pub pad: u8,
     /// Each direction's ICMP type and code, of the last packet.
     pub icmp: [[u8; 2]; 2],
-    /// Always 0.
-    pub pad2: [u8; 4],
+    /// Where connections are judged: the addresses of the tunnel that it was last judged in, folded; else 0.
+    pub carrier: u32,
 }
 
 impl FlowValue {
@@ -373,7 +388,7 @@ pub struct Counters {
     pub met_midway: u64,
     /// Suppressed: drops that went into a sum.
     pub summed: u64,
-    /// Suppressed: drops whose reason is noise, or of a namespace nobody watches.
+    /// Suppressed: drops whose reason is noise, of a namespace nobody watches, or that the flow programs told.
     pub ignored: u64,
     /// Times a table had no room: the packet was judged by itself.
     pub table_full: u64,

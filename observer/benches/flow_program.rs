@@ -92,7 +92,7 @@ impl Programs {
             new_flow_cost_ns: 0,
             new_flow_burst: 1,
             coarse_clock: 1,
-            not_specified: 0,
+            ..Config::default()
         };
         let mut ebpf = EbpfLoader::new().override_global("CONFIG", config.as_bytes(), true).load(OBJECT)?;
         let mut links: PerCpuHashMap<_, u32, [u8; LINK]> =

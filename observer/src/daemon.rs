@@ -7,7 +7,7 @@ use crate::{
     config::{Config, Task},
     enrich::{ipcache::IpCache, source::Stop},
     logging,
-    policy::{Follower, PolicyError, Updater},
+    policy::{PolicyError, Updater},
     serve::{self, NodeInfo, ServeConfig},
     status::Status,
     store::Store,
@@ -137,13 +137,10 @@ fn tell_start(config: &Config, names: &IpCache, source: &str) {
     );
 }
 
-/// The policies, followed; nothing where none are given.
-fn policies(config: &Config, cluster: &str, cache: &Arc<IpCache>) -> Result<Option<Follower>, PolicyError> {
-    if config.policy.files.is_empty() {
-        return Ok(None);
-    }
-    let updater = Updater::load(config.policy.clone(), cluster, Arc::clone(cache))?;
-    Follower::start(updater).map(Some)
+/// The policies; nothing where none are given.
+fn policies(config: &Config, cluster: &str, cache: &Arc<IpCache>) -> Result<Option<Updater>, PolicyError> {
+    let are_given = !config.policy.files.is_empty();
+    are_given.then(|| Updater::load(config.policy.clone(), cluster, Arc::clone(cache))).transpose()
 }
 
 async fn after(time: Option<Duration>) {

@@ -4,7 +4,7 @@ use crate::{
     endpoint::{Endpoint, Service},
     policy_verdict::PolicyVerdict,
 };
-use observer_proto::flow::TraceObservationPoint;
+use observer_proto::flow::{DropReason, TraceObservationPoint, Verdict};
 use std::{net::IpAddr, ops::Deref, sync::Arc};
 
 /// A value that may be unknown, in one byte: Hubble's `is_reply` is unset, false or true, and clients tell them apart.
@@ -60,7 +60,7 @@ pub struct Record {
     pub direction: u8,
     /// `flow.TraceObservationPoint`.
     pub observation_point: u8,
-    /// `flow.TraceReason`.
+    /// `flow.TraceReason`; of a drop only where policies denied it.
     pub trace_reason: u8,
     /// Hubble's `is_reply`.
     pub is_reply: Tristate,
@@ -135,7 +135,7 @@ pub struct Flow<'a> {
     pub tunnel: Option<&'a Arc<Tunnel>>,
     /// Why and where it was dropped.
     pub drop: Option<&'a Arc<DropSite>>,
-    /// What policies say of it, of a policy verdict. No flow is both a drop and a verdict.
+    /// What policies say of it: of a policy verdict, and of a drop why they deny it.
     pub policy: Option<&'a Arc<PolicyVerdict>>,
     /// Addresses that the packet carried or was sent to, where they were translated.
     pub translated: Option<&'a Arc<Translated>>,
@@ -150,9 +150,18 @@ impl Deref for Flow<'_> {
 }
 
 impl Flow<'_> {
-    /// `flow.DropReason` of a drop; 0 (unknown) without [`Flow::drop`].
+    /// `flow.DropReason` of a drop, and of a verdict that denies; else 0 (unknown).
     pub fn drop_reason(&self) -> u16 {
-        self.drop.map_or(0, |site| site.hubble_reason)
+        const DROPPED: u8 = Verdict::Dropped as u8;
+        match (self.event_type, self.drop, self.policy) {
+            (Record::DROP_EVENT, Some(site), _) => site.hubble_reason,
+            // A rule that denies names the connection somehow.
+            (Record::POLICY_EVENT, _, Some(policy)) if self.verdict == DROPPED => {
+                let by_rule = policy.told().match_type != 0;
+                (if by_rule { DropReason::PolicyDeny } else { DropReason::PolicyDenied }) as u16
+            }
+            _ => 0,
+        }
     }
 
     /// The source before masquerading or after it (Hubble's `source_xlated`), where it differs.
@@ -241,12 +250,28 @@ pub struct Tunnel {
 /// Why and where the kernel dropped a packet; one for each (reason, location), shared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DropSite {
-    /// The kernel's own name, from its BTF: `NETFILTER_DROP`; `reason 131` where BTF has no name for the number.
+    /// The kernel's own name, from its BTF: `NETFILTER_DROP`; `reason 131` where BTF has no name for the number. Empty
+    /// where policies denied it and our own programs dropped it.
     pub kernel_reason: String,
     /// The nearest `flow.DropReason`, for clients that know only Hubble's.
     pub hubble_reason: u16,
     /// `symbol+0xoffset`, or why there is none.
     pub location: Result<String, &'static str>,
+}
+
+impl DropSite {
+    /// Whether our own programs dropped it, since policies deny it.
+    pub fn is_by_policies(&self) -> bool {
+        self.kernel_reason.is_empty()
+    }
+
+    /// The kernel's own name of the reason, or Hubble's where policies are the reason.
+    pub fn reason(&self) -> &str {
+        if !self.is_by_policies() {
+            return &self.kernel_reason;
+        }
+        DropReason::try_from(i32::from(self.hubble_reason)).map_or("", |reason| reason.as_str_name())
+    }
 }
 
 /// Facts about a flow that Hubble has no field for, as bits; printed by name in `extensions`.

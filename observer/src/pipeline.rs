@@ -13,6 +13,7 @@ mod replay;
 use crate::{
     decode::{Clock, Decoder, DropReasons, DropSites, Event},
     enrich::{Enricher, Filler, ipcache::IpCache},
+    flow::Flow,
     policy::{Judge, Policies},
     recording::{Head, Input, Recorder},
     store::{LossSource, Writer},
@@ -182,10 +183,14 @@ impl Stages {
         let (mut count, mut verdicts) = (0, 0);
         tracker.batch(events, conntrack.as_ref(), now_ns, local, &mut |tracked| {
             filler.fill(tracked, links.known.of(tracked), |flow| {
-                if let Some(judging) = &mut judging {
-                    verdicts += judging.judge(flow, &mut |verdict| writer.add(verdict));
-                }
                 links.learnt.learn(flow);
+                if let Some(judging) = &mut judging {
+                    let told = judging.judge(flow, tracked.decided(), &mut |verdict| writer.add(verdict));
+                    verdicts += told.verdicts;
+                    if told.denied_by.is_some() {
+                        return writer.add(&Flow { policy: told.denied_by.as_ref(), ..*flow });
+                    }
+                }
                 writer.add(flow);
             });
             count += 1;

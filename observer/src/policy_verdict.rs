@@ -40,7 +40,7 @@ pub struct PolicyTold {
 }
 
 /// [`PolicyTold`] with its encoded forms.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct PolicyVerdict {
     told: PolicyTold,
     protobuf: Box<[u8]>,

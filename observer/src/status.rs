@@ -133,8 +133,15 @@ fn policy_counters(policies: &Policies, counters: &mut Vec<Counter>) {
         (Kind::Made, "verdicts", verdicts),
         (Kind::Delivered, "policy verdicts, beside the flows", verdicts),
         (Kind::Suppressed, "judged in mode observe", read(&count.observed)),
+        (Kind::Suppressed, "not told: its policies are gone", read(&count.forgotten)),
         (Kind::Suppressed, "not judged: an end is not certain", read(&count.ends_unknown)),
         (Kind::Suppressed, "not judged: a service's backend is not known", read(&count.backend_unknown)),
+        (
+            Kind::Suppressed,
+            "addresses without room in the kernel, judged as the world",
+            read(&count.left_out),
+        ),
+        (Kind::Suppressed, "changes of names without room in the kernel", read(&count.names_refused)),
     ] {
         counters.push(counter("policy", kind, cause, value));
     }

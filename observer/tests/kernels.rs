@@ -5,7 +5,9 @@
 mod support;
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use observer_lab::{Cause, Entry, Lab, netns, unique_prefix};
+use observer::capture::{Capture, CaptureConfig, PolicyTables};
+use observer_ebpf::policy::{PolicyCut, slot};
+use observer_lab::{Cause, Entry, Lab, Namespaces, netns, unique_prefix};
 use observer_proto::{
     control::{CaptureStatusResponse, hook::State},
     flow::{Flow, TraceReason, Verdict},
@@ -244,6 +246,33 @@ fn three_capabilities_are_enough_and_a_missing_one_is_named() {
         assert_eq!(output.status.code(), Some(1), "{error}");
         println!("  without {missing}: {line}");
     }
+}
+
+#[test]
+fn the_programs_that_judge_are_taken() {
+    if !can_run("judge") {
+        return;
+    }
+    let name = unique_prefix("judge");
+    let _namespaces = Namespaces::make(&name, &[&name]).unwrap();
+    netns::inside(&name, || {
+        let mut loaded = Capture::load(&CaptureConfig { judge: true, ..CaptureConfig::default() }).unwrap();
+        let maps = loaded.policy_maps();
+        let capture = loaded.attach().unwrap();
+        for hook in capture.status().status().hooks {
+            println!("  hook {}: {}", hook.name, hook.note);
+            assert_eq!(hook.error, None, "{}", hook.name);
+        }
+        let mut maps = maps.unwrap();
+        let before = maps.generation();
+        // A larger map takes the place of one that is too small.
+        let tables = PolicyTables { cuts: vec![PolicyCut::default(); 20_000], ..PolicyTables::default() };
+        maps.write(slot(before) ^ 1, &tables).unwrap();
+        assert_eq!(maps.flip().unwrap(), before + 1);
+        maps.wait_for_programs().unwrap();
+        Ok(())
+    })
+    .unwrap();
 }
 
 /// The daemon in a lab's node as `nobody`, with these capabilities and no others.

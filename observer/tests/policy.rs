@@ -4,10 +4,11 @@
 
 mod support;
 
-use observer_lab::{Lab, unique_prefix};
+use observer_lab::{Lab, Outcome, unique_prefix};
 use observer_proto::{
-    control::policy::Mode,
-    flow::{Endpoint, Flow, Policy, TrafficDirection, Verdict, layer4::Protocol},
+    control::{hook::State, policy::Mode},
+    flow::{DropReason, Endpoint, Flow, Policy, TrafficDirection, Verdict, layer4::Protocol},
+    text::{Options, Wide},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -82,7 +83,7 @@ fn verdicts(flows: &[Flow]) -> BTreeMap<String, u64> {
             TrafficDirection::Egress => [&flow.egress_allowed_by, &flow.egress_denied_by],
             _ => [&flow.ingress_allowed_by, &flow.ingress_denied_by],
         };
-        let would_deny = flow.verdict() == Verdict::Audit;
+        let would_deny = matches!(flow.verdict(), Verdict::Audit | Verdict::Dropped);
         assert!(lists[usize::from(!would_deny)].is_empty(), "{flow:?}");
         assert_eq!(would_deny, flow.policy_match_type == 0, "these sets have no rules that deny: {flow:?}");
         let names =
@@ -261,4 +262,101 @@ fn a_recordings_connections_are_judged_by_policies_of_today() {
         }
     }
     assert!(delivered > 50, "{delivered}");
+}
+
+/// Nobody may read the metrics.
+const ENFORCED: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: nobody, namespace: monitoring, annotations: {observer/policy-mode: enforce}}
+spec: {podSelector: {matchLabels: {app: prometheus}}}
+";
+
+/// What `-o wide` shows of a flow, behind its time.
+fn wide(flow: &Flow) -> String {
+    let mut out = String::new();
+    Wide::new(Options::default(), None).flow(flow, &mut out).unwrap();
+    out.lines().last().unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn an_enforced_policy_drops_and_tells_it_once() {
+    if !can_run("an_enforced_policy_drops_and_tells_it_once") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("enforced.yaml"), ENFORCED).unwrap();
+    let mut lab = Lab::up(&scenario("demo.toml"), &unique_prefix("enforce")).unwrap();
+    let daemon = Daemon::start(&lab, "n1", &["--policy", folder.path().to_str().unwrap()]);
+    let hooks = daemon.capture_status().hooks;
+    assert!(hooks.iter().any(|hook| hook.name == "policy" && hook.state() == State::Attached), "{hooks:?}");
+    let metrics = lab.scenario().traffic.iter().find(|traffic| traffic.name == "metrics").unwrap().clone();
+    let mut played = metrics.clone();
+    (played.count, played.interval_ms, played.delay_ms) = (Some(2), 0, 0);
+    // Less than until a SYN is sent again.
+    played.timeout_ms = Some(700);
+    lab.play(played).unwrap();
+    // Nobody says anything of it.
+    let mut other = lab.scenario().traffic.iter().find(|traffic| traffic.name == "tenant-a").unwrap().clone();
+    (other.count, other.interval_ms, other.delay_ms) = (Some(1), 0, 0);
+    lab.play(other).unwrap();
+    lab.wait_traffic();
+
+    let ports: BTreeSet<u16> = lab
+        .ledger()
+        .into_iter()
+        .filter(|entry| entry.traffic == "metrics")
+        .map(|entry| {
+            assert!(entry.served.is_none() && entry.outcome == Outcome::TimedOut, "{entry:?}");
+            entry.source.port()
+        })
+        .collect();
+    assert_eq!(ports.len(), 2, "IPv4 and IPv6");
+    let rest: Vec<_> = lab.ledger().into_iter().filter(|entry| entry.traffic != "metrics").collect();
+    assert!(!rest.is_empty() && rest.iter().all(|entry| entry.outcome == Outcome::Ok), "{rest:?}");
+
+    let of_it = |flow: &&Flow| match flow.l4.as_ref().and_then(|l4| l4.protocol.as_ref()) {
+        Some(Protocol::Tcp(tcp)) => tcp.destination_port == 9090 && ports.contains(&(tcp.source_port as u16)),
+        _ => false,
+    };
+    let is_drop = |flow: &&Flow| flow.event_type.is_some_and(|event| event.r#type == 1);
+    daemon.flows_until(|flows| {
+        let drops = flows.iter().filter(of_it).filter(is_drop).count();
+        (drops < ports.len()).then(|| format!("{drops} drops"))
+    });
+    let sums = Sums::of(&daemon.settled());
+    sums.check();
+    let flows: Vec<Flow> = daemon.flows().into_iter().filter(|flow| of_it(&flow)).collect();
+    let denied = "ops/finance-tool -> monitoring/prometheus:9090 ingress DROPPED by nobody";
+    assert_eq!(verdicts(&flows), BTreeMap::from([(denied.to_owned(), 2)]), "{flows:#?}");
+    for verdict in flows.iter().filter(|flow| is_verdict(flow)) {
+        assert_eq!(verdict.drop_reason_desc(), DropReason::PolicyDenied);
+    }
+    let drops: Vec<&Flow> = flows.iter().filter(is_drop).collect();
+    assert_eq!((drops.len(), flows.len()), (2, 4), "told once, and by nobody else: {flows:#?}");
+    for drop in drops {
+        assert_eq!((drop.verdict(), drop.drop_reason_desc()), (Verdict::Dropped, DropReason::PolicyDenied));
+        assert_eq!(drop.event_type.unwrap().sub_type, 133);
+        assert_eq!(drop.traffic_direction(), TrafficDirection::Ingress);
+        let by: Vec<&str> = drop.ingress_denied_by.iter().map(|policy| &*policy.name).collect();
+        assert_eq!(by, ["nobody"]);
+        assert_eq!(drop.interface.as_ref().map(|link| link.name.is_empty()), Some(false));
+        let line = wide(drop);
+        assert!(line.contains("L4-NEW DROPPED Policy denied at ingress"), "{line}");
+        assert!(line.contains("finance-tool-0") && line.contains("monitoring/prometheus-0:9090"), "{line}");
+    }
+    // In the mode audit it passes again.
+    fs::write(folder.path().join("enforced.yaml"), ENFORCED.replace("enforce}", "audit}")).unwrap();
+    daemon.log_line("policies reloaded");
+    let mut played = metrics;
+    (played.count, played.interval_ms, played.delay_ms) = (Some(1), 0, 0);
+    lab.play(played).unwrap();
+    lab.wait_traffic();
+    let last =
+        lab.ledger().into_iter().filter(|entry| entry.traffic == "metrics").max_by_key(|entry| entry.id);
+    assert_eq!(last.unwrap().outcome, Outcome::Ok);
+    let audited = "ops/finance-tool -> monitoring/prometheus:9090 ingress AUDIT by nobody";
+    daemon.flows_until(|flows| (!verdicts(flows).contains_key(audited)).then(|| audited.to_owned()));
+    let policy = &daemon.policies().policies[0];
+    assert_eq!(policy.hits.unwrap().denied, 3, "{policy:?}");
 }

@@ -1,7 +1,7 @@
 use std::vec::Vec;
 
 use super::*;
-use crate::fuzz::{FirstFragments, read, read_plain};
+use crate::fuzz::{FirstFragments, Memory, read, read_plain};
 
 const A: [u8; 4] = [10, 0, 0, 1];
 const B: [u8; 4] = [10, 0, 0, 2];
@@ -108,4 +108,47 @@ fn an_echo_has_its_identifier_for_ports_and_an_error_has_none() {
     assert_eq!(protocol_and_ports(&ipv4(0x45, 0, ICMP, &[3, 3, 0, 0, 0, 9])), (ICMP, 0, 0));
     assert_eq!(protocol_and_ports(&ipv6(0, ICMPV6, &[129, 0, 0, 0, 0, 9])), (ICMPV6, 9, 9));
     assert!(icmp_error(ICMP, 3) && icmp_error(ICMPV6, 1) && !icmp_error(ICMPV6, 129) && !icmp_error(TCP, 3));
+}
+
+#[test]
+fn an_error_quotes_an_ip_header_and_eight_bytes() {
+    let start = [PORTS, [0; 4]].concat();
+    let echo = [8, 0, 0, 0, 0, 9, 0, 1];
+    for (inner, rest, expected) in
+        [(TCP, &start[..], (40_000, 80)), (UDP, &start, (40_000, 80)), (ICMP, &echo, (9, 9))]
+    {
+        let about = &ipv4(0x45, 0, inner, rest)[14..];
+        let error = ipv4(0x46, 0, ICMP, &[&[3, 4, 0, 0, 0, 0, 0, 0][..], about].concat());
+        let mut tuple = Tuple::default();
+        quoted(&Memory(&error), ICMP, 14, &mut tuple).unwrap();
+        assert_eq!(
+            (tuple.protocol, tuple.ip_version, tuple.source, tuple.destination),
+            (inner, 4, mapped(A), mapped(B))
+        );
+        assert_eq!((tuple.source_port, tuple.destination_port), expected);
+        for end in 0..error.len() {
+            assert_eq!(quoted(&Memory(&error[..end]), ICMP, 14, &mut Tuple::default()), None);
+        }
+    }
+    let about = &ipv6(0, UDP, &start)[14..];
+    let error = ipv6(0, ICMPV6, &[&[2, 0, 0, 0, 0, 0, 5, 0][..], about].concat());
+    let mut tuple = Tuple::default();
+    quoted(&Memory(&error), ICMPV6, 14, &mut tuple).unwrap();
+    assert_eq!((tuple.protocol, tuple.ip_version, tuple.source), (UDP, 6, [1; 16]));
+    assert_eq!((tuple.source_port, tuple.destination_port), (40_000, 80));
+    // About a later fragment, whose ports are elsewhere.
+    let about = &ipv4(0x45, 100, UDP, &start)[14..];
+    let error = ipv4(0x45, 0, ICMP, &[&[11, 1, 0, 0, 0, 0, 0, 0][..], about].concat());
+    assert_eq!(quoted(&Memory(&error), ICMP, 14, &mut Tuple::default()), None);
+}
+
+#[test]
+fn a_first_fragment_may_end_before_the_flags() {
+    for (place, readable) in [(0x2000, true), (0, false)] {
+        let packet = alone(&ipv4(0x45, place, TCP, &SYN[..8]));
+        assert_eq!(packet.is_ok(), readable);
+        if let Ok(packet) = packet {
+            assert_eq!((packet.tuple.destination_port, packet.tcp_flags, packet.fragment), (80, 0, false));
+        }
+    }
 }

@@ -96,6 +96,10 @@ pub struct CaptureConfig {
     pub ignored_reasons: Vec<String>,
     /// Connections in the flow table.
     pub flow_table_entries: u32,
+    /// Whether the programs judge by policies, where the kernel takes those that do.
+    pub judge: bool,
+    /// Whether they refuse what a pod sends and is sent that nobody knows.
+    pub unknown_denied: bool,
     /// Size of the flow ring in bytes: a power of two, at least a page.
     pub flow_ring_bytes: u32,
     /// Size of the ring for drops in bytes.
@@ -114,6 +118,8 @@ impl Default for CaptureConfig {
             host_wide_drops: false,
             ignored_reasons: DEFAULT_IGNORED_REASONS.iter().map(ToString::to_string).collect(),
             flow_table_entries: 65_536,
+            judge: false,
+            unknown_denied: false,
             flow_ring_bytes: 8 << 20,
             priority_ring_bytes: 2 << 20,
         }

@@ -29,6 +29,16 @@ pub enum CaptureError {
         /// What the kernel says.
         error: String,
     },
+    /// More policies than fit.
+    #[error("the policies need {wanted} entries of {name}, and at most {most} fit")]
+    PolicyTable {
+        /// Its name.
+        name: &'static str,
+        /// How many it would have.
+        wanted: usize,
+        /// How many it may have.
+        most: usize,
+    },
     /// No program at all could be loaded.
     #[error("no eBPF program could be loaded: {0}")]
     NoProgram(String),

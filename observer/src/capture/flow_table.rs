@@ -26,6 +26,8 @@ pub(super) struct FlowTable {
     pub(super) long: HashMap<MapData, Raw<FlowKey>, Raw<FlowValue>>,
     /// How many connections each may hold.
     pub(super) entries: usize,
+    /// Whether a full one loses what was used least lately, and not what comes.
+    pub(super) is_pushed_out: bool,
 }
 
 impl FlowTable {

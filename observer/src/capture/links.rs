@@ -293,10 +293,7 @@ impl State {
     fn publish(&self, addresses: &[(u32, IpAddr)], others: Vec<String>) {
         let netns = own_namespace();
         let links: Vec<Link> = self.attached.values().cloned().collect();
-        let mut node_addresses: Vec<IpAddr> =
-            addresses.iter().map(|(_, address)| *address).filter(|address| !address.is_loopback()).collect();
-        node_addresses.sort_unstable();
-        node_addresses.dedup();
+        let node_addresses = netlink::own(addresses);
         // An uplink may be a veth too; what is dropped behind it is no business of this node.
         let pods = links.iter().filter(|link| link.kind == LinkKind::Pod);
         let peers = pods.filter_map(|link| link.peer_netns);
@@ -314,7 +311,7 @@ fn same(old: &Link, new: &Link) -> bool {
     (old.ifindex, old.kind, old.peer_nsid) == (new.ifindex, new.kind, new.peer_nsid)
 }
 
-fn own_namespace() -> Inode {
+pub(super) fn own_namespace() -> Inode {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |meta| meta.ino() as u32)
 }

@@ -4,6 +4,7 @@
 //! links come and go, one sweeps the tables once a second; neither holds up the rings. Nothing is pinned: when the
 //! [`Capture`] is dropped, nothing is left in the kernel.
 
+mod age;
 mod attach;
 mod classify;
 mod clsact;
@@ -11,6 +12,7 @@ mod config;
 mod counters;
 mod error;
 mod flow_table;
+mod generation;
 mod glob;
 mod hooks;
 pub mod kernel;
@@ -18,8 +20,10 @@ mod links;
 mod netlink;
 mod object;
 mod pod;
+mod policy;
 mod ring;
 mod rings;
+mod slots;
 mod sweep;
 mod tables;
 
@@ -33,7 +37,8 @@ pub use counters::{CaptureStatus, HookStatus, LinkStatus, ProgramStatus, StatusH
 pub use error::CaptureError;
 pub use glob::Glob;
 pub use links::{Link, LinkKind, LinkTable};
-pub use netlink::namespaces_outside;
+pub use netlink::{namespaces_outside, node_addresses};
+pub use policy::{PolicyMaps, PolicyNet, PolicyTables};
 pub use rings::Drained;
 
 /// What has a number in the programs' maps.
@@ -50,20 +55,48 @@ pub struct Capture {
     facts: Arc<kernel::btf::KernelFacts>,
 }
 
-impl Capture {
-    /// Loads the programs into the kernel and attaches them to every link of this thread's network namespace that the
-    /// configuration means, now and when more of them appear. No link is no error: it waits for some.
-    pub fn start(config: &CaptureConfig) -> Result<Self, CaptureError> {
-        let facts = Arc::new(kernel::btf::KernelFacts::read()?);
-        let mut object = object::load(config, &facts)?;
+/// The programs in the kernel, on no link yet.
+#[derive(Debug)]
+pub struct Loaded {
+    object: object::Object,
+    config: CaptureConfig,
+    facts: Arc<kernel::btf::KernelFacts>,
+}
+
+impl Loaded {
+    /// The maps that the programs judge by; `None` where they were not to judge, or the kernel refuses those that do, as
+    /// the status of the hooks then says.
+    pub fn policy_maps(&mut self) -> Option<PolicyMaps> {
+        self.object.policy_maps()
+    }
+
+    /// Attaches them to every link of this thread's network namespace that the configuration means, now and when more of
+    /// them appear. No link is no error: it waits for some.
+    pub fn attach(self) -> Result<Capture, CaptureError> {
+        let Self { mut object, config, facts } = self;
         let rings = object.rings()?;
         let tables = Arc::new(object.tables()?);
-        tables.ignore_reasons(config, &facts)?;
+        tables.ignore_reasons(&config, &facts)?;
         let shared = Arc::new(object.shared()?);
-        let sweeper = sweep::Sweeper::start(object.sweep_maps(config)?, config, Arc::clone(&shared.evicted))?;
+        let sweeper =
+            sweep::Sweeper::start(object.sweep_maps(&config)?, &config, Arc::clone(&shared.evicted))?;
         let links =
-            links::Watcher::start(object.attacher(), Arc::clone(&shared), Arc::clone(&tables), config)?;
-        Ok(Self { rings, sweeper, links, shared, tables, facts })
+            links::Watcher::start(object.attacher(), Arc::clone(&shared), Arc::clone(&tables), &config)?;
+        Ok(Capture { rings, sweeper, links, shared, tables, facts })
+    }
+}
+
+impl Capture {
+    /// Loads the programs into the kernel. What they drop is seen from now on, flows when they are attached.
+    pub fn load(config: &CaptureConfig) -> Result<Loaded, CaptureError> {
+        let facts = Arc::new(kernel::btf::KernelFacts::read()?);
+        let object = object::load(config, &facts)?;
+        Ok(Loaded { object, config: config.clone(), facts })
+    }
+
+    /// [`Capture::load`] and [`Loaded::attach`].
+    pub fn start(config: &CaptureConfig) -> Result<Self, CaptureError> {
+        Self::load(config)?.attach()
     }
 
     /// Waits until there may be something to drain, one of `others` is readable, or the time is up.

@@ -100,6 +100,20 @@ pub(super) fn addresses() -> io::Result<Vec<(u32, IpAddr)>> {
     Ok(answers.into_iter().filter_map(address).collect())
 }
 
+/// The node's own addresses, sorted.
+pub fn node_addresses() -> io::Result<Vec<IpAddr>> {
+    Ok(own(&addresses()?))
+}
+
+/// Those of all links, loopback's left out.
+pub(super) fn own(addresses: &[(u32, IpAddr)]) -> Vec<IpAddr> {
+    let all = addresses.iter().map(|(_, address)| *address);
+    let mut own: Vec<IpAddr> = all.filter(|address| !address.is_loopback()).collect();
+    own.sort_unstable();
+    own.dedup();
+    own
+}
+
 /// Indices of the links that a default route leads to.
 pub(super) fn default_route_links() -> io::Result<HashSet<u32>> {
     let mut links = HashSet::new();

@@ -1,6 +1,7 @@
 //! Loading: the object with its globals and map sizes, each program by itself.
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap};
@@ -12,25 +13,41 @@ use super::attach::Attacher;
 use super::counters::{HookStatus, Shared};
 use super::error::{CaptureError, chain, missing_capabilities};
 use super::flow_table::FlowTable;
+use super::generation::Generation;
 use super::kernel::btf::KernelFacts;
+use super::links::own_namespace;
 use super::pod::Raw;
+use super::policy::PolicyMaps;
 use super::ring::Ring;
-use super::rings::Rings;
+use super::rings::{Rings, monotonic};
 use super::sweep::SweepMaps;
 use super::tables::Tables;
 use super::{CaptureConfig, DropHook, LinkHook};
 
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
+/// The same programs, which also judge.
+pub(super) static JUDGING_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf-policy"));
 
 /// How many new-flow records a CPU may write at once, in time of its rate.
 const BURST: Duration = Duration::from_millis(250);
 
+/// For so long, what is met of UDP may have begun before the programs ran: as long as the flow table keeps it.
+const MIDWAY: Duration = Duration::from_mins(2);
+
 pub(super) const INGRESS: &str = "observer_ingress";
 pub(super) const EGRESS: &str = "observer_egress";
+/// What the status calls the verdicts of policies.
+const POLICY: &str = "policy";
 
 /// The loaded object, before its maps go to those who use them.
+#[derive(Debug)]
 pub(super) struct Object {
     ebpf: Ebpf,
+    generation: Arc<Generation>,
+    policy: Option<PolicyMaps>,
+    /// Whether the flow table keeps what it holds until it is aged.
+    is_judging: bool,
     hooks: Vec<HookStatus>,
     tracing: Vec<(&'static str, OwnedFd)>,
     tcx: bool,
@@ -40,28 +57,19 @@ pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object
     if let Some(error) = no_rights() {
         return Err(error);
     }
-    let globals = Raw(globals(config, facts));
-    let offsets = Raw(facts.offsets);
-    let loaded = EbpfLoader::new()
-        .override_global("CONFIG", &globals, true)
-        .override_global("OFFSETS", &offsets, true)
-        .map_max_entries("FLOWS", config.flow_ring_bytes)
-        .map_max_entries("PRIORITY", config.priority_ring_bytes)
-        .map_max_entries("SHORT_FLOW_TABLE", config.flow_table_entries)
-        .map_max_entries("FLOW_TABLE", config.flow_table_entries)
-        .load(OBJECT);
-    let ebpf = loaded.map_err(|error| {
-        let mut text = chain(&error);
-        // Until 5.11, which also brought the clock, maps counted against a limit that only CAP_SYS_RESOURCE raises.
-        if !facts.coarse_clock && text.contains("Operation not permitted") {
-            text.push_str("; before Linux 5.11 RLIMIT_MEMLOCK must be unlimited");
+    let judging = config.judge.then(|| Object::judging(config, facts));
+    let mut object = match judging {
+        Some(Ok(object)) => object,
+        none => {
+            let mut object = Object::new(OBJECT, config, facts)?;
+            object.load_flow(INGRESS);
+            object.load_flow(EGRESS);
+            if let Some(Err(why)) = none {
+                object.hooks.push(HookStatus::failed(POLICY, why));
+            }
+            object
         }
-        CaptureError::Object(text)
-    })?;
-    let tcx = facts.tcx && config.link_hook == LinkHook::Auto;
-    let mut object = Object { ebpf, hooks: Vec::new(), tracing: Vec::new(), tcx };
-    object.load_flow(INGRESS);
-    object.load_flow(EGRESS);
+    };
     let btf = Btf::from_sys_fs().map_err(|error| chain(&error));
     object.load_drop(config.drop_hook, facts, btf.as_ref());
     object.load_btf("observer_retransmit", "tcp_retransmit_skb", btf.as_ref());
@@ -94,7 +102,15 @@ fn globals(config: &CaptureConfig, facts: &KernelFacts) -> Config {
         new_flow_burst: (rate * BURST.as_millis() as u64 / 1000).max(1),
         coarse_clock: u32::from(facts.coarse_clock),
         not_specified: facts.not_specified(),
+        tc_reasons: ["TC_INGRESS", "TC_EGRESS"].map(|name| facts.drop_reason_number(name).unwrap_or(0)),
+        unknown_denied: u32::from(config.unknown_denied),
+        netns: own_namespace(),
+        midway_until_ns: monotonic() + MIDWAY.as_nanos() as u64,
     }
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, CaptureError> {
+    ebpf.take_map(name).ok_or(CaptureError::Map { name, error: "not in the object".into() })
 }
 
 fn own(fd: Result<&ProgramFd, ProgramError>) -> Result<OwnedFd, String> {
@@ -102,6 +118,59 @@ fn own(fd: Result<&ProgramFd, ProgramError>) -> Result<OwnedFd, String> {
 }
 
 impl Object {
+    /// The maps and the globals.
+    fn new(bytes: &[u8], config: &CaptureConfig, facts: &KernelFacts) -> Result<Self, CaptureError> {
+        let globals = Raw(globals(config, facts));
+        let offsets = Raw(facts.offsets);
+        let loaded = EbpfLoader::new()
+            .override_global("CONFIG", &globals, true)
+            .override_global("OFFSETS", &offsets, true)
+            .map_max_entries("FLOWS", config.flow_ring_bytes)
+            .map_max_entries("PRIORITY", config.priority_ring_bytes)
+            .map_max_entries("SHORT_FLOW_TABLE", config.flow_table_entries)
+            .map_max_entries("FLOW_TABLE", config.flow_table_entries)
+            .load(bytes);
+        let mut ebpf = loaded.map_err(|error| {
+            let mut text = chain(&error);
+            // Until 5.11, which also brought the clock, maps counted against a limit that only CAP_SYS_RESOURCE raises.
+            if !facts.coarse_clock && text.contains("Operation not permitted") {
+                text.push_str("; before Linux 5.11 RLIMIT_MEMLOCK must be unlimited");
+            }
+            CaptureError::Object(text)
+        })?;
+        let generation =
+            Array::try_from(take(&mut ebpf, "GENERATION")?).map_err(CaptureError::map("GENERATION"))?;
+        let tcx = facts.tcx && config.link_hook == LinkHook::Auto;
+        Ok(Self {
+            ebpf,
+            generation: Arc::new(Generation::new(generation)),
+            policy: None,
+            is_judging: false,
+            hooks: Vec::new(),
+            tracing: Vec::new(),
+            tcx,
+        })
+    }
+
+    /// The one whose flow programs judge, all of it or the reason why not.
+    fn judging(config: &CaptureConfig, facts: &KernelFacts) -> Result<Self, String> {
+        let mut object = Self::new(JUDGING_OBJECT, config, facts).map_err(|error| error.to_string())?;
+        object.load_flow(INGRESS);
+        object.load_flow(EGRESS);
+        if let Some(error) = object.hooks.iter().find_map(|hook| hook.error.as_ref()) {
+            return Err(error.clone());
+        }
+        let maps = PolicyMaps::take(&mut object.ebpf, Arc::clone(&object.generation));
+        object.policy = Some(maps.map_err(|error| error.to_string())?);
+        object.is_judging = true;
+        object.hooks.push(HookStatus::new(POLICY, Ok(())));
+        Ok(object)
+    }
+
+    pub(super) fn policy_maps(&mut self) -> Option<PolicyMaps> {
+        self.policy.take()
+    }
+
     fn load_flow(&mut self, name: &'static str) {
         let result = (|| {
             let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
@@ -190,7 +259,7 @@ impl Object {
     }
 
     fn take(&mut self, name: &'static str) -> Result<Map, CaptureError> {
-        self.ebpf.take_map(name).ok_or(CaptureError::Map { name, error: "not in the object".into() })
+        take(&mut self.ebpf, name)
     }
 
     pub(super) fn hash<K: aya::Pod, V: aya::Pod>(
@@ -208,9 +277,8 @@ impl Object {
     pub(super) fn tables(&mut self) -> Result<Tables, CaptureError> {
         let ignored =
             Array::try_from(self.take("IGNORED_REASONS")?).map_err(CaptureError::map("IGNORED_REASONS"))?;
-        let generation =
-            Array::try_from(self.take("LOCAL_GENERATION")?).map_err(CaptureError::map("LOCAL_GENERATION"))?;
         let local = self.hash("LOCAL")?;
+        let generation = Arc::clone(&self.generation);
         Ok(Tables::new(local, generation, self.hash("SERVICE_PORTS")?, self.hash("WATCHED")?, ignored))
     }
 
@@ -229,6 +297,7 @@ impl Object {
                 short: self.hash("SHORT_FLOW_TABLE")?,
                 long: self.hash("FLOW_TABLE")?,
                 entries: config.flow_table_entries as usize,
+                is_pushed_out: !self.is_judging,
             },
             tunnels: self.hash("TUNNELS")?,
             drops: [self.hash("DROPS_0")?, self.hash("DROPS_1")?],

@@ -26,6 +26,8 @@ pub struct Drained {
     /// Kernel time of the last look for drops, nanoseconds: up to then all were given but one that was being written;
     /// before a later flow there may be others that were not.
     pub ordered_until_ns: u64,
+    /// Whether nothing was left of what was there then.
+    pub all: bool,
 }
 
 pub(super) struct Rings {
@@ -86,7 +88,7 @@ impl Rings {
         // What a full batch left over tells nothing of the rate.
         self.busy = flows >= BUSY || self.more;
         self.more = drops.max(flows) >= MOST;
-        Ok(Drained { records: drops + flows, ordered_until_ns })
+        Ok(Drained { records: drops + flows, ordered_until_ns, all: !self.more })
     }
 
     /// Gives all to `each` that is there, where nothing more comes.

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData};
 use observer_ebpf::{
-    ABI_VERSION, DropKey, DropRecord, DropValue, FactKey, FactRecord, FactValue, FlowKey, FlowRecord,
+    ABI_VERSION, DENIED, DropKey, DropRecord, DropValue, FactKey, FactRecord, FactValue, FlowKey, FlowRecord,
     FlowValue, Header, INSIDE_TUNNEL, SEEN, Settings, TELLABLE, Tunnel, TunneledFlowRecord, Tuple,
     drop_flags, flow_reason, hook, kind, link_kind, tick, ticks_since,
 };
 use zerocopy::IntoBytes;
 
 use super::CaptureConfig;
+use super::age::forgotten_after;
 use super::error::CaptureError;
 use super::flow_table::{FlowTable, Place};
 use super::pod::Raw;
@@ -24,10 +25,6 @@ use super::rings::monotonic;
 
 /// A program that read the old generation is done with it after this, however slow its CPU.
 const GRACE: Duration = Duration::from_millis(5);
-/// A connection that ended is forgotten after this: late segments still find it.
-const FORGET_ENDED_NS: u64 = 10_000_000_000;
-/// Likewise one without an end of its own, as conntrack does for UDP streams.
-const FORGET_SILENT_NS: u64 = 120_000_000_000;
 
 /// Entries after which others get their turn: a walk through a full table shall hold up no flow where there is one CPU
 /// for both.
@@ -35,7 +32,6 @@ const YIELD: usize = 64;
 
 const FIN: u16 = 1;
 const RST: u16 = 4;
-const TCP: u8 = 6;
 
 /// The maps it owns.
 pub(super) struct SweepMaps {
@@ -77,6 +73,7 @@ impl Sweeper {
             told: StdHashMap::new(),
             facts: StdHashMap::new(),
             evicted,
+            crowded: [false; 2],
         };
         sweep.write_settings()?;
         let run = move || {
@@ -149,6 +146,8 @@ struct Sweep {
     told: StdHashMap<Place, Told>,
     facts: StdHashMap<FactKey, FactValue>,
     evicted: Arc<AtomicU64>,
+    /// Whether three quarters of each of the flow table's two maps were taken at the last sweep.
+    crowded: [bool; 2],
 }
 
 #[derive(Clone, Copy, Default)]
@@ -197,7 +196,7 @@ impl Sweep {
     fn flows(&mut self, batch: &mut Batch, all: bool, gave_up: &HashSet<End>) {
         let now = monotonic();
         let mut told = StdHashMap::with_capacity(self.told.len());
-        let mut ended = Vec::new();
+        let (mut ended, mut held) = (Vec::new(), [0; 2]);
         let now_tick = tick(now);
         let since = |earlier| u64::from(ticks_since(now_tick, earlier)) << 20;
         for (count, (place, value)) in self.maps.flows.iter().enumerate() {
@@ -226,13 +225,17 @@ impl Sweep {
                     known.packets[index] = direction.packets;
                 }
             }
-            let forget = if over { FORGET_ENDED_NS } else { FORGET_SILENT_NS };
-            if idle > forget && (over || key.protocol != TCP) {
+            let kind = usize::from(matches!(place, Place::Long(_)));
+            held[kind] += 1;
+            let (pushed_out, crowded) = (self.maps.flows.is_pushed_out, self.crowded[kind]);
+            let forgotten = forgotten_after(key.protocol, &value, over, pushed_out, crowded);
+            if forgotten.is_some_and(|after| Duration::from_nanos(idle) > after) {
                 ended.push(place);
             } else {
                 told.insert(place, known);
             }
         }
+        self.crowded = held.map(|held| held * 4 > self.maps.flows.entries * 3);
         for place in ended {
             self.told.remove(&place);
             self.maps.flows.remove(&place);
@@ -334,7 +337,7 @@ fn totals(key: &FlowKey, value: &FlowValue, index: usize) -> FlowRecord {
         },
         ifindex: key.ifindex & !INSIDE_TUNNEL,
         packet_len: 0,
-        flags: u16::from(direction.flags & !TELLABLE),
+        flags: u16::from(direction.flags & !(TELLABLE | DENIED)),
         vlan_tci: 0,
         hook: if ingress { hook::INGRESS } else { hook::EGRESS },
         link_kind: value.link_kind,

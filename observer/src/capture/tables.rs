@@ -3,11 +3,12 @@
 use std::collections::HashMap as StdHashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, MapData};
 
 use super::error::CaptureError;
+use super::generation::Generation;
 use super::kernel::btf::KernelFacts;
 use super::{CaptureConfig, DEFAULT_IGNORED_REASONS, Inode};
 
@@ -46,7 +47,7 @@ impl<K: aya::Pod + Eq + Hash> Synced<K> {
 struct Inner {
     local: Synced<[u8; 16]>,
     /// The programs keep what they looked up in `local` until this has another number.
-    local_generation: (Array<MapData, u32>, u32),
+    generation: Arc<Generation>,
     services: Synced<u32>,
     watched: Synced<Inode>,
     ignored: Array<MapData, u32>,
@@ -67,14 +68,14 @@ impl std::fmt::Debug for Tables {
 impl Tables {
     pub(super) fn new(
         local: HashMap<MapData, [u8; 16], u32>,
-        local_generation: Array<MapData, u32>,
+        generation: Arc<Generation>,
         services: HashMap<MapData, u32, u32>,
         watched: HashMap<MapData, u32, u32>,
         ignored: Array<MapData, u32>,
     ) -> Self {
         Self(Mutex::new(Inner {
             local: Synced::new("LOCAL", local),
-            local_generation: (local_generation, 0),
+            generation,
             services: Synced::new("SERVICE_PORTS", services),
             watched: Synced::new("WATCHED", watched),
             ignored,
@@ -127,9 +128,7 @@ impl Tables {
     ) -> Result<(), CaptureError> {
         let mut inner = self.lock();
         for name in &config.ignored_reasons {
-            let number =
-                facts.drop_reasons.iter().find(|(_, known)| *known == name).map(|(number, _)| *number);
-            match number {
+            match facts.drop_reason_number(name) {
                 Some(number) if number < 256 => {
                     inner.ignored.set(number, 1, 0).map_err(CaptureError::map("IGNORED_REASONS"))?;
                 }
@@ -150,9 +149,7 @@ impl Inner {
             return Ok(());
         }
         let written = self.local.set(wanted);
-        let (map, generation) = &mut self.local_generation;
-        *generation = generation.wrapping_add(1);
-        written.and(map.set(0, *generation, 0).map_err(CaptureError::map("LOCAL_GENERATION")))
+        written.and(self.generation.renew())
     }
 
     fn write_namespaces(&mut self) -> Result<(), CaptureError> {

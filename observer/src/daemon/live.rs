@@ -13,6 +13,7 @@ use crate::{
     },
     instance::{Instance, InstanceError},
     pipeline::{Live, Resolve, Shared, Stages},
+    policy::Follower,
     recording::{Head, Input, Recorded, Recorder},
     serve::ServeConfig,
     status::Status,
@@ -20,7 +21,14 @@ use crate::{
     track::{ConntrackSource, SourceOptions, Update},
 };
 use anyhow::Context as _;
-use std::{borrow::Cow, io::Write as _, os::fd::AsFd as _, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    io::Write as _,
+    net::IpAddr,
+    os::fd::AsFd as _,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 /// Serves what is captured.
 pub(super) fn serve(config: &Config) -> anyhow::Result<()> {
@@ -71,9 +79,22 @@ fn run(
     let cache = Arc::new(IpCache::with_journal(config.node_name.clone(), journal));
     tell_start(config, &cache, "capture");
     let _sources = Sources::start(sources(config)?, &cache)?;
-    let following = policies(config, &config.cluster, &cache)?;
     let began_ns = Clock::kernel_now();
-    let capture = Capture::start(&capture_config(config))?;
+    let mut loaded = Capture::load(&capture_config(config))?;
+    let maps = loaded.policy_maps();
+    let mut updater = policies(config, &config.cluster, &cache)?;
+    let attached = Arc::new(OnceLock::new());
+    if let Some(updater) = &mut updater {
+        // Before the first packet.
+        updater.watch_own(own_addresses(Arc::clone(&attached))?);
+        if let Some(maps) = maps {
+            updater.judge_in_kernel(Box::new(maps))?;
+        }
+    }
+    let capture = loaded.attach()?;
+    // Nobody else sets it.
+    let _ = attached.set(capture.status());
+    let following = updater.map(Follower::start).transpose()?;
     let conntrack = conntrack();
     let (store, writer) = Store::new(StoreConfig { flows: config.max_flows, bytes: config.max_bytes });
     let head = head(config, &capture, conntrack.as_ref().err());
@@ -98,12 +119,14 @@ fn run(
     };
     log_state(&handle, head.no_conntrack.as_deref());
 
+    let judging = shared.policies.clone();
     let serving =
         is_served.then(|| ServeConfig { policies, ..serve_config(config, &config.cluster, &cache) });
     let work = move |stop: &Stop| {
         let symbols = resolve(symbols, recorder.clone());
         let mut stages = Stages::new(&head, symbols, cache, writer, shared, recorder.clone());
-        Ok(Live::new(capture, began_ns, conntrack.ok(), recorder).run(&mut stages, stop.as_fd())?)
+        let running = Live::new(capture, began_ns, conntrack.ok(), recorder, judging);
+        Ok(running.run(&mut stages, stop.as_fd())?)
     };
     let server = serving.map(|config| (config, store, status));
     life.run(work, server, time)
@@ -118,6 +141,17 @@ fn sources(config: &Config) -> anyhow::Result<Vec<Box<dyn Source>>> {
         sources.push(Box::new(LocalNamespaces::open().context("cannot look into local network namespaces")?));
     }
     Ok(sources)
+}
+
+/// The addresses of the node's links, as they are and become.
+fn own_addresses(
+    attached: Arc<OnceLock<StatusHandle>>,
+) -> anyhow::Result<impl Fn() -> Vec<IpAddr> + Send + 'static> {
+    let first = capture::node_addresses().context("cannot list the addresses of links by netlink")?;
+    Ok(move || match attached.get() {
+        Some(capture) => capture.links().node_addresses.clone(),
+        None => first.clone(),
+    })
 }
 
 fn capture_config(config: &Config) -> CaptureConfig {
@@ -135,6 +169,7 @@ fn capture_config(config: &Config) -> CaptureConfig {
         priority_ring_bytes: config.priority_ring_bytes,
         interfaces: config.interfaces.clone(),
         host_wide_drops: config.drops_host_wide,
+        judge: !config.policy.files.is_empty(),
         ignored_reasons: config.ignored_drop_reasons.clone().unwrap_or(defaults.ignored_reasons),
         ..CaptureConfig::default()
     }

@@ -6,6 +6,7 @@ use crate::{
     config::{Config, Replay as Task},
     enrich::ipcache::IpCache,
     pipeline::{Replay, ReplayedLinks, Shared},
+    policy::Follower,
     recording::{Head, Reader},
     serve::ServeConfig,
     status::Status,
@@ -25,7 +26,7 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
     let cache = Arc::new(IpCache::new(head.node.clone()));
     tell_start(config, &cache, "replay");
     let (store, writer) = Store::new(StoreConfig { flows: config.max_flows, bytes: config.max_bytes });
-    let following = policies(config, &head.cluster, &cache)?;
+    let following = policies(config, &head.cluster, &cache)?.map(Follower::start).transpose()?;
     let judged_by = following.as_ref().map(|follower| Arc::clone(follower.policies()));
     let serving = serve_config(config, &head.cluster, &cache);
     let serving = ServeConfig { policies: judged_by.clone(), ..serving };

@@ -3,6 +3,7 @@
 use super::DropReasons;
 use crate::flow::DropSite;
 use hashbrown::HashMap;
+use observer_ebpf::policy::POLICY_REASON;
 use std::sync::Arc;
 
 /// Places kept. The kernel has a few thousand places that free packets; more than this is no kernel's doing.
@@ -41,6 +42,7 @@ impl<S: Symbols> DropSites<S> {
             return Arc::clone(site);
         }
         let place = match location {
+            _ if reason & POLICY_REASON != 0 => Err("dropped by policies, where the flow programs are"),
             0 => Err("the kernel told no location"),
             address => self.symbols.symbol(address),
         };
@@ -62,6 +64,7 @@ impl<S: Symbols> DropSites<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use observer_ebpf::policy;
 
     fn sites() -> DropSites<impl Symbols> {
         let reasons = DropReasons::new([(12, "SKB_DROP_REASON_NETFILTER_DROP".to_owned())]);
@@ -88,6 +91,19 @@ mod tests {
         let site = sites().site(131, 0);
         assert_eq!(site.kernel_reason, "reason 131");
         assert_eq!(site.hubble_reason, 134);
+    }
+
+    #[test]
+    fn what_policies_deny_is_told_by_cilium_s_numbers() {
+        for (reason, number, name) in
+            [(policy::POLICY_DENIED, 133, "POLICY_DENIED"), (policy::POLICY_DENY, 181, "POLICY_DENY")]
+        {
+            let site = sites().site(reason, 0x10);
+            assert_eq!((site.kernel_reason.as_str(), site.hubble_reason), ("", number));
+            assert_eq!((site.reason(), site.is_by_policies()), (name, true));
+        }
+        let firewall = sites().site(12, 0x10);
+        assert_eq!((firewall.reason(), firewall.is_by_policies()), ("NETFILTER_DROP", false));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use super::{
 };
 use crate::flow::{DropSite, LinkKind, Tunnel, TunnelKind};
 use observer_ebpf::{
-    self as abi, DropRecord, FactRecord, FlowRecord, TunneledFlowRecord, drop_flags, flow_flags, flow_reason,
-    hook, link_kind, tunnel_kind,
+    self as abi, DeniedRecord, DropRecord, FactRecord, FlowRecord, JudgedFlowRecord, TunneledFlowRecord,
+    drop_flags, flow_flags, flow_reason, hook, link_kind, policy::Judged, tunnel_kind,
 };
 use std::sync::Arc;
 
@@ -160,9 +160,15 @@ pub struct FlowEvent {
     pub bytes: u64,
     /// Unix time when the connection was first seen on this link, nanoseconds.
     pub first_ns: i64,
+    /// What the kernel side decided of the connection, where policies say anything of it.
+    pub judged: Option<Judged>,
 }
 
 impl FlowEvent {
+    pub(super) fn judged(record: &JudgedFlowRecord, clock: &Clock) -> Result<Self, DecodeError> {
+        Ok(Self { judged: Some(record.judged), ..Self::new(&record.flow, clock)? })
+    }
+
     pub(super) fn tunneled(record: &TunneledFlowRecord, clock: &Clock) -> Result<Self, DecodeError> {
         let tunnel = Some(Arc::new(tunnel(&record.tunnel)?));
         Ok(Self { tunnel, ..Self::new(&record.flow, clock)? })
@@ -170,30 +176,20 @@ impl FlowEvent {
 
     #[inline]
     pub(super) fn new(record: &FlowRecord, clock: &Clock) -> Result<Self, DecodeError> {
-        let undefined = |field, value| Err(DecodeError::Field { field, value });
         Ok(Self {
             time_ns: clock.unix(record.header.time_ns),
             kernel_ns: record.header.time_ns,
             packet: Packet::new(&record.tuple)?,
             ifindex: record.ifindex,
-            link_kind: match record.link_kind {
-                link_kind::POD => LinkKind::Pod,
-                link_kind::UPLINK => LinkKind::Uplink,
-                link_kind::TUNNEL => LinkKind::Tunnel,
-                value => return undefined("link_kind", value),
-            },
-            hook: match record.hook {
-                hook::INGRESS => Hook::Ingress,
-                hook::EGRESS => Hook::Egress,
-                value => return undefined("hook", value),
-            },
+            link_kind: link(record.link_kind)?,
+            hook: crossed(record.hook)?,
             reason: match record.reason {
                 flow_reason::NEW => FlowReason::New,
                 flow_reason::FLAGS => FlowReason::Flags,
                 flow_reason::INTERVAL => FlowReason::Interval,
                 flow_reason::PACKET => FlowReason::Packet,
                 flow_reason::SWEEP => FlowReason::Sweep,
-                value => return undefined("reason", value),
+                value => return Err(DecodeError::Field { field: "reason", value }),
             },
             flags: FlowFlags(record.flags),
             tcp_flags: u16::from(record.tcp_flags) | u16::from(record.tcp_flags_high & 1) << 8,
@@ -206,7 +202,27 @@ impl FlowEvent {
             packets: record.packets,
             bytes: record.bytes,
             first_ns: clock.unix(record.first_ns),
+            judged: None,
         })
+    }
+}
+
+#[inline]
+fn link(kind: u8) -> Result<LinkKind, DecodeError> {
+    match kind {
+        link_kind::POD => Ok(LinkKind::Pod),
+        link_kind::UPLINK => Ok(LinkKind::Uplink),
+        link_kind::TUNNEL => Ok(LinkKind::Tunnel),
+        value => Err(DecodeError::Field { field: "link_kind", value }),
+    }
+}
+
+#[inline]
+fn crossed(way: u8) -> Result<Hook, DecodeError> {
+    match way {
+        hook::INGRESS => Ok(Hook::Ingress),
+        hook::EGRESS => Ok(Hook::Egress),
+        value => Err(DecodeError::Field { field: "hook", value }),
     }
 }
 
@@ -257,9 +273,39 @@ pub struct DropEvent {
     pub bytes: u64,
     /// Unix time of the first of them, nanoseconds.
     pub first_ns: i64,
+    /// Of a packet that policies denied.
+    pub denied: Option<Denied>,
+}
+
+/// What is known of a packet that the flow programs dropped, since policies deny its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Denied {
+    /// What the kernel side decided.
+    pub judged: Judged,
+    /// What the kernel side found out about the packet.
+    pub flags: FlowFlags,
+    /// The frame's MAC addresses, where it has any.
+    pub macs: Option<Macs>,
 }
 
 impl DropEvent {
+    pub(super) fn denied(
+        record: &DeniedRecord,
+        site: Arc<DropSite>,
+        clock: &Clock,
+    ) -> Result<Self, DecodeError> {
+        // Where it was dropped says the link, and which way the side that denies it; only nonsense is looked for.
+        link(record.link_kind)?;
+        crossed(record.hook)?;
+        let denied = Denied {
+            judged: record.judged,
+            flags: FlowFlags(record.flow_flags),
+            macs: (record.flow_flags & flow_flags::ETHERNET != 0)
+                .then_some(Macs { source: record.source_mac, destination: record.destination_mac }),
+        };
+        Ok(Self { denied: Some(denied), ..Self::new(&record.drop, site, clock)? })
+    }
+
     pub(super) fn new(record: &DropRecord, site: Arc<DropSite>, clock: &Clock) -> Result<Self, DecodeError> {
         let parsed = record.flags & drop_flags::PARSED != 0;
         Ok(Self {
@@ -277,6 +323,7 @@ impl DropEvent {
             packets: record.packets,
             bytes: record.bytes,
             first_ns: clock.unix(record.first_ns),
+            denied: None,
         })
     }
 }

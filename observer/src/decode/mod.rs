@@ -9,10 +9,13 @@ mod tuple;
 pub use clock::Clock;
 pub use drop_reason::{DropReasons, nearest_hubble_reason};
 pub use drop_site::{DropSites, Symbols};
-pub use event::{DropEvent, Event, FactEvent, FlowEvent, FlowFlags, FlowReason, Hook, Macs, Packet};
+pub use event::{Denied, DropEvent, Event, FactEvent, FlowEvent, FlowFlags, FlowReason, Hook, Macs, Packet};
 pub use tuple::{End, Tuple};
 
-use observer_ebpf::{ABI_VERSION, DropRecord, FactRecord, FlowRecord, Header, TunneledFlowRecord, kind};
+use observer_ebpf::{
+    ABI_VERSION, DeniedRecord, DropRecord, FactRecord, FlowRecord, Header, JudgedFlowRecord,
+    TunneledFlowRecord, kind,
+};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// Why a record could not be read. The caller counts it as a loss of its own cause.
@@ -80,6 +83,17 @@ impl<S: Symbols> Decoder<S> {
                 let record = record::<DropRecord>(&header, bytes, &mut askew)?;
                 let site = self.sites.site(record.reason, record.location);
                 DropEvent::new(record, site, &self.clock).map(Event::Drop)
+            }
+            kind::JUDGED_FLOW => {
+                let mut askew = None;
+                let record = record::<JudgedFlowRecord>(&header, bytes, &mut askew)?;
+                FlowEvent::judged(record, &self.clock).map(Event::Flow)
+            }
+            kind::DENIED => {
+                let mut askew = None;
+                let record = record::<DeniedRecord>(&header, bytes, &mut askew)?;
+                let site = self.sites.site(record.drop.reason, record.drop.location);
+                DropEvent::denied(record, site, &self.clock).map(Event::Drop)
             }
             kind::FACT => {
                 let mut askew = None;

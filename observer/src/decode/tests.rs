@@ -1,7 +1,9 @@
 use super::*;
 use crate::flow::{LinkKind, TunnelKind};
 use observer_ebpf::{
-    self as abi, Tuple as AbiTuple, drop_flags, flow_flags, flow_reason, hook, link_kind, tunnel_kind,
+    self as abi, Tuple as AbiTuple, drop_flags, flow_flags, flow_reason, hook, link_kind,
+    policy::{Judged, POLICY_DENY, decision},
+    tunnel_kind,
 };
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr};
@@ -69,6 +71,34 @@ fn a_flow() {
     assert_eq!(event.tcp_flags, 0x102);
     assert_eq!(event.packets, 3);
     assert!(event.macs.is_some());
+}
+
+#[test]
+fn what_policies_say_comes_with_a_flow_and_with_a_denied_packet() {
+    let judged = Judged { generation: 7, egress: decision::JUDGED | 3, ingress: 0, flags: 1 };
+    let mut record = JudgedFlowRecord { flow: flow(), judged };
+    record.flow.header = header::<JudgedFlowRecord>(kind::JUDGED_FLOW);
+    let Ok(Event::Flow(event)) = decoder().decode(record.as_bytes()) else { panic!("no flow") };
+    assert_eq!((event.judged, event.packets), (Some(judged), 3));
+
+    let mut record = DeniedRecord {
+        drop: DropRecord { reason: POLICY_DENY, location: 0, flags: drop_flags::PARSED, ..drop_record() },
+        judged,
+        source_mac: [1; 6],
+        hook: hook::INGRESS,
+        link_kind: link_kind::POD,
+        flow_flags: flow_flags::ETHERNET | flow_flags::OPENER_GUESSED,
+        ..DeniedRecord::new_zeroed()
+    };
+    record.drop.header = header::<DeniedRecord>(kind::DENIED);
+    let Ok(Event::Drop(event)) = decoder().decode(record.as_bytes()) else { panic!("no drop") };
+    let denied = event.denied.unwrap();
+    assert_eq!((denied.judged, denied.macs.unwrap().source), (judged, [1; 6]));
+    assert!(denied.flags.has(flow_flags::OPENER_GUESSED) && event.packet.is_some());
+    assert_eq!((event.site.hubble_reason, event.site.is_by_policies()), (181, true));
+    record.hook = 9;
+    let error = decoder().decode(record.as_bytes()).unwrap_err();
+    assert_eq!(error, DecodeError::Field { field: "hook", value: 9 });
 }
 
 #[test]

@@ -100,6 +100,10 @@ fn dropped(record: &mut Record, tracked: &TrackedDrop<'_>) {
     record.event_type = Record::DROP_EVENT;
     record.verdict = Verdict::Dropped as u8;
     record.direction = tracked.direction as u8;
+    record.trace_reason = tracked.reason as u8;
+    if let Some(macs) = event.denied.and_then(|denied| denied.macs) {
+        (record.source_mac, record.destination_mac) = (macs.source, macs.destination);
+    }
     record.packets = event.packets;
     record.bytes = event.bytes;
     record.first_ns = event.first_ns;

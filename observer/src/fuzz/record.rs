@@ -12,7 +12,9 @@ use crate::{
     serve::encode::{Encoder, NodeInfo},
     track::{Addresses, ConntrackTable, Entry, TableLimits, Tracked, Tracker},
 };
-use observer_ebpf::{ABI_VERSION, DropRecord, FactRecord, FlowRecord, TunneledFlowRecord, kind};
+use observer_ebpf::{
+    ABI_VERSION, DeniedRecord, DropRecord, FactRecord, FlowRecord, JudgedFlowRecord, TunneledFlowRecord, kind,
+};
 use observer_proto::observer::get_flows_response::ResponseTypes;
 use std::{
     net::IpAddr,
@@ -93,6 +95,8 @@ fn through_all_stages(data: &[u8]) {
             kind::FLOW => size_of::<FlowRecord>(),
             kind::DROP => size_of::<DropRecord>(),
             kind::TUNNELED_FLOW => size_of::<TunneledFlowRecord>(),
+            kind::JUDGED_FLOW => size_of::<JudgedFlowRecord>(),
+            kind::DENIED => size_of::<DeniedRecord>(),
             _ => size_of::<FactRecord>(),
         };
         assert_eq!((data[1], data.len()), (ABI_VERSION, size));

@@ -5,6 +5,7 @@ use super::{Stages, TICK_NS};
 use crate::{
     capture::{Capture, CaptureError, LinkTable},
     decode::Clock,
+    policy::Policies,
     recording::{Input, Recorder},
     track::{ConntrackSource, Update},
 };
@@ -26,6 +27,8 @@ pub(crate) struct Live {
     /// What conntrack told before the first batch.
     dumped: Vec<Update>,
     recorder: Option<Arc<Recorder>>,
+    /// Who must know how far the thread has come.
+    policies: Option<Arc<Policies>>,
     links: Option<Arc<LinkTable>>,
     losses: Losses,
     last_tick_ns: u64,
@@ -48,10 +51,11 @@ impl Live {
         began_ns: u64,
         conntrack: Option<(ConntrackSource, Vec<Update>)>,
         recorder: Option<Arc<Recorder>>,
+        policies: Option<Arc<Policies>>,
     ) -> Self {
         let (conntrack, dumped) = conntrack.map_or((None, Vec::new()), |(source, told)| (Some(source), told));
         let losses = Losses { told: 0, looked_ns: began_ns };
-        Self { capture, conntrack, dumped, recorder, links: None, losses, last_tick_ns: 0 }
+        Self { capture, conntrack, dumped, recorder, policies, links: None, losses, last_tick_ns: 0 }
     }
 
     /// Runs until `stop` is readable; then detaches, and stores what is left.
@@ -60,16 +64,20 @@ impl Live {
             stages.take(&Input::Conntrack(update));
         }
         let recorder = self.recorder.take();
+        let policies = self.policies.take();
+        let drained = policies.as_ref().map(|policies| policies.drained());
+        let wakes: Vec<BorrowedFd<'_>> =
+            [stop].into_iter().chain(drained.map(|drained| drained.as_fd())).collect();
         while !is_readable(stop) && !recorder.as_ref().is_some_and(|recorder| recorder.is_broken()) {
             let until_tick = TICK_NS.saturating_sub(Clock::kernel_now().saturating_sub(self.last_tick_ns));
             // What only came too late for its batch goes with the next one, which is near or worth waiting for.
             let is_next_awaited = stages.tracker.waits_for_conntrack()
                 || stages.tracker.waiting() > 0 && !self.capture.is_busy();
             let longest = if is_next_awaited { NEXT_BATCH } else { Duration::from_nanos(until_tick) };
-            self.capture.wait(&[stop], longest)?;
+            self.capture.wait(&wakes, longest)?;
             let _turn = recorder.as_ref().map(|recorder| recorder.turn());
-            let drained = self.capture.drain(&mut |record| stages.take(&Input::Record(record)))?;
-            let now = drained.ordered_until_ns;
+            let got = self.capture.drain(&mut |record| stages.take(&Input::Record(record)))?;
+            let now = got.ordered_until_ns;
             let is_tick = now.saturating_sub(self.last_tick_ns) >= TICK_NS;
             if is_tick {
                 self.last_tick_ns = now;
@@ -80,13 +88,18 @@ impl Live {
             // What ends has ended by now, not before the flows were read: they are still of it.
             let told = self.drain_conntrack(stages, Clock::kernel_now());
             // Nothing that is told comes of a batch of nothing, and a recording need not hold it.
-            if drained.records > 0
+            if got.records > 0
                 || told
                 || is_tick
                 || stages.tracker.waiting() > 0
                 || stages.local.is_outdated(&stages.cache)
             {
                 stages.take(&Input::Batch(now));
+            }
+            if let Some(drained) = drained
+                && got.all
+            {
+                drained.tell(stages.tracker.oldest_waiting_ns().map_or(now, |waiting| now.min(waiting)));
             }
             stages.local.tell(&self.capture, &stages.cache)?;
             if is_tick && let Some(recorder) = &recorder {
@@ -103,6 +116,9 @@ impl Live {
             conntrack.drain(&mut |update| stages.take(&Input::Conntrack(update)), now);
         }
         stages.take(&Input::End);
+        if let Some(drained) = drained {
+            drained.tell(u64::MAX);
+        }
         Ok(())
     }
 

@@ -153,7 +153,10 @@ impl KnownLinks {
     pub(super) fn of(&self, tracked: &Tracked<'_>) -> Option<&Arc<Link>> {
         let index = match tracked {
             Tracked::Flow(flow) => flow.event.ifindex,
-            Tracked::Drop(drop) if drop.event.netns == self.netns => drop.event.ifindex,
+            // The programs are on links of the node only.
+            Tracked::Drop(drop) if drop.event.netns == self.netns || drop.event.site.is_by_policies() => {
+                drop.event.ifindex
+            }
             Tracked::Drop(_) => return None,
         };
         self.by_index.get(&index)

@@ -1,9 +1,9 @@
 //! From the IP cache's pods, nodes, services and groups to the engine's endpoints and surroundings: what changed of them.
 
-use super::world::KUBE_APISERVER;
+use super::world::{KUBE_APISERVER, Named};
 use crate::enrich::{
     ipcache::{Besides, IpCache, Standing},
-    source::Surroundings,
+    source::{ServiceEntry, Surroundings},
 };
 use hashbrown::{HashMap, HashSet};
 use observer_inventory::policy::{self as seen, HOST};
@@ -18,8 +18,32 @@ use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU64, sync::Arc};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fed {
     pub(super) endpoints: Vec<(Arc<str>, Option<Endpoint>)>,
-    pub(super) names: Vec<(NonZeroU64, Option<Arc<str>>)>,
+    pub(super) names: Vec<(NonZeroU64, Option<Named>)>,
     pub(super) surroundings: Option<world::Surroundings>,
+    pub(super) services: Option<Arc<[ServiceEntry]>>,
+}
+
+impl Fed {
+    /// Whether it changes nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { endpoints, names, surroundings, services } = self;
+        endpoints.is_empty() && names.is_empty() && surroundings.is_none() && services.is_none()
+    }
+
+    /// Both, of each name what is said later.
+    pub(super) fn then(mut self, mut later: Self) -> Self {
+        let again: HashSet<_> = later.endpoints.iter().map(|(name, _)| Arc::clone(name)).collect();
+        self.endpoints.retain(|(name, _)| !again.contains(name));
+        self.endpoints.append(&mut later.endpoints);
+        let again: HashSet<_> = later.names.iter().map(|(serial, _)| *serial).collect();
+        self.names.retain(|(serial, _)| !again.contains(serial));
+        self.names.append(&mut later.names);
+        Self {
+            surroundings: later.surroundings.or(self.surroundings),
+            services: later.services.or(self.services),
+            ..self
+        }
+    }
 }
 
 /// What the engine was told of a pod.
@@ -36,9 +60,12 @@ struct Told {
 pub(super) struct Feed {
     /// As of which change of the names.
     generation: Option<u64>,
+    /// The node's links' own addresses.
+    own: Vec<IpAddr>,
     pods: HashMap<Arc<str>, Told>,
     others: HashMap<Arc<str>, Endpoint>,
     surroundings: world::Surroundings,
+    services: Arc<[ServiceEntry]>,
     /// Of policies, by namespace.
     modes: BTreeMap<String, Mode>,
 }
@@ -49,23 +76,28 @@ impl Feed {
         &self.modes
     }
 
-    /// What is new since the last call, if anything can be.
-    pub(super) fn changes(&mut self, cache: &IpCache) -> Option<Fed> {
+    /// What is new since the last call, if anything can be; `own` are the addresses of the node's links.
+    pub(super) fn changes(&mut self, cache: &IpCache, own: &[IpAddr]) -> Option<Fed> {
         // Before the look: what changes in between is looked at again.
         let generation = Some(cache.generation());
-        if self.generation == generation {
+        if self.generation == generation && self.own == own {
             return None;
         }
         self.generation = generation;
+        self.own = own.to_vec();
         let mut fed = Fed::default();
         let (pods, around) = cache.standing();
         self.pods(pods, &mut fed);
-        self.others(others(&around, cache.node()), &mut fed);
+        self.others(others(&around, cache.node(), own), &mut fed);
         self.modes.clone_from(&around.policy_modes);
         let surroundings = seen::surroundings(&around);
         if surroundings != self.surroundings {
             self.surroundings.clone_from(&surroundings);
             fed.surroundings = Some(surroundings);
+        }
+        if *around.services != *self.services {
+            self.services = around.services.into();
+            fed.services = Some(Arc::clone(&self.services));
         }
         Some(fed)
     }
@@ -87,7 +119,7 @@ impl Feed {
                 let labels = endpoint.labels.iter().chain(&told.besides.labels);
                 let seen = seen::endpoint(labels, &told.besides.ports, told.addresses.clone());
                 fed.endpoints.push((Arc::clone(&name), Some(seen)));
-                fed.names.push((told.serial, Some(Arc::clone(&name))));
+                fed.names.push((told.serial, Some((Arc::clone(&name), endpoint.local))));
                 self.pods.insert(Arc::clone(&name), told);
             }
             there.insert(name);
@@ -112,7 +144,7 @@ impl Feed {
 }
 
 /// Nodes, and what serves the Kubernetes API.
-fn others(around: &Surroundings, own_node: &str) -> HashMap<Arc<str>, Endpoint> {
+fn others(around: &Surroundings, own_node: &str, links: &[IpAddr]) -> HashMap<Arc<str>, Endpoint> {
     let mut others: HashMap<Arc<str>, Endpoint> = HashMap::new();
     let mut put = |name: Arc<str>, endpoint: Endpoint| {
         let known = others.entry(name).or_default();
@@ -127,12 +159,13 @@ fn others(around: &Surroundings, own_node: &str) -> HashMap<Arc<str>, Endpoint> 
         ports: Vec::new(),
     };
     // It has an identity also where nobody has told of it.
-    put(HOST.into(), reserved(&["host"], Vec::new()));
+    put(HOST.into(), reserved(&["host"], links.to_vec()));
     let of = |is_own: bool| {
         let nodes = around.nodes.iter().filter(move |node| (node.name == own_node) == is_own);
         nodes.flat_map(|node| node.addresses.iter().map(IpAddr::to_canonical)).collect::<HashSet<_>>()
     };
-    let (own, far) = (of(true), of(false));
+    let (mut own, far) = (of(true), of(false));
+    own.extend(links.iter().map(IpAddr::to_canonical));
     for node in &around.nodes {
         let is_own = node.name == own_node;
         let mut endpoint = seen::of_node(node, is_own, &around.kube_apiservers);

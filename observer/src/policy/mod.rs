@@ -3,11 +3,15 @@
 //! ```text
 //! files ────┐
 //!           ├─> Updater, a thread ─> World, published whole ─> Judge, the pipeline's thread ─> policy verdicts
-//! IP cache ─┘
+//! IP cache ─┘                           └─> the kernel's maps ─> flow programs ─> records ─┘
 //! ```
+//!
+//! Where the kernel judges, [`Judge`] names what it decided; else, and in replays, it judges itself.
 
+mod drained;
 mod feed;
 mod judge;
+mod kernel;
 mod rulings;
 mod set;
 #[cfg(test)]
@@ -15,12 +19,15 @@ mod tests;
 mod update;
 mod world;
 
+pub(crate) use drained::Drained;
 pub(crate) use judge::Judge;
+pub use kernel::tables as kernel_tables;
 pub use set::{Declared, Set};
 pub use update::{Follower, Updater};
 pub use world::World;
 use world::Worlds;
 
+use crate::capture::CaptureError;
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 use observer_policy::{
@@ -56,6 +63,9 @@ pub enum PolicyError {
     /// The thread that follows files and names.
     #[error("cannot start a thread for policies: {0}")]
     Thread(#[source] std::io::Error),
+    /// The kernel has no room for them.
+    #[error("the kernel does not take the policies: {0}")]
+    Kernel(#[from] CaptureError),
 }
 
 /// The policies in force, for those who judge and those who ask.
@@ -77,14 +87,22 @@ pub struct Counters {
     pub verdicts: AtomicU64,
     /// Of these, those that would have been denied.
     pub audited: AtomicU64,
+    /// Of these, those that were denied.
+    pub denied: AtomicU64,
     /// Judged by policies that are evaluated only, so that no verdict is told.
     pub observed: AtomicU64,
     /// Not judged: who an end is was not certain, or not known to policies yet.
     pub ends_unknown: AtomicU64,
     /// Not judged: to a service of which nobody told the backend.
     pub backend_unknown: AtomicU64,
+    /// Judged by the kernel, and not told: the policies by which it was are gone.
+    pub forgotten: AtomicU64,
     /// Sets of policies that were refused after the start.
     pub refused: AtomicU64,
+    /// Changes of names that the kernel had no room for: who is new is judged as the world.
+    pub names_refused: AtomicU64,
+    /// Addresses that the kernel's maps have no room for now: who has them is judged as the world.
+    pub left_out: AtomicU64,
 }
 
 /// Connections that a policy decided on, a side each.
@@ -114,7 +132,12 @@ impl Policies {
 
     /// The policies compiled for the endpoints that there are. To be let go of soon: the next change waits for it.
     pub fn world(&self) -> RwLockReadGuard<'_, World> {
-        self.worlds.read()
+        self.worlds.read().1
+    }
+
+    /// Where the pipeline's thread tells how far it has come.
+    pub(crate) fn drained(&self) -> &Drained {
+        &self.worlds.drained
     }
 
     /// The policies as they were read.

@@ -4,7 +4,7 @@ use super::{Hits, Policies, World};
 use crate::policy_verdict::{PolicyName, PolicyTold, PolicyVerdict};
 use hashbrown::{HashMap, HashSet};
 use observer_policy::{
-    engine::{MatchType, RuleSetId, Ruling, SubjectId, Verdict},
+    engine::{MatchType, RuleSetId, Ruling, Verdict},
     model::{Direction, Kind, Mode, Policy, PolicyId},
 };
 use std::{
@@ -15,23 +15,32 @@ use std::{
 /// Verdicts that are kept to be shared; when there are more all are made anew.
 const MOST_SHARED: usize = 16_384;
 
-/// By the sets of rules of one revision of the engine.
+/// By the sets of rules of one revision of each of the two worlds' engines.
 #[derive(Debug, Default)]
 pub(super) struct Rulings {
-    revision: u64,
-    known: HashMap<RuleSetId, Known>,
+    known: [OfRevision; 2],
     /// Of earlier revisions too: most changes change no verdict.
     shared: HashSet<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct OfRevision {
+    revision: u64,
+    known: HashMap<RuleSetId, Known>,
 }
 
 /// A set of rules, looked up.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// Nothing where the policies that say something are evaluated only.
+    /// By the audited policies and the enforced ones; nothing where those that say something are evaluated only.
     pub(super) verdict: Option<Arc<PolicyVerdict>>,
+    /// By the enforced ones alone, where they deny.
+    pub(super) denial: Option<Arc<PolicyVerdict>>,
     allowed: bool,
     /// Of the policies that decided, those that are evaluated only among them.
     hits: Box<[Arc<Hits>]>,
+    /// Of the enforced ones that deny.
+    denials: Box<[Arc<Hits>]>,
 }
 
 impl Known {
@@ -42,34 +51,54 @@ impl Known {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    /// Counts one that was denied.
+    pub(super) fn hit_denied(&self) {
+        for hits in &self.denials {
+            hits.denied.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Rulings {
-    /// What is told of a decision of this subject.
+    /// What is told where a set of rules decided in this world.
     pub(super) fn of(
         &mut self,
         policies: &Policies,
-        world: &World,
-        subject: SubjectId,
+        (number, world): (usize, &World),
         direction: Direction,
         id: RuleSetId,
     ) -> &Known {
         let engine = &world.engine;
-        if self.revision != engine.revision() {
-            self.revision = engine.revision();
-            self.known.clear();
+        let Self { known, shared } = self;
+        let OfRevision { revision, known } = &mut known[number];
+        if *revision != engine.revision() {
+            *revision = engine.revision();
+            known.clear();
         }
-        let Self { known, shared, .. } = self;
         known.entry(id).or_insert_with(|| {
-            let by_all = engine.ruling(subject, id, Mode::Observe);
-            let told = engine.ruling(subject, id, Mode::Audit);
-            let hits = by_all.iter().flat_map(|ruling| ids(ruling)).map(|id| policies.hits_of(id));
+            let by_all = engine.ruling(id, Mode::Observe);
+            let told = engine.ruling(id, Mode::Audit);
+            let denial = engine.ruling(id, Mode::Enforce).filter(|ruling| !ruling.verdict.passes());
+            let hits = |ruling: &Option<Ruling<'_>>| {
+                ruling.iter().flat_map(|ruling| ids(ruling)).map(|id| policies.hits_of(id)).collect()
+            };
+            let (all, denials) = (hits(&by_all), hits(&denial));
+            let mut verdict = |ruling: Ruling<'_>| share(shared, tell(&ruling, direction, world.revision));
             Known {
                 allowed: by_all.as_ref().is_some_and(|ruling| ruling.verdict.passes()),
-                hits: hits.collect(),
-                verdict: told.map(|ruling| share(shared, tell(&ruling, direction, world.revision))),
+                hits: all,
+                denials,
+                verdict: told.map(&mut verdict),
+                denial: denial.map(&mut verdict),
             }
         })
+    }
+
+    /// What is told where nobody knows who is judged, and hence by which policies.
+    pub(super) fn of_nobody(&mut self, direction: Direction, revision: u64) -> Arc<PolicyVerdict> {
+        let is_egress = direction == Direction::Egress;
+        share(&mut self.shared, PolicyTold { is_egress, denies: true, revision, ..PolicyTold::default() })
     }
 }
 

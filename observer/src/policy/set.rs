@@ -39,9 +39,9 @@ pub struct Declared {
 }
 
 impl Declared {
-    /// The mode that it has: enforcement is not built in, so the nearest to it.
+    /// The mode that it has.
     pub fn mode(&self) -> Mode {
-        self.asked.min(Mode::Audit)
+        self.asked
     }
 }
 

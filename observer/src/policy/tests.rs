@@ -15,6 +15,7 @@ use observer_proto::{
 use std::{fs, net::IpAddr, path::Path};
 
 mod changes;
+mod in_kernel;
 
 fn pod(name: &str, ip: &str, labels: &[&str]) -> Pod {
     let (namespace, name) = name.split_once('/').unwrap();
@@ -102,8 +103,8 @@ impl Bed {
 
     fn judge(&mut self, flow: &Sample) -> Vec<String> {
         let mut told = Vec::new();
-        let given = self.judge.begin().judge(&flow.flow(), &mut |verdict| told.push(show(verdict)));
-        assert_eq!(given, told.len() as u64);
+        let given = self.judge.begin().judge(&flow.flow(), None, &mut |verdict| told.push(show(verdict)));
+        assert_eq!((given.verdicts, given.denied_by), (told.len() as u64, None));
         told
     }
 
@@ -278,11 +279,11 @@ fn what_is_evaluated_only_is_counted_and_not_told() {
     assert_eq!(
         bed.connect("10.0.0.3", "10.0.0.2:80"),
         ["egress audit 0: NetworkPolicy ops/tools []"],
-        "enforcement is not built in: it is audited"
+        "it is audited where the kernel does not judge"
     );
     let set = bed.updater.policies().set();
     assert!(set.not_enforced().unwrap().contains("NetworkPolicy ops/tools"), "{:?}", set.not_enforced());
-    assert_eq!(set.policies.iter().map(Declared::mode).collect::<Vec<_>>(), [Mode::Observe, Mode::Audit]);
+    assert_eq!(set.policies.iter().map(Declared::mode).collect::<Vec<_>>(), [Mode::Observe, Mode::Enforce]);
 }
 
 #[test]
@@ -302,7 +303,7 @@ fn judging_takes_no_memory_where_the_rules_are_known() {
         .map(|(from, to)| bed.flow(from, to, Point::ToEndpoint));
     let mut judge = || {
         let mut judging = bed.judge.begin();
-        flows.iter().map(|flow| judging.judge(&flow.flow(), &mut |_| {})).sum::<u64>()
+        flows.iter().map(|flow| judging.judge(&flow.flow(), None, &mut |_| {}).verdicts).sum::<u64>()
     };
     assert_eq!(judge(), 4);
     let mut given = 0;

@@ -3,15 +3,19 @@
 use super::{
     Policies, PolicyConfig, PolicyError, Set,
     feed::{Fed, Feed},
+    kernel::Kernel,
     world::{Change, Worlds},
 };
 use crate::{
+    capture::CaptureError,
     enrich::{ipcache::IpCache, source::Stop},
     followed::{Followed, INTERVAL, Look},
 };
 use observer_policy::engine::Engine;
 use observer_proto::flow::{AgentEventType, PolicyUpdateNotification, agent_event::Notification};
 use std::{
+    fmt,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -19,6 +23,15 @@ use std::{
 
 /// How soon a change of names counts.
 const NAMES: Duration = Duration::from_millis(50);
+
+/// Tells addresses.
+struct Own(Box<dyn Fn() -> Vec<IpAddr> + Send>);
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Own")
+    }
+}
 
 /// What changes the policies in force.
 #[derive(Debug)]
@@ -28,6 +41,8 @@ pub struct Updater {
     cache: Arc<IpCache>,
     policies: Arc<Policies>,
     feed: Feed,
+    /// Tells the addresses of the node's links.
+    own: Own,
     followed: Followed,
     /// The last thing said about bad files, so that each is said once.
     complaint: Option<String>,
@@ -45,15 +60,29 @@ impl Updater {
             followed.look();
         };
         let mut feed = Feed::default();
-        let names = feed.changes(&cache).unwrap_or_default();
+        let names = feed.changes(&cache, &[]).unwrap_or_default();
         let set = set.in_modes(&config, feed.modes());
         let all = Engine::new(false).difference(set.with_modes());
         let worlds = Worlds::new(Change { fed: names, policies: Some((set.revision, all)) });
+        let worlds = worlds.map_err(|error| PolicyError::Thread(error.into()))?;
         let policies = Arc::new(Policies::new(worlds, set));
-        let updater =
-            Self { config, cluster: cluster.to_owned(), cache, policies, feed, followed, complaint: None };
+        let (cluster, own) = (cluster.to_owned(), Own(Box::new(Vec::new)));
+        let updater = Self { config, cluster, cache, policies, feed, own, followed, complaint: None };
         updater.tell("policies loaded");
         Ok(updater)
+    }
+
+    /// Has the kernel judge from now on, by maps whose programs are not attached yet.
+    pub(crate) fn judge_in_kernel(&mut self, kernel: Box<dyn Kernel>) -> Result<(), PolicyError> {
+        let left_out = self.policies.worlds.enter(kernel)?;
+        self.policies.counters.left_out.store(left_out as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// From now on the node has the addresses of its links, too, as they are and become.
+    pub(crate) fn watch_own(&mut self, addresses: impl Fn() -> Vec<IpAddr> + Send + 'static) {
+        self.own = Own(Box::new(addresses));
+        self.follow_names();
     }
 
     /// The policies in force.
@@ -63,20 +92,51 @@ impl Updater {
 
     /// Takes in the names as they are now.
     pub fn follow_names(&mut self) {
-        let Some(fed) = self.feed.changes(&self.cache) else { return };
+        let mut own = (self.own.0)();
+        own.sort_unstable();
+        let Some(fed) = self.feed.changes(&self.cache, &own) else { return };
+        if !fed.is_empty() {
+            self.take_names(fed);
+        }
         let set = self.policies.set();
         let in_modes = Set::clone(&set).in_modes(&self.config, self.feed.modes());
         if in_modes == *set {
-            self.policies.worlds.apply(Change { fed, policies: None });
-        } else {
-            // A namespace says something else.
-            self.put(fed, in_modes);
-            self.tell("modes of policies changed");
+            return;
+        }
+        // A namespace says something else.
+        match self.put(in_modes) {
+            Ok(()) => self.tell("modes of policies changed"),
+            Err(why) => self.refuse(&unfit(&why)),
+        }
+    }
+
+    /// Those that the kernel refuses are tried again with every change, and now and then.
+    fn take_names(&mut self, fed: Fed) {
+        let counters = &self.policies.counters;
+        match self.policies.worlds.apply(Change { fed, policies: None }) {
+            Ok(left_out) => {
+                if counters.left_out.swap(left_out as u64, Ordering::Relaxed) < left_out as u64 {
+                    tracing::warn!(
+                        left_out,
+                        "the kernel's maps have no room for more names: judged as the world"
+                    );
+                }
+            }
+            Err(why) => {
+                if counters.names_refused.fetch_add(1, Ordering::Relaxed) == 0 {
+                    tracing::warn!(
+                        "the kernel does not take new names, which are judged as the world: {why}"
+                    );
+                }
+            }
         }
     }
 
     /// Looks at the files; each trouble is told once.
     pub(super) fn look(&mut self) {
+        if self.policies.worlds.are_behind() {
+            self.take_names(Fed::default());
+        }
         if self.followed.look() == Look::Changed {
             self.take_again();
         }
@@ -87,30 +147,37 @@ impl Updater {
         match Set::load(&self.config, &self.cluster, revision) {
             // The next look finds something new.
             _ if !self.followed.are_whole() => {}
-            Ok(set) => {
-                self.put(Fed::default(), set.in_modes(&self.config, self.feed.modes()));
-                self.complaint = None;
-                self.say(None);
-                self.tell("policies reloaded");
-            }
-            Err(error) => {
-                let text = error.to_string();
-                if self.complaint.as_ref() != Some(&text) {
-                    self.policies.counters.refused.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!("{text}; the old policies stay in force");
-                    self.cache.events().note("policies", format!("refused: {text}"));
-                    self.say(Some(text.clone()));
-                    self.complaint = Some(text);
+            Ok(set) => match self.put(set.in_modes(&self.config, self.feed.modes())) {
+                Ok(()) => {
+                    self.complaint = None;
+                    self.say(None);
+                    self.tell("policies reloaded");
                 }
-            }
+                Err(why) => self.refuse(&unfit(&why)),
+            },
+            Err(error) => self.refuse(&error.to_string()),
         }
     }
 
-    fn put(&mut self, fed: Fed, set: Set) {
+    /// Tells why policies are not taken, each reason once.
+    fn refuse(&mut self, why: &str) {
+        if self.complaint.as_deref() != Some(why) {
+            self.policies.counters.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!("{why}; the old policies stay in force");
+            self.cache.events().note("policies", format!("refused: {why}"));
+            self.say(Some(why.to_owned()));
+            self.complaint = Some(why.to_owned());
+        }
+    }
+
+    fn put(&mut self, set: Set) -> Result<(), CaptureError> {
         let policies = self.policies.world().engine.difference(set.with_modes());
-        self.policies.worlds.apply(Change { fed, policies: Some((set.revision, policies)) });
+        let change = Change { policies: Some((set.revision, policies)), ..Change::default() };
+        let left_out = self.policies.worlds.apply(change)?;
+        self.policies.counters.left_out.store(left_out as u64, Ordering::Relaxed);
         self.policies.forget_hits_of_others(&set);
         self.policies.set.store(Arc::new(set));
+        Ok(())
     }
 
     fn say(&self, problem: Option<String>) {
@@ -140,6 +207,11 @@ impl Updater {
             }),
         );
     }
+}
+
+/// Why the policies are not in force, where the kernel is the reason.
+fn unfit(why: &CaptureError) -> String {
+    format!("the kernel does not take the policies: {why}")
 }
 
 impl Policies {

@@ -2,21 +2,34 @@
 //!
 //! There are two of them. Who judges reads the one; the other takes in a change and takes its place, and then the first
 //! takes it in too, once nobody reads it any more. So neither waits for the other but for that.
+//!
+//! Where the kernel judges, each has a slot there, since numbers mean nothing but in the world that gave them. A slot is
+//! filled before its world is published; and a world is changed only when no program reads its slot any more and all that
+//! was decided by it has been told.
 
-use super::feed::Fed;
-use crate::{
-    endpoint::Endpoint,
-    enrich::{identity::LOCAL_SCOPE, reserved::Reserved},
+use super::{
+    drained::Drained,
+    feed::Fed,
+    kernel::{self, Kernel},
 };
-use hashbrown::HashMap;
+use crate::{
+    capture::{CaptureError, PolicyTables},
+    decode::Clock,
+    endpoint::Endpoint,
+    enrich::{identity::LOCAL_SCOPE, reserved::Reserved, source::ServiceEntry},
+};
+use hashbrown::{HashMap, HashSet};
+use observer_ebpf::policy::slot;
 use observer_inventory::policy::HOST;
 use observer_policy::engine::{self, Engine, PeerId, PolicyKey, WithMode};
+use rustix::io::Errno;
 use std::{
+    cell::OnceCell,
     net::IpAddr,
     num::NonZeroU64,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, TryLockError,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -31,10 +44,14 @@ pub struct World {
     /// The policies, compiled.
     pub engine: Engine,
     /// By the number of the endpoint's version.
-    names: HashMap<NonZeroU64, Arc<str>>,
+    names: HashMap<NonZeroU64, Named>,
+    pub(super) services: Arc<[ServiceEntry]>,
     /// Of the set of policies.
     pub(super) revision: u64,
 }
+
+/// The engine's name of a pod, and whether it is on this node.
+pub(super) type Named = (Arc<str>, bool);
 
 /// What becomes of policies, each gone or in its mode.
 pub(super) type Policed = Vec<(PolicyKey, Option<WithMode>)>;
@@ -47,18 +64,27 @@ pub(super) struct Change {
     pub(super) policies: Option<(u64, Policed)>,
 }
 
+impl Change {
+    /// Both, the later one's word counting.
+    fn then(self, later: Self) -> Self {
+        Self { fed: self.fed.then(later.fed), policies: later.policies.or(self.policies) }
+    }
+}
+
 impl World {
     /// Without endpoints and policies.
     pub(super) fn new() -> Self {
         // The world is one identity for both families, as the IP cache has it.
-        Self { engine: Engine::new(false), names: HashMap::new(), revision: 0 }
+        let engine = Engine::new(false);
+        Self { engine, names: HashMap::new(), services: Arc::from([]), revision: 0 }
     }
 
     pub(super) fn apply(&mut self, change: Change) {
-        let Change { fed: Fed { endpoints, names, surroundings }, policies } = change;
+        let Change { fed: Fed { endpoints, names, surroundings, services }, policies } = change;
         let (revision, policies) = policies.unwrap_or((self.revision, Vec::new()));
         self.revision = revision;
         self.engine.apply(engine::Change { endpoints, policies, surroundings });
+        self.services = services.unwrap_or_else(|| Arc::clone(&self.services));
         for (serial, name) in names {
             match name {
                 Some(name) => self.names.insert(serial, name),
@@ -67,12 +93,27 @@ impl World {
         }
     }
 
+    /// What takes a change of policies back.
+    fn back_from(&self, (_, policies): &(u64, Policed)) -> (u64, Policed) {
+        let now = policies.iter().map(|(key, _)| (key.clone(), self.engine.policy(key)));
+        (self.revision, now.collect())
+    }
+
+    /// A slot of it for the kernel, and how many addresses of names found no room in it.
+    fn tables(&self) -> (PolicyTables, usize) {
+        let local = || -> HashSet<&str> {
+            self.names.values().filter(|(_, is_local)| *is_local).map(|(name, _)| &**name).collect()
+        };
+        let of_this_node = OnceCell::new();
+        kernel::tables(&self.engine, &self.services, |name| of_this_node.get_or_init(local).contains(name))
+    }
+
     /// The name of a pod, or of the own node, by this version of its endpoint.
     pub(super) fn name(&self, endpoint: &Endpoint, reserved: &Reserved) -> Option<&str> {
         if endpoint.serial() == reserved.host.serial() {
             return Some(HOST);
         }
-        self.names.get(&endpoint.serial()).map(|name| &**name)
+        self.names.get(&endpoint.serial()).map(|(name, _)| &**name)
     }
 
     /// The other end of a connection; nothing where it isn't certain, or is another by now.
@@ -95,62 +136,166 @@ impl World {
     }
 }
 
-/// The published world and its twin.
+/// The published world and its twin. In the kernel's maps each has its slot.
 #[derive(Debug)]
 pub(super) struct Worlds {
     both: [RwLock<World>; 2],
     /// Which of them is read.
     published: AtomicUsize,
+    /// The generations that each decided are later than this one; [`NONE`] while nothing that is to come is its.
+    since: [AtomicU64; 2],
+    writing: Mutex<Writing>,
+    /// Whether the kernel judges.
+    in_kernel: AtomicBool,
+    pub(super) drained: Drained,
+}
+
+/// In [`Worlds::since`]: no generation has so many bits.
+const NONE: u64 = u64::MAX;
+
+/// What only changes need.
+#[derive(Debug, Default)]
+struct Writing {
+    kernel: Option<Box<dyn Kernel>>,
+    /// What each world still has to take in.
+    behind: [Option<Change>; 2],
 }
 
 impl Worlds {
     /// As they are after the first change.
-    pub(super) fn new(change: Change) -> Self {
-        let worlds =
-            Self { both: [World::new(), World::new()].map(RwLock::new), published: AtomicUsize::new(0) };
-        worlds.apply(change);
-        worlds
+    pub(super) fn new(change: Change) -> Result<Self, Errno> {
+        let mut both = [World::new(), World::new()];
+        both[0].apply(change.clone());
+        both[1].apply(change);
+        Ok(Self {
+            both: both.map(RwLock::new),
+            published: AtomicUsize::new(0),
+            since: [AtomicU64::new(NONE), AtomicU64::new(NONE)],
+            writing: Mutex::default(),
+            in_kernel: AtomicBool::new(false),
+            drained: Drained::new()?,
+        })
     }
 
-    /// The published one. Its next change but one waits for the reader.
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, World> {
+    /// Has the kernel judge from now on, whose programs are not attached yet; how many addresses found no room there.
+    pub(super) fn enter(&self, mut kernel: Box<dyn Kernel>) -> Result<usize, CaptureError> {
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_force = slot(kernel.generation());
+        let next = (1 - in_force) as usize;
+        let (tables, left_out) = self.lock(next).tables();
+        kernel.write(next as u32, &tables)?;
+        self.since[next].store(kernel.generation().into(), Ordering::Release);
+        kernel.flip()?;
+        self.published.store(next, Ordering::Release);
+        writing.kernel = Some(kernel);
+        self.in_kernel.store(true, Ordering::Release);
+        Ok(left_out)
+    }
+
+    /// Whether the kernel judges.
+    pub(super) fn are_in_kernel(&self) -> bool {
+        self.in_kernel.load(Ordering::Acquire)
+    }
+
+    /// The published one, and its number. Its next change but one waits for the reader.
+    pub(super) fn read(&self) -> (usize, RwLockReadGuard<'_, World>) {
         loop {
-            match self.both[self.published.load(Ordering::Acquire)].try_read() {
-                Ok(world) => return world,
-                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+            let published = self.published.load(Ordering::Acquire);
+            match self.both[published].try_read() {
+                Ok(world) => return (published, world),
+                Err(TryLockError::Poisoned(poisoned)) => return (published, poisoned.into_inner()),
                 // Only the other one is ever changed: since this look it is the published one.
                 Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
             }
         }
     }
 
-    /// Publishes the change. Only one thread at a time may do so.
-    pub(super) fn apply(&self, change: Change) {
+    /// Whether a world is still that by which the kernel decided in this generation.
+    pub(super) fn decided(&self, number: usize, generation: u32) -> bool {
+        match u32::try_from(self.since[number].load(Ordering::Acquire)) {
+            // Generations begin again after the last number.
+            Ok(since) => (1..1 << 31).contains(&generation.wrapping_sub(since)),
+            Err(_) => false,
+        }
+    }
+
+    /// A world by its number, if nobody changes it now.
+    pub(super) fn try_read(&self, number: usize) -> Option<RwLockReadGuard<'_, World>> {
+        match self.both[number].try_read() {
+            Ok(world) => Some(world),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn lock(&self, number: usize) -> RwLockWriteGuard<'_, World> {
+        self.both[number].write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes the change; how many addresses the kernel has no room for. An error is the kernel's: then policies are as
+    /// they were, and names go on being tried.
+    pub(super) fn apply(&self, change: Change) -> Result<usize, CaptureError> {
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Writing { kernel, behind } = &mut *writing;
         let old = self.published.load(Ordering::Acquire);
-        let write = |number: usize| self.both[number].write().unwrap_or_else(PoisonError::into_inner);
-        write(1 - old).apply(change.clone());
-        self.published.store(1 - old, Ordering::Release);
-        write(old).apply(change);
+        let next = 1 - old;
+        let mut left_out = 0;
+        let back = {
+            let mut world = self.lock(next);
+            let back = change.policies.as_ref().map(|policies| world.back_from(policies));
+            let all = behind[next].take().unwrap_or_default();
+            world.apply(all.then(change.clone()));
+            back
+        };
+        behind[old] = Some(behind[old].take().unwrap_or_default().then(change));
+        if let Some(kernel) = kernel {
+            // The guard is let go of before the kernel writes: nobody else writes, and nobody reads it yet.
+            let (tables, none) = self.lock(next).tables();
+            left_out = none;
+            if let Err(why) = self.put_in_force(&mut **kernel, next, &tables) {
+                if back.is_some() {
+                    self.lock(next).apply(Change { policies: back, ..Change::default() });
+                    behind[old].iter_mut().for_each(|change| change.policies = None);
+                    behind[old].take_if(|change| change.fed.is_empty());
+                }
+                return Err(why);
+            }
+        }
+        self.published.store(next, Ordering::Release);
+        if let Some(kernel) = kernel {
+            if let Err(error) = kernel.wait_for_programs() {
+                tracing::warn!(%error, "packets may be told without the policies that judged them");
+            }
+            self.drained.wait(Clock::kernel_now());
+            self.since[old].store(NONE, Ordering::Release);
+        }
+        let mut world = self.lock(old);
+        behind[old].take().into_iter().for_each(|change| world.apply(change));
+        Ok(left_out)
+    }
+
+    fn put_in_force(
+        &self,
+        kernel: &mut dyn Kernel,
+        next: usize,
+        tables: &PolicyTables,
+    ) -> Result<(), CaptureError> {
+        kernel.write(next as u32, tables)?;
+        // Before the first packet is judged by it: the next generation is none before this one.
+        self.since[next].store(kernel.generation().into(), Ordering::Release);
+        let flipped = kernel.flip();
+        if flipped.is_err() {
+            self.since[next].store(NONE, Ordering::Release);
+        }
+        flipped.map(|_| ())
+    }
+
+    /// Whether names were not taken in by the kernel, which may have room for them now.
+    pub(super) fn are_behind(&self) -> bool {
+        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        writing.behind.iter().any(Option::is_some)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_change_is_published_beside_a_reader_and_only_then_waits_for_it() {
-        let change = |revision| Change { policies: Some((revision, Vec::new())), ..Change::default() };
-        let worlds = Worlds::new(change(1));
-        let old = worlds.read();
-        std::thread::scope(|scope| {
-            let changing = scope.spawn(|| worlds.apply(change(2)));
-            while worlds.read().revision == 1 {
-                std::thread::yield_now();
-            }
-            assert!(old.revision == 1 && !changing.is_finished());
-            drop(old);
-        });
-        assert_eq!(worlds.both.map(|world| world.into_inner().unwrap().revision), [2, 2]);
-    }
-}
+pub(super) mod tests;

@@ -74,7 +74,7 @@ impl FlowView for View<'_> {
     }
 
     fn drop_reason_desc(&self) -> i32 {
-        if self.stored.record().is_drop() { self.stored.flow().drop_reason().into() } else { 0 }
+        self.stored.flow().drop_reason().into()
     }
 
     fn event_type(&self) -> Option<(i32, i32)> {

@@ -348,7 +348,7 @@ impl All {
     }
 
     fn drop(&mut self, flow: &Flow<'_>, source: u64, destination: u64) -> Row {
-        let reason = flow.drop.map_or("", |site| site.kernel_reason.as_str());
+        let reason = flow.drop.map_or("", |site| site.reason());
         let id = self.names.id(reason);
         let names = &mut self.names;
         self.drops.row(&WantedDrop { reason: id, source, destination }, || {

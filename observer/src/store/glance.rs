@@ -139,6 +139,7 @@ impl<'a> Stored<'a> {
     pub fn flow(&self) -> Flow<'a> {
         let Kept { record, numbers } = self.kept;
         let segment = self.segment;
+        let [around, cause] = [numbers.around, numbers.cause].map(|number| segment.part(number));
         Flow {
             record,
             source: self.source(),
@@ -146,9 +147,9 @@ impl<'a> Stored<'a> {
             source_service: segment.part(numbers.source_service).and_then(Part::service),
             destination_service: segment.part(numbers.destination_service).and_then(Part::service),
             link: self.link(),
-            tunnel: segment.part(numbers.tunnel).and_then(Part::tunnel),
-            drop: segment.part(numbers.cause).and_then(Part::drop),
-            policy: segment.part(numbers.cause).and_then(Part::policy),
+            tunnel: around.and_then(Part::tunnel),
+            drop: cause.and_then(Part::drop),
+            policy: cause.and_then(Part::policy).or_else(|| around.and_then(Part::policy)),
             translated: segment.part(numbers.translated).and_then(Part::translated),
         }
     }

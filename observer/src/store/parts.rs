@@ -78,8 +78,9 @@ pub(super) struct Numbers {
     pub(super) source_service: Number,
     pub(super) destination_service: Number,
     pub(super) link: Number,
-    pub(super) tunnel: Number,
-    /// A place of a drop, or a policy verdict: no flow has both.
+    /// A tunnel; of a drop the policy verdict, since none is told inside a tunnel.
+    pub(super) around: Number,
+    /// A place of a drop, else a policy verdict.
     pub(super) cause: Number,
     pub(super) translated: Number,
 }

@@ -120,11 +120,13 @@ impl Shared {
             source_service: self.other(flow.source_service, filled, Part::Service, service_bytes),
             destination_service: self.other(flow.destination_service, filled, Part::Service, service_bytes),
             link: self.other(flow.link, filled, Part::Link, |link| size_of::<Link>() + link.name.len()),
-            // Each record brings its own.
-            tunnel: flow.tunnel.map_or(Number::NONE, |tunnel| {
-                filled.take(Part::Tunnel(Arc::clone(tunnel)), size_of::<Tunnel>())
-            }),
-            cause: match flow.policy {
+            around: match (flow.tunnel, flow.policy.filter(|_| flow.drop.is_some())) {
+                (None, None) => Number::NONE,
+                // Each record brings its own.
+                (Some(tunnel), _) => filled.take(Part::Tunnel(Arc::clone(tunnel)), size_of::<Tunnel>()),
+                (None, Some(verdict)) => self.verdict(verdict, filled),
+            },
+            cause: match flow.policy.filter(|_| flow.drop.is_none()) {
                 None => self.other(flow.drop, filled, Part::Drop, site_bytes),
                 Some(verdict) => self.verdict(verdict, filled),
             },

@@ -92,8 +92,12 @@ pub struct TrackedDrop<'a> {
     pub event: &'a DropEvent,
     /// Between whom the packet was.
     pub ends: &'a Ends,
-    /// Hubble's direction, where one end is of this node.
+    /// Hubble's direction, where one end is of this node; of what policies deny that of the side which denies it.
     pub direction: TrafficDirection,
+    /// What it is in its connection, where that is known.
+    pub reason: TraceReason,
+    /// Policies denied a packet of the connection before, which was told.
+    pub again: bool,
     /// TCP retransmits of the connection so far, by local sockets.
     pub retransmits: u32,
     /// Facts for `extensions`.
@@ -191,7 +195,16 @@ pub(super) fn judge_drop<'a>(
         notes.set(Notes::SUM);
     }
     let direction = direction(local_end_is_source(ends, addresses), false);
-    TrackedDrop { direction, event, ends, notes, retransmits: 0 }
+    let reason = event.denied.map_or(TraceReason::Unknown, |denied| match denied.flags {
+        flags if flags.has(flow_flags::RELATED) => TraceReason::Related,
+        flags if flags.has(flow_flags::REPLY) => TraceReason::Reply,
+        flags if flags.has(flow_flags::OPENER_GUESSED) => TraceReason::Established,
+        _ => TraceReason::New,
+    });
+    if event.denied.is_some_and(|denied| denied.flags.has(flow_flags::FRAGMENT)) {
+        notes.set(Notes::FRAGMENT);
+    }
+    TrackedDrop { direction, reason, again: false, event, ends, notes, retransmits: 0 }
 }
 
 /// Whether the record is of its connection's first packet, as far as the kernel side saw it.

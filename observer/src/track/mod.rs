@@ -3,6 +3,7 @@
 mod connection;
 mod conntrack;
 mod ctnetlink;
+mod denied;
 mod facts;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -15,8 +16,9 @@ pub use judge::{Addresses, Ends, Suppressed, TrackedDrop, TrackedFlow};
 pub use netlink::{ConntrackSource, SourceCounters, SourceOptions, Unavailable};
 
 use crate::decode::{Event, FactEvent, FlowEvent, FlowReason, Hook, Packet, Tuple};
+use denied::DeniedSides;
 use facts::Facts;
-use observer_ebpf::flow_flags;
+use observer_ebpf::{flow_flags, policy::Judged};
 
 /// How old a record may be that waits for conntrack's word, nanoseconds. The kernel tells of a connection when its first
 /// packet leaves the stack, microseconds after it came in.
@@ -34,6 +36,27 @@ pub enum Tracked<'a> {
     Flow(TrackedFlow<'a>),
     /// A drop.
     Drop(TrackedDrop<'a>),
+}
+
+/// What the kernel side decided of a connection, since policies say something of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Decided<'a> {
+    /// What it decided.
+    pub judged: &'a Judged,
+    /// Whether it was told with an earlier packet, which was denied, too.
+    pub again: bool,
+}
+
+impl Tracked<'_> {
+    /// What the kernel side decided of the connection, where policies say anything of it.
+    #[inline]
+    pub fn decided(&self) -> Option<Decided<'_>> {
+        let (judged, again) = match self {
+            Self::Flow(flow) => (flow.event.judged.as_ref(), false),
+            Self::Drop(drop) => (drop.event.denied.as_ref().map(|denied| &denied.judged), drop.again),
+        };
+        judged.map(|judged| Decided { judged, again })
+    }
 }
 
 /// What the stage did so far. Records taken in = `flows` + `drops` + `facts` + `facts_turned_away` +
@@ -83,6 +106,7 @@ impl TrackCounters {
 #[derive(Debug, Default)]
 pub struct Tracker {
     facts: Facts,
+    denied: DeniedSides,
     /// In the order of kernel time.
     waiting: Vec<Event>,
     /// The first one waits for conntrack, the others for the first; else all came too late for the last batch.
@@ -99,6 +123,11 @@ impl Tracker {
     /// Records that wait for the next batch.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Kernel time of the first of them, nanoseconds.
+    pub fn oldest_waiting_ns(&self) -> Option<u64> {
+        self.waiting.first().map(Event::kernel_ns)
     }
 
     /// Whether they wait for conntrack's word; the next batch should then come within 2 ms.
@@ -193,6 +222,9 @@ impl Tracker {
                 // Hubble has no `source_xlated` on a drop.
                 let ends = Ends { source_xlated: None, ..Ends::new(event.packet.as_ref(), translation) };
                 let mut dropped = judge::judge_drop(event, &ends, addresses);
+                if event.site.is_by_policies() {
+                    self.denied.follow(&mut dropped);
+                }
                 if let Some(packet) = &dropped.event.packet
                     && !self.facts.is_empty()
                 {

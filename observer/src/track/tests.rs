@@ -11,7 +11,7 @@ mod batches;
 mod scenarios;
 
 /// 10.0.1.1-99 are local pods, 10.0.1.254 and 192.168.0.1 the node's, 10.0.2.x pods elsewhere, 10.96.0.x services.
-struct Lab;
+pub(super) struct Lab;
 
 fn octets(ip: &IpAddr) -> [u8; 4] {
     match ip {
@@ -140,10 +140,11 @@ fn flow_event(tuple: Tuple, time_ns: u64) -> FlowEvent {
         packets: 1,
         bytes: 60,
         first_ns: time_ns as i64,
+        judged: None,
     }
 }
 
-fn drop_event(tuple: Tuple, time_ns: u64) -> DropEvent {
+pub(super) fn drop_event(tuple: Tuple, time_ns: u64) -> DropEvent {
     let site = DropSite { kernel_reason: "NO_SOCKET".into(), hubble_reason: 178, location: Err("none") };
     DropEvent {
         time_ns: time_ns as i64,
@@ -160,6 +161,7 @@ fn drop_event(tuple: Tuple, time_ns: u64) -> DropEvent {
         packets: 1,
         bytes: 60,
         first_ns: time_ns as i64,
+        denied: None,
     }
 }
 
@@ -214,9 +216,9 @@ fn kept(tracked: &Tracked<'_>) -> Tracked<'static> {
             let (event, ends) = (Box::leak(Box::new(event.clone())), Box::leak(Box::new(*ends)));
             Tracked::Flow(TrackedFlow { event, ends, is_reply, direction, point, reason, notes, retransmits })
         }
-        Tracked::Drop(TrackedDrop { event, ends, direction, retransmits, notes }) => {
+        Tracked::Drop(TrackedDrop { event, ends, direction, reason, again, retransmits, notes }) => {
             let (event, ends) = (Box::leak(Box::new(event.clone())), Box::leak(Box::new(*ends)));
-            Tracked::Drop(TrackedDrop { event, ends, direction, retransmits, notes })
+            Tracked::Drop(TrackedDrop { event, ends, direction, reason, again, retransmits, notes })
         }
     }
 }

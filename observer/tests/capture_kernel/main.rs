@@ -8,5 +8,6 @@ mod flows;
 mod frames;
 mod links;
 mod odd_frames;
+mod policy;
 mod support;
 mod tunnels;

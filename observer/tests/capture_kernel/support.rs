@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use observer::capture::{Capture, CaptureConfig};
-use observer_ebpf::{DropRecord, FactRecord, FlowRecord, TunneledFlowRecord, kind};
+use observer_ebpf::{
+    DeniedRecord, DropRecord, FactRecord, FlowRecord, JudgedFlowRecord, TunneledFlowRecord, kind,
+};
 use observer_lab::{Namespaces, links::wait_ready};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use zerocopy::FromBytes as _;
@@ -143,13 +145,7 @@ impl Lab {
 
     /// Starts the capture in the node's namespace, with both pods' addresses told.
     pub(crate) fn capture(&self, config: &CaptureConfig) -> Watch {
-        let capture = self.node.within(|| Capture::start(config)).unwrap();
-        let pods: Vec<std::net::IpAddr> = ["10.77.0.1", "10.77.0.2", "fd77::1", "fd77::2"]
-            .iter()
-            .map(|text| text.parse().unwrap())
-            .collect();
-        capture.set_local_addresses(&pods, &[]).unwrap();
-        Watch { capture, flows: Vec::new(), drops: Vec::new(), facts: Vec::new() }
+        Watch::of(self.node.within(|| Capture::start(config)).unwrap())
     }
 }
 
@@ -157,11 +153,22 @@ impl Lab {
 pub(crate) struct Watch {
     pub(crate) capture: Capture,
     pub(crate) flows: Vec<FlowRecord>,
+    /// Those of denied connections too.
     pub(crate) drops: Vec<DropRecord>,
     pub(crate) facts: Vec<FactRecord>,
 }
 
 impl Watch {
+    /// Of a capture, which is told both pods' addresses.
+    pub(crate) fn of(capture: Capture) -> Self {
+        let pods: Vec<std::net::IpAddr> = ["10.77.0.1", "10.77.0.2", "fd77::1", "fd77::2"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
+        capture.set_local_addresses(&pods, &[]).unwrap();
+        Self { capture, flows: Vec::new(), drops: Vec::new(), facts: Vec::new() }
+    }
+
     pub(crate) fn drain(&mut self) {
         let (flows, drops, facts) = (&mut self.flows, &mut self.drops, &mut self.facts);
         self.capture.drain(&mut |record| keep(record, flows, drops, facts)).unwrap();
@@ -200,6 +207,8 @@ fn keep(bytes: &[u8], flows: &mut Vec<FlowRecord>, drops: &mut Vec<DropRecord>, 
     match bytes[0] {
         kind::FLOW => flows.push(FlowRecord::read_from_bytes(bytes).unwrap()),
         kind::TUNNELED_FLOW => flows.push(TunneledFlowRecord::read_from_bytes(bytes).unwrap().flow),
+        kind::JUDGED_FLOW => flows.push(JudgedFlowRecord::read_from_bytes(bytes).unwrap().flow),
+        kind::DENIED => drops.push(DeniedRecord::read_from_bytes(bytes).unwrap().drop),
         kind::DROP => drops.push(DropRecord::read_from_bytes(bytes).unwrap()),
         kind::FACT => facts.push(FactRecord::read_from_bytes(bytes).unwrap()),
         other => panic!("record of kind {other}"),

@@ -2,6 +2,7 @@
 
 use super::table::Place;
 use crate::model::Direction;
+use std::sync::Arc;
 
 /// The number of a set of rules, for the kernel's maps and for names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +83,8 @@ pub(super) struct Member {
 #[derive(Debug)]
 pub(super) struct RuleSet {
     pub(super) direction: Direction,
+    /// Those that say something about this side of the subjects.
+    pub(super) policies: Arc<[u32]>,
     pub(super) members: Box<[Member]>,
     pub(super) decision: Decision,
     pub(super) match_type: MatchType,
@@ -92,6 +95,7 @@ pub(super) struct RuleSet {
 impl RuleSet {
     pub(super) fn new(
         direction: Direction,
+        policies: Arc<[u32]>,
         members: Box<[Member]>,
         (isolates, isolates_enforced): (bool, bool),
         host: bool,
@@ -102,7 +106,7 @@ impl RuleSet {
         let redirected = all.passes() && members.iter().any(|member| member.l7.is_some());
         let match_type = match_type(&members, all);
         let decision = Decision { all, enforced, redirected, rules: None };
-        Self { direction, members, decision, match_type, host }
+        Self { direction, policies, members, decision, match_type, host }
     }
 
     /// The verdict by some of the rules, how exactly they name the connection, and those of them that made it.

@@ -1,71 +1,86 @@
-//! The tables as the kernel's maps hold them: by subject, direction, peer and a prefix of protocol and port.
+//! The tables as the kernel's maps hold them: rows by table and peer, and the cuts that they are made of.
 
-use super::{Engine, PeerId, RuleSetId, SubjectId, rules::key, table::Row};
-use crate::model::Direction;
-use ipnet::IpNet;
+use super::{Class, Decision, Engine, NO_GROUP, PeerId, SubjectId, peers::Peer, table::Table};
+use crate::{model::Direction, world::Endpoint};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::{net::IpAddr, ops::Range, sync::Arc};
 
-/// One entry of the map that holds a table; of those that hold for a packet the longest prefix decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
-    /// `None`: every peer without entries of its own.
-    pub peer: Option<PeerId>,
-    /// IANA's number.
-    pub protocol: u8,
-    /// A port, or an ICMP type.
-    pub port: u16,
-    /// How many bits of protocol and port count: 0 none, 8 the protocol, 24 both.
-    pub bits: u8,
-    /// Verdicts and names.
-    pub rules: RuleSetId,
+/// The number of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId(pub u32);
+
+/// All rows of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// The table.
+    pub table: TableId,
+    rows: &'a Table,
 }
 
-const BITS: u8 = 24;
+impl<'a> Rows<'a> {
+    /// From which protocol and port on which decision holds: one row after the other, each in order and from 0 on. The
+    /// protocol stands in the third byte, the port below it.
+    pub fn cuts(&self) -> &'a [(u32, Decision)] {
+        self.rows.all_cuts()
+    }
+
+    /// Each peer that has a row, `None` for all others, with the row's place among the cuts. Many peers have the same.
+    pub fn places(&self) -> impl Iterator<Item = (Option<PeerId>, Range<usize>)> + use<'a> {
+        self.rows.places().map(|(peer, place)| (peer.map(PeerId), place))
+    }
+}
+
+/// Who has an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// As a subject.
+    pub subject: SubjectId,
+    /// As a peer.
+    pub peer: PeerId,
+    /// Whether it is the own node.
+    pub is_host: bool,
+    /// Whether it is a node, own or other.
+    pub is_node: bool,
+}
 
 impl Engine {
-    /// The entries for a subject; `None` where nothing is judged.
-    pub fn entries(&self, subject: SubjectId, direction: Direction) -> Option<Vec<Entry>> {
-        let table = self.table(subject, direction)?;
-        let mut entries = Vec::new();
-        for (peer, row) in table.rows() {
-            prefixes(row, |first, bits, rules| {
-                let (protocol, port) = ((first >> 16) as u8, first as u16);
-                entries.push(Entry { peer: peer.map(PeerId), protocol, port, bits, rules });
-            });
-        }
-        Some(entries)
+    /// All tables with their rows.
+    pub fn tables(&self) -> impl Iterator<Item = Rows<'_>> {
+        let tables = self.tables.iter();
+        tables.filter_map(|(table, rows)| Some(Rows { table: TableId(table as u32), rows: rows.as_ref()? }))
     }
 
-    /// The world's peers by net: the longest that has an address decides, and [`Engine::peer_at`] says the same.
-    pub fn world_nets(&self) -> impl Iterator<Item = (IpNet, PeerId)> + '_ {
-        self.addresses.nets().filter_map(|(net, group)| {
-            let class = self.world[usize::from(matches!(net, IpNet::V6(_)))];
-            self.peers.number(super::peers::Peer { class, group }).map(|number| (net, PeerId(number)))
+    /// The tables that a kind of endpoint is judged by at egress and at ingress.
+    pub fn sides(&self) -> impl Iterator<Item = (SubjectId, [Option<TableId>; 2])> {
+        self.classes.iter().map(|(class, _)| {
+            let table = |direction| self.tables_of[class][direction as usize].map(TableId);
+            (SubjectId(class as u32), [Direction::Egress, Direction::Ingress].map(table))
         })
     }
-}
 
-/// Cuts a row into prefixes that do not overlap, but for the most usual set of rules, which is the shortest prefix.
-fn prefixes(row: &Row, mut each: impl FnMut(u32, u8, RuleSetId)) {
-    // What holds at the end of the order, for protocols nobody names, is what holds for most.
-    let Some(usual) = row.last().and_then(|(_, decision)| decision.rules) else { return };
-    each(0, 0, usual);
-    let last = key(u8::MAX, u16::MAX);
-    for (place, &(first, decision)) in row.iter().enumerate() {
-        let Some(rules) = decision.rules.filter(|rules| *rules != usual) else { continue };
-        let end = row.get(place + 1).map_or(last, |(next, _)| next - 1);
-        let mut at = first;
-        loop {
-            // The largest aligned block that starts here and does not reach over the end.
-            let mut size = if at == 0 { BITS } else { (at.trailing_zeros() as u8).min(BITS) };
-            while u64::from(at) + (1 << size) - 1 > u64::from(end) {
-                size -= 1;
-            }
-            each(at, BITS - size, rules);
-            let next = u64::from(at) + (1 << size);
-            if next > u64::from(end) {
-                break;
-            }
-            at = next as u32;
-        }
+    /// Every endpoint by the caller's name, and its kind.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Arc<str>, SubjectId, &Endpoint)> {
+        self.known().map(|(name, class, endpoint)| (name, SubjectId(class), endpoint))
+    }
+
+    /// Every address that is an endpoint's, with the endpoint's name.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Arc<str>, At)> {
+        self.of_address.iter().filter_map(|(address, (name, peer))| {
+            let class = self.endpoints.get(name)?.class;
+            let Class { is_host, ref labels, .. } = self.classes[class as usize];
+            let at =
+                At { subject: SubjectId(class), peer: PeerId(*peer), is_host, is_node: labels.is_node() };
+            Some((*address, name, at))
+        })
+    }
+
+    /// The world's peers by net, those of all addresses first: of several entries for a net the last one counts, and the
+    /// longest net that has an address decides, as [`Engine::peer_at`] says.
+    pub fn world_nets(&self) -> impl Iterator<Item = (IpNet, PeerId)> + '_ {
+        let all = [IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
+        all.into_iter().map(|net| (net, NO_GROUP)).chain(self.addresses.nets()).filter_map(|(net, group)| {
+            let class = self.world[usize::from(matches!(net, IpNet::V6(_)))];
+            self.peers.number(Peer { class, group }).map(|number| (net, PeerId(number)))
+        })
     }
 }

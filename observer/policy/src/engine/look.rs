@@ -37,7 +37,7 @@ impl Engine {
                 .tables
                 .iter()
                 .filter_map(|(_, table)| table.as_ref())
-                .map(|table| table.rows().count())
+                .map(|table| table.places().count())
                 .sum(),
             rule_sets: self.rule_sets.len(),
         }

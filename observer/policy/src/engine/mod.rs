@@ -17,7 +17,7 @@ mod table;
 mod update;
 
 pub use decision::{Decision, MatchType, RuleSetId, Verdict};
-pub use kernel::Entry;
+pub use kernel::{At, Rows, TableId};
 pub use look::Size;
 pub use ruling::Ruling;
 
@@ -274,6 +274,12 @@ impl Engine {
     /// How exactly the deciding rule names the connection.
     pub fn match_type(&self, id: RuleSetId) -> MatchType {
         self.rule_sets.get(id.0 as usize).map_or(MatchType::None, |set| set.match_type)
+    }
+
+    /// A policy, with its mode.
+    pub fn policy(&self, key: &PolicyKey) -> Option<WithMode> {
+        let slot = self.policies.get(*self.policy_numbers.get(key)? as usize)?;
+        Some((Arc::clone(&slot.policy), slot.mode))
     }
 
     /// Policies that select a subject and say something about a direction, with their modes.

@@ -1,6 +1,6 @@
 //! A verdict by the policies of some modes alone, with its names: what is told, where others only are evaluated.
 
-use super::{Engine, MatchType, Named, RuleSetId, SubjectId, Verdict};
+use super::{Engine, MatchType, Named, RuleSetId, Verdict};
 use crate::model::{Mode, Policy};
 
 /// A verdict by the policies of some modes.
@@ -18,11 +18,12 @@ pub struct Ruling<'a> {
 
 impl Engine {
     /// What a set of rules comes to by the policies whose mode is `least` or goes further; nothing where none of them
-    /// selects the subject. The set must be of the subject's own decisions.
-    pub fn ruling(&self, subject: SubjectId, id: RuleSetId, least: Mode) -> Option<Ruling<'_>> {
+    /// selects the subject.
+    pub fn ruling(&self, id: RuleSetId, least: Mode) -> Option<Ruling<'_>> {
         let set = self.rule_sets.get(id.0 as usize)?;
-        let selecting = self.policies_of(subject, set.direction).filter(|(_, mode)| *mode >= least);
-        let mut isolating: Vec<&Policy> = selecting.map(|(policy, _)| policy).collect();
+        let slots = set.policies.iter().filter_map(|number| self.policies.get(*number as usize));
+        let selecting = slots.filter(|slot| slot.mode >= least);
+        let mut isolating: Vec<&Policy> = selecting.map(|slot| &*slot.policy).collect();
         if isolating.is_empty() {
             return None;
         }

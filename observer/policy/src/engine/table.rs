@@ -10,7 +10,7 @@ use crate::{
     world::NamedPort,
 };
 use hashbrown::HashMap;
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// What makes two subjects have the same table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,10 +79,16 @@ impl Table {
         self.of_peer.remove(&peer);
     }
 
-    /// Every row: the peer, `None` for everybody else, and the row.
-    pub(super) fn rows(&self) -> impl Iterator<Item = (Option<u32>, &Row)> {
-        let own = self.of_peer.iter().map(|(peer, extent)| (Some(*peer), self.row(*extent)));
-        std::iter::once((None, self.row(self.others))).chain(own)
+    /// The cuts of all rows, one row after the other.
+    pub(super) fn all_cuts(&self) -> &Row {
+        &self.rows
+    }
+
+    /// Every row: the peer, `None` for everybody else, and where it stands among all cuts.
+    pub(super) fn places(&self) -> impl Iterator<Item = (Option<u32>, Range<usize>)> {
+        let own = self.of_peer.iter().map(|(peer, extent)| (Some(*peer), *extent));
+        let all = std::iter::once((None, self.others)).chain(own);
+        all.map(|(peer, Extent { begin, end })| (peer, begin as usize..end as usize))
     }
 
     pub(super) fn rule_sets(&self) -> impl Iterator<Item = RuleSetId> {
@@ -293,6 +299,7 @@ impl Engine {
         let enforced = |member: &Member| self.policies[member.place.policy as usize].mode == Mode::Enforce;
         let set = RuleSet::new(
             table.key.direction,
+            Arc::clone(&table.key.policies),
             members.clone(),
             (table.isolates, table.isolates_enforced),
             host,

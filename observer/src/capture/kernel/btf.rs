@@ -55,8 +55,12 @@ impl KernelFacts {
 
     /// The number of the reason that says nothing; 0, which is no reason, where the kernel has none.
     pub fn not_specified(&self) -> u32 {
-        let found = self.drop_reasons.iter().find(|(_, name)| *name == "NOT_SPECIFIED");
-        found.map_or(0, |(number, _)| *number)
+        self.drop_reason_number("NOT_SPECIFIED").unwrap_or(0)
+    }
+
+    /// The number of a drop reason, where this kernel has one of the name.
+    pub fn drop_reason_number(&self, name: &str) -> Option<u32> {
+        self.drop_reasons.iter().find(|(_, known)| *known == name).map(|(number, _)| *number)
     }
 
     /// The name of a drop reason, `None` where this kernel has none for the number.
@@ -79,6 +83,9 @@ fn offsets(btf: &Btf) -> Result<Offsets, BtfError> {
         skb_len: at(&["sk_buff", "len"])?,
         skb_protocol: at(&["sk_buff", "protocol"])?,
         skb_sk: at(&["sk_buff", "sk"])?,
+        skb_cb: at(&["sk_buff", "cb"])
+            .and_then(|control| Ok(control + at(&["qdisc_skb_cb", "data"])?))
+            .unwrap_or(0),
         dev_ifindex: at(&["net_device", "ifindex"])?,
         dev_net: at(&["net_device", "nd_net", "net"])?,
         net_inum: at(&["net", "ns", "inum"])?,

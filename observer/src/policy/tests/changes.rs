@@ -112,7 +112,7 @@ fn what_is_the_same_is_shared() {
     let flow = bed.flow("10.0.0.1", "10.0.0.2:80", Point::ToEndpoint);
     let verdict = |bed: &mut Bed| {
         let mut verdict = None;
-        bed.judge.begin().judge(&flow.flow(), &mut |flow| verdict = flow.policy.cloned());
+        bed.judge.begin().judge(&flow.flow(), None, &mut |flow| verdict = flow.policy.cloned());
         verdict.unwrap()
     };
     let first = verdict(&mut bed);

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `packets`, `bytes` | numbers: so far in this direction (flow), or that this record stands for (drop) |
 //! | `first_seen` | RFC 3339 |
-//! | `kernel_drop_reason` | the kernel's own name |
+//! | `kernel_drop_reason` | the kernel's own name; not where policies deny the packet |
 //! | `kernel_location` | `symbol+0xoffset`; where there is none, `kernel_location_unknown` says why |
 //! | `tunnel` | `GRE` or `IP in IP`, which the flow's own field has no name for |
 //! | `frontend` | `ip:port` of the service address that the client called |
@@ -38,7 +38,7 @@ pub(super) fn has_any(flow: &Flow<'_>) -> bool {
         || flow.bytes != 0
         || flow.first_ns != 0
         || flow.frontend().is_some()
-        || flow.drop.is_some()
+        || flow.drop.is_some_and(|site| !site.is_by_policies())
         || flow.notes != Notes::default()
         || flow.retransmits != 0
         || flow.resets != 0
@@ -61,7 +61,7 @@ pub(super) fn write(flow: &Flow<'_>, calendar: &mut Calendar, to: &mut impl Entr
     if let Some((ip, port)) = flow.frontend() {
         to.plain("frontend", |out| text::socket(out, ip, port));
     }
-    if let Some(site) = flow.drop {
+    if let Some(site) = flow.drop.filter(|site| !site.is_by_policies()) {
         to.text("kernel_drop_reason", &site.kernel_reason);
         match &site.location {
             Ok(location) => to.text("kernel_location", location),

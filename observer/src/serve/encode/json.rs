@@ -70,9 +70,7 @@ impl Fixed {
         out.push(b'"');
         out.extend_from_slice(&self.emitter);
         enumeration::<proto::Verdict>(out, b",\"verdict\":", flow.verdict.into());
-        if dropped {
-            number(out, b",\"drop_reason\":", flow.drop_reason().into());
-        }
+        number(out, b",\"drop_reason\":", flow.drop_reason().into());
         if flow.has_macs() {
             out.extend_from_slice(b",\"ethernet\":{\"source\":\"");
             out.extend_from_slice(&text::mac(flow.source_mac));
@@ -105,16 +103,15 @@ impl Fixed {
         service(out, b",\"source_service\":", flow.source_service);
         service(out, b",\"destination_service\":", flow.destination_service);
         enumeration::<proto::TrafficDirection>(out, b",\"traffic_direction\":", flow.direction.into());
-        if let Some(policy) = flow.policy {
+        if let Some(policy) = flow.policy.filter(|_| !dropped) {
             number(out, b",\"policy_match_type\":", policy.told().match_type.into());
         }
-        if dropped {
-            enumeration::<proto::DropReason>(out, b",\"drop_reason_desc\":", flow.drop_reason().into());
-        } else {
+        if !dropped {
             let point = flow.observation_point.into();
             enumeration::<proto::TraceObservationPoint>(out, b",\"trace_observation_point\":", point);
-            enumeration::<proto::TraceReason>(out, b",\"trace_reason\":", flow.trace_reason.into());
         }
+        enumeration::<proto::TraceReason>(out, b",\"trace_reason\":", flow.trace_reason.into());
+        enumeration::<proto::DropReason>(out, b",\"drop_reason_desc\":", flow.drop_reason().into());
         out.extend_from_slice(match flow.is_reply {
             Tristate::Unset => b"",
             Tristate::No => b",\"is_reply\":false",
@@ -235,7 +232,7 @@ fn service(out: &mut Vec<u8>, key: &[u8], service: Option<&Arc<Service>>) {
 
 fn summary(out: &mut Vec<u8>, flow: &Flow<'_>) {
     text::packet_summary(out, flow);
-    if let Some(site) = flow.drop {
+    if let Some(site) = flow.drop.filter(|site| !site.is_by_policies()) {
         out.extend_from_slice(b"; ");
         escaped(&site.kernel_reason, out);
         if let Ok(location) = &site.location {

@@ -44,9 +44,7 @@ impl Fixed {
         let dropped = flow.is_drop();
         wire::nested(out, TIME, |out| timestamp(out, flow.time_ns));
         wire::number(out, 2, flow.verdict.into());
-        if dropped {
-            wire::number(out, 3, flow.drop_reason().into());
-        }
+        wire::number(out, 3, flow.drop_reason().into());
         if flow.has_macs() {
             wire::nested(out, 4, |out| {
                 wire::bytes(out, 1, &text::mac(flow.source_mac));
@@ -74,14 +72,13 @@ impl Fixed {
             }
         }
         wire::number(out, 22, flow.direction.into());
-        if let Some(policy) = flow.policy {
+        if let Some(policy) = flow.policy.filter(|_| !dropped) {
             wire::number(out, 23, policy.told().match_type.into());
         }
-        if dropped {
-            wire::number(out, 25, flow.drop_reason().into());
-        } else {
+        if !dropped {
             wire::number(out, 24, flow.observation_point.into());
         }
+        wire::number(out, 25, flow.drop_reason().into());
         if let Some(is_reply) = flow.is_reply.as_option() {
             wire::nested(out, 26, |out| wire::number(out, 1, is_reply.into()));
         }
@@ -92,9 +89,7 @@ impl Fixed {
             });
         }
         wire::bytes(out, 34, &text::uuid(sequence));
-        if !dropped {
-            wire::number(out, 36, flow.trace_reason.into());
-        }
+        wire::number(out, 36, flow.trace_reason.into());
         out.extend_from_slice(&self.labels);
         if let Some(around) = flow.tunnel {
             wire::nested(out, 39, |out| tunnel(out, around));
@@ -186,7 +181,7 @@ fn transport(out: &mut Vec<u8>, flow: &Flow<'_>) {
 /// `TCP Flags: SYN; NETFILTER_DROP at nf_hook_slow+0xab`.
 fn summary(out: &mut Vec<u8>, flow: &Flow<'_>) {
     text::packet_summary(out, flow);
-    if let Some(site) = flow.drop {
+    if let Some(site) = flow.drop.filter(|site| !site.is_by_policies()) {
         out.extend_from_slice(b"; ");
         out.extend_from_slice(site.kernel_reason.as_bytes());
         if let Ok(location) = &site.location {

@@ -117,7 +117,8 @@ proptest! {
             prop_assert_eq!(flow.ip_version, 0);
         }
         let told = flow.policy.map(|policy| policy.told().clone()).unwrap_or_default();
-        prop_assert_eq!(wire.policy_match_type, u32::from(told.match_type));
+        let match_type = if flow.is_drop() { 0 } else { told.match_type };
+        prop_assert_eq!(wire.policy_match_type, u32::from(match_type));
         let lists =
             [&wire.egress_allowed_by, &wire.ingress_allowed_by, &wire.egress_denied_by, &wire.ingress_denied_by];
         for (place, list) in lists.into_iter().enumerate() {

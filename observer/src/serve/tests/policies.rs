@@ -60,7 +60,7 @@ async fn policies_are_listed_and_explained() {
     assert_eq!((&*listed.node_name, &*listed.problem, listed.loaded.is_some()), ("default/n1", "", true));
     let [policy] = &listed.policies[..] else { panic!("{listed:?}") };
     assert_eq!((&*policy.name, &policy.endpoints[..]), ("web", &["shop/web-0".to_owned()][..]));
-    assert_eq!((policy.mode(), policy.mode_set_by()), (policy::Mode::Audit, SetBy::PolicyAnnotation));
+    assert_eq!((policy.mode(), policy.mode_set_by()), (policy::Mode::Enforce, SetBy::PolicyAnnotation));
     assert_eq!(policy.hits.unwrap(), observer_proto::control::PolicyHits::default());
     let [warning] = &policy.warnings[..] else { panic!("{policy:?}") };
     assert!(warning.problem.contains("enforce, which is not built in yet"), "{warning:?}");

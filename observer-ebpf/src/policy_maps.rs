@@ -1,0 +1,78 @@
+//! The maps of policies. Each kind of table is an array of two, one for each slot; the daemon puts a larger map into a slot
+//! where the one that is here does not suffice.
+
+use aya_ebpf::bindings::BPF_F_INNER_MAP;
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray};
+use aya_ebpf::macros::btf_map;
+use observer_ebpf::policy::{
+    PolicyBackend, PolicyBackends, PolicyCut, PolicyEndpoint, PolicyFrontend, PolicyRow, PolicyRowKey,
+    PolicySides,
+};
+
+use crate::judge::Work;
+
+type Address = [u8; 16];
+/// An array that another length may take the place of.
+type List<V, const N: usize> = Array<V, N, { BPF_F_INNER_MAP as usize }>;
+
+/// Pods, nodes, this node, by address.
+#[btf_map]
+pub(crate) static POLICY_ENDPOINTS: ArrayOfMaps<HashMap<Address, PolicyEndpoint, 4_096>, 2> =
+    ArrayOfMaps::new();
+#[btf_map]
+static ENDPOINTS_0: HashMap<Address, PolicyEndpoint, 4_096> = HashMap::new();
+#[btf_map]
+static ENDPOINTS_1: HashMap<Address, PolicyEndpoint, 4_096> = HashMap::new();
+
+/// The peers that all other addresses are, by net.
+#[btf_map]
+pub(crate) static POLICY_NETS: ArrayOfMaps<LpmTrie<Address, u32, 16_384>, 2> = ArrayOfMaps::new();
+#[btf_map]
+static NETS_0: LpmTrie<Address, u32, 16_384> = LpmTrie::new();
+#[btf_map]
+static NETS_1: LpmTrie<Address, u32, 16_384> = LpmTrie::new();
+
+/// The tables of subjects.
+#[btf_map]
+pub(crate) static POLICY_SIDES: ArrayOfMaps<List<PolicySides, 1_024>, 2> = ArrayOfMaps::new();
+#[btf_map]
+static SIDES_0: List<PolicySides, 1_024> = List::new();
+#[btf_map]
+static SIDES_1: List<PolicySides, 1_024> = List::new();
+
+/// The rows of tables.
+#[btf_map]
+pub(crate) static POLICY_ROWS: ArrayOfMaps<HashMap<PolicyRowKey, PolicyRow, 16_384>, 2> = ArrayOfMaps::new();
+#[btf_map]
+static ROWS_0: HashMap<PolicyRowKey, PolicyRow, 16_384> = HashMap::new();
+#[btf_map]
+static ROWS_1: HashMap<PolicyRowKey, PolicyRow, 16_384> = HashMap::new();
+
+/// The cuts of rows.
+#[btf_map]
+pub(crate) static POLICY_CUTS: ArrayOfMaps<List<PolicyCut, 16_384>, 2> = ArrayOfMaps::new();
+#[btf_map]
+static CUTS_0: List<PolicyCut, 16_384> = List::new();
+#[btf_map]
+static CUTS_1: List<PolicyCut, 16_384> = List::new();
+
+/// Services.
+#[btf_map]
+pub(crate) static POLICY_FRONTENDS: ArrayOfMaps<HashMap<PolicyFrontend, PolicyBackends, 4_096>, 2> =
+    ArrayOfMaps::new();
+#[btf_map]
+static FRONTENDS_0: HashMap<PolicyFrontend, PolicyBackends, 4_096> = HashMap::new();
+#[btf_map]
+static FRONTENDS_1: HashMap<PolicyFrontend, PolicyBackends, 4_096> = HashMap::new();
+
+/// Their backends.
+#[btf_map]
+pub(crate) static POLICY_BACKENDS: ArrayOfMaps<List<PolicyBackend, 16_384>, 2> = ArrayOfMaps::new();
+#[btf_map]
+static BACKENDS_0: List<PolicyBackend, 16_384> = List::new();
+#[btf_map]
+static BACKENDS_1: List<PolicyBackend, 16_384> = List::new();
+
+/// Working memory of what judges.
+#[btf_map]
+pub(crate) static POLICY_SCRATCH: PerCpuArray<Work, 1> = PerCpuArray::new();

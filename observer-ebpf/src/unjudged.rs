@@ -1,0 +1,38 @@
+//! In the place of `judge` where no policies are given: nothing of it is in the object.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::btf_maps::LruHashMap;
+use observer_ebpf::{Counters, FlowRecord};
+
+use crate::flow::{Scratch, TCX_NEXT, count, meet};
+
+pub(crate) const JUDGING: bool = false;
+pub(crate) const MARK: [u32; 2] = [0; 2];
+
+/// A full table loses the connection that was used least lately.
+pub(crate) type FlowTable<K, V, const N: usize> = LruHashMap<K, V, N>;
+
+/// Counts the packet.
+#[inline(always)]
+pub(crate) fn follow(_: *mut __sk_buff, counters: *mut Counters, scratch: &mut Scratch) -> i32 {
+    track(counters, scratch);
+    TCX_NEXT
+}
+
+/// Not inlined: its stack and that of [`crate::carried::unwrap`] are too much together.
+#[inline(never)]
+fn track(counters: *mut Counters, scratch: &mut Scratch) {
+    let Some((value, standing)) = meet(counters, scratch) else { return };
+    // SAFETY: both are of this packet.
+    unsafe { count(counters, scratch, value, standing) };
+}
+
+#[inline(always)]
+pub(crate) fn is_judged() -> bool {
+    false
+}
+
+#[inline(always)]
+pub(crate) fn write_judged(_: *mut Counters, _: impl FnOnce(&mut MaybeUninit<FlowRecord>)) {}

@@ -1,0 +1,298 @@
+//! How the maps of policies are read: who the two ends are, whose sides are asked, and what each says.
+//!
+//! All are global functions, which the verifier checks by themselves and once: one for each backend on each way that leads
+//! here is too much. Before Linux 5.12 such a function is given numbers only, so the question stands in a map.
+
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use observer_ebpf::Tuple;
+use observer_ebpf::parse::{self, ICMP, ICMPV6, copy_address};
+use observer_ebpf::policy::{
+    Judged, MOST_BACKENDS, NO_TABLE, OTHERS, PolicyFrontend, PolicyRowKey, cut_key, decision, endpoint_flags,
+    judged_flags, side, slot,
+};
+
+use crate::config::config;
+use crate::connection::LOCAL_POD;
+use crate::maps::LOCAL;
+use crate::policy_maps::{
+    POLICY_BACKENDS, POLICY_CUTS, POLICY_ENDPOINTS, POLICY_FRONTENDS, POLICY_NETS, POLICY_ROWS,
+    POLICY_SCRATCH, POLICY_SIDES,
+};
+
+/// A connection, and what was found of it.
+#[repr(C, align(8))]
+pub(crate) struct Question {
+    source: [u8; 16],
+    destination: [u8; 16],
+    pub(crate) judged: Judged,
+    net: Key<[u8; 16]>,
+    frontend: PolicyFrontend,
+    row: PolicyRowKey,
+    port: u16,
+    other_port: u16,
+    protocol: u8,
+}
+
+impl Question {
+    /// Of this packet, whose sender is the opener or not.
+    #[inline(always)]
+    pub(crate) unsafe fn ask(&mut self, tuple: *const Tuple, by_opener: bool, tunneled: bool) {
+        // SAFETY: the tuples of packets and tunnels, in this CPU's memory, and this, are aligned to 8.
+        unsafe {
+            let tuple = &*tuple;
+            copy_address(&tuple.source, &mut self.source);
+            copy_address(&tuple.destination, &mut self.destination);
+            self.protocol = tuple.protocol;
+            (self.port, self.other_port) = (tuple.destination_port, tuple.source_port);
+            if tuple.protocol == ICMP || tuple.protocol == ICMPV6 {
+                self.port = u16::from(parse::request_type(tuple.protocol, tuple.icmp_type));
+                self.other_port = self.port;
+            } else if tunneled {
+                // Both ends of a tunnel send to its port.
+                self.other_port = self.port;
+            }
+            if !by_opener {
+                self.turn();
+            }
+        }
+    }
+
+    /// With the other end as the opener.
+    #[inline(always)]
+    pub(crate) unsafe fn turn(&mut self) {
+        let (source, destination) = (&raw mut self.source, &raw mut self.destination);
+        // SAFETY: aligned to 8.
+        unsafe {
+            let (source, destination) = (source.cast::<[u64; 2]>(), destination.cast::<[u64; 2]>());
+            (*source, *destination) = (*destination, *source);
+        }
+        (self.port, self.other_port) = (self.other_port, self.port);
+    }
+}
+
+/// What [`observer_weigh`] is told, as bits.
+pub(crate) mod how {
+    /// The link is a pod's.
+    pub(crate) const POD: u32 = 1 << 0;
+    /// The opener is on the near side of the link.
+    pub(crate) const NEAR: u32 = 1 << 1;
+    /// What goes out on the link is made by this node, and not forwarded.
+    pub(crate) const OWN: u32 = 1 << 2;
+    /// The node forwards the connection out of an uplink.
+    pub(crate) const FORWARDED: u32 = 1 << 3;
+}
+
+/// Who has an address.
+struct Who {
+    known: bool,
+    peer: u32,
+    subject: u32,
+    flags: u32,
+}
+
+#[inline(always)]
+unsafe fn who(slot: u32, address: *const [u8; 16], net: *mut Key<[u8; 16]>) -> Who {
+    // SAFETY: the address stands in a map, and so does the net; a slot in force is not written.
+    unsafe {
+        if let Some(endpoint) = POLICY_ENDPOINTS.get_value_ptr_mut(slot, &*address) {
+            let (peer, subject, flags) = ((*endpoint).peer, (*endpoint).subject, (*endpoint).flags);
+            return Who { known: true, peer, subject, flags };
+        }
+        // A length, and the address behind it, aligned to 4.
+        let words = net.cast::<u32>();
+        *words = 128;
+        *words.add(1).cast::<[u32; 4]>() = *address.cast::<[u32; 4]>();
+        let peer = POLICY_NETS.get_value_ptr_mut(slot, &*net).map_or(OTHERS, |peer| *peer);
+        Who { known: false, peer, subject: 0, flags: 0 }
+    }
+}
+
+/// Judges the connection in [`Question`], by generation; returns 1 where it is denied. `facts` are of [`how`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_weigh(generation: u32, facts: u32) -> u64 {
+    let Some(work) = POLICY_SCRATCH.get_ptr_mut(0) else { return 0 };
+    let slot = slot(generation);
+    let (pod, near) = (facts & how::POD != 0, facts & how::NEAR != 0);
+    // SAFETY: this CPU's memory; what is called writes it too, so there is no reference to it.
+    unsafe {
+        let question = &raw mut (*work).question;
+        let key = cut_key((*question).protocol, (*question).port);
+        let from = who(slot, &raw const (*question).source, &raw mut (*question).net);
+        let to = who(slot, &raw const (*question).destination, &raw mut (*question).net);
+        (*question).judged = Judged { generation, egress: 0, ingress: 0, flags: 0 };
+
+        let frontend = &raw mut (*question).frontend;
+        (&raw mut (*frontend).address).cast::<[u32; 4]>().write(*(&raw const (*question).destination).cast());
+        ((*frontend).port, (*frontend).protocol) = ((*question).port, (*question).protocol);
+        (*frontend).pad = 0;
+        let backends = POLICY_FRONTENDS.get_value_ptr_mut(slot, &*frontend);
+
+        // The opener's side, where it enters the node; and where it leaves, since a service may have been between.
+        let source = &raw const (*question).source;
+        let local_pod = || LOCAL.get(&*source).copied() == Some(LOCAL_POD);
+        let own_host = from.flags & endpoint_flags::HOST != 0 && facts & how::OWN != 0;
+        let egress = if pod == near { pod } else { own_host || local_pod() };
+        if egress {
+            if !from.known {
+                (*question).judged.egress = unknown();
+            } else if let (true, Some(backends)) = (pod && near, backends) {
+                observer_weigh_backends(slot, from.subject, (*backends).begin, (*backends).len);
+            } else {
+                let decision = observer_decide(slot, from.subject, side::EGRESS as u32, to.peer, key);
+                (*question).judged.egress = decision as u32;
+            }
+        }
+
+        // The other side, where it is this node or where the pod is.
+        let to_host = to.flags & endpoint_flags::HOST != 0 && backends.is_none();
+        let ingress = if pod { !near || to_host } else { !near && to_host && facts & how::FORWARDED == 0 };
+        if ingress && !is_group(&raw const (*question).destination) {
+            (*question).judged.ingress = if to.known {
+                observer_decide(slot, to.subject, side::INGRESS as u32, from.peer, key) as u32
+            } else {
+                unknown()
+            };
+        }
+        u64::from((*question).judged.is_denied())
+    }
+}
+
+/// The decision on a pod that nobody knows.
+#[inline(always)]
+fn unknown() -> u32 {
+    let denied = if config().unknown_denied == 0 { 0 } else { decision::DENIED };
+    decision::JUDGED | decision::UNKNOWN | denied
+}
+
+/// Both must be aligned to 8.
+#[inline(always)]
+pub(crate) unsafe fn same_address(one: *const [u8; 16], other: *const [u8; 16]) -> bool {
+    // SAFETY: as the caller says.
+    unsafe {
+        let ([a, b], [c, d]) = (*one.cast::<[u64; 2]>(), *other.cast::<[u64; 2]>());
+        (a ^ c) | (b ^ d) == 0
+    }
+}
+
+/// Whether an address is that of many.
+#[inline(always)]
+unsafe fn is_group(address: *const [u8; 16]) -> bool {
+    const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+    // SAFETY: the address is aligned.
+    unsafe {
+        let [a, b, c, d] = *address.cast::<[u32; 4]>();
+        let last = u32::from_be(d);
+        let v4 = a | b == 0 && c == MAPPED && (last >> 28 == 14 || last == u32::MAX);
+        v4 || (*address)[0] == 0xff
+    }
+}
+
+/// Judges the opener's side towards each of a service's backends.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_weigh_backends(slot: u32, subject: u32, begin: u32, len: u32) -> u64 {
+    let Some(work) = POLICY_SCRATCH.get_ptr_mut(0) else { return 0 };
+    let (mut denied, mut audited, mut found, mut flags) = (0, 0, 0, judged_flags::FRONTEND);
+    if len > MOST_BACKENDS {
+        flags |= judged_flags::MIXED | judged_flags::AUDIT_MIXED;
+    } else {
+        for index in 0..MOST_BACKENDS {
+            if index >= len {
+                break;
+            }
+            let decision = observer_weigh_backend(slot, subject, begin.wrapping_add(index)) as u32;
+            if decision & decision::DENIED != 0 {
+                denied += 1;
+            }
+            if decision & decision::AUDITED != 0 {
+                audited += 1;
+            }
+            // The first that is denied, else the first that is by all policies, else the first.
+            if found == 0 || rank(decision) > rank(found) {
+                found = decision;
+            }
+        }
+        if denied > 0 && denied < len {
+            flags |= judged_flags::MIXED;
+        }
+        if audited > 0 && audited < len {
+            flags |= judged_flags::AUDIT_MIXED;
+        }
+    }
+    // SAFETY: this CPU's memory.
+    unsafe {
+        let judged = &raw mut (*work).question.judged;
+        (*judged).egress = found;
+        (*judged).flags = flags;
+    }
+    0
+}
+
+#[inline(always)]
+const fn rank(decision: u32) -> u32 {
+    if decision & decision::DENIED != 0 { decision::DENIED } else { decision & decision::AUDITED }
+}
+
+/// The decision on the opener's side towards one backend at its own port; 0, which denies nothing, towards itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_weigh_backend(slot: u32, subject: u32, index: u32) -> u64 {
+    let Some(work) = POLICY_SCRATCH.get_ptr_mut(0) else { return 0 };
+    let Some(backend) = POLICY_BACKENDS.get_value(slot, &index) else { return 0 };
+    let backend = &raw const *backend;
+    // SAFETY: this CPU's memory; entries of arrays are aligned to 8, and so is the question.
+    unsafe {
+        let question = &raw mut (*work).question;
+        let address = &raw const (*backend).address;
+        if same_address(address, &raw const (*question).source) {
+            return 0;
+        }
+        let to = who(slot, address, &raw mut (*question).net);
+        let key = cut_key((*question).protocol, (*backend).port);
+        observer_decide(slot, subject, side::EGRESS as u32, to.peer, key)
+    }
+}
+
+/// One more than the logarithm of [`observer_ebpf::policy::MOST_CUTS`].
+const STEPS: u32 = 21;
+
+/// The decision of a subject's side on a peer, by a key of [`cut_key`]; 0 where the side is not judged.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_decide(slot: u32, subject: u32, side: u32, peer: u32, key: u32) -> u64 {
+    let Some(work) = POLICY_SCRATCH.get_ptr_mut(0) else { return 0 };
+    let Some([egress, ingress]) = POLICY_SIDES.get_value(slot, &subject) else { return 0 };
+    let table = if side == side::EGRESS as u32 { *egress } else { *ingress };
+    if table == NO_TABLE {
+        return 0;
+    }
+    // SAFETY: this CPU's memory; a slot in force is not written.
+    let (begin, len) = unsafe {
+        let row = &raw mut (*work).question.row;
+        *row = PolicyRowKey { table, peer };
+        let mut found = POLICY_ROWS.get_value_ptr_mut(slot, &*row);
+        if found.is_none() {
+            (*row).peer = OTHERS;
+            found = POLICY_ROWS.get_value_ptr_mut(slot, &*row);
+        }
+        let Some(found) = found else { return 0 };
+        ((*found).begin, (*found).len)
+    };
+    // The last cut that is not behind the key.
+    let (mut low, mut high, mut decision) = (0, len, 0);
+    for _ in 0..STEPS {
+        if low >= high {
+            break;
+        }
+        let middle = low + ((high - low) >> 1);
+        let Some(cut) = POLICY_CUTS.get_value(slot, &begin.wrapping_add(middle)) else { return 0 };
+        if cut.from <= key {
+            decision = cut.decision;
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    u64::from(decision)
+}

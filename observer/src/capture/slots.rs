@@ -1,0 +1,183 @@
+//! A kind of table in two slots: a map in a map for each, and what it holds.
+
+use std::collections::HashMap as StdHashMap;
+use std::hash::Hash;
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, ArrayOfMaps, HashMap, InnerMap, Map, MapData, MapError};
+use aya::{Ebpf, EbpfLoader};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::error::{CaptureError, chain};
+use super::object::JUDGING_OBJECT;
+use super::pod::Raw;
+
+/// What stands in a map as it is.
+pub(super) trait Plain: Copy + FromBytes + IntoBytes + Immutable + PartialEq + 'static {}
+impl<T: Copy + FromBytes + IntoBytes + Immutable + PartialEq + 'static> Plain for T {}
+
+/// A kind of table.
+pub(super) trait Kind {
+    type Content: Clone + Default + PartialEq;
+    type Map: InnerMap + TryFrom<Map, Error = MapError>;
+
+    fn len(content: &Self::Content) -> usize;
+    /// Makes a map that holds `held` hold `wanted`.
+    fn turn(map: &mut Self::Map, held: &Self::Content, wanted: &Self::Content) -> Result<(), MapError>;
+}
+
+/// By key.
+pub(super) struct Exact<K, V>(std::marker::PhantomData<(K, V)>);
+
+impl<K: Plain + Eq + Hash, V: Plain> Kind for Exact<K, V> {
+    type Content = StdHashMap<K, V>;
+    type Map = HashMap<MapData, Raw<K>, Raw<V>>;
+
+    fn len(content: &Self::Content) -> usize {
+        content.len()
+    }
+
+    fn turn(map: &mut Self::Map, held: &Self::Content, wanted: &Self::Content) -> Result<(), MapError> {
+        for key in held.keys().filter(|key| !wanted.contains_key(*key)) {
+            map.remove(&Raw(*key))?;
+        }
+        for (key, value) in wanted.iter().filter(|(key, value)| held.get(*key) != Some(*value)) {
+            map.insert(Raw(*key), Raw(*value), 0)?;
+        }
+        Ok(())
+    }
+}
+
+/// By address, the longest prefix that it has.
+pub(super) struct Longest;
+
+impl Kind for Longest {
+    type Content = StdHashMap<(u8, [u8; 16]), u32>;
+    type Map = LpmTrie<MapData, [u8; 16], u32>;
+
+    fn len(content: &Self::Content) -> usize {
+        content.len()
+    }
+
+    fn turn(map: &mut Self::Map, held: &Self::Content, wanted: &Self::Content) -> Result<(), MapError> {
+        let key = |(bits, address): &(u8, [u8; 16])| Key::new(u32::from(*bits), *address);
+        for net in held.keys().filter(|net| !wanted.contains_key(*net)) {
+            map.remove(&key(net))?;
+        }
+        for (net, peer) in wanted.iter().filter(|(net, peer)| held.get(*net) != Some(*peer)) {
+            map.insert(&key(net), peer, 0)?;
+        }
+        Ok(())
+    }
+}
+
+/// By number. What is behind the end of what is wanted stays as it is, since nothing points there.
+pub(super) struct List<V>(std::marker::PhantomData<V>);
+
+impl<V: Plain> Kind for List<V> {
+    type Content = Vec<V>;
+    type Map = Array<MapData, Raw<V>>;
+
+    fn len(content: &Self::Content) -> usize {
+        content.len()
+    }
+
+    fn turn(map: &mut Self::Map, held: &Self::Content, wanted: &Self::Content) -> Result<(), MapError> {
+        for (index, value) in (0..).zip(wanted) {
+            if held.get(index as usize) != Some(value) {
+                map.set(index, Raw(*value), 0)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Slot<T: Kind> {
+    name: &'static str,
+    map: T::Map,
+    entries: usize,
+    /// `None` after an error: anything.
+    held: Option<T::Content>,
+}
+
+pub(super) struct Slots<T: Kind> {
+    name: &'static str,
+    most: usize,
+    outer: ArrayOfMaps<MapData, T::Map>,
+    each: [Slot<T>; 2],
+}
+
+impl<T: Kind> Slots<T> {
+    /// Takes the outer map of the first name, and puts those of the others into its slots.
+    pub(super) fn take(
+        ebpf: &mut Ebpf,
+        [name, first, second]: [&'static str; 3],
+        most: usize,
+    ) -> Result<Self, CaptureError> {
+        let mut slot = |name| -> Result<Slot<T>, CaptureError> {
+            let map = take(ebpf, name)?;
+            let entries = entries(&map).map_err(CaptureError::map(name))?;
+            let map = T::Map::try_from(map).map_err(CaptureError::map(name))?;
+            Ok(Slot { name, map, entries, held: Some(T::Content::default()) })
+        };
+        let each = [slot(first)?, slot(second)?];
+        let mut outer = ArrayOfMaps::try_from(take(ebpf, name)?).map_err(CaptureError::map(name))?;
+        for (number, slot) in (0..).zip(&each) {
+            outer.set(number, &slot.map, 0).map_err(CaptureError::map(name))?;
+        }
+        Ok(Self { name, most, outer, each })
+    }
+
+    pub(super) fn write(&mut self, slot: u32, wanted: &T::Content) -> Result<(), CaptureError> {
+        let number = slot & 1;
+        let slot = &mut self.each[number as usize];
+        let len = T::len(wanted);
+        if len > self.most {
+            return Err(CaptureError::PolicyTable { name: self.name, wanted: len, most: self.most });
+        }
+        let held = if let Some(held) = slot.held.take().filter(|_| len <= slot.entries) {
+            held
+        } else {
+            // A quarter of it for what comes, so that it isn't replaced each time.
+            let entries = (len + len / 4).next_power_of_two().max(slot.entries).min(self.most);
+            slot.map = T::Map::try_from(like(slot.name, entries)?).map_err(CaptureError::map(self.name))?;
+            slot.entries = entries;
+            self.outer.set(number, &slot.map, 0).map_err(CaptureError::map(self.name))?;
+            T::Content::default()
+        };
+        T::turn(&mut slot.map, &held, wanted).map_err(CaptureError::map(self.name))?;
+        slot.held = Some(wanted.clone());
+        Ok(())
+    }
+
+    /// The kernel returns from a change of such a map when no program runs that might have read what was there.
+    pub(super) fn wait_for_programs(&mut self, slot: u32) -> Result<(), CaptureError> {
+        let number = slot & 1;
+        let map = &self.each[number as usize].map;
+        self.outer.set(number, map, 0).map_err(CaptureError::map(self.name))
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, CaptureError> {
+    ebpf.take_map(name).ok_or(CaptureError::Map { name, error: "not in the object".into() })
+}
+
+/// A new map like that of the object, of another size. It is made with the object, for the types: tools show its entries by
+/// them, and kernels from 5.15 to 6.2 let no map without types take the place of one with types.
+fn like(name: &'static str, entries: usize) -> Result<Map, CaptureError> {
+    let entries = u32::try_from(entries).unwrap_or(u32::MAX);
+    let mut loader = EbpfLoader::new();
+    for (large, least) in [("FLOWS", 4096), ("PRIORITY", 4096), ("SHORT_FLOW_TABLE", 1), ("FLOW_TABLE", 1)] {
+        loader.map_max_entries(large, least);
+    }
+    let object = loader.map_max_entries(name, entries).load(JUDGING_OBJECT);
+    let mut ebpf = object.map_err(|error| CaptureError::Map { name, error: chain(&error) })?;
+    take(&mut ebpf, name)
+}
+
+fn entries(map: &Map) -> Result<usize, MapError> {
+    let (Map::Array(map) | Map::HashMap(map) | Map::LpmTrie(map)) = map else {
+        return Err(MapError::InvalidMapType { map_type: 0 });
+    };
+    Ok(map.info()?.max_entries() as usize)
+}

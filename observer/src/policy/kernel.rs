@@ -1,0 +1,206 @@
+//! What the kernel's maps are to hold: a world's tables, with the bits that the programs look at.
+
+use crate::{
+    capture::{CaptureError, PolicyMaps, PolicyTables},
+    enrich::source::{ServiceEntry, ServicePort, TargetPort},
+};
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use observer_ebpf::{
+    parse::mapped,
+    policy::{
+        MOST_BACKENDS, NO_TABLE, OTHERS, PolicyBackend, PolicyBackends, PolicyCut, PolicyEndpoint,
+        PolicyFrontend, PolicyRow, PolicyRowKey, decision, endpoint_flags,
+    },
+};
+use observer_policy::{
+    engine::{At, Decision, Engine, RuleSetId, Verdict},
+    label::{K8S, Labels, NAMESPACE},
+    world::{Endpoint, NamedPort},
+};
+use std::{fmt, net::IpAddr};
+
+/// Addresses of endpoints that the maps are given; those of other nodes beyond are judged as the world's.
+const MOST_ENDPOINTS: usize = 1 << 18;
+/// Addresses and ports of services; those beyond are judged as the world's.
+const MOST_FRONTENDS: usize = 1 << 16;
+
+/// The kernel's side of policies: two slots of tables, one in force.
+pub(crate) trait Kernel: Send + fmt::Debug {
+    /// See [`PolicyMaps::write`].
+    fn write(&mut self, slot: u32, wanted: &PolicyTables) -> Result<(), CaptureError>;
+    /// See [`PolicyMaps::flip`].
+    fn flip(&mut self) -> Result<u32, CaptureError>;
+    /// See [`PolicyMaps::wait_for_programs`].
+    fn wait_for_programs(&self) -> Result<(), CaptureError>;
+    /// See [`PolicyMaps::generation`].
+    fn generation(&self) -> u32;
+}
+
+impl Kernel for PolicyMaps {
+    fn write(&mut self, slot: u32, wanted: &PolicyTables) -> Result<(), CaptureError> {
+        self.write(slot, wanted)
+    }
+
+    fn flip(&mut self) -> Result<u32, CaptureError> {
+        self.flip()
+    }
+
+    fn wait_for_programs(&self) -> Result<(), CaptureError> {
+        self.wait_for_programs()
+    }
+
+    fn generation(&self) -> u32 {
+        self.generation()
+    }
+}
+
+/// All that the kernel needs to judge as the engine does, and how many addresses of names found no room in it, of which
+/// those that are of this node by their endpoint's name are the last.
+pub fn tables(
+    engine: &Engine,
+    known: &[ServiceEntry],
+    is_local: impl Fn(&str) -> bool,
+) -> (PolicyTables, usize) {
+    let mut tables = PolicyTables::default();
+    let left_out = endpoints(engine, is_local, &mut tables);
+    for (net, peer) in engine.world_nets() {
+        if let Some(key) = net_key(net) {
+            tables.nets.insert(key, peer.0);
+        }
+    }
+    for (subject, sides) in engine.sides() {
+        let place = subject.0 as usize;
+        if tables.sides.len() <= place {
+            tables.sides.resize(place + 1, [NO_TABLE; 2]);
+        }
+        tables.sides[place] = sides.map(|table| table.map_or(NO_TABLE, |table| table.0));
+    }
+    for rows in engine.tables() {
+        let first = tables.cuts.len();
+        let cut = |(from, decision): &(u32, Decision)| PolicyCut { from: *from, decision: bits(decision) };
+        tables.cuts.extend(rows.cuts().iter().map(cut));
+        for (peer, place) in rows.places() {
+            let key = PolicyRowKey { table: rows.table.0, peer: peer.map_or(OTHERS, |peer| peer.0) };
+            let row = PolicyRow { begin: (first + place.start) as u32, len: place.len() as u32 };
+            tables.rows.insert(key, row);
+        }
+    }
+    let left_out = left_out + services(engine, known, &mut tables);
+    (tables, left_out)
+}
+
+/// As the programs have it.
+pub(super) fn bits(decided: &Decision) -> u32 {
+    let mut bits = decision::JUDGED;
+    for (is_so, bit) in [
+        (!decided.enforced.passes(), decision::DENIED),
+        (decided.enforced == Verdict::Denied, decision::BY_RULE),
+        (!decided.all.passes(), decision::AUDITED),
+    ] {
+        if is_so {
+            bits |= bit;
+        }
+    }
+    // More rules than there are numbers would not fit into memory.
+    bits | decided.rules.map_or(0, |rules| rules.0 & decision::RULES)
+}
+
+/// The rules that were decided by.
+pub(super) fn rules(decided: u32) -> RuleSetId {
+    RuleSetId(decided & decision::RULES)
+}
+
+fn endpoints(engine: &Engine, is_local: impl Fn(&str) -> bool, tables: &mut PolicyTables) -> usize {
+    let mut addresses: Vec<_> = engine.addresses().collect();
+    let left_out = addresses.len().saturating_sub(MOST_ENDPOINTS);
+    if left_out > 0 {
+        // What this node's own pods send and are sent is judged at all only where they are known.
+        addresses.sort_unstable_by_key(|(address, name, at)| (!at.is_host, !is_local(name), *address));
+        addresses.truncate(MOST_ENDPOINTS);
+    }
+    let endpoint = |(address, _, at): (IpAddr, _, At)| {
+        let host = if at.is_host { endpoint_flags::HOST } else { 0 };
+        let node = if at.is_node { endpoint_flags::NODE } else { 0 };
+        (octets(address), PolicyEndpoint { peer: at.peer.0, subject: at.subject.0, flags: host | node })
+    };
+    tables.endpoints = addresses.into_iter().map(endpoint).collect();
+    left_out
+}
+
+/// An address as the programs have it.
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => mapped(address.octets()),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// Nothing for a net of IPv6 that lies where IPv4 is mapped to: no packet has such addresses.
+fn net_key(net: IpNet) -> Option<(u8, [u8; 16])> {
+    match net {
+        IpNet::V4(net) => Some((96 + net.prefix_len(), mapped(net.network().octets()))),
+        IpNet::V6(net) if net.prefix_len() >= 96 && net.network().to_ipv4_mapped().is_some() => None,
+        IpNet::V6(net) => Some((net.prefix_len(), net.network().octets())),
+    }
+}
+
+/// The services' addresses with what stands behind them; how many found no room.
+fn services(engine: &Engine, known: &[ServiceEntry], tables: &mut PolicyTables) -> usize {
+    // Pods by what is the same of them.
+    let mut kinds: HashMap<_, (&Labels, Vec<&Endpoint>)> = HashMap::new();
+    for (_, kind, endpoint) in engine.endpoints() {
+        kinds.entry(kind).or_insert_with(|| (&endpoint.labels, Vec::new())).1.push(endpoint);
+    }
+    let mut left_out = 0;
+    for service in known.iter().filter(|service| !service.addresses.is_empty()) {
+        let chosen = kinds.values().filter(|(labels, _)| selects(service, labels));
+        let pods: Vec<&Endpoint> = chosen.flat_map(|(_, pods)| pods).copied().collect();
+        for port in &service.ports {
+            for address in service.addresses.iter().map(IpAddr::to_canonical) {
+                let (address, is_ipv6) = (octets(address), address.is_ipv6());
+                let frontend = PolicyFrontend { address, port: port.port, protocol: port.protocol, pad: 0 };
+                if tables.frontends.len() >= MOST_FRONTENDS {
+                    left_out += 1;
+                    continue;
+                }
+                let mut backends = backends(&pods, port, is_ipv6);
+                let found =
+                    PolicyBackends { begin: tables.backends.len() as u32, len: backends.len() as u32 };
+                tables.frontends.insert(frontend, found);
+                if found.len <= MOST_BACKENDS {
+                    tables.backends.append(&mut backends);
+                }
+            }
+        }
+    }
+    left_out
+}
+
+fn selects(service: &ServiceEntry, labels: &Labels) -> bool {
+    !service.selector.is_empty()
+        && labels.get(K8S, NAMESPACE) == Some(&*service.namespace)
+        && service.selector.iter().all(|(key, value)| labels.get(K8S, key) == Some(&**value))
+}
+
+/// In order, so that the same ones are written once only.
+fn backends(pods: &[&Endpoint], port: &ServicePort, is_ipv6: bool) -> Vec<PolicyBackend> {
+    let target = |pod: &Endpoint| match &port.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(name) => {
+            let name = name.to_lowercase();
+            let named = |known: &&NamedPort| *known.name == *name && known.protocol == port.protocol;
+            pod.ports.iter().find(named).map(|known| known.port)
+        }
+    };
+    let mut found: Vec<PolicyBackend> = Vec::new();
+    for (pod, port) in pods.iter().filter_map(|pod| Some((pod, target(pod)?))) {
+        let addresses = pod.addresses.iter().filter(|address| address.is_ipv6() == is_ipv6);
+        found.extend(addresses.map(|ip| PolicyBackend { address: octets(*ip), port, pad: [0; 2] }));
+    }
+    found.sort_unstable_by_key(|backend| (backend.address, backend.port));
+    found
+}
+
+#[cfg(test)]
+mod tests;

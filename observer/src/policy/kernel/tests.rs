@@ -1,0 +1,138 @@
+use super::*;
+use observer_ebpf::policy::cut_key;
+use observer_policy::{
+    engine::Change,
+    model::{Direction, Mode},
+    source::{Options, parse},
+};
+use std::sync::Arc;
+
+const POLICIES: &str = "\
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: api, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: api}}
+  ingress:
+    - fromCIDR: [192.0.2.0/24]
+    - fromEndpoints: [{matchLabels: {app: web}}]
+      toPorts: [{ports: [{port: '80', protocol: TCP}]}]
+  ingressDeny: [{toPorts: [{ports: [{port: '22', protocol: TCP}]}]}]
+";
+
+fn endpoint(name: &str, labels: &[&str], addresses: &[&str]) -> (Arc<str>, Option<Endpoint>) {
+    let labels = labels.iter().map(ToString::to_string);
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    let ports = vec![NamedPort { name: "http".into(), protocol: 6, port: 8080 }];
+    (name.into(), Some(Endpoint { labels: Labels::parse(labels), ports, addresses }))
+}
+
+fn engine(mode: Mode) -> Engine {
+    let with = |name: &str, app: &str, addresses: &[&str]| {
+        let app = format!("k8s:app={app}");
+        let besides = ["k8s:io.kubernetes.pod.namespace=shop", "k8s:io.cilium.k8s.policy.cluster=default"];
+        endpoint(name, &[&app, besides[0], besides[1]], addresses)
+    };
+    let policies = parse(POLICIES, &Options::default()).unwrap().into_iter();
+    let mut engine = Engine::new(false);
+    let policies = policies.map(|policy| (Arc::new(policy), mode)).collect();
+    let policies = engine.difference(policies);
+    let endpoints = vec![
+        with("shop/web", "web", &["10.0.0.1", "fd00::1"]),
+        with("shop/api-0", "api", &["10.0.0.2", "fd00::2"]),
+        with("shop/api-1", "api", &["10.0.0.3"]),
+        endpoint("host", &["reserved:host"], &["192.168.0.1"]),
+        endpoint("node:n2", &["reserved:remote-node"], &["192.168.0.2"]),
+    ];
+    engine.apply(Change { endpoints, policies, surroundings: None });
+    engine
+}
+
+/// As the programs look up what becomes of a connection to `to`.
+fn look_up(tables: &PolicyTables, from: &str, to: &str, protocol: u8, port: u16) -> u32 {
+    let [from, to] = [from, to].map(|text| octets(text.parse().unwrap()));
+    let holds = |(bits, net): &(u8, [u8; 16])| {
+        let shift = 128 - u32::from(*bits);
+        let of = |octets: &[u8; 16]| u128::from_be_bytes(*octets).checked_shr(shift).unwrap_or(0);
+        of(net) == of(&from)
+    };
+    let peer = tables.endpoints.get(&from).map_or_else(
+        || *tables.nets.iter().filter(|(net, _)| holds(net)).max_by_key(|(net, _)| net.0).unwrap().1,
+        |endpoint| endpoint.peer,
+    );
+    let table = tables.sides[tables.endpoints[&to].subject as usize][1];
+    if table == NO_TABLE {
+        return 0;
+    }
+    let row = |peer| tables.rows.get(&PolicyRowKey { table, peer });
+    let PolicyRow { begin, len } = *row(peer).or_else(|| row(OTHERS)).unwrap();
+    let cuts = &tables.cuts[begin as usize..][..len as usize];
+    assert_eq!(cuts[0].from, 0);
+    cuts.iter().rev().find(|cut| cut.from <= cut_key(protocol, port)).unwrap().decision
+}
+
+#[test]
+fn decisions_have_their_bits_and_the_numbers_of_their_rules() {
+    use decision::{AUDITED, BY_RULE, DENIED, JUDGED};
+    for (mode, denied, by_rule) in [(Mode::Enforce, DENIED, BY_RULE), (Mode::Audit, 0, 0)] {
+        let engine = engine(mode);
+        let (tables, left_out) = tables(&engine, &[], |_| false);
+        assert_eq!((left_out, tables.endpoints.len()), (0, 7));
+        for (from, to, protocol, port, bits) in [
+            ("10.0.0.1", "10.0.0.2", 6, 80, JUDGED),
+            ("fd00::1", "fd00::2", 6, 80, JUDGED),
+            ("10.0.0.1", "10.0.0.2", 17, 80, JUDGED | denied | AUDITED),
+            ("10.0.0.1", "10.0.0.2", 6, 22, JUDGED | denied | by_rule | AUDITED),
+            ("192.0.2.9", "10.0.0.3", 17, 9, JUDGED),
+            ("198.51.100.9", "10.0.0.3", 17, 9, JUDGED | denied | AUDITED),
+            ("2001:db8::9", "fd00::2", 6, 80, JUDGED | denied | AUDITED),
+            ("192.168.0.1", "10.0.0.2", 6, 80, JUDGED),
+            ("192.168.0.2", "10.0.0.2", 6, 80, JUDGED | denied | AUDITED),
+            ("10.0.0.2", "10.0.0.1", 6, 80, 0),
+        ] {
+            let found = look_up(&tables, from, to, protocol, port);
+            assert_eq!(found & !decision::RULES, bits, "{from} -> {to} {port}, {mode:?}");
+            let [from, to] = [from, to].map(|text| text.parse::<IpAddr>().unwrap());
+            let subject = engine.subject_at(to).unwrap();
+            let decided = engine.judge(subject, Direction::Ingress, engine.peer_at(from), protocol, port);
+            assert_eq!(decided.rules, (found != 0).then(|| rules(found)));
+        }
+    }
+    let (tables, _) = tables(&engine(Mode::Audit), &[], |_| false);
+    let flags = |address: &str| tables.endpoints[&octets(address.parse().unwrap())].flags;
+    let (host, node) = (endpoint_flags::HOST, endpoint_flags::NODE);
+    let addresses = ["192.168.0.1", "192.168.0.2", "10.0.0.1"];
+    assert_eq!(addresses.map(flags), [host | node, node, 0]);
+}
+
+#[test]
+fn services_have_the_pods_that_they_select_at_their_own_ports() {
+    let service = |addresses: &[&str], selector: &[(&str, &str)], target| ServiceEntry {
+        namespace: "shop".into(),
+        name: "api".into(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        ports: vec![ServicePort { name: String::new(), port: 80, protocol: 6, target }],
+        selector: selector.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        ..ServiceEntry::default()
+    };
+    let known = [
+        service(&["10.96.0.1", "fd00:96::1"], &[("app", "api")], TargetPort::Name("HTTP".into())),
+        service(&["10.96.0.2"], &[("app", "none")], TargetPort::Number(81)),
+        // Who stands behind it nobody tells.
+        service(&["10.96.0.3"], &[], TargetPort::Number(81)),
+    ];
+    let (tables, left_out) = tables(&engine(Mode::Audit), &known, |_| false);
+    assert_eq!((left_out, tables.frontends.len()), (0, 4));
+    let behind = |address: &str| -> Vec<(IpAddr, u16)> {
+        let address = octets(address.parse().unwrap());
+        let PolicyBackends { begin, len } =
+            tables.frontends[&PolicyFrontend { address, port: 80, protocol: 6, pad: 0 }];
+        let backends = &tables.backends[begin as usize..][..len as usize];
+        let ip = |octets: [u8; 16]| IpAddr::from(octets).to_canonical();
+        backends.iter().map(|backend| (ip(backend.address), backend.port)).collect()
+    };
+    let at = |address: &str| (address.parse::<IpAddr>().unwrap(), 8080);
+    assert_eq!(behind("10.96.0.1"), [at("10.0.0.2"), at("10.0.0.3")]);
+    assert_eq!(behind("fd00:96::1"), [at("fd00::2")]);
+    assert!(behind("10.96.0.2").is_empty() && behind("10.96.0.3").is_empty());
+}

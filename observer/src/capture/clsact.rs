@@ -20,6 +20,7 @@ const RTM_GETTFILTER: u16 = 46;
 /// Of linux/rtnetlink.h, and of linux/pkt_cls.h for those within the options of a bpf filter.
 const TCA_OPTIONS: u16 = 2;
 const TCA_BPF_NAME: u16 = 7;
+const TCA_BPF_ID: u16 = 11;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 /// `ETH_P_ALL` in network order: the protocol of our filters.
 const ALL_PROTOCOLS: u32 = 0x0003_u16.to_be() as u32;
@@ -34,7 +35,9 @@ pub(super) fn handle(made_qdisc: bool) -> TcHandle {
 pub(super) struct Filter {
     priority: u32,
     handle: u32,
-    name: Option<String>,
+    pub(super) name: Option<String>,
+    /// The program's id.
+    pub(super) program: Option<u32>,
 }
 
 impl Filter {
@@ -112,9 +115,12 @@ impl Raw {
         let header = TcHeader::parse(&self.payload).ok()?;
         let handle = u32::from(header.handle);
         let attributes = self.payload.get(header.buffer_len()..)?;
-        let name = attribute(attributes, TCA_OPTIONS).and_then(|options| attribute(&options, TCA_BPF_NAME));
+        let options = attribute(attributes, TCA_OPTIONS);
+        let option = |kind| options.as_deref().and_then(|options| attribute(options, kind));
+        let name = option(TCA_BPF_NAME);
         let name = name.map(|bytes| String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned());
-        (handle != 0).then_some(Filter { priority: header.info >> 16, handle, name })
+        let program = option(TCA_BPF_ID).and_then(|id| Some(u32::from_ne_bytes(id.try_into().ok()?)));
+        (handle != 0).then_some(Filter { priority: header.info >> 16, handle, name, program })
     }
 }
 

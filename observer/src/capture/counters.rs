@@ -113,7 +113,7 @@ pub(super) struct Shared {
     counters: PerCpuArray<MapData, Raw<Counters>>,
     link_map: Mutex<LinkMap>,
     hooks: Vec<HookStatus>,
-    tracing: Vec<(&'static str, OwnedFd)>,
+    pub(super) tracing: Vec<(&'static str, OwnedFd)>,
     /// Filters of killed daemons that ours took the place of, at ingress and egress.
     replaced: [AtomicUsize; 2],
     pub(super) links: ArcSwap<LinkTable>,

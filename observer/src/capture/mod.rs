@@ -15,6 +15,7 @@ mod flow_table;
 mod generation;
 mod glob;
 mod hooks;
+mod inspect;
 pub mod kernel;
 mod links;
 mod netlink;
@@ -36,6 +37,9 @@ pub use config::{Aggregation, CaptureConfig, DEFAULT_IGNORED_REASONS, DropHook, 
 pub use counters::{CaptureStatus, HookStatus, LinkStatus, ProgramStatus, StatusHandle};
 pub use error::CaptureError;
 pub use glob::Glob;
+pub use inspect::{
+    Inspector, MapUse, OnHook, PolicyInForce, ProgramUse, RingUse, TableEntry, count_runs, statistics_on,
+};
 pub use links::{Link, LinkKind, LinkTable};
 pub use netlink::{namespaces_outside, node_addresses};
 pub use policy::{PolicyMaps, PolicyNet, PolicyTables};
@@ -53,6 +57,7 @@ pub struct Capture {
     shared: Arc<counters::Shared>,
     tables: Arc<tables::Tables>,
     facts: Arc<kernel::btf::KernelFacts>,
+    handles: Arc<inspect::Handles>,
 }
 
 /// The programs in the kernel, on no link yet.
@@ -74,6 +79,7 @@ impl Loaded {
     /// them appear. No link is no error: it waits for some.
     pub fn attach(self) -> Result<Capture, CaptureError> {
         let Self { mut object, config, facts } = self;
+        let handles = Arc::new(object.handles());
         let rings = object.rings()?;
         let tables = Arc::new(object.tables()?);
         tables.ignore_reasons(&config, &facts)?;
@@ -82,7 +88,7 @@ impl Loaded {
             sweep::Sweeper::start(object.sweep_maps(&config)?, &config, Arc::clone(&shared.evicted))?;
         let links =
             links::Watcher::start(object.attacher(), Arc::clone(&shared), Arc::clone(&tables), &config)?;
-        Ok(Capture { rings, sweeper, links, shared, tables, facts })
+        Ok(Capture { rings, sweeper, links, shared, tables, facts, handles })
     }
 }
 

@@ -14,6 +14,7 @@ use super::counters::{HookStatus, Shared};
 use super::error::{CaptureError, chain, missing_capabilities};
 use super::flow_table::FlowTable;
 use super::generation::Generation;
+use super::inspect::Handles;
 use super::kernel::btf::KernelFacts;
 use super::links::own_namespace;
 use super::pod::Raw;
@@ -44,6 +45,8 @@ const POLICY: &str = "policy";
 #[derive(Debug)]
 pub(super) struct Object {
     ebpf: Ebpf,
+    /// Of its maps, for those who look at them.
+    handles: Handles,
     generation: Arc<Generation>,
     policy: Option<PolicyMaps>,
     /// Whether the flow table keeps what it holds until it is aged.
@@ -138,11 +141,13 @@ impl Object {
             }
             CaptureError::Object(text)
         })?;
+        let handles = Handles::of_maps(&ebpf);
         let generation =
             Array::try_from(take(&mut ebpf, "GENERATION")?).map_err(CaptureError::map("GENERATION"))?;
         let tcx = facts.tcx && config.link_hook == LinkHook::Auto;
         Ok(Self {
             ebpf,
+            handles,
             generation: Arc::new(Generation::new(generation)),
             policy: None,
             is_judging: false,
@@ -165,6 +170,11 @@ impl Object {
         object.is_judging = true;
         object.hooks.push(HookStatus::new(POLICY, Ok(())));
         Ok(object)
+    }
+
+    /// Of all maps and of the programs that are loaded.
+    pub(super) fn handles(&mut self) -> Handles {
+        std::mem::take(&mut self.handles).with_programs(&self.ebpf)
     }
 
     pub(super) fn policy_maps(&mut self) -> Option<PolicyMaps> {

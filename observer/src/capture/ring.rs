@@ -124,7 +124,7 @@ enum Step {
 }
 
 /// Pages of the ring; unmapped when dropped.
-struct Pages {
+pub(super) struct Pages {
     start: NonNull<u8>,
     length: usize,
 }
@@ -133,7 +133,12 @@ struct Pages {
 unsafe impl Send for Pages {}
 
 impl Pages {
-    fn map(fd: BorrowedFd<'_>, offset: usize, length: usize, access: ProtFlags) -> io::Result<Self> {
+    pub(super) fn map(
+        fd: BorrowedFd<'_>,
+        offset: usize,
+        length: usize,
+        access: ProtFlags,
+    ) -> io::Result<Self> {
         // SAFETY: a new mapping at a place that the kernel chooses touches no other memory.
         let start = unsafe { mmap(null_mut(), length, access, MapFlags::SHARED, fd, offset as u64) }?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -141,7 +146,7 @@ impl Pages {
     }
 
     /// The position that stands first in the consumer's and in the producer's page.
-    fn position(&self) -> &AtomicUsize {
+    pub(super) fn position(&self) -> &AtomicUsize {
         // SAFETY: at least a page, so large and aligned enough, mapped as long as `self` lives; the kernel as well
         // writes it as one word.
         unsafe { self.start.cast().as_ref() }

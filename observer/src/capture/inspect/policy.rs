@@ -1,0 +1,130 @@
+//! The policies that are in force, as the kernel's maps hold them.
+
+use std::io;
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use observer_ebpf::policy::{PolicyCut, PolicyEndpoint, PolicyRow, PolicyRowKey, PolicySides, slot};
+
+use super::{Inspector, bpf, handle};
+use crate::capture::error::CaptureError;
+use crate::capture::pod::Raw;
+use crate::capture::policy::PolicyNet;
+
+type Table<K, V> = HashMap<MapData, Raw<K>, Raw<V>>;
+
+/// The slot that is in force. It is read while it may go out of force, so its generation is to be compared after.
+pub struct PolicyInForce {
+    /// The number that is in force.
+    pub generation: u32,
+    endpoints: Table<[u8; 16], PolicyEndpoint>,
+    nets: LpmTrie<MapData, [u8; 16], u32>,
+    sides: Array<MapData, Raw<PolicySides>>,
+    rows: Table<PolicyRowKey, PolicyRow>,
+    cuts: Array<MapData, Raw<PolicyCut>>,
+}
+
+impl std::fmt::Debug for PolicyInForce {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PolicyInForce").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+impl Inspector {
+    /// The number by which the programs notice changes of policies and local addresses.
+    pub fn generation(&self) -> Result<u32, CaptureError> {
+        let name = "GENERATION";
+        let data = handle(self.map(name)?).map_err(CaptureError::system("a handle of a map"))?;
+        let array: Array<_, u32> = Array::try_from(Map::Array(data)).map_err(CaptureError::map(name))?;
+        array.get(&0, 0).map_err(CaptureError::map(name))
+    }
+
+    /// Whether the programs judge.
+    pub fn is_judging(&self) -> bool {
+        self.handles.maps.iter().any(|map| map.name == "POLICY_ENDPOINTS")
+    }
+
+    /// What the programs judge by; nothing where they don't.
+    pub fn policy(&self) -> Result<Option<PolicyInForce>, CaptureError> {
+        if !self.is_judging() {
+            return Ok(None);
+        }
+        let generation = self.generation()?;
+        let slot = slot(generation);
+        Ok(Some(PolicyInForce {
+            generation,
+            endpoints: self.inner("POLICY_ENDPOINTS", slot)?,
+            nets: self.inner("POLICY_NETS", slot)?,
+            sides: self.inner("POLICY_SIDES", slot)?,
+            rows: self.inner("POLICY_ROWS", slot)?,
+            cuts: self.inner("POLICY_CUTS", slot)?,
+        }))
+    }
+
+    /// The map that stands in a slot now.
+    fn inner<M: TryFrom<Map, Error = MapError>>(
+        &self,
+        name: &'static str,
+        slot: u32,
+    ) -> Result<M, CaptureError> {
+        let id = bpf::inner(self.map(name)?, slot).map_err(CaptureError::system("reading a map of maps"))?;
+        let is_it = |data: &MapData| data.info().is_ok_and(|info| info.id() == id);
+        // One that took the place of a smaller one is had by its number only.
+        let data = match self.handles.maps.iter().find(|map| is_it(&map.data)) {
+            Some(map) => handle(&map.data).map_err(CaptureError::system("a handle of a map"))?,
+            None => MapData::from_id(id).map_err(|error| {
+                let needs = "a larger map than at the start is shown to daemons with CAP_SYS_ADMIN alone";
+                let error = io::Error::other(format!("{name}: {error}; {needs}"));
+                CaptureError::System { what: "reading a map", error }
+            })?,
+        };
+        let map = Map::from_map_data(data).map_err(CaptureError::map(name))?;
+        M::try_from(map).map_err(CaptureError::map(name))
+    }
+}
+
+impl PolicyInForce {
+    /// Which of the two slots it is.
+    pub fn slot(&self) -> u32 {
+        slot(self.generation)
+    }
+
+    /// Who has an address that is an endpoint's.
+    pub fn endpoint(&self, address: [u8; 16]) -> Option<PolicyEndpoint> {
+        self.endpoints.get(&Raw(address), 0).map(|Raw(endpoint)| endpoint).ok()
+    }
+
+    /// The peer that all of a net is that is no endpoint's.
+    pub fn net(&self, (bits, address): PolicyNet) -> Option<u32> {
+        self.nets.get(&Key::new(bits.into(), address), 0).ok()
+    }
+
+    /// All addresses of endpoints.
+    pub fn endpoints(&self) -> impl Iterator<Item = ([u8; 16], PolicyEndpoint)> {
+        self.endpoints.iter().filter_map(Result::ok).map(|(Raw(address), Raw(endpoint))| (address, endpoint))
+    }
+
+    /// All nets with the peers that they are.
+    pub fn nets(&self) -> impl Iterator<Item = (PolicyNet, u32)> {
+        self.nets.iter().filter_map(Result::ok).map(|(net, peer)| {
+            // Of 128.
+            ((net.prefix_len() as u8, net.data()), peer)
+        })
+    }
+
+    /// The tables of a subject.
+    pub fn sides(&self, subject: u32) -> Option<PolicySides> {
+        self.sides.get(&subject, 0).map(|Raw(sides)| sides).ok()
+    }
+
+    /// All rows of all tables.
+    pub fn rows(&self) -> impl Iterator<Item = (PolicyRowKey, PolicyRow)> {
+        self.rows.iter().filter_map(Result::ok).map(|(Raw(key), Raw(row))| (key, row))
+    }
+
+    /// The cuts of a row.
+    pub fn cuts(&self, row: PolicyRow) -> Vec<PolicyCut> {
+        let places = row.begin..row.begin.saturating_add(row.len);
+        places.map_while(|place| self.cuts.get(&place, 0).ok()).map(|Raw(cut)| cut).collect()
+    }
+}

@@ -3,13 +3,14 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "flow/flow.proto",
     "observer/observer.proto",
     "peer/peer.proto",
     "relay/relay.proto",
     "stats/stats.proto",
     "control/control.proto",
+    "control/inspect.proto",
     "control/policy.proto",
 ];
 

@@ -12,6 +12,7 @@ pub mod flow;
 mod followed;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod inspect;
 pub mod instance;
 mod logging;
 pub mod pipeline;

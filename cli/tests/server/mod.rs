@@ -276,7 +276,9 @@ impl Control for Mock {
         }))
     }
 
-    async fn inspect(&self, _: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {
+    type InspectStream = tokio_stream::Empty<Result<InspectResponse, Status>>;
+
+    async fn inspect(&self, _: Request<InspectRequest>) -> Result<Response<Self::InspectStream>, Status> {
         Err(Status::unimplemented("not part of the test"))
     }
 

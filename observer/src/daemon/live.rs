@@ -11,11 +11,12 @@ use crate::{
         local::LocalNamespaces,
         source::{Journal, Source, Sources, Stop},
     },
+    inspect::Inspection,
     instance::{Instance, InstanceError},
     pipeline::{Live, Resolve, Shared, Stages},
     policy::Follower,
     recording::{Head, Input, Recorded, Recorder},
-    serve::ServeConfig,
+    serve::{Inspect, ServeConfig},
     status::Status,
     store::{Store, StoreConfig},
     track::{ConntrackSource, SourceOptions, Update},
@@ -120,8 +121,17 @@ fn run(
     log_state(&handle, head.no_conntrack.as_deref());
 
     let judging = shared.policies.clone();
-    let serving =
-        is_served.then(|| ServeConfig { policies, ..serve_config(config, &config.cluster, &cache) });
+    let serving = is_served.then(|| {
+        let inspection = Inspection {
+            inspector: capture.inspector(),
+            status: handle,
+            names: Arc::clone(&cache),
+            behind: Arc::clone(&shared.behind),
+            policies: policies.clone(),
+        };
+        let inspect = Some(Arc::new(inspection) as Arc<dyn Inspect>);
+        ServeConfig { policies, inspect, ..serve_config(config, &config.cluster, &cache) }
+    });
     let work = move |stop: &Stop| {
         let symbols = resolve(symbols, recorder.clone());
         let mut stages = Stages::new(&head, symbols, cache, writer, shared, recorder.clone());

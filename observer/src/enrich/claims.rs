@@ -113,6 +113,19 @@ impl Claims {
         (owner, when)
     }
 
+    /// Gives each address that somebody has now: whose it is, who says so, and since when.
+    pub(super) fn each(&self, mut each: impl FnMut(IpAddr, &Arc<Endpoint>, Rank, u64)) {
+        for shard in &self.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            for (ip, claims) in &*shard {
+                let living = claims.iter().filter(|claim| claim.lives());
+                if let Some(claim) = living.max_by_key(|claim| (claim.rank, claim.from)) {
+                    each(*ip, &claim.endpoint, claim.rank, claim.from);
+                }
+            }
+        }
+    }
+
     /// A pod's first event with this address.
     pub(super) fn open(&self, ip: IpAddr, change: Change<'_>, endpoint: &Arc<Endpoint>) {
         let Window { since, at } = change.window;

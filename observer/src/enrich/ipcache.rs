@@ -1,7 +1,9 @@
 //! The IP cache: who an address belonged to at a time, for readers that never wait and never fail.
 
+mod held;
 mod standing;
 
+pub use held::{Held, HeldBy};
 pub use standing::{Besides, Standing};
 
 use super::{

@@ -94,8 +94,12 @@ pub(crate) struct BehindLinks(Mutex<HashMap<u32, Arc<Endpoint>>>);
 impl BehindLinks {
     /// `namespace/name`, empty where nothing was seen yet.
     pub(crate) fn name(&self, ifindex: u32) -> String {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&ifindex).map_or_else(String::new, |e| format!("{}/{}", e.namespace, e.pod_name))
+        self.endpoint(ifindex).map_or_else(String::new, |e| format!("{}/{}", e.namespace, e.pod_name))
+    }
+
+    /// The pod, where it was seen.
+    pub(crate) fn endpoint(&self, ifindex: u32) -> Option<Arc<Endpoint>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&ifindex).cloned()
     }
 }
 

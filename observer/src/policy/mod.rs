@@ -12,6 +12,7 @@ mod drained;
 mod feed;
 mod judge;
 mod kernel;
+mod named;
 mod rulings;
 mod set;
 #[cfg(test)]

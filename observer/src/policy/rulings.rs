@@ -103,7 +103,7 @@ impl Rulings {
 }
 
 /// Those who decided, each once.
-fn deciding<'a>(ruling: &Ruling<'a>) -> Vec<&'a Policy> {
+pub(super) fn deciding<'a>(ruling: &Ruling<'a>) -> Vec<&'a Policy> {
     let mut policies: Vec<&Policy> = ruling.rules.iter().map(|named| named.policy).collect();
     policies.extend(&ruling.isolating);
     policies.sort_by_key(|policy| &policy.id);

@@ -4,6 +4,7 @@ use super::{
     Limits,
     counters::Counters,
     encode::{NodeInfo, proto_time},
+    inspect::Looks,
 };
 use crate::{
     policy::{Declared, Policies, Set},
@@ -21,6 +22,7 @@ use observer_proto::control::{
     control_server::{Control, ControlServer},
 };
 use std::sync::Arc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, async_trait, service::Routes};
 
 /// What the capture knows of itself.
@@ -34,6 +36,7 @@ pub(super) struct ControlApi {
     pub(super) capture: Arc<dyn CaptureInfo>,
     /// Nothing where none were given.
     pub(super) policies: Option<Arc<Policies>>,
+    pub(super) looks: Looks,
     pub(super) store: Arc<Store>,
     pub(super) node: Arc<NodeInfo>,
     pub(super) counters: Arc<Counters>,
@@ -69,8 +72,13 @@ impl Control for ControlApi {
         }))
     }
 
-    async fn inspect(&self, _: Request<InspectRequest>) -> Result<Response<InspectResponse>, Status> {
-        Err(Status::unimplemented("not built in: inspect"))
+    type InspectStream = ReceiverStream<Result<InspectResponse, Status>>;
+
+    async fn inspect(
+        &self,
+        request: Request<InspectRequest>,
+    ) -> Result<Response<Self::InspectStream>, Status> {
+        self.looks.answer(request.into_inner(), &self.node).map(Response::new)
     }
 
     async fn list_policies(

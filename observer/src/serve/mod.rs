@@ -35,6 +35,7 @@ pub(crate) mod fuzz;
 mod gather;
 mod handshakes;
 mod health;
+mod inspect;
 mod limits;
 pub mod mask;
 mod nodes;
@@ -52,6 +53,7 @@ mod wire;
 pub use control::CaptureInfo;
 pub use counters::{Counters, Refusal};
 pub use encode::NodeInfo;
+pub use inspect::{Answer, Inspect, InspectError};
 pub use limits::Limits;
 pub use tls::{CertificateCounters, TlsConfig, TlsError};
 
@@ -114,6 +116,8 @@ pub struct ServeConfig {
     pub events: Arc<Events>,
     /// By which connections are judged, where any are given.
     pub policies: Option<Arc<Policies>>,
+    /// Who knows what is loaded in the kernel, where something is.
+    pub inspect: Option<Arc<dyn Inspect>>,
     /// What is turned down.
     pub limits: Limits,
 }
@@ -132,6 +136,7 @@ impl ServeConfig {
             nodes: watch::Sender::new(Arc::default()).subscribe(),
             events: Arc::default(),
             policies: None,
+            inspect: None,
             limits: Limits::default(),
         }
     }
@@ -296,6 +301,7 @@ pub async fn start(
     let control_routes = ControlApi {
         capture,
         policies: config.policies,
+        looks: inspect::Looks::new(config.inspect),
         store,
         node,
         counters: Arc::clone(&counters),

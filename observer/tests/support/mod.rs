@@ -352,6 +352,11 @@ impl Daemon {
         }
     }
 
+    /// Runs a client of the control socket.
+    pub(crate) fn control<T>(&self, client: impl AsyncFnOnce(Channel) -> T) -> T {
+        self.runtime.block_on(client(self.channel("control.sock")))
+    }
+
     /// Runs a client of the read-only socket.
     pub(crate) fn call<T>(&self, client: impl AsyncFnOnce(Channel) -> T) -> T {
         self.runtime.block_on(client(self.channel("hubble.sock")))

@@ -132,7 +132,7 @@ impl Encoder {
 }
 
 /// Nanoseconds as the message.
-pub(super) fn proto_time(time_ns: i64) -> prost_types::Timestamp {
+pub(crate) fn proto_time(time_ns: i64) -> prost_types::Timestamp {
     let (seconds, nanos) = seconds_and_nanos(time_ns);
     prost_types::Timestamp { seconds, nanos: nanos as i32 }
 }

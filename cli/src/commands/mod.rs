@@ -6,6 +6,7 @@ mod config;
 mod events;
 mod flows;
 mod graph;
+mod inspect;
 mod list;
 mod policy;
 mod reference;
@@ -52,6 +53,9 @@ commands! {
     List(list::ListArgs) => list::run;
     /// Show policies, explain their verdicts, and test and replay them before they are in force
     Policy(policy::PolicyArgs) => policy::run;
+    /// Show what the daemon has in the kernel: programs, their places, maps, and what stands in these
+    #[command(after_help = inspect::AFTER_HELP)]
+    Inspect(inspect::InspectArgs) => inspect::run;
     /// Say what keeps one from reaching another: drops with their cause, resets, services, and what was not seen
     #[command(after_help = why::AFTER_HELP)]
     Why(Box<why::WhyArgs>) => why::run;

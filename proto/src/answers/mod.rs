@@ -1,6 +1,6 @@
 //! Answers that are made of many flows: counts by any field, who talks most, the service map, and why one can't reach
 //! another. Each has a state that takes in flows (or the server's own counts) and is plain data, a report of it, and views
-//! of the report as text and JSON that only draw. Nothing here knows of terminals or flags.
+//! of the report as text and JSON that only draw. And what is loaded in the kernel. Nothing here knows of terminals or flags.
 
 pub mod about;
 pub mod aggregate;
@@ -8,6 +8,7 @@ mod ends;
 pub mod fields;
 pub mod graph;
 pub mod groups;
+pub mod inspect;
 mod table;
 pub mod top;
 pub mod volume;

@@ -3,7 +3,7 @@
 
 mod support;
 
-use observer::capture::{Capture, CaptureConfig};
+use observer::capture::{Capture, CaptureConfig, LinkHook, OnHook};
 use observer_lab::{Lab, netns, scenario::Pod, unique_prefix};
 use observer_proto::control::{
     InspectRequest, InspectResponse, InspectedLink, InspectedRule, control_client::ControlClient,
@@ -83,6 +83,41 @@ fn what_is_in_the_kernel_is_shown_with_its_names() {
     the_command(&daemon);
     lab.stop_traffic();
     assert!(daemon.stop().0.success());
+}
+
+/// As on kernels before 6.6: filters have no numbers of their own, and are known by the program's.
+#[test]
+fn classic_filters_are_shown_in_their_order() {
+    if !can_run("inspect_clsact") {
+        return;
+    }
+    let lab = support::empty_node("inspclsact");
+    let node = lab.node_netns("n1").file_name().unwrap().to_string_lossy().into_owned();
+    let shown = netns::inside(&node, || {
+        let config = CaptureConfig { link_hook: LinkHook::Clsact, ..CaptureConfig::default() };
+        let (first, second) =
+            (Capture::start(&config).unwrap(), Capture::start(&CaptureConfig::default()).unwrap());
+        let links = first.links();
+        let (hooks, problems) = first.inspector().hooks(&links.links.iter().collect::<Vec<_>>());
+        assert_eq!(problems, [""; 0]);
+        drop((first, second));
+        Ok(hooks)
+    })
+    .unwrap();
+    // What tcx has runs before.
+    let line = |on: &OnHook| {
+        assert!(on.program != 0 && (on.link != 0) == (on.by == "tcx"), "{on:?}");
+        format!("{} {} of {} {} ours {} pinned {}", on.hook, on.position, on.of, on.by, on.ours, on.pinned)
+    };
+    assert_eq!(
+        shown.iter().map(line).collect::<Vec<_>>(),
+        [
+            "0 1 of 2 tcx ours false pinned false",
+            "0 2 of 2 clsact ours true pinned true",
+            "1 1 of 2 tcx ours false pinned false",
+            "1 2 of 2 clsact ours true pinned true",
+        ]
+    );
 }
 
 /// Policies that the kernel judges by, as its maps have them: what allows and what denies, with names.

@@ -188,7 +188,7 @@ pub mod judged_flags {
     /// Of the service's backends some are allowed and some are not, or there are too many: it is decided where the packet
     /// comes out, and passes here, whatever is said of the opener's side.
     pub const MIXED: u32 = 1 << 1;
-    /// Likewise by all policies, with [`decision::AUDITED`] in the place of [`decision::DENIED`].
+    /// Likewise by all policies, with [`super::decision::AUDITED`] in the place of [`super::decision::DENIED`].
     pub const AUDIT_MIXED: u32 = 1 << 2;
 }
 

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use observer::capture::{Capture, CaptureConfig};
+use observer::capture::{Capture, CaptureConfig, LinkHook};
 use observer_ebpf::policy::{OTHERS, POLICY_DENIED, POLICY_REASON, side};
 use observer_ebpf::{DropRecord, drop_flags, kind};
 
@@ -27,7 +27,11 @@ fn world(row: &[(u32, u32)]) -> PolicyTables {
 
 /// The capture judges by this from its first packet on.
 fn judging(lab: &Lab, row: &[(u32, u32)]) -> (Watch, PolicyMaps) {
-    let config = CaptureConfig { judge: true, ..CaptureConfig::default() };
+    judging_by(lab, LinkHook::Auto, row)
+}
+
+fn judging_by(lab: &Lab, link_hook: LinkHook, row: &[(u32, u32)]) -> (Watch, PolicyMaps) {
+    let config = CaptureConfig { judge: true, link_hook, ..CaptureConfig::default() };
     let mut loaded = lab.node.within(|| Capture::load(&config)).unwrap();
     let mut maps = loaded.policy_maps().unwrap();
     put(&mut maps, row);
@@ -54,12 +58,12 @@ fn the_kernel_takes_the_programs_that_judge() {
     assert_eq!(slot(maps.generation()), 1);
 }
 
-fn what_is_denied_is_told_once(wiring: Wiring, address: &str) {
+fn what_is_denied_is_told_once(wiring: Wiring, hook: LinkHook, address: &str) {
     if skip() {
         return;
     }
     let lab = Lab::new(wiring);
-    let (mut watch, _maps) = judging(&lab, &only(8080, ALLOWED));
+    let (mut watch, _maps) = judging_by(&lab, hook, &only(8080, ALLOWED));
     let listen = |port| lab.pods[1].within(|| TcpListener::bind((address, port)).unwrap());
     let (open, closed) = (listen(8080), listen(9090));
     let mut client = lab.pods[0].within(|| TcpStream::connect((address, 8080)).unwrap());
@@ -96,17 +100,22 @@ fn what_is_denied_is_told_once(wiring: Wiring, address: &str) {
 
 #[test]
 fn routed_pods_over_ipv4() {
-    what_is_denied_is_told_once(Wiring::Routed, "10.77.0.2");
+    what_is_denied_is_told_once(Wiring::Routed, LinkHook::Auto, "10.77.0.2");
 }
 
 #[test]
 fn routed_pods_over_ipv6() {
-    what_is_denied_is_told_once(Wiring::Routed, "fd77::2");
+    what_is_denied_is_told_once(Wiring::Routed, LinkHook::Auto, "fd77::2");
 }
 
 #[test]
 fn bridged_pods_over_ipv4() {
-    what_is_denied_is_told_once(Wiring::Bridged, "10.77.0.2");
+    what_is_denied_is_told_once(Wiring::Bridged, LinkHook::Auto, "10.77.0.2");
+}
+
+#[test]
+fn routed_pods_by_classic_filters() {
+    what_is_denied_is_told_once(Wiring::Routed, LinkHook::Clsact, "10.77.0.2");
 }
 
 #[test]

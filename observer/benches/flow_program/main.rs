@@ -3,6 +3,10 @@
 //! `hot`: packets of one established connection, the mean of 100,000 runs in one call. `random`: established connections
 //! in random order, 50,000 of them, one run a call, so that each packet finds the caches as another left them; the median.
 //! Rounds of both programs alternate; the medians of the rounds are printed. Needs root.
+//!
+//! Then the same with policies, see [`policy`].
+
+mod policy;
 
 use aya::maps::{PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
@@ -29,7 +33,7 @@ fn main() -> ExitCode {
         eprintln!("flow_program: needs root: it loads programs into the kernel (nothing is attached)");
         return ExitCode::SUCCESS;
     }
-    match measure() {
+    match measure().and_then(|()| policy::measure()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("flow_program: {error}");
@@ -40,7 +44,7 @@ fn main() -> ExitCode {
 
 fn measure() -> Result<(), Failure> {
     for (family, frame) in [("IPv4", ipv4 as fn(u32) -> Vec<u8>), ("IPv6", ipv6)] {
-        let mut programs = Programs::load()?;
+        let mut programs = Programs::of(OBJECT, FLOW, 65_536)?;
         let hot = frame(0);
         // The entry, and its records, are made before the clock runs.
         programs.run(FLOW, &hot, 2)?;
@@ -83,7 +87,8 @@ struct Programs {
 }
 
 impl Programs {
-    fn load() -> Result<Self, Failure> {
+    /// With this flow program, and room in the table for so many connections.
+    fn of(object: &[u8], name: &str, connections: u32) -> Result<Self, Failure> {
         let config = Config {
             aggregation: aggregation::MEDIUM,
             ephemeral_low: 32_768,
@@ -94,14 +99,20 @@ impl Programs {
             coarse_clock: 1,
             ..Config::default()
         };
-        let mut ebpf = EbpfLoader::new().override_global("CONFIG", config.as_bytes(), true).load(OBJECT)?;
+        let loaded = EbpfLoader::new()
+            .override_global("CONFIG", config.as_bytes(), true)
+            .map_max_entries("SHORT_FLOW_TABLE", connections)
+            .map_max_entries("FLOW_TABLE", connections)
+            .map_max_entries("LOCAL", policy::MOST)
+            .load(object);
+        let mut ebpf = loaded?;
         let mut links: PerCpuHashMap<_, u32, [u8; LINK]> =
             ebpf.map_mut("LINKS").ok_or("no map LINKS")?.try_into()?;
         let state = LinkState { kind: u32::from(link_kind::POD), ..LinkState::default() };
         let state: [u8; LINK] = state.as_bytes().try_into()?;
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         links.insert(IFINDEX, PerCpuValues::try_from(vec![state; cpus])?, 0)?;
-        for name in [FLOW, NOTHING] {
+        for name in [name, NOTHING] {
             classifier(&mut ebpf, name)?.load()?;
         }
         let flows = RingBuf::try_from(ebpf.take_map("FLOWS").ok_or("no map FLOWS")?)?;

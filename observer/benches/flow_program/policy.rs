@@ -1,0 +1,142 @@
+//! With policies: packets between two pods of the node where they are delivered, so that both sides are judged.
+//!
+//! As many pods as entries, all allowed by a row of their own to send to one; there are as many rows, and the search is among
+//! four cuts. `first`: each packet opens a connection, so its entry is made, both sides are judged, and a record is written;
+//! one run a call, the median. `hot`: always of the same pod; `random`: of any.
+
+use aya::maps::HashMap;
+use observer::capture::{PolicyMaps, PolicyTables};
+use observer_ebpf::policy::{
+    NO_TABLE, PolicyCut, PolicyEndpoint, PolicyRow, PolicyRowKey, cut_key, decision, slot,
+};
+
+use crate::{Failure, NOTHING, Programs, Random, median, report};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf-policy"));
+const FLOW: &str = "observer_egress";
+const ENTRIES: [u32; 3] = [10, 1_000, MOST];
+/// Entries at most.
+pub(crate) const MOST: u32 = 50_000;
+const RUNS: u32 = 10_000;
+const ROUNDS: u32 = 3;
+const REPEAT: u32 = 100_000;
+/// The pod that all send to; behind all others.
+const SERVER: u32 = 0xff_ff00;
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+
+pub(crate) fn measure() -> Result<(), Failure> {
+    for (family, frame, aim) in [("IPv4", ipv4 as Frame, 80.0), ("IPv6", ipv6, 100.0)] {
+        let (mut hot, mut random) = (Vec::new(), Vec::new());
+        for entries in ENTRIES {
+            let mut programs = Programs::of(OBJECT, FLOW, 131_072)?;
+            fill(&mut programs, entries, frame)?;
+            let name = |what: &str| format!("policy of {entries} entries, {family}, {what}");
+            programs.run(FLOW, &frame(0, 1, SYN), 2)?;
+            let established = (0..9).map(|_| {
+                let nothing = programs.run(NOTHING, &frame(0, 1, ACK), REPEAT)?;
+                Ok(programs.run(FLOW, &frame(0, 1, ACK), REPEAT)? - nothing)
+            });
+            report(&name("established packet"), median(established)?, aim);
+            let mut port = 1_u32;
+            let mut pick = Random(0x9e37_79b9_7f4a_7c15);
+            for (results, what, any) in [(&mut hot, "hot", false), (&mut random, "random", true)] {
+                let mut single = |programs: &mut Programs, name| {
+                    median((0..RUNS).map(|run| {
+                        if run % 512 == 0 {
+                            programs.forget_records();
+                        }
+                        port += u32::from(name == FLOW);
+                        let pod = if any { pick.next() % entries } else { entries / 2 };
+                        programs.run(name, &frame(pod, port, SYN), 1)
+                    }))
+                };
+                let rounds = (0..ROUNDS).map(|_| {
+                    let nothing = single(&mut programs, NOTHING)?;
+                    Ok(single(&mut programs, FLOW)? - nothing)
+                });
+                let first = median(rounds)?;
+                report(&name(&format!("first packet, {what}")), first, 600.0);
+                results.push(first);
+            }
+        }
+        let (least, most) = (hot.iter().copied().reduce(f64::min), hot.iter().copied().reduce(f64::max));
+        if let (Some(least), Some(most), Some(random)) = (least, most, random.last()) {
+            println!(
+                "BENCH policy, {family}, first packet, hot: largest over least\t{:.2}\tx\taim 1.20",
+                most / least
+            );
+            println!(
+                "BENCH policy, {family}, first packet, random of {MOST} over hot\t{:.2}\tx\taim 3.00",
+                random / most
+            );
+        }
+    }
+    Ok(())
+}
+
+fn fill(programs: &mut Programs, entries: u32, frame: Frame) -> Result<(), Failure> {
+    const ALLOWED: u32 = decision::JUDGED | 1;
+    const DENIED: u32 = decision::JUDGED | decision::DENIED | 2;
+    const SENDS: u32 = 1;
+    const IS_SENT: u32 = 2;
+    // The address in the frame is that in the map but for IPv4's mapping.
+    let address = |pod| source(&frame(pod, 0, 0));
+    let mut tables = PolicyTables::default();
+    let mut local: HashMap<_, [u8; 16], u32> =
+        programs.ebpf.map_mut("LOCAL").ok_or("no map LOCAL")?.try_into()?;
+    for pod in 0..entries {
+        // Peer and subject are the pod's own.
+        tables.endpoints.insert(address(pod), PolicyEndpoint { peer: pod, subject: 0, flags: 0 });
+        tables.rows.insert(PolicyRowKey { table: IS_SENT, peer: pod }, PolicyRow { begin: 0, len: 4 });
+        local.insert(address(pod), 1, 0)?;
+    }
+    tables.endpoints.insert(address(SERVER), PolicyEndpoint { peer: MOST, subject: 1, flags: 0 });
+    tables.rows.insert(PolicyRowKey { table: SENDS, peer: MOST }, PolicyRow { begin: 0, len: 4 });
+    tables.sides = vec![[SENDS, NO_TABLE], [NO_TABLE, IS_SENT]];
+    let cuts = [(0, DENIED), (cut_key(6, 80), ALLOWED), (cut_key(6, 81), DENIED), (cut_key(17, 53), ALLOWED)];
+    tables.cuts = cuts.map(|(from, decision)| PolicyCut { from, decision }).to_vec();
+    let mut maps = PolicyMaps::of(&mut programs.ebpf)?;
+    maps.write(slot(maps.generation()) ^ 1, &tables)?;
+    maps.flip()?;
+    Ok(())
+}
+
+/// A TCP segment of a pod to port 80 of [`SERVER`]: the pod, its port, the flags.
+type Frame = fn(u32, u32, u8) -> Vec<u8>;
+
+fn segment(port: u32, flags: u8) -> Vec<u8> {
+    let mut header = (port as u16).to_be_bytes().to_vec();
+    header.extend([0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0, 0, 0, 0, 0, 0]);
+    header
+}
+
+fn ipv4(pod: u32, port: u32, flags: u8) -> Vec<u8> {
+    let address = |pod: u32| (0x0a00_0000 | pod).to_be_bytes();
+    let mut packet = vec![0x45, 0, 0, 40, 0, 7, 0x40, 0, 64, 6, 0, 0];
+    packet.extend(address(pod).iter().chain(&address(SERVER)));
+    packet.extend(segment(port, flags));
+    crate::ethernet(0x0800, &packet)
+}
+
+fn ipv6(pod: u32, port: u32, flags: u8) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 20, 6, 64];
+    for pod in [pod, SERVER] {
+        packet.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        packet.extend(pod.to_be_bytes());
+    }
+    packet.extend(segment(port, flags));
+    crate::ethernet(0x86dd, &packet)
+}
+
+/// Who sends a frame, as maps have it.
+fn source(frame: &[u8]) -> [u8; 16] {
+    let mut address = [0; 16];
+    if frame[12] == 8 {
+        address[10..12].fill(0xff);
+        address[12..].copy_from_slice(&frame[26..30]);
+    } else {
+        address.copy_from_slice(&frame[22..38]);
+    }
+    address
+}

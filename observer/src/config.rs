@@ -78,6 +78,8 @@ pub enum Task {
     Record(Record),
     /// Plays a recording and serves it.
     Replay(Replay),
+    /// Takes out of the kernel what daemons left there.
+    Detach,
 }
 
 /// What to record.

@@ -1,5 +1,6 @@
 //! The daemon: starts the stages in order, and ends them in order.
 
+mod detach;
 mod live;
 mod replay;
 
@@ -31,6 +32,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         Task::Serve => live::serve(config),
         Task::Record(record) => live::record(config, record),
         Task::Replay(replay) => replay::run(config, replay),
+        Task::Detach => detach::run(),
     }
 }
 

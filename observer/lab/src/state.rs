@@ -15,6 +15,9 @@ use crate::{LabError, Result};
 /// Where the files of running labs stand.
 pub const STATE_DIR: &str = "/run/observer-lab";
 
+/// Where daemons keep what enforces policies without them, in a folder for each network namespace by its inode.
+const KEPT: &str = "/sys/fs/bpf/observer";
+
 /// The claim on a prefix; holds the lock as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Claim {
@@ -114,6 +117,10 @@ fn remove(namespaces: &[String]) -> Result<()> {
     let inodes: BTreeSet<u64> =
         existing.iter().filter_map(|name| Some(std::fs::metadata(netns::path(name)).ok()?.ino())).collect();
     kill_inside(&inodes);
+    for inode in &inodes {
+        // Mostly there is none.
+        let _ = std::fs::remove_dir_all(Path::new(KEPT).join(inode.to_string()));
+    }
     let script = existing.iter().fold(String::new(), |script, name| script + "netns del " + name + "\n");
     // -force: one that another player removed meanwhile doesn't keep the rest.
     let outcome = netns::feed("ip", &["-force", "-batch", "-"], &script, NETNS_DIR);

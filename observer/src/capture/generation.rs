@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use aya::maps::{Array, MapData};
 
 use super::error::CaptureError;
+use super::rings::monotonic;
 
 /// Its lowest bit is the slot of policies that is in force.
 pub(super) struct Generation(Mutex<(Array<MapData, u32>, u32)>);
@@ -18,6 +19,12 @@ impl std::fmt::Debug for Generation {
 impl Generation {
     pub(super) fn new(map: Array<MapData, u32>) -> Self {
         Self(Mutex::new((map, 0)))
+    }
+
+    /// Goes on behind all numbers that an earlier daemon can have had: it counts changes, and this is the time in
+    /// milliseconds, which comes again after 50 days.
+    pub(super) fn begin(&self) -> Result<(), CaptureError> {
+        self.add((monotonic() >> 20) as u32 & !1).map(|_| ())
     }
 
     pub(super) fn get(&self) -> u32 {

@@ -12,7 +12,7 @@ use observer_ebpf::link_kind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
-use super::attach::Attacher;
+use super::attach::{Attached, Attacher, Keeper};
 use super::classify::classify;
 use super::counters::Shared;
 use super::error::CaptureError;
@@ -128,7 +128,7 @@ pub(super) struct Watcher {
 impl Watcher {
     /// Attaches to the links that are there, then goes on in a thread of its own.
     pub(super) fn start(
-        attacher: Attacher,
+        keeper: Keeper,
         shared: Arc<Shared>,
         tables: Arc<Tables>,
         config: &CaptureConfig,
@@ -136,8 +136,11 @@ impl Watcher {
         let socket = netlink::notifications().map_err(CaptureError::system("netlink notifications"))?;
         let (end, ended) = UnixStream::pair().map_err(CaptureError::system("a socket pair"))?;
         let mut state =
-            State { attacher, shared, tables, globs: config.interfaces.clone(), attached: BTreeMap::new() };
+            State { keeper, shared, tables, globs: config.interfaces.clone(), attached: BTreeMap::new() };
         state.scan(false).map_err(CaptureError::system("listing links by netlink"))?;
+        if let Some(Err(error)) = state.keeper.attacher().as_mut().map(Attacher::settle) {
+            tracing::error!("attachments that an earlier daemon kept are still there: {error}");
+        }
         let run = move || {
             let mut looked = Instant::now();
             let mut rest = Duration::ZERO;
@@ -157,7 +160,8 @@ impl Watcher {
                 }
                 rest = (start.elapsed() * REST).min(LONGEST_REST);
             }
-            state.attacher.detach_all();
+            // What isn't kept goes, the tracing programs too.
+            state.keeper.attacher().take();
         };
         let thread = std::thread::Builder::new().name("links".into()).spawn(run);
         let thread = thread.map_err(CaptureError::system("starting a thread"))?;
@@ -188,7 +192,7 @@ fn has_ended(ended: &UnixStream, socket: Option<&Socket>, timeout: Duration) -> 
 }
 
 struct State {
-    attacher: Attacher,
+    keeper: Keeper,
     shared: Arc<Shared>,
     tables: Arc<Tables>,
     globs: Vec<Glob>,
@@ -228,17 +232,22 @@ impl State {
     }
 
     fn forget(&mut self, links: &[u32]) {
+        let mut attacher = self.keeper.attacher();
         for ifindex in links.iter().filter(|ifindex| self.attached.remove(ifindex).is_some()) {
-            self.attacher.detach(*ifindex);
+            if let Some(attacher) = attacher.as_mut() {
+                attacher.detach(*ifindex);
+            }
             self.shared.remove_link(*ifindex);
         }
     }
 
     /// Puts the programs on their links again where somebody took them off, and tries anew where it failed before.
     fn repair(&mut self) {
-        let Some(programs) = self.attacher.program_ids() else { return };
+        let mut owner = self.keeper.attacher();
+        let Some(owner) = owner.as_mut() else { return };
+        let Some(programs) = owner.program_ids() else { return };
         for link in self.attached.values_mut() {
-            let hooks = self.attacher.hooks(link.ifindex, &link.name, programs);
+            let hooks = owner.hooks(link.ifindex, &link.name, programs);
             if let Some(hooks) = hooks.filter(|hooks| hooks.ours) {
                 link.chained = hooks.others;
                 continue;
@@ -248,9 +257,9 @@ impl State {
                 continue;
             }
             // Both, for what is there would else run twice for a while.
-            self.attacher.detach(link.ifindex);
+            owner.detach(link.ifindex);
             let known = if link.error.is_some() { self.shared.add_link(link) } else { Ok(()) };
-            match known.and_then(|()| self.attacher.attach(link.ifindex, &link.name)) {
+            match known.and_then(|()| owner.attach(link.ifindex, &link.name)) {
                 Ok(attached) => {
                     // Once a link: whoever takes them off again and again shall not fill the log.
                     if link.repairs == 0 {
@@ -273,8 +282,10 @@ impl State {
 
     fn attach(&mut self, mut link: Link) {
         // Known before the first packet can come.
-        let result =
-            self.shared.add_link(&link).and_then(|()| self.attacher.attach(link.ifindex, &link.name));
+        let result = self.shared.add_link(&link).and_then(|()| {
+            let mut attacher = self.keeper.attacher();
+            attacher.as_mut().map_or(Ok(Attached::default()), |it| it.attach(link.ifindex, &link.name))
+        });
         match result {
             Ok(attached) => {
                 link.attached_by = attached.by;

@@ -1,8 +1,8 @@
 //! Capture: the eBPF programs, their links and rings, and everything they count.
 //!
 //! [`Capture`] is the whole of it for the pipeline's thread. Two threads stand behind it: one attaches and detaches as
-//! links come and go, one sweeps the tables once a second; neither holds up the rings. Nothing is pinned: when the
-//! [`Capture`] is dropped, nothing is left in the kernel.
+//! links come and go, one sweeps the tables once a second; neither holds up the rings. When the [`Capture`] is dropped,
+//! nothing is left in the kernel, unless its [`Keeper`] was told that it stays.
 
 mod age;
 mod attach;
@@ -10,6 +10,7 @@ mod classify;
 mod clsact;
 mod config;
 mod counters;
+mod detach;
 mod error;
 mod flow_table;
 mod generation;
@@ -20,6 +21,7 @@ pub mod kernel;
 mod links;
 mod netlink;
 mod object;
+mod pins;
 mod pod;
 mod policy;
 mod ring;
@@ -33,8 +35,10 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use attach::Keeper;
 pub use config::{Aggregation, CaptureConfig, DEFAULT_IGNORED_REASONS, DropHook, LinkHook};
 pub use counters::{CaptureStatus, HookStatus, LinkStatus, ProgramStatus, StatusHandle};
+pub use detach::{Detached, detach, staying_on};
 pub use error::CaptureError;
 pub use glob::Glob;
 pub use inspect::{
@@ -53,6 +57,7 @@ type Inode = u32;
 pub struct Capture {
     rings: rings::Rings,
     sweeper: sweep::Sweeper,
+    keeper: Keeper,
     links: links::Watcher,
     shared: Arc<counters::Shared>,
     tables: Arc<tables::Tables>,
@@ -75,8 +80,19 @@ impl Loaded {
         self.object.policy_maps()
     }
 
+    /// Why nothing can be dropped by policies, if so.
+    pub fn why_not_enforced(&self) -> Option<String> {
+        self.object.why_not_enforced()
+    }
+
+    /// Has the programs stay when the daemon goes, as [`Keeper::stay`] does it later.
+    pub fn stay(&mut self) -> Result<(), String> {
+        self.object.stay()
+    }
+
     /// Attaches them to every link of this thread's network namespace that the configuration means, now and when more of
-    /// them appear. No link is no error: it waits for some.
+    /// them appear. No link is no error: it waits for some. Programs of an earlier daemon that stayed there are replaced
+    /// between two packets.
     pub fn attach(self) -> Result<Capture, CaptureError> {
         let Self { mut object, config, facts } = self;
         let handles = Arc::new(object.handles());
@@ -86,9 +102,9 @@ impl Loaded {
         let shared = Arc::new(object.shared()?);
         let sweeper =
             sweep::Sweeper::start(object.sweep_maps(&config)?, &config, Arc::clone(&shared.evicted))?;
-        let links =
-            links::Watcher::start(object.attacher(), Arc::clone(&shared), Arc::clone(&tables), &config)?;
-        Ok(Capture { rings, sweeper, links, shared, tables, facts, handles })
+        let keeper = Keeper::new(object.attacher());
+        let links = links::Watcher::start(keeper.clone(), Arc::clone(&shared), Arc::clone(&tables), &config)?;
+        Ok(Capture { rings, sweeper, keeper, links, shared, tables, facts, handles })
     }
 }
 
@@ -131,7 +147,12 @@ impl Capture {
         self.sweeper.collect(each)
     }
 
-    /// Detaches all programs and gives `each` all that is left, however young. What was counted is then told in full.
+    /// Says whether the programs stay when the daemon goes.
+    pub fn keeper(&self) -> Keeper {
+        self.keeper.clone()
+    }
+
+    /// Detaches all programs that don't stay, and gives `each` all that is left, however young. What was counted is then told in full.
     pub fn stop(mut self, each: &mut dyn FnMut(&[u8])) -> Result<usize, CaptureError> {
         self.links.stop();
         Ok(self.rings.drain_all(each)? + self.sweeper.finish(each))

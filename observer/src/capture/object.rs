@@ -7,7 +7,7 @@ use std::time::Duration;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap};
 use aya::programs::{BtfTracePoint, ProgramError, ProgramFd, RawTracePoint, SchedClassifier, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
-use observer_ebpf::Config;
+use observer_ebpf::{Config, FlowKey, FlowValue, ShortKey, ShortValue};
 
 use super::attach::Attacher;
 use super::counters::{HookStatus, Shared};
@@ -17,6 +17,7 @@ use super::generation::Generation;
 use super::inspect::Handles;
 use super::kernel::btf::KernelFacts;
 use super::links::own_namespace;
+use super::pins::{self, Pins};
 use super::pod::Raw;
 use super::policy::PolicyMaps;
 use super::ring::Ring;
@@ -51,6 +52,10 @@ pub(super) struct Object {
     policy: Option<PolicyMaps>,
     /// Whether the flow table keeps what it holds until it is aged.
     is_judging: bool,
+    /// The tables that the next daemon goes on with.
+    kept: Vec<(&'static str, MapData)>,
+    pins: Pins,
+    stays: bool,
     hooks: Vec<HookStatus>,
     tracing: Vec<(&'static str, OwnedFd)>,
     tcx: bool,
@@ -64,7 +69,7 @@ pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object
     let mut object = match judging {
         Some(Ok(object)) => object,
         none => {
-            let mut object = Object::new(OBJECT, config, facts)?;
+            let mut object = Object::new(OBJECT, config, facts, None)?;
             object.load_flow(INGRESS);
             object.load_flow(EGRESS);
             if let Some(Err(why)) = none {
@@ -122,10 +127,19 @@ fn own(fd: Result<&ProgramFd, ProgramError>) -> Result<OwnedFd, String> {
 
 impl Object {
     /// The maps and the globals.
-    fn new(bytes: &[u8], config: &CaptureConfig, facts: &KernelFacts) -> Result<Self, CaptureError> {
+    fn new(
+        bytes: &[u8],
+        config: &CaptureConfig,
+        facts: &KernelFacts,
+        kept: Option<&Pins>,
+    ) -> Result<Self, CaptureError> {
         let globals = Raw(globals(config, facts));
         let offsets = Raw(facts.offsets);
-        let loaded = EbpfLoader::new()
+        let mut with = EbpfLoader::new();
+        for (name, path) in kept.map(Pins::tables_there).unwrap_or_default() {
+            with.map_pin_path(name, path);
+        }
+        let loaded = with
             .override_global("CONFIG", &globals, true)
             .override_global("OFFSETS", &offsets, true)
             .map_max_entries("FLOWS", config.flow_ring_bytes)
@@ -151,6 +165,9 @@ impl Object {
             generation: Arc::new(Generation::new(generation)),
             policy: None,
             is_judging: false,
+            kept: Vec::new(),
+            pins: Pins::here(),
+            stays: false,
             hooks: Vec::new(),
             tracing: Vec::new(),
             tcx,
@@ -159,7 +176,25 @@ impl Object {
 
     /// The one whose flow programs judge, all of it or the reason why not.
     fn judging(config: &CaptureConfig, facts: &KernelFacts) -> Result<Self, String> {
-        let mut object = Self::new(JUDGING_OBJECT, config, facts).map_err(|error| error.to_string())?;
+        let pins = Pins::here();
+        if !pins.tables_there().is_empty() {
+            match Self::judging_with(Some(&pins), config, facts) {
+                Err(error) => {
+                    tracing::warn!(error, "connections that an earlier daemon kept are judged anew");
+                }
+                object => return object,
+            }
+        }
+        Self::judging_with(None, config, facts)
+    }
+
+    /// With the tables of connections that are kept, or with new ones.
+    fn judging_with(
+        kept: Option<&Pins>,
+        config: &CaptureConfig,
+        facts: &KernelFacts,
+    ) -> Result<Self, String> {
+        let mut object = Self::new(JUDGING_OBJECT, config, facts, kept).map_err(|error| error.to_string())?;
         object.load_flow(INGRESS);
         object.load_flow(EGRESS);
         if let Some(error) = object.hooks.iter().find_map(|hook| hook.error.as_ref()) {
@@ -167,6 +202,10 @@ impl Object {
         }
         let maps = PolicyMaps::take(&mut object.ebpf, Arc::clone(&object.generation));
         object.policy = Some(maps.map_err(|error| error.to_string())?);
+        // No verdict of an earlier daemon in a kept table may pass for one of these policies.
+        object.generation.begin().map_err(|error| error.to_string())?;
+        object.kept = pins::TABLES.into_iter().filter_map(|name| object.handle(name)).collect();
+        object.check_kept(config.flow_table_entries)?;
         object.is_judging = true;
         object.hooks.push(HookStatus::new(POLICY, Ok(())));
         Ok(object)
@@ -175,6 +214,47 @@ impl Object {
     /// Of all maps and of the programs that are loaded.
     pub(super) fn handles(&mut self) -> Handles {
         std::mem::take(&mut self.handles).with_programs(&self.ebpf)
+    }
+
+    /// Whether tables that are kept are as these programs have them: the kernel takes others, too, where programs reach no
+    /// further than into them.
+    fn check_kept(&self, entries: u32) -> Result<(), String> {
+        let sizes = [
+            (size_of::<ShortKey>(), size_of::<ShortValue>()),
+            (size_of::<FlowKey>(), size_of::<FlowValue>()),
+        ];
+        for ((name, table), (key, value)) in self.kept.iter().zip(sizes) {
+            let info = table.info().map_err(|error| chain(&error))?;
+            let found = (info.key_size() as usize, info.value_size() as usize, info.max_entries());
+            if found != (key, value, entries) {
+                return Err(format!("{name} has another form"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A table of connections, once more.
+    fn handle(&self, name: &'static str) -> Option<(&'static str, MapData)> {
+        let Some(Map::HashMap(map)) = self.ebpf.map(name) else { return None };
+        let file = map.fd().as_fd().try_clone_to_owned().ok()?;
+        Some((name, MapData::from_fd(file).ok()?))
+    }
+
+    /// Why nothing can be dropped by policies, if so.
+    pub(super) fn why_not_enforced(&self) -> Option<String> {
+        let refused = self.hooks.iter().find(|hook| hook.name == POLICY).and_then(|hook| hook.error.as_ref());
+        match refused {
+            Some(why) => Some(format!("the kernel refuses the programs that judge: {why}")),
+            None if !self.is_judging => Some("no policies were given at the start".to_owned()),
+            None if !self.tcx => Some("programs hang on links by clsact, and would not stay on".to_owned()),
+            None => None,
+        }
+    }
+
+    pub(super) fn stay(&mut self) -> Result<(), String> {
+        self.pins.keep(&self.kept)?;
+        self.stays = true;
+        Ok(())
     }
 
     pub(super) fn policy_maps(&mut self) -> Option<PolicyMaps> {
@@ -316,6 +396,6 @@ impl Object {
     }
 
     pub(super) fn attacher(self) -> Attacher {
-        Attacher::new(self.ebpf, self.tcx)
+        Attacher::new(self.ebpf, self.tcx, self.pins, self.kept, self.stays)
     }
 }

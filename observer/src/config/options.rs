@@ -49,7 +49,10 @@ pub struct Options {
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Command {
     /// Capture into a file that `observer --replay` plays: all that makes the flows, names included.
-    Record(RecordOptions),
+    Record(Box<RecordOptions>),
+    /// Take out of the kernel what is left of observer in this network namespace, while none runs: programs that stayed
+    /// to enforce policies, and filters of one that was killed.
+    Detach,
 }
 
 /// The command line of `observer record`.
@@ -74,6 +77,8 @@ impl Options {
         let Self { config, replay, speed, settings, command } = self;
         let (config, settings) = match &command {
             Some(Command::Record(record)) => (record.config.clone(), record.settings.clone()),
+            // Of use also where the file isn't.
+            Some(Command::Detach) => return Settings::default().check(Task::Detach),
             None => (config, settings),
         };
         let file = match &config {
@@ -89,11 +94,12 @@ impl Options {
         };
         let settings = settings.or(file);
         let task = match (command, replay) {
-            (Some(Command::Record(RecordOptions { file, seconds, .. })), _) => Task::Record(Record {
-                file,
-                time: seconds.map(|seconds| Duration::from_secs(seconds.into())),
+            (Some(Command::Record(record)), _) => Task::Record(Record {
+                file: record.file,
+                time: record.seconds.map(|seconds| Duration::from_secs(seconds.into())),
                 serves: settings.socket.is_some() || settings.listen.is_some(),
             }),
+            (Some(Command::Detach), _) => Task::Detach,
             (None, Some(file)) => Task::Replay(Replay { file, speed: speed.0 }),
             (None, None) => Task::Serve,
         };

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{SchedClassifier, TcAttachType};
-use observer::capture::{CaptureConfig, LinkHook};
+use observer::capture::{CaptureConfig, LinkHook, detach};
 
 use crate::frames::OBJECT;
 use crate::support::{Lab, Wiring, skip};
@@ -102,6 +102,23 @@ fn what_a_killed_one_left_is_replaced_and_counted() {
         assert_eq!(notes.count(), 2, "{hooks:?}");
         drop(watch);
         let left = if made_qdisc { 0 } else { 2 };
+        assert_eq!((filters(&lab, OURS), qdiscs(&lab)), (0, left), "made by us: {made_qdisc}");
+    }
+}
+
+#[test]
+fn what_a_killed_one_left_is_detached_by_hand() {
+    if skip() {
+        return;
+    }
+    for (made_qdisc, left) in [(true, 1), (false, 2)] {
+        let lab = Lab::new(Wiring::Routed);
+        leave_behind(&lab, made_qdisc);
+        stranger(&lab, "pod1", "ingress");
+        let detached = lab.node.within(|| detach().unwrap());
+        let names: Vec<&str> = detached.filters.iter().map(String::as_str).collect();
+        assert_eq!((names, detached.kept.is_empty()), (vec!["pod1", "pod2"], true));
+        // That of the other's filter stays anyway.
         assert_eq!((filters(&lab, OURS), qdiscs(&lab)), (0, left), "made by us: {made_qdisc}");
     }
 }

@@ -9,5 +9,6 @@ mod frames;
 mod links;
 mod odd_frames;
 mod policy;
+mod staying;
 mod support;
 mod tunnels;

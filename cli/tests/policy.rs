@@ -143,7 +143,10 @@ fn files_are_listed_shown_and_explained() {
         observe(&[arguments, &["--policies", &policies, "--inventory", &inventory]].concat())
     };
     let list = good(&by_files(&["list"]));
-    assert!(list.contains("cnp     payments/payments-api  audit  in, out       6        2 "), "{list}");
+    assert!(
+        list.contains("cnp     payments/payments-api  audit  default  in, out       6        2 "),
+        "{list}"
+    );
     assert!(list.ends_with("\n2 policies, revision 3\n"), "{list}");
     let shown = good(&by_files(&["show", "cnp/payments/payments-api"]));
     for part in [
@@ -201,7 +204,10 @@ fn a_daemon_is_asked_by_its_control_socket() {
     };
     let server = Server::start(Mock { policies, ..Mock::default() });
     let list = good(&ask(&server, &["list"]));
-    assert!(list.contains("  enforce  ") && list.contains("1,234") && !list.contains('\u{1b}'), "{list}");
+    assert!(
+        list.contains("  enforce  command  ") && list.contains("1,234") && !list.contains('\u{1b}'),
+        "{list}"
+    );
     assert!(list.ends_with("NOT IN FORCE, since newer files have a fault: p.yaml:3:1: bad\n"), "{list}");
     let explain = ["explain", "--from-pod", "a/b", "--to-ip", "10.0.0.1", "--dns", "x.y", "--to-port"];
     let page = good(&ask(&server, &[&explain[..], &["53/UDP"]].concat()));
@@ -210,6 +216,18 @@ fn a_daemon_is_asked_by_its_control_socket() {
         bad(&ask(&server, &[&explain[..], &["1"]].concat())),
         "cannot explain: source: no pod a/b is known\n"
     );
+    assert_eq!(
+        good(&ask(&server, &["mode", "ccnp/host", "enforce"])),
+        "CiliumClusterwideNetworkPolicy host: enforce, set by command\n"
+    );
+    let answer: Value =
+        serde_json::from_str(&good(&ask(&server, &["mode", "shop/web", "default", "-o", "json"]))).unwrap();
+    assert_eq!(answer["policies"][0]["mode_set_by"], "DEFAULT");
+    assert_eq!(
+        bad(&ask(&server, &["mode", "nobody", "audit"])),
+        "cannot set the mode: no policy is named nobody; `observe policy list` shows all\n"
+    );
+    assert!(bad(&ask(&server, &["mode", "a/b/c/d", "audit"])).contains("write [KIND/][NAMESPACE/]NAME"));
     let none = Server::start(Mock::default());
     assert_eq!(
         bad(&ask(&none, &["list"])),

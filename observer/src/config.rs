@@ -126,6 +126,8 @@ pub enum PolicyMode {
     /// Verdicts are told, AUDIT where it would deny; nothing is dropped.
     #[default]
     Audit,
+    /// What it denies is dropped.
+    Enforce,
 }
 
 impl From<PolicyMode> for observer_policy::model::Mode {
@@ -133,8 +135,31 @@ impl From<PolicyMode> for observer_policy::model::Mode {
         match mode {
             PolicyMode::Observe => Self::Observe,
             PolicyMode::Audit => Self::Audit,
+            PolicyMode::Enforce => Self::Enforce,
         }
     }
+}
+
+/// Whether policies count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyEnforcement {
+    /// Each in its mode.
+    #[default]
+    Default,
+    /// Nothing is judged.
+    Never,
+}
+
+/// What becomes of a pod's connections before it is known who the pod is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnknownIdentity {
+    /// They pass, told as AUDIT.
+    #[default]
+    Allow,
+    /// They are dropped.
+    Deny,
 }
 
 /// Whose reading of a NetworkPolicy.

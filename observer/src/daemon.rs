@@ -8,7 +8,7 @@ use crate::{
     config::{Config, Task},
     enrich::{ipcache::IpCache, source::Stop},
     logging,
-    policy::{PolicyError, Updater},
+    policy::{PolicyConfig, PolicyError, Updater},
     serve::{self, NodeInfo, ServeConfig},
     status::Status,
     store::Store,
@@ -140,9 +140,13 @@ fn tell_start(config: &Config, names: &IpCache, source: &str) {
 }
 
 /// The policies; nothing where none are given.
-fn policies(config: &Config, cluster: &str, cache: &Arc<IpCache>) -> Result<Option<Updater>, PolicyError> {
-    let are_given = !config.policy.files.is_empty();
-    are_given.then(|| Updater::load(config.policy.clone(), cluster, Arc::clone(cache))).transpose()
+fn policies(
+    config: PolicyConfig,
+    cluster: &str,
+    cache: &Arc<IpCache>,
+) -> Result<Option<Updater>, PolicyError> {
+    let are_given = !config.files.is_empty();
+    are_given.then(|| Updater::load(config, cluster, Arc::clone(cache))).transpose()
 }
 
 async fn after(time: Option<Duration>) {

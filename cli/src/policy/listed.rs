@@ -2,7 +2,7 @@
 
 use crate::table::table;
 use observer_proto::{
-    control::{ListPoliciesResponse, Policy, policy::Mode, policy::SetBy},
+    control::{ListPoliciesResponse, Policy, SetPolicyModeResponse, policy::Mode, policy::SetBy},
     flow::TrafficDirection,
     text::{sanitize::clean, status::grouped},
 };
@@ -28,6 +28,7 @@ pub(crate) fn listed(answer: &ListPoliciesResponse) -> String {
             short(&policy.kind).to_owned(),
             name(policy),
             mode(policy),
+            set_by_short(policy).to_owned(),
             isolates.to_owned(),
             grouped(policy.rule_count),
             grouped(policy.selected),
@@ -37,9 +38,11 @@ pub(crate) fn listed(answer: &ListPoliciesResponse) -> String {
             place(&policy.file, policy.line),
         ]
     });
-    let titles =
-        ["KIND", "NAME", "MODE", "ISOLATES", "RULES", "SELECTS", "ALLOWED", "DENIED", "WARNINGS", "ORIGIN"];
-    table(&mut out, &titles, 4..9, rows);
+    let titles = [
+        "KIND", "NAME", "MODE", "SET BY", "ISOLATES", "RULES", "SELECTS", "ALLOWED", "DENIED", "WARNINGS",
+        "ORIGIN",
+    ];
+    table(&mut out, &titles, 5..10, rows);
     let all = answer.policies.iter().flat_map(|policy| policy.warnings.iter().map(move |w| (policy, w)));
     let all: Vec<_> = all.collect();
     for (policy, warning) in all.iter().take(MAX_WARNINGS) {
@@ -112,6 +115,22 @@ pub(crate) fn shown(answer: &ListPoliciesResponse) -> String {
         out.push('\n');
     }
     end(answer, &mut out);
+    out
+}
+
+/// The mode that a policy has now, with what is to be known of it.
+pub(crate) fn in_mode(answer: &SetPolicyModeResponse) -> String {
+    let mut out = String::new();
+    for policy in &answer.policies {
+        let (name, mode, by) = (full_name(policy), mode(policy), set_by(policy));
+        line(&mut out, format_args!("{name}: {mode}, set by {by}"));
+        for warning in &policy.warnings {
+            line(&mut out, format_args!("warning: {}", of(&warning.path, &warning.problem)));
+        }
+    }
+    if answer.policies.is_empty() {
+        line(&mut out, "taken back; the policy is not loaded");
+    }
     out
 }
 
@@ -190,6 +209,17 @@ fn set_by(policy: &Policy) -> &'static str {
         SetBy::NamespaceAnnotation => "the namespace's annotation",
         SetBy::PolicyAnnotation => "its annotation",
         SetBy::Command => "command",
-        SetBy::Cap => "an option of the daemon that no policy exceeds",
+        SetBy::Cap => "what no policy exceeds here",
+    }
+}
+
+fn set_by_short(policy: &Policy) -> &'static str {
+    match policy.mode_set_by() {
+        SetBy::Unknown => "-",
+        SetBy::Default => "default",
+        SetBy::NamespaceAnnotation => "namespace",
+        SetBy::PolicyAnnotation => "annotation",
+        SetBy::Command => "command",
+        SetBy::Cap => "cap",
     }
 }

@@ -11,8 +11,8 @@ mod words;
 
 pub(crate) use cases::{Cases, Run};
 pub(crate) use explained::explained;
-pub(crate) use listed::{listed, shown};
+pub(crate) use listed::{in_mode, listed, shown};
 pub(crate) use replay::Replay;
 pub(crate) use report::{Layout, report};
-pub(crate) use source::{FileArgs, Judge, Judgement, LayoutArgs, Source, SourceArgs};
+pub(crate) use source::{ControlArgs, FileArgs, Judge, Judgement, LayoutArgs, Source, SourceArgs};
 pub(crate) use words::{end, port, request};

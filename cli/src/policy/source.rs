@@ -19,7 +19,7 @@ use observer_policy::{
 };
 use observer_proto::control::{
     ExplainPolicyRequest, ExplainPolicyResponse, ListPoliciesRequest, ListPoliciesResponse,
-    control_client::ControlClient, policy::SetBy,
+    SetPolicyModeRequest, SetPolicyModeResponse, control_client::ControlClient, policy::SetBy,
 };
 use std::{path::PathBuf, sync::Arc};
 use tonic::{Code, Status};
@@ -61,9 +61,34 @@ pub(crate) struct SourceArgs {
     policies: Vec<PathBuf>,
     #[command(flatten)]
     files: FileArgs,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// Where the daemon is controlled.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ControlArgs {
     /// The daemon's control socket [default: control.sock beside the server's socket, else in /run/observer]
     #[arg(long, value_name = "PATH", env = "OBSERVE_CONTROL", hide_env_values = true, help_heading = SERVER)]
     control_socket: Option<String>,
+}
+
+impl ControlArgs {
+    async fn connect(&self, settings: &Settings) -> Result<ControlClient<Connection>, Failure> {
+        let target = Target::control(self.control_socket.as_deref(), settings)?;
+        Ok(ControlClient::new(target.connect().await?).max_decoding_message_size(MAX_ANSWER))
+    }
+
+    /// Has the daemon put a policy into a mode.
+    pub(crate) async fn set_mode(
+        &self,
+        settings: &Settings,
+        request: SetPolicyModeRequest,
+    ) -> Result<SetPolicyModeResponse, Failure> {
+        let mut client = self.connect(settings).await?;
+        let answer = client.set_policy_mode(rpc::request(settings, request)).await;
+        Ok(answer.map_err(|status| failed("set the mode", &status))?.into_inner())
+    }
 }
 
 /// `-o` of what is one message.
@@ -90,9 +115,7 @@ impl Source {
                 .to_owned()
                 .into());
         }
-        let target = Target::control(args.control_socket.as_deref(), settings)?;
-        let client = ControlClient::new(target.connect().await?).max_decoding_message_size(MAX_ANSWER);
-        Ok(Self::Daemon(Box::new(client)))
+        Ok(Self::Daemon(Box::new(args.control.connect(settings).await?)))
     }
 
     pub(crate) async fn list(
@@ -126,7 +149,9 @@ impl Source {
 
 fn failed(what: &str, status: &Status) -> Failure {
     match status.code() {
-        Code::InvalidArgument => Failure::Text(format!("cannot {what}: {}", one_line(status.message()))),
+        Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition => {
+            Failure::Text(format!("cannot {what}: {}", one_line(status.message())))
+        }
         Code::Unimplemented => Failure::Text(format!(
             "cannot {what}: the daemon answers {:?}\nhint: --policies DIR --inventory FILE judges without a daemon",
             status.message()

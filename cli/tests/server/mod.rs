@@ -4,9 +4,10 @@
 use observer_proto::{
     control::{
         CaptureStatusRequest, CaptureStatusResponse, Counter, ExplainPolicyRequest, ExplainPolicyResponse,
-        Hook, InspectRequest, InspectResponse, ListPoliciesRequest, ListPoliciesResponse, RecordRequest,
-        RecordResponse,
+        Hook, InspectRequest, InspectResponse, ListPoliciesRequest, ListPoliciesResponse, Policy,
+        RecordRequest, RecordResponse, SetPolicyModeRequest, SetPolicyModeResponse,
         control_server::{Control, ControlServer},
+        policy,
     },
     observer::{
         GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
@@ -302,6 +303,20 @@ impl Control for Mock {
         }
         let notes = vec![format!("{:?} {} {}", asked.request, asked.protocol, asked.port)];
         Ok(Response::new(ExplainPolicyResponse { notes, ..ExplainPolicyResponse::default() }))
+    }
+
+    async fn set_policy_mode(
+        &self,
+        request: Request<SetPolicyModeRequest>,
+    ) -> Result<Response<SetPolicyModeResponse>, Status> {
+        let SetPolicyModeRequest { kind, namespace, name, mode } = request.into_inner();
+        if name == "nobody" {
+            return Err(Status::not_found("no policy is named nobody; `observe policy list` shows all"));
+        }
+        let mode_set_by = if mode == 0 { policy::SetBy::Default } else { policy::SetBy::Command };
+        let policy =
+            Policy { kind, namespace, name, mode, mode_set_by: mode_set_by.into(), ..Policy::default() };
+        Ok(Response::new(SetPolicyModeResponse { policies: vec![policy] }))
     }
 
     async fn record(&self, _: Request<RecordRequest>) -> Result<Response<RecordResponse>, Status> {

@@ -54,6 +54,16 @@ pub enum Mode {
     Enforce,
 }
 
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Observe => "observe",
+            Self::Audit => "audit",
+            Self::Enforce => "enforce",
+        })
+    }
+}
+
 impl FromStr for Mode {
     type Err = ();
 

@@ -2,7 +2,10 @@
 
 mod check;
 
-use super::{Aggregation, ConfigError, LogFormat, LogLevel, PolicyDialect, PolicyMode};
+use super::{
+    Aggregation, ConfigError, LogFormat, LogLevel, PolicyDialect, PolicyEnforcement, PolicyMode,
+    UnknownIdentity,
+};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::{net::SocketAddr, path::PathBuf};
@@ -63,6 +66,28 @@ pub struct Settings {
     /// What becomes of policies that don't say it themselves, by the annotation observer/policy-mode [default: audit].
     #[arg(long, env = "OBSERVER_POLICY_MODE", value_enum, hide_env_values = true, value_name = "MODE")]
     policy_mode: Option<PolicyMode>,
+    /// Whether policies count: each in its mode, or nothing is judged [default: default].
+    #[arg(
+        long,
+        env = "OBSERVER_POLICY_ENFORCEMENT",
+        value_enum,
+        hide_env_values = true,
+        value_name = "WHETHER"
+    )]
+    policy_enforcement: Option<PolicyEnforcement>,
+    /// Drop nothing: what asks for mode enforce is in mode audit.
+    #[arg(long, env = "OBSERVER_POLICY_AUDIT_MODE", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
+    policy_audit_mode: Option<bool>,
+    /// What becomes of a pod's connections before it is known who the pod is [default: allow].
+    #[arg(long, env = "OBSERVER_UNKNOWN_IDENTITY", value_enum, hide_env_values = true, value_name = "WHAT")]
+    unknown_identity: Option<UnknownIdentity>,
+    /// Enforce also policies that cut this node off from the Kubernetes API, DNS, those logged in by SSH or this
+    /// daemon's clients.
+    #[arg(long, env = "OBSERVER_ALLOW_LOCKOUT", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
+    allow_lockout: Option<bool>,
+    /// What is kept over a restart: the modes that `observe policy mode` said [default: /var/lib/observer].
+    #[arg(long, env = "OBSERVER_STATE_DIR", hide_env_values = true, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
     /// Whose reading of a NetworkPolicy: what Kubernetes says, or what Cilium makes of it [default: kubernetes].
     #[arg(long, env = "OBSERVER_POLICY_DIALECT", value_enum, hide_env_values = true, value_name = "DIALECT")]
     policy_dialect: Option<PolicyDialect>,
@@ -160,6 +185,11 @@ impl Settings {
             inventory: self.inventory.or(file.inventory),
             policies: if self.policies.is_empty() { file.policies } else { self.policies },
             policy_mode: self.policy_mode.or(file.policy_mode),
+            policy_enforcement: self.policy_enforcement.or(file.policy_enforcement),
+            policy_audit_mode: self.policy_audit_mode.or(file.policy_audit_mode),
+            unknown_identity: self.unknown_identity.or(file.unknown_identity),
+            allow_lockout: self.allow_lockout.or(file.allow_lockout),
+            state_dir: self.state_dir.or(file.state_dir),
             policy_dialect: self.policy_dialect.or(file.policy_dialect),
             local_namespaces: self.local_namespaces.or(file.local_namespaces),
             interfaces: if self.interfaces.is_empty() { file.interfaces } else { self.interfaces },

@@ -3,6 +3,7 @@
 use super::{settings::Settings, *};
 use crate::capture::CaptureConfig;
 use clap::{CommandFactory as _, Parser as _};
+use observer_policy::model::Mode;
 use std::io::Write as _;
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -31,6 +32,27 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         (rings.flow_ring_bytes, rings.priority_ring_bytes)
     );
     assert_eq!(config.control_socket, PathBuf::from("/run/observer/control.sock"));
+}
+
+#[test]
+fn what_policies_may_do_is_capped_by_the_strictest() {
+    let policy = |args: &[&str]| resolve(args).unwrap().policy;
+    let usual = policy(&["--policy", "p"]);
+    assert_eq!((usual.mode, &usual.cap, usual.judges()), (Mode::Audit, &None, true));
+    assert!(!usual.unknown_denied && !usual.allow_lockout && !policy(&[]).judges());
+    assert_eq!(usual.state_dir, Some(PathBuf::from("/var/lib/observer")));
+    let file = file(
+        "policy = [\"p\"]\npolicy-mode = \"enforce\"\npolicy-audit-mode = true\nunknown-identity = \"deny\"\n\
+         allow-lockout = true\nstate-dir = \"/s\"\nlisten = \"[::]:4244\"\ninsecure = true\n",
+    );
+    let path = file.path().to_str().unwrap();
+    let strict = policy(&["--config", path]);
+    assert_eq!((strict.mode, strict.unknown_denied, strict.allow_lockout), (Mode::Enforce, true, true));
+    assert_eq!((strict.own_port, strict.state_dir.as_deref()), (Some(4244), Some("/s".as_ref())));
+    let cap = |config: &PolicyConfig| config.cap.as_ref().map(|cap| cap.most);
+    assert_eq!((cap(&strict), strict.judges()), (Some(Mode::Audit), true));
+    let never = policy(&["--config", path, "--policy-enforcement", "never"]);
+    assert_eq!((cap(&never), never.judges()), (Some(Mode::Observe), false));
 }
 
 #[test]

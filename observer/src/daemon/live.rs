@@ -83,7 +83,11 @@ fn run(
     let began_ns = Clock::kernel_now();
     let mut loaded = Capture::load(&capture_config(config))?;
     let maps = loaded.policy_maps();
-    let mut updater = policies(config, &config.cluster, &cache)?;
+    let mut policy = config.policy.clone();
+    if let Some(why) = loaded.why_not_enforced() {
+        policy.drop_nothing(&why);
+    }
+    let mut updater = policies(policy, &config.cluster, &cache)?;
     let attached = Arc::new(OnceLock::new());
     if let Some(updater) = &mut updater {
         // Before the first packet.
@@ -103,7 +107,9 @@ fn run(
         recorder.begin(&head);
     }
     let policies = following.as_ref().map(|follower| Arc::clone(follower.policies()));
-    let shared = Shared { policies: policies.clone(), ..Shared::default() };
+    let updater = following.as_ref().map(|follower| Arc::clone(follower.updater()));
+    let judged_by = policies.clone().filter(|_| config.policy.judges());
+    let shared = Shared { policies: judged_by.clone(), ..Shared::default() };
     let handle = capture.status();
     let status = Status {
         capture: Box::new({
@@ -114,7 +120,7 @@ fn run(
         pipeline: Arc::clone(&shared.counters),
         names: Arc::clone(&cache),
         behind: Arc::clone(&shared.behind),
-        policies: policies.clone(),
+        policies: judged_by,
         no_conntrack: head.no_conntrack.clone(),
         kernel: head.kernel.clone(),
     };
@@ -130,7 +136,7 @@ fn run(
             policies: policies.clone(),
         };
         let inspect = Some(Arc::new(inspection) as Arc<dyn Inspect>);
-        ServeConfig { policies, inspect, ..serve_config(config, &config.cluster, &cache) }
+        ServeConfig { policies, updater, inspect, ..serve_config(config, &config.cluster, &cache) }
     });
     let work = move |stop: &Stop| {
         let symbols = resolve(symbols, recorder.clone());
@@ -179,7 +185,8 @@ fn capture_config(config: &Config) -> CaptureConfig {
         priority_ring_bytes: config.priority_ring_bytes,
         interfaces: config.interfaces.clone(),
         host_wide_drops: config.drops_host_wide,
-        judge: !config.policy.files.is_empty(),
+        judge: config.policy.judges(),
+        unknown_denied: config.policy.unknown_denied,
         ignored_reasons: config.ignored_drop_reasons.clone().unwrap_or(defaults.ignored_reasons),
         ..CaptureConfig::default()
     }

@@ -6,7 +6,7 @@ use crate::{
     config::{Config, Replay as Task},
     enrich::ipcache::IpCache,
     pipeline::{Replay, ReplayedLinks, Shared},
-    policy::Follower,
+    policy::{Follower, PolicyConfig},
     recording::{Head, Reader},
     serve::ServeConfig,
     status::Status,
@@ -26,10 +26,15 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
     let cache = Arc::new(IpCache::new(head.node.clone()));
     tell_start(config, &cache, "replay");
     let (store, writer) = Store::new(StoreConfig { flows: config.max_flows, bytes: config.max_bytes });
-    let following = policies(config, &head.cluster, &cache)?.map(Follower::start).transpose()?;
-    let judged_by = following.as_ref().map(|follower| Arc::clone(follower.policies()));
+    // What commands said here is of this node, and not of the recorded one.
+    let mut policy = PolicyConfig { state_dir: None, ..config.policy.clone() };
+    policy.drop_nothing("a replay drops nothing");
+    let following = policies(policy, &head.cluster, &cache)?.map(Follower::start).transpose()?;
+    let policies = following.as_ref().map(|follower| Arc::clone(follower.policies()));
+    let updater = following.as_ref().map(|follower| Arc::clone(follower.updater()));
+    let judged_by = policies.clone().filter(|_| config.policy.judges());
     let serving = serve_config(config, &head.cluster, &cache);
-    let serving = ServeConfig { policies: judged_by.clone(), ..serving };
+    let serving = ServeConfig { policies, updater: updater.clone(), ..serving };
     let shared = Shared { policies: judged_by.clone(), ..Shared::default() };
     let links = ReplayedLinks::default();
     let status = Status {
@@ -53,7 +58,6 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
         "replay"
     );
 
-    let updater = following.as_ref().map(|follower| Arc::clone(follower.updater()));
     let replay = Replay::new(reader, cache, links, task.speed, updater);
     let work = move |stop: &_| {
         let played = replay.run(writer, shared, stop);

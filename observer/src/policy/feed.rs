@@ -144,7 +144,7 @@ impl Feed {
 }
 
 /// Nodes, and what serves the Kubernetes API.
-fn others(around: &Surroundings, own_node: &str, links: &[IpAddr]) -> HashMap<Arc<str>, Endpoint> {
+pub(super) fn others(around: &Surroundings, own_node: &str, links: &[IpAddr]) -> HashMap<Arc<str>, Endpoint> {
     let mut others: HashMap<Arc<str>, Endpoint> = HashMap::new();
     let mut put = |name: Arc<str>, endpoint: Endpoint| {
         let known = others.entry(name).or_default();

@@ -12,6 +12,8 @@ mod drained;
 mod feed;
 mod judge;
 mod kernel;
+mod lockout;
+mod modes;
 mod named;
 mod rulings;
 mod set;
@@ -23,8 +25,9 @@ mod world;
 pub(crate) use drained::Drained;
 pub(crate) use judge::Judge;
 pub use kernel::tables as kernel_tables;
+pub use modes::ModesError;
 pub use set::{Declared, Set};
-pub use update::{Follower, Updater};
+pub use update::{CommandError, Follower, Named, Updater};
 pub use world::World;
 use world::Worlds;
 
@@ -49,10 +52,41 @@ use std::{
 pub struct PolicyConfig {
     /// Files and folders; with none nothing is judged.
     pub files: Vec<PathBuf>,
-    /// The mode of those that say none, [`Mode::Observe`] or [`Mode::Audit`].
+    /// The mode of those that say none.
     pub mode: Mode,
     /// Whose reading of a NetworkPolicy.
     pub dialect: Dialect,
+    /// What none exceeds.
+    pub cap: Option<Cap>,
+    /// Whether a pod's connections are dropped until it is known who the pod is.
+    pub unknown_denied: bool,
+    /// Enforces also what cuts this node off.
+    pub allow_lockout: bool,
+    /// The TCP port that this daemon serves.
+    pub own_port: Option<u16>,
+    /// Where modes are kept that commands say; without they last as long as the daemon.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// The mode that no policy exceeds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cap {
+    /// The mode.
+    pub most: Mode,
+    /// Why, in a clause such as "a replay drops nothing".
+    pub why: Arc<str>,
+}
+
+impl PolicyConfig {
+    /// Whether connections are judged.
+    pub fn judges(&self) -> bool {
+        !self.files.is_empty() && self.cap.as_ref().is_none_or(|cap| cap.most > Mode::Observe)
+    }
+
+    /// Lets nothing be dropped, for this reason unless there is one already.
+    pub(crate) fn drop_nothing(&mut self, why: &str) {
+        self.cap.get_or_insert_with(|| Cap { most: Mode::Audit, why: why.into() });
+    }
 }
 
 /// Why there are no policies to judge by.
@@ -61,6 +95,12 @@ pub enum PolicyError {
     /// A file that can't be read, or a document that is wrong.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The modes that commands said.
+    #[error(transparent)]
+    Modes(#[from] ModesError),
+    /// The node would be cut off; what of it, by which policies.
+    #[error("{0}")]
+    Lockout(String),
     /// The thread that follows files and names.
     #[error("cannot start a thread for policies: {0}")]
     Thread(#[source] std::io::Error),

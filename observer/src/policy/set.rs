@@ -1,6 +1,6 @@
 //! The documents, read whole or not at all, with the mode of each policy.
 
-use super::PolicyConfig;
+use super::{Cap, PolicyConfig, modes::Modes};
 use observer_policy::{
     engine::WithMode,
     model::{Mode, Policy, PolicyId},
@@ -13,7 +13,7 @@ use std::{
     time::SystemTime,
 };
 
-/// Policies that ask for what is not built in which are named in the log.
+/// Policies whose mode is not the one asked for which are named in the log.
 const MOST_NAMED: usize = 5;
 
 /// The policies that were read together.
@@ -25,6 +25,8 @@ pub struct Set {
     pub policies: Vec<Declared>,
     /// When they were read.
     pub loaded: SystemTime,
+    /// What none of them exceeds.
+    pub(super) cap: Option<Cap>,
 }
 
 /// A policy with its mode.
@@ -36,12 +38,22 @@ pub struct Declared {
     pub asked: Mode,
     /// By what.
     pub asked_by: SetBy,
+    most: Mode,
 }
 
 impl Declared {
     /// The mode that it has.
     pub fn mode(&self) -> Mode {
-        self.asked
+        self.asked.min(self.most)
+    }
+
+    /// By what it has that mode.
+    pub fn set_by(&self) -> SetBy {
+        if self.is_capped() { SetBy::Cap } else { self.asked_by }
+    }
+
+    fn is_capped(&self) -> bool {
+        self.asked > self.most
     }
 }
 
@@ -53,23 +65,34 @@ impl Set {
             policy: Arc::new(policy),
             asked: config.mode,
             asked_by: SetBy::Default,
+            most: Mode::Enforce,
         };
         let policies = source::load(&config.files, &options)?;
         Ok(Self {
             revision,
             policies: policies.into_iter().map(declared).collect(),
             loaded: SystemTime::now(),
+            cap: None,
         })
     }
 
-    /// With the mode of each by the strongest word: the policy's own, its namespace's, the daemon's.
-    pub(super) fn in_modes(mut self, config: &PolicyConfig, namespaces: &BTreeMap<String, Mode>) -> Self {
-        for Declared { policy, asked, asked_by } in &mut self.policies {
-            (*asked, *asked_by) = match (policy.mode, namespaces.get(&*policy.id.namespace)) {
-                (Some(mode), _) => (mode, SetBy::PolicyAnnotation),
-                (None, Some(mode)) => (*mode, SetBy::NamespaceAnnotation),
-                (None, None) => (config.mode, SetBy::Default),
-            };
+    /// With the mode of each by the strongest word: a command's, the policy's own, its namespace's, the daemon's.
+    pub(super) fn in_modes(
+        mut self,
+        config: &PolicyConfig,
+        namespaces: &BTreeMap<String, Mode>,
+        commands: &Modes,
+    ) -> Self {
+        self.cap.clone_from(&config.cap);
+        for Declared { policy, asked, asked_by, most } in &mut self.policies {
+            *most = config.cap.as_ref().map_or(Mode::Enforce, |cap| cap.most);
+            let words = [
+                (commands.of(&policy.id), SetBy::Command),
+                (policy.mode, SetBy::PolicyAnnotation),
+                (namespaces.get(&*policy.id.namespace).copied(), SetBy::NamespaceAnnotation),
+            ];
+            let strongest = words.into_iter().find_map(|(mode, by)| Some((mode?, by)));
+            (*asked, *asked_by) = strongest.unwrap_or((config.mode, SetBy::Default));
         }
         self
     }
@@ -84,15 +107,21 @@ impl Set {
         self.policies.iter().map(|declared| &declared.policy.id).collect()
     }
 
-    /// What those must be told who asked for enforcement, if anybody did.
-    pub(super) fn not_enforced(&self) -> Option<String> {
-        let asking = self.policies.iter().filter(|declared| declared.asked == Mode::Enforce);
-        let ids: BTreeSet<&PolicyId> = asking.map(|declared| &declared.policy.id).collect();
+    /// Why a policy's mode is not the one asked for, where it is not.
+    pub fn why_not_as_asked(&self, one: &Declared) -> Option<String> {
+        let cap = self.cap.as_ref().filter(|_| one.is_capped())?;
+        Some(format!("asks for mode {} and is in mode {}: {}", one.asked, cap.most, cap.why))
+    }
+
+    /// The same of all that are capped, for the log.
+    pub(super) fn capped(&self) -> Option<String> {
+        let capped = self.policies.iter().filter(|declared| declared.is_capped());
+        let ids: BTreeSet<&PolicyId> = capped.map(|declared| &declared.policy.id).collect();
         let mut names: Vec<String> = ids.iter().take(MOST_NAMED).map(ToString::to_string).collect();
         if ids.len() > MOST_NAMED {
             names.push(format!("{} more", ids.len() - MOST_NAMED));
         }
-        let what = "asking for mode enforce, which is not built in yet; judged as audit, nothing is dropped";
-        (!ids.is_empty()).then(|| format!("{what}: {}", names.join(", ")))
+        let Cap { most, why } = self.cap.as_ref().filter(|_| !ids.is_empty())?;
+        Some(format!("in mode {most} and not as they ask, since {why}: {}", names.join(", ")))
     }
 }

@@ -16,6 +16,7 @@ use std::{fs, net::IpAddr, path::Path};
 
 mod changes;
 mod in_kernel;
+mod modes;
 
 fn pod(name: &str, ip: &str, labels: &[&str]) -> Pod {
     let (namespace, name) = name.split_once('/').unwrap();
@@ -65,11 +66,15 @@ struct Bed {
 
 impl Bed {
     fn new(mode: Mode, policies: &str) -> Self {
+        Self::with(PolicyConfig { mode, ..PolicyConfig::default() }, policies)
+    }
+
+    fn with(config: PolicyConfig, policies: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("policies.yaml"), policies).unwrap();
         let cache = Arc::new(IpCache::new("n1"));
         cache.replace(Rank::Inventory, snapshot(usual()), Window::exact(0));
-        let config = PolicyConfig { files: vec![folder.path().to_owned()], mode, ..PolicyConfig::default() };
+        let config = PolicyConfig { files: vec![folder.path().to_owned()], ..config };
         let updater = Updater::load(config, "default", Arc::clone(&cache)).unwrap();
         let judge = Judge::new(Arc::clone(updater.policies()), Arc::clone(&cache));
         Self { folder, cache, updater, judge, time: 1 }
@@ -275,15 +280,16 @@ fn what_is_evaluated_only_is_counted_and_not_told() {
         "metadata: {name: tools, namespace: ops}",
         "metadata: {name: tools, namespace: ops, annotations: {observer/policy-mode: enforce}}",
     );
-    let mut bed = Bed::new(Mode::Observe, &annotated);
-    assert_eq!(
-        bed.connect("10.0.0.3", "10.0.0.2:80"),
-        ["egress audit 0: NetworkPolicy ops/tools []"],
-        "it is audited where the kernel does not judge"
-    );
+    let cap = Some(Cap { most: Mode::Audit, why: "a test drops nothing".into() });
+    let config = PolicyConfig { mode: Mode::Observe, cap, ..PolicyConfig::default() };
+    let mut bed = Bed::with(config, &annotated);
+    assert_eq!(bed.connect("10.0.0.3", "10.0.0.2:80"), ["egress audit 0: NetworkPolicy ops/tools []"]);
     let set = bed.updater.policies().set();
-    assert!(set.not_enforced().unwrap().contains("NetworkPolicy ops/tools"), "{:?}", set.not_enforced());
-    assert_eq!(set.policies.iter().map(Declared::mode).collect::<Vec<_>>(), [Mode::Observe, Mode::Enforce]);
+    assert_eq!(
+        set.capped().unwrap(),
+        "in mode audit and not as they ask, since a test drops nothing: NetworkPolicy ops/tools"
+    );
+    assert_eq!(set.policies.iter().map(Declared::mode).collect::<Vec<_>>(), [Mode::Observe, Mode::Audit]);
 }
 
 #[test]

@@ -1,13 +1,18 @@
 //! Follows files and names, off the event path, and publishes what comes of them.
 
+mod command;
+
+pub use command::{CommandError, Named};
+
 use super::{
     Policies, PolicyConfig, PolicyError, Set,
     feed::{Fed, Feed},
     kernel::Kernel,
+    lockout,
+    modes::Modes,
     world::{Change, Worlds},
 };
 use crate::{
-    capture::CaptureError,
     enrich::{ipcache::IpCache, source::Stop},
     followed::{Followed, INTERVAL, Look},
 };
@@ -40,6 +45,7 @@ pub struct Updater {
     cluster: String,
     cache: Arc<IpCache>,
     policies: Arc<Policies>,
+    modes: Modes,
     feed: Feed,
     /// Tells the addresses of the node's links.
     own: Own,
@@ -51,6 +57,7 @@ pub struct Updater {
 impl Updater {
     /// Reads the files for the first time, for the names that there are.
     pub fn load(config: PolicyConfig, cluster: &str, cache: Arc<IpCache>) -> Result<Self, PolicyError> {
+        let modes = Modes::read(config.state_dir.as_deref())?;
         let mut followed = Followed::new(config.files.clone());
         let set = loop {
             let set = Set::load(&config, cluster, 1);
@@ -61,13 +68,14 @@ impl Updater {
         };
         let mut feed = Feed::default();
         let names = feed.changes(&cache, &[]).unwrap_or_default();
-        let set = set.in_modes(&config, feed.modes());
+        let set = set.in_modes(&config, feed.modes(), &modes);
+        lockout::refuse(&set, &config, &cache, &[])?;
         let all = Engine::new(false).difference(set.with_modes());
         let worlds = Worlds::new(Change { fed: names, policies: Some((set.revision, all)) });
         let worlds = worlds.map_err(|error| PolicyError::Thread(error.into()))?;
         let policies = Arc::new(Policies::new(worlds, set));
         let (cluster, own) = (cluster.to_owned(), Own(Box::new(Vec::new)));
-        let updater = Self { config, cluster, cache, policies, feed, own, followed, complaint: None };
+        let updater = Self { config, cluster, cache, policies, modes, feed, own, followed, complaint: None };
         updater.tell("policies loaded");
         Ok(updater)
     }
@@ -99,14 +107,14 @@ impl Updater {
             self.take_names(fed);
         }
         let set = self.policies.set();
-        let in_modes = Set::clone(&set).in_modes(&self.config, self.feed.modes());
+        let in_modes = self.in_modes(Set::clone(&set));
         if in_modes == *set {
             return;
         }
         // A namespace says something else.
         match self.put(in_modes) {
             Ok(()) => self.tell("modes of policies changed"),
-            Err(why) => self.refuse(&unfit(&why)),
+            Err(why) => self.refuse(&why.to_string()),
         }
     }
 
@@ -147,16 +155,20 @@ impl Updater {
         match Set::load(&self.config, &self.cluster, revision) {
             // The next look finds something new.
             _ if !self.followed.are_whole() => {}
-            Ok(set) => match self.put(set.in_modes(&self.config, self.feed.modes())) {
+            Ok(set) => match self.put(self.in_modes(set)) {
                 Ok(()) => {
                     self.complaint = None;
                     self.say(None);
                     self.tell("policies reloaded");
                 }
-                Err(why) => self.refuse(&unfit(&why)),
+                Err(why) => self.refuse(&why.to_string()),
             },
             Err(error) => self.refuse(&error.to_string()),
         }
+    }
+
+    fn in_modes(&self, set: Set) -> Set {
+        set.in_modes(&self.config, self.feed.modes(), &self.modes)
     }
 
     /// Tells why policies are not taken, each reason once.
@@ -170,7 +182,9 @@ impl Updater {
         }
     }
 
-    fn put(&mut self, set: Set) -> Result<(), CaptureError> {
+    /// Puts a set in force, or leaves the old one there.
+    fn put(&mut self, set: Set) -> Result<(), PolicyError> {
+        lockout::refuse(&set, &self.config, &self.cache, &(self.own.0)())?;
         let policies = self.policies.world().engine.difference(set.with_modes());
         let change = Change { policies: Some((set.revision, policies)), ..Change::default() };
         let left_out = self.policies.worlds.apply(change)?;
@@ -191,11 +205,11 @@ impl Updater {
         tracing::info!(
             policies = set.ids().len(),
             revision = set.revision,
-            mode = ?self.config.mode,
+            mode = %self.config.mode,
             warnings,
             "{what}"
         );
-        if let Some(text) = set.not_enforced() {
+        if let Some(text) = set.capped() {
             tracing::warn!("policies {text}");
         }
         self.cache.events().tell(
@@ -207,11 +221,6 @@ impl Updater {
             }),
         );
     }
-}
-
-/// Why the policies are not in force, where the kernel is the reason.
-fn unfit(why: &CaptureError) -> String {
-    format!("the kernel does not take the policies: {why}")
 }
 
 impl Policies {

@@ -5,23 +5,20 @@ use super::{
     counters::Counters,
     encode::{NodeInfo, proto_time},
     inspect::Looks,
+    policies,
 };
 use crate::{
-    policy::{Declared, Policies, Set},
+    policy::{Policies, Updater},
     store::Store,
 };
-use hashbrown::{HashMap, HashSet};
-use observer_policy::{
-    model::{Mode, Policy},
-    wire::{self as said, Besides},
-};
+use observer_policy::wire as said;
 use observer_proto::control::{
     self as wire, CaptureStatusRequest, CaptureStatusResponse, ExplainPolicyRequest, ExplainPolicyResponse,
-    InspectRequest, InspectResponse, ListPoliciesRequest, ListPoliciesResponse, PolicyHits, PolicyWarning,
-    RecordRequest, RecordResponse,
+    InspectRequest, InspectResponse, ListPoliciesRequest, ListPoliciesResponse, RecordRequest,
+    RecordResponse, SetPolicyModeRequest, SetPolicyModeResponse,
     control_server::{Control, ControlServer},
 };
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, async_trait, service::Routes};
 
@@ -37,6 +34,8 @@ pub(super) struct ControlApi {
     /// Nothing where none were given.
     pub(super) policies: Option<Arc<Policies>>,
     pub(super) looks: Looks,
+    /// What changes them.
+    pub(super) updater: Option<Arc<Mutex<Updater>>>,
     pub(super) store: Arc<Store>,
     pub(super) node: Arc<NodeInfo>,
     pub(super) counters: Arc<Counters>,
@@ -90,7 +89,7 @@ impl Control for ControlApi {
             return Ok(Response::new(ListPoliciesResponse { node_name, ..ListPoliciesResponse::default() }));
         };
         // Of thousands of policies it takes a while.
-        let listed = tokio::task::spawn_blocking(move || list(&policies, request.get_ref())).await;
+        let listed = tokio::task::spawn_blocking(move || policies::list(&policies, request.get_ref())).await;
         let listed = listed.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(ListPoliciesResponse { node_name, ..listed }))
     }
@@ -99,11 +98,19 @@ impl Control for ControlApi {
         &self,
         request: Request<ExplainPolicyRequest>,
     ) -> Result<Response<ExplainPolicyResponse>, Status> {
-        let policies = self.policies.as_ref().ok_or_else(|| {
-            Status::failed_precondition("the daemon has no policies: start it with --policy FILE or FOLDER")
-        })?;
+        let policies = self.policies.as_ref().ok_or_else(no_policies)?;
         let explained = said::explain(&policies.world().engine, request.get_ref());
         explained.map(Response::new).map_err(Status::invalid_argument)
+    }
+
+    async fn set_policy_mode(
+        &self,
+        request: Request<SetPolicyModeRequest>,
+    ) -> Result<Response<SetPolicyModeResponse>, Status> {
+        let updater = self.updater.clone().ok_or_else(no_policies)?;
+        // It waits for the disk, and for whoever reads the policies.
+        let set = tokio::task::spawn_blocking(move || policies::set_mode(&updater, request.get_ref())).await;
+        set.map_err(|error| Status::internal(error.to_string()))?.map(Response::new)
     }
 
     async fn record(&self, _: Request<RecordRequest>) -> Result<Response<RecordResponse>, Status> {
@@ -111,31 +118,6 @@ impl Control for ControlApi {
     }
 }
 
-fn list(policies: &Policies, request: &ListPoliciesRequest) -> ListPoliciesResponse {
-    let set: Arc<Set> = policies.set();
-    let declared: HashMap<_, &Declared> =
-        set.policies.iter().map(|one| ((&one.policy.id, one.policy.part), one)).collect();
-    let besides = |policy: &Policy| {
-        let (allowed, denied) = policies.hits(&policy.id);
-        let set_by = declared.get(&(&policy.id, policy.part)).map(|one| one.asked_by);
-        Besides { set_by: set_by.unwrap_or_default(), hits: Some(PolicyHits { allowed, denied }) }
-    };
-    let mut listed = said::list(&policies.world().engine, request, besides);
-    let enforced = set.policies.iter().filter(|one| one.asked == Mode::Enforce).map(|one| &one.policy);
-    let enforced: HashSet<_> = enforced
-        .map(|policy| (policy.id.kind.to_string(), &*policy.id.namespace, &*policy.id.name, policy.part))
-        .collect();
-    for policy in &mut listed.policies {
-        let key = (policy.kind.clone(), &*policy.namespace, &*policy.name, policy.part);
-        if enforced.contains(&key) {
-            let problem =
-                "asks for mode enforce, which is not built in yet: it is judged as audit".to_owned();
-            policy
-                .warnings
-                .insert(0, PolicyWarning { line: policy.line, problem, ..PolicyWarning::default() });
-        }
-    }
-    listed.loaded = Some(set.loaded.into());
-    listed.problem = policies.problem().unwrap_or_default();
-    listed
+fn no_policies() -> Status {
+    Status::failed_precondition("the daemon has no policies: start it with --policy FILE or FOLDER")
 }

@@ -40,6 +40,7 @@ mod limits;
 pub mod mask;
 mod nodes;
 mod peers;
+mod policies;
 pub mod query;
 mod sockets;
 mod stats;
@@ -57,7 +58,13 @@ pub use inspect::{Answer, Inspect, InspectError};
 pub use limits::Limits;
 pub use tls::{CertificateCounters, TlsConfig, TlsError};
 
-use crate::{enrich::source::Node, events::Events, policy::Policies, stats::Stats, store::Store};
+use crate::{
+    enrich::source::Node,
+    events::Events,
+    policy::{Policies, Updater},
+    stats::Stats,
+    store::Store,
+};
 use accept::{Door, Listener};
 use api::{Api, Places as Streams};
 use control::ControlApi;
@@ -75,7 +82,7 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 use tls::Certificate;
@@ -118,6 +125,8 @@ pub struct ServeConfig {
     pub policies: Option<Arc<Policies>>,
     /// Who knows what is loaded in the kernel, where something is.
     pub inspect: Option<Arc<dyn Inspect>>,
+    /// What changes their modes, where any are given.
+    pub updater: Option<Arc<Mutex<Updater>>>,
     /// What is turned down.
     pub limits: Limits,
 }
@@ -137,6 +146,7 @@ impl ServeConfig {
             events: Arc::default(),
             policies: None,
             inspect: None,
+            updater: None,
             limits: Limits::default(),
         }
     }
@@ -302,6 +312,7 @@ pub async fn start(
         capture,
         policies: config.policies,
         looks: inspect::Looks::new(config.inspect),
+        updater: config.updater,
         store,
         node,
         counters: Arc::clone(&counters),

@@ -7,7 +7,8 @@ use observer_lab::{Lab, Scenario, unique_prefix};
 use observer_proto::{
     control::{
         CaptureStatusRequest, CaptureStatusResponse, ListPoliciesRequest, ListPoliciesResponse,
-        control_client::ControlClient, counter::Kind,
+        SetPolicyModeRequest, SetPolicyModeResponse, control_client::ControlClient, counter::Kind,
+        policy::Mode,
     },
     flow::{Flow, TcpFlags, layer4::Protocol},
     observer::{
@@ -83,6 +84,7 @@ impl Daemon {
     /// Starts this command with sockets in `dir` and waits until it is ready.
     pub(crate) fn spawn(mut command: Command, dir: TempDir) -> Self {
         command.arg("--socket").arg(dir.path().join("hubble.sock")).stderr(Stdio::piped());
+        command.env("OBSERVER_STATE_DIR", dir.path().join("state"));
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -168,6 +170,15 @@ impl Daemon {
     pub(crate) fn policies(&self) -> ListPoliciesResponse {
         let mut client = ControlClient::new(self.channel("control.sock"));
         self.runtime.block_on(client.list_policies(ListPoliciesRequest::default())).unwrap().into_inner()
+    }
+
+    /// Says the mode of a policy; `Unknown` takes it back.
+    pub(crate) fn set_mode(&self, namespace: &str, name: &str, mode: Mode) -> SetPolicyModeResponse {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let request =
+            SetPolicyModeRequest { namespace, name, mode: mode.into(), ..SetPolicyModeRequest::default() };
+        let mut client = ControlClient::new(self.channel("control.sock"));
+        self.runtime.block_on(client.set_policy_mode(request)).unwrap().into_inner()
     }
 
     /// The state of the capture once everything that was made is in the store. Traffic must have ended.

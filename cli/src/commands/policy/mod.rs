@@ -2,6 +2,7 @@
 
 mod explain;
 mod list;
+mod mode;
 mod replay;
 mod show;
 mod test;
@@ -22,6 +23,9 @@ enum What {
     List(list::ListArgs),
     /// Show policies with their rules
     Show(show::ShowArgs),
+    /// Set a policy's mode: what it denies is counted, told or dropped
+    #[command(after_help = mode::AFTER_HELP)]
+    Mode(mode::ModeArgs),
     /// Say why a connection is allowed or denied, on both sides
     #[command(after_help = explain::AFTER_HELP)]
     Explain(Box<explain::ExplainArgs>),
@@ -37,6 +41,7 @@ pub(super) async fn run(globals: &Globals, args: PolicyArgs) -> Result<(), Failu
     match args.what {
         What::List(args) => list::run(globals, args).await,
         What::Show(args) => show::run(globals, args).await,
+        What::Mode(args) => mode::run(globals, args).await,
         What::Explain(args) => explain::run(globals, *args).await,
         What::Test(args) => test::run(&args),
         What::Replay(args) => replay::run(&args),

@@ -40,7 +40,7 @@ pub(super) async fn run(globals: &Globals, args: ShowArgs) -> Result<(), Failure
     })
 }
 
-fn request(text: &str) -> Result<ListPoliciesRequest, String> {
+pub(super) fn request(text: &str) -> Result<ListPoliciesRequest, String> {
     let of = |kind: &str, namespace: &str, name: &str| ListPoliciesRequest {
         kind: kind.to_owned(),
         namespace: namespace.to_owned(),

@@ -3,9 +3,10 @@
 use super::Settings;
 use crate::{
     capture::Glob,
-    config::{Config, ConfigError, Task, transport::Transport},
-    policy::PolicyConfig,
+    config::{Config, ConfigError, PolicyEnforcement, Task, UnknownIdentity, transport::Transport},
+    policy::{Cap, PolicyConfig},
 };
+use observer_policy::model::Mode;
 
 impl Settings {
     pub(in crate::config) fn check(self, task: Task) -> Result<Config, ConfigError> {
@@ -52,6 +53,13 @@ impl Settings {
         let max_mib = bounded("--max-mib", self.max_mib.unwrap_or(64), 1, 1 << 20)?;
         let new_flow_cap =
             bounded("--new-flow-cap", self.new_flow_cap.unwrap_or(20_000) as usize, 1, 10_000_000)?;
+        let cap = if self.policy_enforcement == Some(PolicyEnforcement::Never) {
+            Some(Cap { most: Mode::Observe, why: "nothing is judged by --policy-enforcement never".into() })
+        } else if self.policy_audit_mode == Some(true) {
+            Some(Cap { most: Mode::Audit, why: "nothing is dropped by --policy-audit-mode".into() })
+        } else {
+            None
+        };
         Ok(Config {
             task,
             node_name,
@@ -65,6 +73,11 @@ impl Settings {
                 files: self.policies,
                 mode: self.policy_mode.unwrap_or_default().into(),
                 dialect: self.policy_dialect.unwrap_or_default().into(),
+                cap,
+                unknown_denied: self.unknown_identity == Some(UnknownIdentity::Deny),
+                allow_lockout: self.allow_lockout.unwrap_or(false),
+                own_port: self.listen.map(|address| address.port()),
+                state_dir: Some(self.state_dir.unwrap_or_else(|| "/var/lib/observer".into())),
             },
             local_namespaces: self.local_namespaces.unwrap_or(true),
             interfaces,

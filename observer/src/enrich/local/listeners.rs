@@ -13,7 +13,7 @@ use crate::enrich::source::{ServiceEntry, ServicePort, TargetPort};
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_sock_diag::{
     AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, SockDiagMessage,
-    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
+    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
 };
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use std::{
@@ -107,28 +107,21 @@ impl Listeners {
     fn listening(&mut self) -> io::Result<BTreeSet<Listener>> {
         let mut found = BTreeSet::new();
         let clients = client_ports();
-        for family in [AF_INET, AF_INET6] {
-            // A UDP socket without a peer is closed, in TCP's words.
-            for (protocol, states) in [(IPPROTO_TCP, StateFlags::LISTEN), (IPPROTO_UDP, StateFlags::CLOSE)] {
-                let socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
-                let extensions = ExtensionFlags::empty();
-                let question = InetRequest { family, protocol, extensions, states, socket_id };
-                self.netlink.ask(SockDiagMessage::InetRequest(question), NLM_F_DUMP, |answer| {
-                    let SockDiagMessage::InetResponse(answer) = answer else { return };
-                    let socket = &answer.header.socket_id;
-                    let listener = Listener {
-                        address: socket.source_address.to_canonical(),
-                        port: socket.source_port,
-                        protocol,
-                        inode: answer.header.inode,
-                    };
-                    let is_client = protocol == IPPROTO_UDP && clients.contains(&listener.port);
-                    let is_reached = listener.port != 0 && !listener.address.is_loopback();
-                    if is_reached && !is_client && found.len() < MAX_LISTENERS {
-                        found.insert(listener);
-                    }
-                })?;
-            }
+        // A UDP socket without a peer is closed, in TCP's words.
+        for (protocol, states) in [(IPPROTO_TCP, StateFlags::LISTEN), (IPPROTO_UDP, StateFlags::CLOSE)] {
+            sockets(&mut self.netlink, protocol, &states, |header| {
+                let listener = Listener {
+                    address: header.socket_id.source_address.to_canonical(),
+                    port: header.socket_id.source_port,
+                    protocol,
+                    inode: header.inode,
+                };
+                let is_client = protocol == IPPROTO_UDP && clients.contains(&listener.port);
+                let is_reached = listener.port != 0 && !listener.address.is_loopback();
+                if is_reached && !is_client && found.len() < MAX_LISTENERS {
+                    found.insert(listener);
+                }
+            })?;
         }
         Ok(found)
     }
@@ -178,6 +171,26 @@ impl Listeners {
         }
         Ok(())
     }
+}
+
+/// Gives the sockets of a protocol that are in one of these states, of both families.
+pub(super) fn sockets(
+    netlink: &mut Netlink,
+    protocol: u8,
+    states: &StateFlags,
+    mut each: impl FnMut(&InetResponseHeader),
+) -> io::Result<()> {
+    for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+        let extensions = ExtensionFlags::empty();
+        let states = states.clone();
+        let question = InetRequest { family, protocol, extensions, states, socket_id };
+        netlink.ask(SockDiagMessage::InetRequest(question), NLM_F_DUMP, |answer| {
+            if let SockDiagMessage::InetResponse(answer) = answer {
+                each(&answer.header);
+            }
+        })?;
+    }
+    Ok(())
 }
 
 /// `socket:[1234]`, as a process's file reads.

@@ -12,9 +12,12 @@
 //! processes and names are looked at each second.
 
 mod cgroup;
+mod established;
 mod listeners;
 mod netlink;
 mod scan;
+
+pub(crate) use established::{Established, established, ports_of_sshd};
 
 use super::{
     ipcache::IpCache,

@@ -6,19 +6,23 @@ use crate::{
         ipcache::IpCache,
         source::{Pod, Rank, Snapshot, Window},
     },
-    policy::{Policies, PolicyConfig, Updater},
+    policy::{Cap, PolicyConfig, Updater},
     serve::{ServeConfig, start},
     store::{Store, StoreConfig},
 };
 use observer_policy::model::Mode;
 use observer_proto::control::{
-    ExplainPolicyRequest, ListPoliciesRequest, PolicyEnd,
+    ExplainPolicyRequest, ListPoliciesRequest, PolicyEnd, SetPolicyModeRequest,
     control_client::ControlClient,
     explain_policy_response::Outcome,
     policy::{self, SetBy},
     policy_end::End,
 };
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 use tonic::Code;
 
 const POLICY: &str = "\
@@ -30,7 +34,7 @@ spec:
   ingress: [{ports: [{port: 80}]}]
 ";
 
-fn policies(folder: &Path) -> Arc<Policies> {
+fn updater(folder: &Path) -> Updater {
     let file = folder.join("policy.yaml");
     fs::write(&file, POLICY).unwrap();
     let cache = Arc::new(IpCache::new("n1"));
@@ -43,15 +47,19 @@ fn policies(folder: &Path) -> Arc<Policies> {
         ..Pod::default()
     };
     cache.replace(Rank::Inventory, Snapshot { pods: vec![pod], ..Snapshot::default() }, Window::exact(0));
-    let config = PolicyConfig { files: vec![file], mode: Mode::Audit, ..PolicyConfig::default() };
-    Arc::clone(Updater::load(config, "default", cache).unwrap().policies())
+    let cap = Some(Cap { most: Mode::Audit, why: "a test drops nothing".into() });
+    let config = PolicyConfig { files: vec![file], mode: Mode::Audit, cap, ..PolicyConfig::default() };
+    Updater::load(config, "default", cache).unwrap()
 }
 
 #[tokio::test]
 async fn policies_are_listed_and_explained() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _writer) = Store::new(StoreConfig::default());
-    let config = ServeConfig { policies: Some(policies(directory.path())), ..config(directory.path()) };
+    let updater = updater(directory.path());
+    let policies = Some(Arc::clone(updater.policies()));
+    let updater = Some(Arc::new(Mutex::new(updater)));
+    let config = ServeConfig { policies, updater, ..config(directory.path()) };
     let socket = config.control_socket.clone();
     let _server = start(config, store, Arc::new(Capture)).await.unwrap();
     let mut client = ControlClient::new(connect(&socket).await);
@@ -60,12 +68,26 @@ async fn policies_are_listed_and_explained() {
     assert_eq!((&*listed.node_name, &*listed.problem, listed.loaded.is_some()), ("default/n1", "", true));
     let [policy] = &listed.policies[..] else { panic!("{listed:?}") };
     assert_eq!((&*policy.name, &policy.endpoints[..]), ("web", &["shop/web-0".to_owned()][..]));
-    assert_eq!((policy.mode(), policy.mode_set_by()), (policy::Mode::Enforce, SetBy::PolicyAnnotation));
+    assert_eq!((policy.mode(), policy.mode_set_by()), (policy::Mode::Audit, SetBy::Cap));
     assert_eq!(policy.hits.unwrap(), observer_proto::control::PolicyHits::default());
     let [warning] = &policy.warnings[..] else { panic!("{policy:?}") };
-    assert!(warning.problem.contains("enforce, which is not built in yet"), "{warning:?}");
+    assert_eq!(warning.problem, "asks for mode enforce and is in mode audit: a test drops nothing");
     let of_none = ListPoliciesRequest { namespace: "other".into(), ..ListPoliciesRequest::default() };
     assert_eq!(client.list_policies(of_none).await.unwrap().into_inner().policies, []);
+
+    let ask = |name: &str, mode: policy::Mode| SetPolicyModeRequest {
+        name: name.to_owned(),
+        mode: mode.into(),
+        ..SetPolicyModeRequest::default()
+    };
+    let set = client.set_policy_mode(ask("web", policy::Mode::Observe)).await.unwrap().into_inner();
+    let [policy] = &set.policies[..] else { panic!("{set:?}") };
+    assert_eq!((policy.mode(), policy.mode_set_by()), (policy::Mode::Observe, SetBy::Command));
+    assert_eq!((&*policy.kind, &policy.rules[..], &policy.warnings[..]), ("NetworkPolicy", &[][..], &[][..]));
+    for (name, code) in [("", Code::InvalidArgument), ("none", Code::NotFound)] {
+        let refused = client.set_policy_mode(ask(name, policy::Mode::Audit)).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{refused}");
+    }
 
     let end = |end| Some(PolicyEnd { end: Some(end) });
     let question = |port| ExplainPolicyRequest {
@@ -98,4 +120,6 @@ async fn without_policies_there_is_nothing_to_list_and_to_explain() {
     let refused = client.explain_policy(ExplainPolicyRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("--policy"), "{refused}");
+    let refused = client.set_policy_mode(SetPolicyModeRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
 }

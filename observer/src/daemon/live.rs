@@ -49,6 +49,14 @@ pub(super) fn record(config: &Config, record: &Record) -> anyhow::Result<()> {
         error @ InstanceError::Failed(_) => error.into(),
     });
     let _instance = taken.with_context(failed)?;
+    if let Some(folder) = capture::staying_on().filter(|_| !config.policy.judges()) {
+        let why = anyhow::anyhow!(
+            "policies are enforced here without a daemon ({}), which a recording without policies would end: give it their \
+             --policy, or run observer detach first",
+            folder.display()
+        );
+        return Err(why).with_context(failed);
+    }
     let recorder = Arc::new(Recorder::create(&record.file).with_context(failed)?);
     let ended = run(config, Some(Arc::clone(&recorder)), record.time, record.serves);
     // What was captured until then is kept, however it ended.
@@ -95,8 +103,16 @@ fn run(
         if let Some(maps) = maps {
             updater.judge_in_kernel(Box::new(maps))?;
         }
+        if updater.enforces()
+            && let Err(why) = loaded.stay()
+        {
+            updater.drop_nothing(&why)?;
+        }
     }
     let capture = loaded.attach()?;
+    if let Some(updater) = &mut updater {
+        updater.kept_by(capture.keeper());
+    }
     // Nobody else sets it.
     let _ = attached.set(capture.status());
     let following = updater.map(Follower::start).transpose()?;

@@ -98,6 +98,9 @@ pub enum PolicyError {
     /// The modes that commands said.
     #[error(transparent)]
     Modes(#[from] ModesError),
+    /// Enforcement would end with the daemon.
+    #[error("enforcement would not stay on without the daemon, so it is not taken: {0}")]
+    Staying(String),
     /// The node would be cut off; what of it, by which policies.
     #[error("{0}")]
     Lockout(String),

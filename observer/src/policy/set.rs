@@ -107,6 +107,11 @@ impl Set {
         self.policies.iter().map(|declared| &declared.policy.id).collect()
     }
 
+    /// Whether any is enforced.
+    pub(super) fn enforces(&self) -> bool {
+        self.policies.iter().any(|declared| declared.mode() == Mode::Enforce)
+    }
+
     /// Why a policy's mode is not the one asked for, where it is not.
     pub fn why_not_as_asked(&self, one: &Declared) -> Option<String> {
         let cap = self.cap.as_ref().filter(|_| one.is_capped())?;

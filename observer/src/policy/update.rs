@@ -13,6 +13,7 @@ use super::{
     world::{Change, Worlds},
 };
 use crate::{
+    capture::Keeper,
     enrich::{ipcache::IpCache, source::Stop},
     followed::{Followed, INTERVAL, Look},
 };
@@ -49,6 +50,8 @@ pub struct Updater {
     feed: Feed,
     /// Tells the addresses of the node's links.
     own: Own,
+    /// Has enforcement stay on when the daemon goes, where the kernel judges.
+    keeper: Option<Keeper>,
     followed: Followed,
     /// The last thing said about bad files, so that each is said once.
     complaint: Option<String>,
@@ -75,7 +78,18 @@ impl Updater {
         let worlds = worlds.map_err(|error| PolicyError::Thread(error.into()))?;
         let policies = Arc::new(Policies::new(worlds, set));
         let (cluster, own) = (cluster.to_owned(), Own(Box::new(Vec::new)));
-        let updater = Self { config, cluster, cache, policies, modes, feed, own, followed, complaint: None };
+        let updater = Self {
+            config,
+            cluster,
+            cache,
+            policies,
+            modes,
+            feed,
+            own,
+            keeper: None,
+            followed,
+            complaint: None,
+        };
         updater.tell("policies loaded");
         Ok(updater)
     }
@@ -91,6 +105,25 @@ impl Updater {
     pub(crate) fn watch_own(&mut self, addresses: impl Fn() -> Vec<IpAddr> + Send + 'static) {
         self.own = Own(Box::new(addresses));
         self.follow_names();
+    }
+
+    /// Whether any policy is enforced.
+    pub(crate) fn enforces(&self) -> bool {
+        self.policies.set().enforces()
+    }
+
+    /// From now on programs stay on while policies are enforced, by this.
+    pub(crate) fn kept_by(&mut self, keeper: Keeper) {
+        self.keeper = Some(keeper);
+    }
+
+    /// Enforces nothing from now on, for this reason.
+    pub(crate) fn drop_nothing(&mut self, why: &str) -> Result<(), PolicyError> {
+        self.config.drop_nothing(why);
+        let set = self.in_modes(Set::clone(&self.policies.set()));
+        self.put(set)?;
+        self.tell("modes of policies changed");
+        Ok(())
     }
 
     /// The policies in force.
@@ -185,13 +218,27 @@ impl Updater {
     /// Puts a set in force, or leaves the old one there.
     fn put(&mut self, set: Set) -> Result<(), PolicyError> {
         lockout::refuse(&set, &self.config, &self.cache, &(self.own.0)())?;
+        let old = self.policies.set().enforces();
+        // What is enforced stays on from its first packet.
+        if set.enforces() && !old {
+            self.stay(true)?;
+        }
         let policies = self.policies.world().engine.difference(set.with_modes());
         let change = Change { policies: Some((set.revision, policies)), ..Change::default() };
-        let left_out = self.policies.worlds.apply(change)?;
-        self.policies.counters.left_out.store(left_out as u64, Ordering::Relaxed);
+        let applied = self.policies.worlds.apply(change);
+        let enforces = if applied.is_ok() { set.enforces() } else { old };
+        if !enforces && let Err(error) = self.stay(false) {
+            tracing::error!("{error}");
+        }
+        self.policies.counters.left_out.store(applied? as u64, Ordering::Relaxed);
         self.policies.forget_hits_of_others(&set);
         self.policies.set.store(Arc::new(set));
         Ok(())
+    }
+
+    fn stay(&self, stays: bool) -> Result<(), PolicyError> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        keeper.stay(stays).map_err(PolicyError::Staying)
     }
 
     fn say(&self, problem: Option<String>) {

@@ -152,7 +152,7 @@ fn run(
             policies: policies.clone(),
         };
         let inspect = Some(Arc::new(inspection) as Arc<dyn Inspect>);
-        ServeConfig { policies, updater, inspect, ..serve_config(config, &config.cluster, &cache) }
+        ServeConfig { policies, inspect, updater, ..serve_config(config, &config.cluster, &cache) }
     });
     let work = move |stop: &Stop| {
         let symbols = resolve(symbols, recorder.clone());

@@ -6,7 +6,7 @@
 //! IP cache ─┘                           └─> the kernel's maps ─> flow programs ─> records ─┘
 //! ```
 //!
-//! Where the kernel judges, [`Judge`] names what it decided; else, and in replays, it judges itself.
+//! Where the kernel judges, `Judge` names what it decided; else, and in replays, it judges itself.
 
 mod drained;
 mod feed;

@@ -325,7 +325,7 @@ unsafe fn known(ifindex: u32, from_local: bool, tuple: &Tuple, Key(key): &mut Ke
         return SHORT_FLOW_TABLE.get_ptr_mut(short_key(ifindex, from_local, tuple)).map(<*mut _>::cast);
     }
     // SAFETY: both are aligned to 8.
-    unsafe { fill_key(key, from_local, tuple) };
+    unsafe { fill_key(key, from_local, tuple, false) };
     key.ifindex = ifindex;
     key.vni = [0; 3];
     FLOW_TABLE.get_ptr_mut(&*key)

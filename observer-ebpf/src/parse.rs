@@ -438,6 +438,7 @@ pub fn quoted(bytes: &impl Bytes, protocol: u8, network: u32, tuple: &mut Tuple)
     match tuple.protocol {
         TCP | UDP | SCTP | UDPLITE => ports(tuple, header[0], header[1], header[2], header[3]),
         ICMP | ICMPV6 if echo(tuple.protocol, header[0]) != Echo::No => {
+            tuple.icmp_type = header[0];
             ports(tuple, header[4], header[5], header[4], header[5]);
         }
         _ => {}

@@ -1,8 +1,9 @@
 //! The table of connections: one map for most packets of IPv4, whose key is short, one for all others.
 
-use observer_ebpf::parse::{Packet, TCP, UDP, copy_address};
+use observer_ebpf::parse::{self, Echo, ICMP, ICMPV6, Packet, TCP, UDP, copy_address};
 use observer_ebpf::{
-    Config, Counters, FlowKey, FlowValue, INSIDE_TUNNEL, SHORT_UDP, ShortKey, ShortValue, Tunnel, Tuple,
+    ASKED_BY_REMOTE, Config, Counters, FlowKey, FlowValue, INSIDE_TUNNEL, SHORT_UDP, ShortKey, ShortValue,
+    Tunnel, Tuple,
 };
 
 use crate::flow::Seen;
@@ -46,7 +47,7 @@ pub(crate) fn entry(
         return find(&SHORT_FLOW_TABLE, &key, value, counters, config, seen, packet);
     }
     // SAFETY: `Packet` and `Key` are aligned to 8, and each address in them.
-    unsafe { fill_key(key, seen.from_local, tuple) };
+    unsafe { fill_key(key, seen.from_local, tuple, packet.fragment) };
     let vni = tunnel.map_or(0, |tunnel| tunnel.vni);
     key.ifindex = if tunnel.is_some() { seen.ifindex | INSIDE_TUNNEL } else { seen.ifindex };
     key.vni = [(vni >> 16) as u8, (vni >> 8) as u8, vni as u8];
@@ -119,12 +120,12 @@ fn last_word(address: &[u8; 16]) -> [u8; 4] {
     unsafe { (*address.as_ptr().add(12).cast::<u32>()).to_ne_bytes() }
 }
 
-/// Likewise for any packet.
+/// Likewise for any packet; of a later fragment the type of ICMP is not known.
 ///
 /// # Safety
 /// The addresses must be aligned to 8.
 #[inline(always)]
-pub(crate) unsafe fn fill_key(key: &mut FlowKey, from_local: bool, tuple: &Tuple) {
+pub(crate) unsafe fn fill_key(key: &mut FlowKey, from_local: bool, tuple: &Tuple, later: bool) {
     key.protocol = tuple.protocol;
     // SAFETY: as the caller says.
     unsafe {
@@ -136,6 +137,17 @@ pub(crate) unsafe fn fill_key(key: &mut FlowKey, from_local: bool, tuple: &Tuple
             copy_address(&tuple.destination, &mut key.local);
             copy_address(&tuple.source, &mut key.remote);
             (key.local_port, key.remote_port) = (tuple.destination_port, tuple.source_port);
+        }
+    }
+    if !later && (tuple.protocol == ICMP || tuple.protocol == ICMPV6) {
+        let by_remote = match parse::echo(tuple.protocol, tuple.icmp_type) {
+            Echo::Request => !from_local,
+            Echo::Reply => from_local,
+            Echo::No => return,
+        };
+        key.remote_port = u16::from(parse::request_type(tuple.protocol, tuple.icmp_type));
+        if by_remote {
+            key.remote_port |= ASKED_BY_REMOTE;
         }
     }
 }

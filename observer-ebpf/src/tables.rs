@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::parse::{TCP, UDP, mapped};
+use crate::parse::{ICMP, ICMPV6, TCP, UDP, mapped};
 
 /// How much of the traffic becomes records; the numbers of [`Config::aggregation`].
 pub mod aggregation {
@@ -127,12 +127,25 @@ pub struct FlowKey {
     pub ifindex: u32,
     /// Port with `local`.
     pub local_port: u16,
-    /// Port with `remote`.
+    /// Port with `remote`. Of ICMP echoes, both of whose ports are the identifier, what is asked for, with
+    /// [`ASKED_BY_REMOTE`]: else who was asked could ask back as if that were the answer.
     pub remote_port: u16,
     /// IANA protocol number.
     pub protocol: u8,
     /// The lower 24 bits of [`crate::Tunnel::vni`]: tenants of an overlay may have the same addresses.
     pub vni: [u8; 3],
+}
+
+/// In [`FlowKey::remote_port`] of ICMP echoes, above the request's type: the remote side asks.
+pub const ASKED_BY_REMOTE: u16 = 1 << 8;
+
+impl FlowKey {
+    /// With the ports that its packets have.
+    #[must_use]
+    pub fn with_ports(self) -> Self {
+        let icmp = self.protocol == ICMP || self.protocol == ICMPV6;
+        Self { remote_port: if icmp { self.local_port } else { self.remote_port }, ..self }
+    }
 }
 
 /// In [`FlowKey::ifindex`], which the kernel keeps below 2^31.

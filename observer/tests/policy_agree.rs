@@ -145,9 +145,8 @@ impl Packet {
         let (from, to) =
             if question.direction == Direction::Egress { (subject, peer) } else { (peer, subject) };
         let [source, destination] = [&from, &to].map(|end| cluster.address(end));
-        // Without ports, or with the same at both ends, all that two ends send each other is one connection, whose opener is
-        // the first who sends.
-        if source == destination || matches!(protocol, 1 | 50 | 58) && source > destination {
+        // Without ports all that two ends send each other is one connection, whose opener is the first who sends.
+        if source == destination || protocol == 50 && source > destination {
             return None;
         }
         // Where it leaves the pod, or comes to it; at an uplink, what the node itself sends or is sent.

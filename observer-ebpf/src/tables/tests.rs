@@ -23,6 +23,15 @@ fn a_short_key_is_that_of_an_ipv4_connection() {
 }
 
 #[test]
+fn an_echo_has_its_identifier_for_both_ports() {
+    let key =
+        FlowKey { local_port: 9, remote_port: 8 | ASKED_BY_REMOTE, protocol: ICMP, ..FlowKey::default() };
+    assert_eq!(key.with_ports(), FlowKey { remote_port: 9, ..key });
+    let udp = FlowKey { protocol: UDP, ..key };
+    assert_eq!(udp.with_ports(), udp);
+}
+
+#[test]
 fn the_lower_half_says_how_many_packets_were_told() {
     let mut value = FlowValue::default();
     for (packets, told) in [

@@ -13,10 +13,11 @@ pub(super) enum Place {
 }
 
 impl Place {
+    /// What stands there, with the ports of its packets.
     pub(super) fn key(self) -> FlowKey {
         match self {
             Self::Short(key) => key.into(),
-            Self::Long(key) => key,
+            Self::Long(key) => key.with_ports(),
         }
     }
 }

@@ -221,7 +221,7 @@ impl Sweep {
                 let failed = !answered && gave_up.contains(&ends[index]);
                 let has_news = failed || (due && direction.packets > before);
                 if has_news && direction.flags & TELLABLE != 0 && direction.told != 0 {
-                    self.tell(batch, &key, index, totals(&key, &value, index));
+                    self.tell(batch, &place, index, totals(&key, &value, index));
                     known.packets[index] = direction.packets;
                 }
             }
@@ -248,11 +248,14 @@ impl Sweep {
     }
 
     /// A record of the table, with the tunnel around its connection.
-    fn tell(&self, batch: &mut Batch, key: &FlowKey, index: usize, mut flow: FlowRecord) {
-        if key.ifindex & INSIDE_TUNNEL == 0 {
-            batch.extend_from_slice(flow.as_bytes());
-            return;
-        }
+    fn tell(&self, batch: &mut Batch, place: &Place, index: usize, mut flow: FlowRecord) {
+        let key = match place {
+            Place::Long(key) if key.ifindex & INSIDE_TUNNEL != 0 => key,
+            _ => {
+                batch.extend_from_slice(flow.as_bytes());
+                return;
+            }
+        };
         flow.header = header::<TunneledFlowRecord>(kind::TUNNELED_FLOW, flow.header.time_ns);
         let mut tunnel = self.maps.tunnels.get(&Raw(*key), 0).map(|Raw(known)| known).unwrap_or_default();
         if usize::from(tunnel.from_remote) != index {

@@ -70,6 +70,50 @@ fn echoes_are_asked_by_their_request() {
 }
 
 #[test]
+fn who_was_pinged_may_not_ping_back() {
+    if skip() {
+        return;
+    }
+    // The pod may ask nobody, and be asked by anybody.
+    let world = World::new().row(1, EGRESS, OTHERS, &all(DEFAULT)).row(1, INGRESS, OTHERS, &all(ALLOWED));
+    let mut judging = Judging::new(world);
+    let echo = |icmp_type, id: u8| [icmp_type, 0, 0, 0, 0, id, 0, 1];
+    for (pod, other, protocol, request, reply) in [
+        ("10.0.0.1", "10.0.0.9", 1, 8, 0),
+        ("10.0.0.1", "10.0.0.8", 1, 13, 14),
+        ("fd00::1", "fd00::9", 58, 128, 129),
+    ] {
+        // Of other ICMP the identifier is 0, too.
+        let unreachable = [if protocol == 1 { 3 } else { 1 }, 0, 0, 0, 0, 0, 0, 0];
+        assert!(!judging.see(TO_POD, &packet(other, pod, protocol, &unreachable)).dropped);
+        for id in [0, 1, request, 255] {
+            let asked = judging.see(TO_POD, &packet(other, pod, protocol, &echo(request, id)));
+            assert!(!asked.dropped, "{request} {id}");
+            let back = judging.see(FROM_POD, &packet(pod, other, protocol, &echo(request, id)));
+            assert!(back.dropped, "{request} {id}");
+            assert_eq!(back.sides(), Some((DEFAULT, 0)));
+            let answered = judging.see(FROM_POD, &packet(pod, other, protocol, &echo(reply, id)));
+            assert!(!answered.dropped, "{request} {id}");
+            // One connection, with the identifier as both ports.
+            let [asked, answered] = [asked, answered].map(|outcome| outcome.flow.unwrap());
+            assert_eq!(
+                [asked.flags, answered.flags].map(|flags| flags & flow_flags::REPLY != 0),
+                [false, true]
+            );
+            assert_eq!(asked.first_ns, answered.first_ns);
+            for flow in [asked, answered] {
+                assert_eq!((flow.tuple.source_port, flow.tuple.destination_port), (id.into(), id.into()));
+            }
+        }
+    }
+    // What one kind of echo may, another need not.
+    let ping = [(0, DEFAULT), (cut_key(1, 8), ALLOWED), (cut_key(1, 9), DEFAULT)];
+    judging.put(World::new().row(1, EGRESS, OTHERS, &ping));
+    assert!(!judging.see(FROM_POD, &packet("10.0.0.1", "10.0.0.9", 1, &echo(8, 7))).dropped);
+    assert!(judging.see(FROM_POD, &packet("10.0.0.1", "10.0.0.9", 1, &echo(13, 7))).dropped);
+}
+
+#[test]
 fn fragments_follow_their_first() {
     if skip() {
         return;

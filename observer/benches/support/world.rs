@@ -125,7 +125,13 @@ fn pod(n: usize) -> Pod {
 }
 
 fn surroundings() -> Surroundings {
-    let port = ServicePort { name: String::new(), port: 80, protocol: TCP, target: TargetPort::Number(8080) };
+    let port = ServicePort {
+        name: String::new(),
+        port: 80,
+        protocol: TCP,
+        target: TargetPort::Number(8080),
+        node_port: None,
+    };
     let services = (0..50).map(|n| ServiceEntry {
         namespace: namespace(n),
         name: workload(n),

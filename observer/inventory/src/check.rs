@@ -191,6 +191,7 @@ fn port(number: &Spanned<u16>, path: &str) -> Checked<u16> {
 
 fn services(file: &File) -> Checked<Vec<ServiceEntry>> {
     let (mut names, mut frontends) = (Unique::new("service"), Unique::new("address and port"));
+    let mut node_ports = Unique::new("node port");
     let mut services = Vec::with_capacity(file.services.len());
     for (n, raw) in file.services.iter().enumerate() {
         let at = format!("services[{n}]");
@@ -211,8 +212,15 @@ fn services(file: &File) -> Checked<Vec<ServiceEntry>> {
                 None => TargetPort::Number(number),
                 Some(text) => target_port(text, &format!("{at}.target_port"))?,
             };
+            let mut node_port = None;
+            if let Some(number) = &port.node_port {
+                let at = format!("{at}.node_port");
+                let number_there = self::port(number, &at)?;
+                node_ports.add((number_there, protocol), &full_name, &number.referenced, &at)?;
+                node_port = Some(number_there);
+            }
             let name = optional(port.name.as_ref(), &format!("{at}.name"), "")?;
-            ports.push(ServicePort { name, port: number, protocol, target });
+            ports.push(ServicePort { name, port: number, protocol, target, node_port });
         }
         let selector = label_map(&raw.selector, &format!("{at}.selector"))?;
         let labels = label_map(&raw.labels, &format!("{at}.labels"))?;

@@ -116,6 +116,7 @@ pub(super) struct ServicePort {
     #[serde(default)]
     pub(super) protocol: Protocol,
     pub(super) target_port: Option<Text>,
+    pub(super) node_port: Option<Spanned<u16>>,
     pub(super) name: Option<Text>,
 }
 

@@ -109,6 +109,9 @@ pub struct ServicePort {
     pub protocol: u8,
     /// The pods' port.
     pub target: TargetPort,
+    /// The port at each node's own addresses that leads there too. No recording has it.
+    #[serde(skip)]
+    pub node_port: Option<u16>,
 }
 
 /// A port of a pod.

@@ -24,7 +24,7 @@ services:
   - name: frontend
     namespace: web
     cluster_ips: [10.96.0.1]
-    ports: [{port: 80, target_port: 8080, name: http}, {port: 53, protocol: UDP, target_port: dns}, {port: 9}]
+    ports: [{port: 80, target_port: 8080, node_port: 30080, name: http}, {port: 53, protocol: UDP, target_port: dns}, {port: 9}]
     selector: {app: frontend}
 cidr_groups:
   - {name: office, cidrs: [10.1.2.3/16, 1.1.1.1], labels: {kind: site}}
@@ -75,6 +75,7 @@ fn a_full_inventory_is_read() {
     assert_eq!((agent.uid.as_str(), agent.local, agent.host_network), ("default/agent", false, true));
     assert!(got.pods[2].finished && got.pods[2].local);
     let ports = &got.surroundings.services[0].ports;
+    assert_eq!(ports.iter().map(|port| port.node_port).collect::<Vec<_>>(), [Some(30080), None, None]);
     let targets: Vec<_> = ports.iter().map(|p| (p.port, p.protocol, &p.target)).collect();
     let (eighty, dns, nine) =
         (TargetPort::Number(8080), TargetPort::Name("dns".into()), TargetPort::Number(9));

@@ -176,8 +176,13 @@ mod tests {
     }
 
     fn service(name: &str, port: u16) -> ServiceEntry {
-        let ports =
-            vec![ServicePort { name: String::new(), port, protocol: 6, target: TargetPort::Number(port) }];
+        let ports = vec![ServicePort {
+            name: String::new(),
+            port,
+            protocol: 6,
+            target: TargetPort::Number(port),
+            node_port: None,
+        }];
         ServiceEntry {
             namespace: "shop".into(),
             name: name.into(),

@@ -152,14 +152,18 @@ fn services(engine: &Engine, known: &[ServiceEntry], tables: &mut PolicyTables) 
     for (_, kind, endpoint) in engine.endpoints() {
         kinds.entry(kind).or_insert_with(|| (&endpoint.labels, Vec::new())).1.push(endpoint);
     }
+    let own: Vec<IpAddr> =
+        engine.addresses().filter(|(.., at)| at.is_host).map(|(address, ..)| address).collect();
     let mut left_out = 0;
-    for service in known.iter().filter(|service| !service.addresses.is_empty()) {
+    for service in known {
         let chosen = kinds.values().filter(|(labels, _)| selects(service, labels));
         let pods: Vec<&Endpoint> = chosen.flat_map(|(_, pods)| pods).copied().collect();
         for port in &service.ports {
-            for address in service.addresses.iter().map(IpAddr::to_canonical) {
+            let called = service.addresses.iter().map(|address| (address.to_canonical(), port.port));
+            let at_node = port.node_port.into_iter().flat_map(|port| own.iter().map(move |ip| (*ip, port)));
+            for (address, number) in called.chain(at_node) {
                 let (address, is_ipv6) = (octets(address), address.is_ipv6());
-                let frontend = PolicyFrontend { address, port: port.port, protocol: port.protocol, pad: 0 };
+                let frontend = PolicyFrontend { address, port: number, protocol: port.protocol, pad: 0 };
                 if tables.frontends.len() >= MOST_FRONTENDS {
                     left_out += 1;
                     continue;

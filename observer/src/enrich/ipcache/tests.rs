@@ -200,6 +200,7 @@ fn surroundings() -> Surroundings {
         port,
         protocol,
         target: TargetPort::Number(port),
+        node_port: None,
     };
     let service = |name: &str, ports| ServiceEntry {
         namespace: "shop".into(),
@@ -293,7 +294,13 @@ fn what_listens_on_the_node_has_a_name_but_stands_for_nobody_else() {
     let entry = |name: &str, port| ServiceEntry {
         name: name.into(),
         addresses: vec![ip("192.168.0.1")],
-        ports: vec![ServicePort { name: String::new(), port, protocol: 6, target: TargetPort::Number(port) }],
+        ports: vec![ServicePort {
+            name: String::new(),
+            port,
+            protocol: 6,
+            target: TargetPort::Number(port),
+            node_port: None,
+        }],
         ..ServiceEntry::default()
     };
     let listeners = vec![entry("sshd.service", 22), entry("proxy.service", 80)];

@@ -85,6 +85,7 @@ impl Listeners {
                 port: listener.port,
                 protocol: listener.protocol,
                 target: TargetPort::Number(listener.port),
+                node_port: None,
             };
             let (order, addresses) = reached_at(listener.address, own);
             let entry = ServiceEntry {

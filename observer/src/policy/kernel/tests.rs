@@ -111,7 +111,7 @@ fn services_have_the_pods_that_they_select_at_their_own_ports() {
         namespace: "shop".into(),
         name: "api".into(),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        ports: vec![ServicePort { name: String::new(), port: 80, protocol: 6, target }],
+        ports: vec![ServicePort { name: String::new(), port: 80, protocol: 6, target, node_port: None }],
         selector: selector.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         ..ServiceEntry::default()
     };
@@ -135,4 +135,31 @@ fn services_have_the_pods_that_they_select_at_their_own_ports() {
     assert_eq!(behind("10.96.0.1"), [at("10.0.0.2"), at("10.0.0.3")]);
     assert_eq!(behind("fd00:96::1"), [at("fd00::2")]);
     assert!(behind("10.96.0.2").is_empty() && behind("10.96.0.3").is_empty());
+}
+
+#[test]
+fn a_node_port_leads_to_the_pods_from_the_nodes_own_addresses() {
+    let port = ServicePort {
+        name: String::new(),
+        port: 80,
+        protocol: 6,
+        target: TargetPort::Number(8080),
+        node_port: Some(30080),
+    };
+    let service = ServiceEntry {
+        namespace: "shop".into(),
+        name: "api".into(),
+        ports: vec![port],
+        selector: [("app".to_owned(), "api".to_owned())].into(),
+        ..ServiceEntry::default()
+    };
+    let (tables, _) = tables(&engine(Mode::Audit), &[service], |_| false);
+    let frontend = |address: &str, port| PolicyFrontend {
+        address: octets(address.parse().unwrap()),
+        port,
+        protocol: 6,
+        pad: 0,
+    };
+    assert_eq!(tables.frontends.len(), 1, "another node's port is not translated here");
+    assert_eq!(tables.frontends[&frontend("192.168.0.1", 30080)].len, 2);
 }

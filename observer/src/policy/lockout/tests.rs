@@ -41,6 +41,7 @@ fn known() -> Surroundings {
                 port: 53,
                 protocol,
                 target: TargetPort::Number(1053),
+                node_port: None,
             })
             .into(),
         selector: [("app".to_owned(), "dns".to_owned())].into(),
@@ -132,7 +133,13 @@ fn the_port_of_the_api_is_what_is_known_best() {
     // Of v4 in v6 it is told as v4.
     seen.connections.push(connection("192.168.0.1:50002", "192.0.2.6:443"));
     assert_eq!(api(&seen, &around), [443]);
-    let port = ServicePort { name: String::new(), port: 443, protocol: 6, target: TargetPort::Number(16443) };
+    let port = ServicePort {
+        name: String::new(),
+        port: 443,
+        protocol: 6,
+        target: TargetPort::Number(16443),
+        node_port: None,
+    };
     around.services.push(ServiceEntry {
         namespace: "default".into(),
         name: "kubernetes".into(),

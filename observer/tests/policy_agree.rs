@@ -11,7 +11,10 @@ use aya::{
     maps::{MapData, PerCpuHashMap, PerCpuValues, RingBuf},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
-use observer::{capture::PolicyMaps, policy::kernel_tables};
+use observer::{
+    capture::{PolicyMaps, kernel::load::patiently},
+    policy::kernel_tables,
+};
 use observer_ebpf::{
     Config, DeniedRecord, JudgedFlowRecord, LinkState, aggregation, kind, link_kind,
     policy::{Judged, decision, slot},
@@ -64,7 +67,7 @@ impl Kernel {
         let mut ebpf = loaded.unwrap();
         for name in ["observer_ingress", "observer_egress"] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
-            program.load().unwrap();
+            patiently(|| program.load()).unwrap();
         }
         let rings =
             ["FLOWS", "PRIORITY"].map(|name| RingBuf::try_from(ebpf.take_map(name).unwrap()).unwrap());

@@ -44,6 +44,7 @@ pub(super) fn look(
 
 #[cfg(test)]
 mod tests {
+    use super::super::kernel::load::patiently;
     use super::*;
     use crate::capture::object::{EGRESS, INGRESS, OBJECT};
     use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
@@ -64,7 +65,7 @@ mod tests {
         let sides = [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)];
         for (id, (name, hook)) in ids.iter_mut().zip(sides) {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
-            program.load().unwrap();
+            patiently(|| program.load()).unwrap();
             let options = if classic {
                 TcAttachOptions::Netlink(NlOptions::default())
             } else {

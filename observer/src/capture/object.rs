@@ -16,6 +16,7 @@ use super::flow_table::FlowTable;
 use super::generation::Generation;
 use super::inspect::Handles;
 use super::kernel::btf::KernelFacts;
+use super::kernel::load::patiently;
 use super::links::own_namespace;
 use super::pins::{self, Pins};
 use super::pod::Raw;
@@ -265,7 +266,7 @@ impl Object {
         let result = (|| {
             let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
             let program: &mut SchedClassifier = program.try_into().map_err(|e| chain(&e))?;
-            program.load().map_err(|e| chain(&e))
+            patiently(|| program.load()).map_err(|e| chain(&e))
         })();
         let by = if self.tcx { "" } else { "by clsact: tcx needs Linux 6.6" };
         let note = if result.is_ok() { by } else { "" };
@@ -327,7 +328,8 @@ impl Object {
     ) -> Result<OwnedFd, String> {
         let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
         let program: &mut BtfTracePoint = program.try_into().map_err(|e| chain(&e))?;
-        program.load(tracepoint, btf?).map_err(|e| chain(&e))?;
+        let btf = btf?;
+        patiently(|| program.load(tracepoint, btf)).map_err(|e| chain(&e))?;
         program.attach().map_err(|e| chain(&e))?;
         own(program.fd())
     }
@@ -335,7 +337,7 @@ impl Object {
     fn attach_raw(&mut self, name: &str, tracepoint: &str) -> Result<OwnedFd, String> {
         let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
         let program: &mut RawTracePoint = program.try_into().map_err(|e| chain(&e))?;
-        program.load().map_err(|e| chain(&e))?;
+        patiently(|| program.load()).map_err(|e| chain(&e))?;
         program.attach(tracepoint).map_err(|e| chain(&e))?;
         own(program.fd())
     }
@@ -343,7 +345,7 @@ impl Object {
     fn attach_plain(&mut self, name: &str, category: &str, tracepoint: &str) -> Result<OwnedFd, String> {
         let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
         let program: &mut TracePoint = program.try_into().map_err(|e| chain(&e))?;
-        program.load().map_err(|e| chain(&e))?;
+        patiently(|| program.load()).map_err(|e| chain(&e))?;
         program.attach(category, tracepoint).map_err(|e| chain(&e))?;
         own(program.fd())
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{SchedClassifier, TcAttachType};
-use observer::capture::{CaptureConfig, LinkHook, detach};
+use observer::capture::{CaptureConfig, LinkHook, detach, kernel::load::patiently};
 
 use crate::frames::OBJECT;
 use crate::support::{Lab, Wiring, skip};
@@ -47,7 +47,7 @@ fn leave_behind(lab: &Lab, made_qdisc: bool) {
             [("observer_ingress", TcAttachType::Ingress), ("observer_egress", TcAttachType::Egress)]
         {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
-            program.load().unwrap();
+            patiently(|| program.load()).unwrap();
             for link in LINKS {
                 // The second program finds it there.
                 let _ = qdisc_add_clsact(link);

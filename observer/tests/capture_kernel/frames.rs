@@ -3,6 +3,7 @@
 use aya::maps::{PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
+use observer::capture::kernel::load::patiently;
 use observer_ebpf::{
     Config, FlowRecord, LinkState, LinkTraffic, TunneledFlowRecord, aggregation, flow_flags, flow_reason,
     kind, link_kind, tunnel_kind,
@@ -42,7 +43,7 @@ impl Programs {
         links.insert(IFINDEX, PerCpuValues::try_from(vec![state; cpus]).unwrap(), 0).unwrap();
         for name in ["observer_ingress", "observer_egress"] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
-            program.load().unwrap();
+            patiently(|| program.load()).unwrap();
         }
         let flows = RingBuf::try_from(ebpf.take_map("FLOWS").unwrap()).unwrap();
         Self { ebpf, flows }

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use aya::maps::{HashMap, MapData, PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use observer::capture::{PolicyMaps, PolicyTables};
+use observer::capture::{PolicyMaps, PolicyTables, kernel::load::patiently};
 use observer_ebpf::policy::{
     Judged, NO_TABLE, PolicyBackend, PolicyBackends, PolicyCut, PolicyEndpoint, PolicyFrontend, PolicyRow,
     PolicyRowKey, cut_key, decision, endpoint_flags, slot,
@@ -170,7 +170,7 @@ impl Judging {
         let mut ebpf = loaded.unwrap();
         for name in ["observer_ingress", "observer_egress"] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
-            program.load().unwrap();
+            patiently(|| program.load()).unwrap();
         }
         let mut ring = |name| RingBuf::try_from(ebpf.take_map(name).unwrap()).unwrap();
         let (flows, priority) = (ring("FLOWS"), ring("PRIORITY"));

@@ -1,5 +1,7 @@
 //! The table of connections: one map for most packets of IPv4, whose key is short, one for all others.
 
+use core::arch::asm;
+
 use observer_ebpf::parse::{self, Echo, ICMP, ICMPV6, Packet, TCP, UDP, copy_address};
 use observer_ebpf::{
     ASKED_BY_REMOTE, Config, Counters, FlowKey, FlowValue, INSIDE_TUNNEL, SHORT_UDP, ShortKey, ShortValue,
@@ -52,11 +54,26 @@ pub(crate) fn entry(
     key.ifindex = if tunnel.is_some() { seen.ifindex | INSIDE_TUNNEL } else { seen.ifindex };
     key.vni = [(vni >> 16) as u8, (vni >> 8) as u8, vni as u8];
     let found = find(&FLOW_TABLE, key, &mut value.flow, counters, config, seen, packet);
-    if let (Some((_, true)), Some(tunnel)) = (found, tunnel) {
+    let tunnel = opaque(tunnel);
+    if let Some((_, true)) = found
+        && !tunnel.is_null()
+    {
         // A full table loses the oldest: the sweep then tells a tunnel of which it knows nothing more.
-        let _ = TUNNELS.insert(&*key, tunnel, 0);
+        // SAFETY: a reference, if it is not null.
+        let _ = TUNNELS.insert(&*key, unsafe { &*tunnel }, 0);
     }
     found
+}
+
+/// A pointer of which LLVM knows nothing, so that it is what is tested: else LLVM may test what made it null, and 6.1's
+/// verifier doesn't know that the two belong together.
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "the pointer is moved, not followed")]
+#[inline(always)]
+fn opaque(tunnel: Option<&Tunnel>) -> *const Tunnel {
+    let mut pointer = tunnel.map_or(core::ptr::null(), core::ptr::from_ref);
+    // SAFETY: a move to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    pointer
 }
 
 #[inline(always)]

@@ -6,13 +6,7 @@ use crate::{
     serve::{Answer, InspectError},
 };
 use observer_proto::control::{InspectResponse, InspectedProgram};
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
-
-/// How soon it ends where nobody waits for it any more.
-const LOOK: Duration = Duration::from_millis(50);
+use std::{collections::HashMap, time::Duration};
 
 impl Inspection {
     pub(super) fn programs(
@@ -94,10 +88,7 @@ impl Inspection {
             ))
         })?;
         let before = self.inspector.programs(others);
-        let start = Instant::now();
-        while answer.is_wanted() && start.elapsed() < time {
-            std::thread::sleep(LOOK.min(time.saturating_sub(start.elapsed())));
-        }
+        answer.wait(time);
         let before = before.into_iter().map(|program| (program.id, program)).collect();
         Ok((before, self.inspector.programs(others)))
     }

@@ -2,10 +2,14 @@
 
 use super::encode::{NodeInfo, proto_time};
 use observer_proto::control::{InspectRequest, InspectResponse};
-use std::{fmt::Debug, sync::Arc};
-use tokio::sync::{
-    Semaphore,
-    mpsc::{Sender, channel},
+use std::{fmt::Debug, sync::Arc, time::Duration};
+use tokio::{
+    runtime::Handle,
+    sync::{
+        Semaphore,
+        mpsc::{Sender, channel},
+    },
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -48,9 +52,10 @@ impl Answer {
         self.0.blocking_send(Ok(part)).is_ok()
     }
 
-    /// Whether there is still somebody who wants it.
-    pub fn is_wanted(&self) -> bool {
-        !self.0.is_closed()
+    /// Waits so long, but not longer than somebody wants an answer.
+    pub fn wait(&self, time: Duration) {
+        // Where it is answered is a thread of the runtime for what blocks.
+        let _ = Handle::current().block_on(async { timeout(time, self.0.closed()).await });
     }
 }
 

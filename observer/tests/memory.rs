@@ -19,6 +19,8 @@ use support::{
 };
 
 const LIMIT: u64 = 256 << 20;
+/// The first of so many equal parts of the time: in half an hour the 15 minutes that the statistics remember.
+const WARM_UP: u32 = 2;
 /// What the last samples may differ by from the first ones after the warm-up.
 const DRIFT: f64 = 0.05;
 const FOLLOWERS: usize = 20;
@@ -117,7 +119,7 @@ fn memory_stays_where_it_is() {
     let followers: Vec<Follower> = (0..FOLLOWERS).map(|_| daemon.follow(everything.clone())).collect();
     let ended = AtomicBool::new(false);
     let samples = std::thread::scope(|scope| {
-        let warm_up = Duration::from_secs(seconds) / 3;
+        let warm_up = Duration::from_secs(seconds) / WARM_UP;
         for number in 0..CHURNS {
             let (lab, ended) = (&lab, &ended);
             scope.spawn(move || come_and_go(lab, number, ended, (number > 0).then_some(warm_up)));
@@ -187,9 +189,9 @@ fn sample(daemon: &Daemon, group: &Group, length: Duration) -> Vec<Sample> {
     samples
 }
 
-/// The first third is the warm-up, until the store is full; of the rest the first quarter is compared with the last.
+/// After the warm-up, when the store and the statistics are full, the first quarter is compared with the last.
 fn judge(samples: &[Sample]) {
-    let steady = &samples[samples.len() / 3..];
+    let steady = &samples[samples.len() / WARM_UP as usize..];
     let quarter = steady.len() / 4;
     let (early, late) = (&steady[..quarter], &steady[steady.len() - quarter..]);
     let median = |samples: &[Sample], value: fn(&Sample) -> u64| {

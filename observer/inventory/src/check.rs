@@ -1,11 +1,11 @@
 //! From the file's form to a snapshot that can't be wrong.
 
 use super::{
-    CidrGroup, Fault, Node, Peer, Pod, PodPort, ServiceEntry, ServicePort, Snapshot, Surroundings,
-    TargetPort,
+    CidrGroup, Node, Peer, Pod, PodPort, ServiceEntry, ServicePort, Snapshot, Surroundings, TargetPort,
     format::{self, File, Labels, Phase, Text},
     labels::{self, LabelMap},
     workload,
+    yaml::Fault,
 };
 use ipnet::IpNet;
 use observer_policy::{MODE_ANNOTATION, model::Mode};

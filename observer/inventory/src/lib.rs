@@ -8,6 +8,7 @@ pub mod labels;
 mod model;
 pub mod policy;
 mod workload;
+pub mod yaml;
 
 pub use model::{
     CidrGroup, Node, Peer, Pod, PodPort, ServiceEntry, ServicePort, Snapshot, Surroundings, TargetPort,
@@ -20,6 +21,7 @@ use std::{
     io::Read as _,
     path::{Path, PathBuf},
 };
+use yaml::Fault;
 
 /// The largest file that is read; 100,000 pods are about 40 MB.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -75,7 +77,7 @@ pub fn read(file: &Path) -> Result<String, InventoryError> {
 
 /// Reads an inventory's text; `node` is the name of this node, which decides what is local.
 pub fn parse(file: &Path, text: &str, node: &str) -> Result<Snapshot, InventoryError> {
-    let raw = format::parse(text).and_then(|raw| check::check(&raw, node));
+    let raw = yaml::parse(text).and_then(|raw| check::check(&raw, node));
     raw.map_err(|Fault { line, column, path, problem }| InventoryError::Content {
         file: file.to_owned(),
         line,
@@ -96,15 +98,6 @@ fn one_line(text: &str) -> String {
         out.push('…');
     }
     out
-}
-
-/// A fault in the content, before the file's name is known.
-#[derive(Debug)]
-struct Fault {
-    line: u64,
-    column: u64,
-    path: String,
-    problem: String,
 }
 
 #[cfg(test)]

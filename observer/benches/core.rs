@@ -7,7 +7,9 @@ mod support;
 use observer::{
     decode::{Clock, Decoder, DropReasons, DropSites, Event, Symbols},
     enrich::{Enricher, Filler},
+    export,
     flow::{Flow, Link},
+    metrics::Counting,
     serve::{encode::Encoder, query::Selector, view::NodeView},
     stats::Stats,
     store::{Cursor, Step, Store, StoreConfig, Writer},
@@ -105,6 +107,37 @@ fn statistics(store: &Arc<Store>) {
         let mut cursor = Cursor::new(Arc::clone(store), store.oldest());
         while !stats.count(&mut cursor).1 {}
     });
+}
+
+/// Hubble's metrics with the contexts of its documentation, and a scrape of as many series as there may be.
+fn metrics(store: &Arc<Store>) {
+    let usual = "drop:sourceContext=workload|reserved-identity;destinationContext=workload|reserved-identity flow tcp icmp \
+                 port-distribution flows-to-world";
+    let measured = |metrics: &str| Counting::new(metrics).unwrap_or_else(|error| panic!("{error}"));
+    let usual = measured(usual);
+    time_row("metrics", ROUNDS, FLOWS, || usual.count(store));
+    let many =
+        measured("flow:labelsContext=source_ip,source_pod,source_workload,destination_ip,destination_pod");
+    many.count(store);
+    let page = many.scrape();
+    println!("a scrape: {} lines, {} bytes", page.lines().count(), page.len());
+    assert!(page.contains("observer_metrics_series 10000\n"), "fewer series than there may be");
+    let nanoseconds = median_ns(ROUNDS, 1, || _ = black_box(many.scrape()));
+    row("scrape", nanoseconds / 1e6, "ms");
+}
+
+/// An exporter over a full store, to a file.
+fn exported(store: &Arc<Store>, world: &World) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let (Ok(runtime), Ok(folder)) = (runtime, tempfile::tempdir()) else { return };
+    let file = folder.path().join("events.log");
+    let mut bytes = 0;
+    time_row("export", 5, FLOWS, || {
+        // Not there at first.
+        let _ = std::fs::remove_file(&file);
+        bytes = export::export_all(store, &world.node, &file, runtime.handle()).unwrap_or(0);
+    });
+    assert!(bytes > FLOWS as u64, "nothing was exported");
 }
 
 /// Bytes of a full store beside the ends that its flows share.
@@ -232,6 +265,12 @@ fn main() {
     }
     if wanted("statistics") {
         statistics(&store);
+    }
+    if wanted("metrics") {
+        metrics(&store);
+    }
+    if wanted("export") {
+        exported(&store, &stages.world);
     }
     if wanted("memory") {
         memory(&store);

@@ -15,7 +15,9 @@ pub use options::Options;
 use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{capture::Glob, policy::PolicyConfig, serve::TlsConfig};
+use crate::{
+    capture::Glob, export::ExportConfig, metrics::MetricsConfig, policy::PolicyConfig, serve::TlsConfig,
+};
 
 /// Where the configuration file is looked for when `--config` is not given; a missing file there is no error.
 pub const DEFAULT_FILE: &str = "/etc/observer/observer.toml";
@@ -63,6 +65,10 @@ pub struct Config {
     pub max_bytes: usize,
     /// Nets whose addresses are named by their CIDR identity.
     pub cidrs: Vec<IpNet>,
+    /// What is written to files.
+    pub export: ExportConfig,
+    /// Metrics, if they are served.
+    pub metrics: Option<MetricsConfig>,
     /// What is logged.
     pub log_level: LogLevel,
     /// How it is logged.
@@ -228,6 +234,14 @@ pub enum ConfigError {
         file: PathBuf,
         /// The line, from 1.
         line: usize,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// A value of the exporter that flags describe.
+    #[error("--export-{flag}: {problem}")]
+    Export {
+        /// The option, as its flag is written behind `--export-`.
+        flag: &'static str,
         /// What is wrong and what would be right.
         problem: String,
     },

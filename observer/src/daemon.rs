@@ -7,9 +7,11 @@ mod replay;
 use crate::{
     config::{Config, Task},
     enrich::{ipcache::IpCache, source::Stop},
+    export::{ExportConfig, Exports},
     logging,
+    metrics::{Metrics, MetricsConfig, Sources},
     policy::{PolicyConfig, PolicyError, Updater},
-    serve::{self, NodeInfo, ServeConfig},
+    serve::{self, CaptureInfo, NodeInfo, ServeConfig},
     status::Status,
     store::Store,
 };
@@ -68,12 +70,12 @@ impl Life {
         Ok(Self { runtime, terminate, interrupt, stop })
     }
 
-    /// Runs `work` in the pipeline's own thread and serves what comes of it, where a server is wanted, until a signal,
+    /// Runs `work` in the pipeline's own thread, serves and exports what comes of it, where a server is wanted, until a signal,
     /// until the time is over, or until `work` ends.
     fn run(
         mut self,
         work: impl FnOnce(&Stop) -> anyhow::Result<()> + Send + 'static,
-        server: Option<(ServeConfig, Arc<Store>, Status)>,
+        server: Option<Serving>,
         time: Option<Duration>,
     ) -> anyhow::Result<()> {
         let (tell, mut ended) = tokio::sync::oneshot::channel();
@@ -85,8 +87,8 @@ impl Life {
             .context("cannot start the pipeline's thread")?;
         let stop = self.stop.clone();
         let result = self.runtime.block_on(async {
-            let server = match server {
-                Some((config, store, status)) => Some(start(config, store, status).await?),
+            let running = match server {
+                Some(serving) => Some(start(serving).await?),
                 None => None,
             };
             give_memory_back();
@@ -100,8 +102,8 @@ impl Life {
             // What was captured before the signal is stored before the streams end.
             stop.set();
             let ended = ended.await;
-            if let Some(server) = server {
-                server.shutdown().await;
+            if let Some(running) = running {
+                running.shutdown().await;
             }
             ended.context("the capture ended")?
         });
@@ -177,10 +179,55 @@ fn serve_config(config: &Config, cluster: &str, names: &IpCache) -> ServeConfig 
     }
 }
 
-async fn start(config: ServeConfig, store: Arc<Store>, status: Status) -> anyhow::Result<serve::Server> {
-    let (socket, node) = (config.socket.clone(), config.node.name.clone());
-    let server = serve::start(config, store, Arc::new(status)).await?;
+/// What the flows are for.
+struct Serving {
+    server: ServeConfig,
+    export: ExportConfig,
+    metrics: Option<MetricsConfig>,
+    store: Arc<Store>,
+    status: Status,
+}
+
+/// All that serves and exports.
+struct Served {
+    server: serve::Server,
+    exports: Option<Exports>,
+    metrics: Option<Metrics>,
+}
+
+async fn start(serving: Serving) -> anyhow::Result<Served> {
+    let Serving { server, export, metrics, store, status } = serving;
+    let (socket, node) = (server.socket.clone(), server.node.clone());
+    let (board, names) = (Arc::clone(&status.exports), Arc::clone(&status.names));
+    let capture: Arc<dyn CaptureInfo> = Arc::new(status);
+    let server = serve::start(server, Arc::clone(&store), Arc::clone(&capture)).await?;
+    let exports = Exports::start(export, Arc::clone(&store), node.clone(), Arc::clone(&board))?;
+    let metrics = match metrics {
+        Some(config) => {
+            let counters = Arc::clone(server.counters());
+            let node = node.clone();
+            let sources = Sources { store, names, node, capture, server: counters, exports: board };
+            Some(Metrics::start(config, sources).await?)
+        }
+        None => None,
+    };
     let tcp = server.tcp_address().map(tracing::field::display);
-    tracing::info!(socket = %socket.display(), tcp, node, "ready");
-    Ok(server)
+    let measured = metrics.as_ref().map(|metrics| tracing::field::display(metrics.address()));
+    tracing::info!(socket = %socket.display(), tcp, metrics = measured, node = node.name, "ready");
+    Ok(Served { server, exports, metrics })
+}
+
+impl Served {
+    /// Nothing comes to the store any more.
+    async fn shutdown(self) {
+        if let Some(metrics) = self.metrics {
+            metrics.shutdown();
+        }
+        let exported = async {
+            if let Some(exports) = self.exports {
+                exports.shutdown().await;
+            }
+        };
+        tokio::join!(self.server.shutdown(), exported);
+    }
 }

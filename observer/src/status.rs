@@ -3,6 +3,7 @@
 use crate::{
     capture::{CaptureStatus, HookStatus, LinkKind, LinkStatus, ProgramStatus},
     enrich::ipcache::IpCache,
+    export::{Board, Counts},
     pipeline::{BehindLinks, Counters},
     policy::Policies,
     serve::CaptureInfo,
@@ -25,6 +26,8 @@ pub(crate) struct Status {
     pub(crate) behind: Arc<BehindLinks>,
     /// By which connections are judged, where any are given.
     pub(crate) policies: Option<Arc<Policies>>,
+    /// What exporters tell of themselves.
+    pub(crate) exports: Arc<Board>,
     /// Why there is no conntrack to listen to, where there is none.
     pub(crate) no_conntrack: Option<String>,
     /// As `uname -r` prints it.
@@ -60,6 +63,9 @@ impl CaptureInfo for Status {
             counters.push(counter("recording", Kind::Lost, "ring full", lost));
         }
         self.pipeline_counters(&mut counters);
+        for (name, counts) in self.exports.exporters() {
+            export_counters(&format!("export {name}"), &counts, &mut counters);
+        }
         CaptureStatusResponse {
             kernel: self.kernel.clone(),
             hooks,
@@ -144,6 +150,22 @@ fn policy_counters(policies: &Policies, counters: &mut Vec<Counter>) {
         (Kind::Suppressed, "changes of names without room in the kernel", read(&count.names_refused)),
     ] {
         counters.push(counter("policy", kind, cause, value));
+    }
+}
+
+/// Lost are flows that were overwritten before they were looked at, whether the filters let them pass or not.
+fn export_counters(stage: &str, count: &Counts, counters: &mut Vec<Counter>) {
+    let lost = count.overwritten + count.unwritten;
+    for (kind, cause, value) in [
+        (Kind::Made, "flows to write", count.written + count.waiting + lost),
+        (Kind::Delivered, "lines", count.written),
+        (Kind::Delivered, "waiting to be written", count.waiting),
+        (Kind::Suppressed, "left out by filters", count.filtered),
+        (Kind::Suppressed, "aggregated", count.aggregated),
+        (Kind::Lost, "overwritten before they were written", count.overwritten),
+        (Kind::Lost, "not written at the end", count.unwritten),
+    ] {
+        counters.push(counter(stage, kind, cause, value));
     }
 }
 

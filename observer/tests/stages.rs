@@ -6,8 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The stages in the way of an event. `export` and `metrics` take their places when they are built.
-const ORDER: [&str; 8] = ["capture", "decode", "track", "enrich", "policy", "store", "stats", "serve"];
+/// The stages in the way of an event.
+const ORDER: [&str; 10] =
+    ["capture", "decode", "track", "enrich", "policy", "store", "stats", "serve", "export", "metrics"];
 
 #[test]
 fn no_stage_imports_a_later_one() {

@@ -134,6 +134,135 @@ pub struct Settings {
     /// Mebibytes that the kept flows may take [default: 64].
     #[arg(long, env = "OBSERVER_MAX_MIB", hide_env_values = true, value_name = "MIB")]
     max_mib: Option<usize>,
+    /// Write flows as lines of JSON to this file, or to `stdout` (docs/export.md).
+    #[arg(
+        long,
+        alias = "hubble-export-file-path",
+        env = "OBSERVER_EXPORT_FILE_PATH",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    #[serde(alias = "hubble-export-file-path")]
+    export_file_path: Option<PathBuf>,
+    /// MB of that file after which it is renamed and a new one begun [default: 10].
+    #[arg(
+        long,
+        alias = "hubble-export-file-max-size-mb",
+        env = "OBSERVER_EXPORT_FILE_MAX_SIZE_MB",
+        hide_env_values = true,
+        value_name = "MB"
+    )]
+    #[serde(alias = "hubble-export-file-max-size-mb")]
+    export_file_max_size_mb: Option<u64>,
+    /// How many renamed files are kept [default: 5].
+    #[arg(
+        long,
+        alias = "hubble-export-file-max-backups",
+        env = "OBSERVER_EXPORT_FILE_MAX_BACKUPS",
+        hide_env_values = true,
+        value_name = "N"
+    )]
+    #[serde(alias = "hubble-export-file-max-backups")]
+    export_file_max_backups: Option<usize>,
+    /// Pack renamed files by gzip [default: false].
+    #[arg(long, alias = "hubble-export-file-compress", env = "OBSERVER_EXPORT_FILE_COMPRESS", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
+    #[serde(alias = "hubble-export-file-compress")]
+    export_file_compress: Option<bool>,
+    /// Export only flows that one of these filters takes: FlowFilter messages as JSON objects.
+    #[arg(
+        long,
+        alias = "hubble-export-allowlist",
+        env = "OBSERVER_EXPORT_ALLOWLIST",
+        hide_env_values = true,
+        value_name = "FILTERS"
+    )]
+    #[serde(alias = "hubble-export-allowlist")]
+    export_allowlist: Option<String>,
+    /// Export no flow that one of these filters takes.
+    #[arg(
+        long,
+        alias = "hubble-export-denylist",
+        env = "OBSERVER_EXPORT_DENYLIST",
+        hide_env_values = true,
+        value_name = "FILTERS"
+    )]
+    #[serde(alias = "hubble-export-denylist")]
+    export_denylist: Option<String>,
+    /// Export only these fields of a flow, such as time,source.pod_name,verdict. Repeatable.
+    #[arg(
+        long,
+        alias = "hubble-export-fieldmask",
+        env = "OBSERVER_EXPORT_FIELDMASK",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_name = "FIELDS"
+    )]
+    #[serde(default, alias = "hubble-export-fieldmask")]
+    export_fieldmask: Vec<String>,
+    /// Export one line for flows of which these fields are equal, with how many they were. Repeatable.
+    #[arg(
+        long,
+        alias = "hubble-export-fieldaggregate",
+        env = "OBSERVER_EXPORT_FIELDAGGREGATE",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_name = "FIELDS"
+    )]
+    #[serde(default, alias = "hubble-export-fieldaggregate")]
+    export_fieldaggregate: Vec<String>,
+    /// How often such lines are written, such as 30s [default: 0s, no such lines].
+    #[arg(
+        long,
+        alias = "hubble-export-aggregation-interval",
+        env = "OBSERVER_EXPORT_AGGREGATION_INTERVAL",
+        hide_env_values = true,
+        value_name = "DURATION"
+    )]
+    #[serde(alias = "hubble-export-aggregation-interval")]
+    export_aggregation_interval: Option<String>,
+    /// More exports, each with a name and filters, in Cilium's form (YAML), read again when it changes.
+    #[arg(
+        long,
+        alias = "hubble-flowlogs-config-path",
+        env = "OBSERVER_FLOWLOGS_CONFIG_PATH",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    #[serde(alias = "hubble-flowlogs-config-path")]
+    flowlogs_config_path: Option<PathBuf>,
+    /// Serve metrics for Prometheus, /healthz and /readyz by plain HTTP on this address, such as 127.0.0.1:9965.
+    #[arg(
+        long,
+        alias = "hubble-metrics-server",
+        env = "OBSERVER_METRICS_SERVER",
+        hide_env_values = true,
+        value_name = "ADDRESS:PORT"
+    )]
+    #[serde(alias = "hubble-metrics-server")]
+    metrics_server: Option<String>,
+    /// Hubble's metrics of flows to serve there, with their options, such as `drop flow:sourceContext=workload` (docs/metrics.md).
+    #[arg(
+        long,
+        alias = "hubble-metrics",
+        env = "OBSERVER_METRICS",
+        hide_env_values = true,
+        value_name = "METRICS"
+    )]
+    #[serde(alias = "hubble-metrics")]
+    metrics: Option<String>,
+    /// The same by a file in Cilium's form (YAML), read again when it changes.
+    #[arg(
+        long,
+        alias = "hubble-dynamic-metrics-config-path",
+        env = "OBSERVER_DYNAMIC_METRICS_CONFIG_PATH",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    #[serde(alias = "hubble-dynamic-metrics-config-path")]
+    dynamic_metrics_config_path: Option<PathBuf>,
+    /// Series of flows that there may be; what has no room is summed as `other` [default: 10000].
+    #[arg(long, env = "OBSERVER_METRICS_MAX_SERIES", hide_env_values = true, value_name = "N")]
+    metrics_max_series: Option<usize>,
     /// Nets to be told apart from the rest of the world, each with an identity of its own. Repeatable.
     #[arg(
         long = "cidr",
@@ -201,6 +330,32 @@ impl Settings {
             drops_host_wide: self.drops_host_wide.or(file.drops_host_wide),
             max_flows: self.max_flows.or(file.max_flows),
             max_mib: self.max_mib.or(file.max_mib),
+            export_file_path: self.export_file_path.or(file.export_file_path),
+            export_file_max_size_mb: self.export_file_max_size_mb.or(file.export_file_max_size_mb),
+            export_file_max_backups: self.export_file_max_backups.or(file.export_file_max_backups),
+            export_file_compress: self.export_file_compress.or(file.export_file_compress),
+            export_allowlist: self.export_allowlist.or(file.export_allowlist),
+            export_denylist: self.export_denylist.or(file.export_denylist),
+            export_fieldmask: if self.export_fieldmask.is_empty() {
+                file.export_fieldmask
+            } else {
+                self.export_fieldmask
+            },
+            export_fieldaggregate: if self.export_fieldaggregate.is_empty() {
+                file.export_fieldaggregate
+            } else {
+                self.export_fieldaggregate
+            },
+            export_aggregation_interval: self
+                .export_aggregation_interval
+                .or(file.export_aggregation_interval),
+            flowlogs_config_path: self.flowlogs_config_path.or(file.flowlogs_config_path),
+            metrics_server: self.metrics_server.or(file.metrics_server),
+            metrics: self.metrics.or(file.metrics),
+            dynamic_metrics_config_path: self
+                .dynamic_metrics_config_path
+                .or(file.dynamic_metrics_config_path),
+            metrics_max_series: self.metrics_max_series.or(file.metrics_max_series),
             cidrs: if self.cidrs.is_empty() { file.cidrs } else { self.cidrs },
             log_level: self.log_level.or(file.log_level),
             log_format: self.log_format.or(file.log_format),

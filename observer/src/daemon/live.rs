@@ -1,6 +1,6 @@
 //! The running capture, served or recorded or both.
 
-use super::{Life, policies, serve_config, tell_start};
+use super::{Life, Serving, policies, serve_config, tell_start};
 use crate::{
     capture::{self, Capture, CaptureConfig, LinkStatus, StatusHandle, kernel::symbols::Symbols},
     config::{Aggregation, Config, Record},
@@ -137,6 +137,7 @@ fn run(
         names: Arc::clone(&cache),
         behind: Arc::clone(&shared.behind),
         policies: judged_by,
+        exports: Arc::default(),
         no_conntrack: head.no_conntrack.clone(),
         kernel: head.kernel.clone(),
     };
@@ -160,8 +161,9 @@ fn run(
         let running = Live::new(capture, began_ns, conntrack.ok(), recorder, judging);
         Ok(running.run(&mut stages, stop.as_fd())?)
     };
-    let server = serving.map(|config| (config, store, status));
-    life.run(work, server, time)
+    let (export, metrics) = (config.export.clone(), config.metrics.clone());
+    let serving = serving.map(|server| Serving { server, export, metrics, store, status });
+    life.run(work, serving, time)
 }
 
 fn sources(config: &Config) -> anyhow::Result<Vec<Box<dyn Source>>> {

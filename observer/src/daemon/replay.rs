@@ -1,6 +1,6 @@
 //! A recording in the place of the capture. It needs no rights, and nothing of the machine's network.
 
-use super::{Life, policies, serve_config, tell_start};
+use super::{Life, Serving, policies, serve_config, tell_start};
 use crate::{
     capture::{CaptureStatus, HookStatus, LinkStatus},
     config::{Config, Replay as Task},
@@ -47,6 +47,7 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
         names: Arc::clone(&cache),
         behind: Arc::clone(&shared.behind),
         policies: judged_by,
+        exports: Arc::default(),
         no_conntrack: head.no_conntrack.clone(),
         kernel: head.kernel.clone(),
     };
@@ -69,8 +70,9 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
         while !stop.wait(None, std::time::Duration::from_hours(1)) {}
         Ok(())
     };
-    let server = Some((serving, store, status));
-    life.run(work, server, None)
+    let (export, metrics) = (config.export.clone(), config.metrics.clone());
+    let serving = Serving { server: serving, export, metrics, store, status };
+    life.run(work, Some(serving), None)
 }
 
 fn recorded_hooks(name: &str, head: &Head) -> Vec<HookStatus> {

@@ -158,6 +158,15 @@ impl IpCache {
         writer.pods.values().any(|pod| pod.endpoint.pod_name == name && pod.endpoint.namespace == namespace)
     }
 
+    /// Takes the pods that are known now, finished ones too, out of these, which are names by namespace.
+    pub fn take_out_known(&self, pods: &mut HashMap<String, HashSet<String>>) {
+        for known in self.writer().pods.values() {
+            if let Some(names) = pods.get_mut(&known.endpoint.namespace) {
+                names.remove(&known.endpoint.pod_name);
+            }
+        }
+    }
+
     /// Raised after every batch that changed something.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)

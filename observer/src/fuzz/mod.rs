@@ -3,11 +3,13 @@
 #![expect(clippy::missing_panics_doc, reason = "they do nothing else")]
 #![expect(clippy::unwrap_used, reason = "a check fails by panicking")]
 
+mod dynamic;
 mod inventory;
 mod record;
 mod recording;
 
 pub use crate::{serve::fuzz::request, track::fuzz::conntrack};
+pub use dynamic::dynamic;
 pub use inventory::inventory;
 pub use record::record;
 pub use recording::recording;
@@ -42,8 +44,9 @@ mod tests {
     #[test]
     fn the_corpora_hold() {
         let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-        let checks: [Check; 5] = [
+        let checks: [Check; 6] = [
             ("conntrack", super::conntrack),
+            ("dynamic", super::dynamic),
             ("inventory", super::inventory),
             ("record", super::record),
             ("recording", super::recording),

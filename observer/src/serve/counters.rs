@@ -179,7 +179,7 @@ impl Counters {
     }
 
     /// As the control service tells it.
-    pub(super) fn to_wire(&self) -> wire::Server {
+    pub(crate) fn to_wire(&self) -> wire::Server {
         let some = |(reason, count): (String, u64)| (count > 0).then_some(wire::Refusal { reason, count });
         let codes = (1..CODES as i32).map(Code::from_i32);
         wire::Server {

@@ -37,6 +37,7 @@ mod handshakes;
 mod health;
 mod inspect;
 mod limits;
+mod lost;
 pub mod mask;
 mod nodes;
 mod peers;
@@ -56,6 +57,8 @@ pub use counters::{Counters, Refusal};
 pub use encode::NodeInfo;
 pub use inspect::{Answer, Inspect, InspectError};
 pub use limits::Limits;
+pub(crate) use lost::LostEvents;
+pub(crate) use stream::now_ns;
 pub use tls::{CertificateCounters, TlsConfig, TlsError};
 
 use crate::{

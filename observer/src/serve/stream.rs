@@ -10,14 +10,14 @@ use super::{
     encode::Encoder,
     fanout::Fanout,
     flows::Shared,
+    lost::LostEvents,
     mask::Mask,
     query::{Item, Reader},
 };
-use crate::store::{Loss, LossCursor, LossSource, Store};
+use crate::store::{LossCursor, Store};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
-use observer_proto::flow::LostEventSource;
 use std::{
     pin::Pin,
     sync::Arc,
@@ -41,8 +41,6 @@ const PAUSE_A_FURTHER_STREAM: Duration = Duration::from_micros(400);
 const LONGEST_PAUSE: Duration = Duration::from_millis(8);
 /// What the runtime's timer can tell apart.
 const TIMER: Duration = Duration::from_millis(1);
-/// Hubble's interval: at most one LostEvent of a source in this time.
-const LOST_INTERVAL: Duration = Duration::from_secs(1);
 /// Steps before other tasks get their turn.
 const BUDGET: usize = 4096;
 
@@ -58,42 +56,11 @@ pub(super) struct FlowStream {
     fanout: Arc<Fanout>,
     flushed: Option<Instant>,
     reported: LossCursor,
-    lost: [Pending; SOURCES.len()],
+    lost: LostEvents,
     shutdown: watch::Receiver<bool>,
     places: Places,
     /// Gives the stream's place back when it ends.
     _permit: OwnedSemaphorePermit,
-}
-
-const SOURCES: [LostEventSource; 3] = [
-    LostEventSource::PerfEventRingBuffer,
-    LostEventSource::ObserverEventsQueue,
-    LostEventSource::HubbleRingBuffer,
-];
-
-/// Losses of one source that the client doesn't know yet.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pending {
-    count: u64,
-    first: i64,
-    last: i64,
-    told: Option<Instant>,
-}
-
-impl Pending {
-    fn add(&mut self, count: u64, first: i64, last: i64) {
-        if self.count == 0 {
-            (self.first, self.last) = (first, last);
-        }
-        self.count += count;
-        self.first = self.first.min(first);
-        self.last = self.last.max(last);
-    }
-
-    /// When it may be told.
-    fn due(&self) -> Option<Instant> {
-        (self.count > 0).then(|| self.told.map_or_else(Instant::now, |told| told + LOST_INTERVAL))
-    }
 }
 
 /// Why filling the buffer stopped.
@@ -124,7 +91,7 @@ impl FlowStream {
             out: Vec::new(),
             fanout: Arc::clone(&context.fanout),
             flushed: None,
-            lost: [Pending::default(); 3],
+            lost: LostEvents::default(),
             shutdown: context.shutdown.clone(),
             places: context.places.clone(),
             _permit: permit,
@@ -212,8 +179,7 @@ impl FlowStream {
             }
         });
         if lost > 0 {
-            let now = now_ns();
-            self.lost[2].add(lost, now, now);
+            self.lost.add_overwritten(lost, now_ns());
         }
         match taken {
             Some((bytes, after)) => {
@@ -234,10 +200,9 @@ impl FlowStream {
             match reader.next(|sequence, flow| encoder.response(out, sequence, flow, mask.as_ref())) {
                 Item::Flow | Item::Skipped => {}
                 Item::Lost(count) => {
-                    let now = now_ns();
-                    self.lost[2].add(count, now, now);
+                    self.lost.add_overwritten(count, now_ns());
                     // Before the flows that follow the gap, if it may be told now.
-                    Self::tell(&mut self.lost, encoder, out, false);
+                    tell(&mut self.lost, encoder, out, false);
                 }
                 Item::Pause => return Stop::Pause,
                 Item::Done => return Stop::Done,
@@ -247,35 +212,18 @@ impl FlowStream {
     }
 
     fn take_reported(&mut self) {
-        for Loss { source, count, first, last } in self.store.take_losses(&mut self.reported) {
-            let index = match source {
-                LossSource::KernelRing => 0,
-                LossSource::Queue => 1,
-            };
-            self.lost[index].add(count, first, last);
-        }
+        self.lost.add_reported(&self.store.take_losses(&mut self.reported));
     }
 
+    /// Of the losses those that are due; at the end of the stream all of them, so that the sum is right.
     fn tell_lost(&mut self, at_the_end: bool) {
-        Self::tell(&mut self.lost, &self.encoder, &mut self.out, at_the_end);
-    }
-
-    /// Writes the losses that are due; at the end of the stream all of them, so that the sum is right.
-    fn tell(lost: &mut [Pending], encoder: &Encoder, out: &mut Vec<u8>, all: bool) {
-        for (pending, source) in lost.iter_mut().zip(SOURCES) {
-            let Some(due) = pending.due() else { continue };
-            let now = Instant::now();
-            if all || due <= now {
-                encoder.lost(out, source, pending.count, pending.first, pending.last);
-                *pending = Pending { told: Some(now), ..Pending::default() };
-            }
-        }
+        tell(&mut self.lost, &self.encoder, &mut self.out, at_the_end);
     }
 
     /// Until there is something to do: a flow, a loss that becomes due, the server's end.
     async fn wait(&mut self) {
         self.reader.park();
-        let due = self.lost.iter().filter_map(Pending::due).min();
+        let due = self.lost.due();
         let position = self.reader.position();
         tokio::select! {
             () = self.store.changed(position, &self.reported) => {}
@@ -298,7 +246,11 @@ impl FlowStream {
     }
 }
 
-pub(super) fn now_ns() -> i64 {
+fn tell(lost: &mut LostEvents, encoder: &Encoder, out: &mut Vec<u8>, all: bool) {
+    lost.tell(all, |source, count, first, last| encoder.lost(out, source, count, first, last));
+}
+
+pub(crate) fn now_ns() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))

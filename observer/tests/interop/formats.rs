@@ -65,6 +65,22 @@ fn every_layout_of_a_recording() {
     tally.case("29", "hubble observe -o json of flows with extensions", outcome);
 }
 
+/// What a daemon has exported Hubble's own program reads as it reads the daemon's answers.
+#[test]
+fn an_exported_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.log");
+    let daemon = replayed("demo", &["--export-file-path", file.to_str().unwrap()]);
+    let (known, mut tally) = (Known::of(&daemon), Tally::default());
+    let (status, ..) = daemon.end(rustix::process::Signal::TERM);
+    assert!(status.success(), "{status}");
+    let exported = fs::read_to_string(&file).unwrap();
+    let read =
+        known.hubble.run_with("observe --input-file - --all -o json", &[], exported.as_bytes()).clean();
+    let outcome = read.and_then(|read| same("stdout", &read, &known.json));
+    tally.case("export", "hubble observe --input-file (an exported file)", outcome);
+}
+
 /// Our default mask leaves out nothing that any text shows.
 fn text_by_our_mask(known: &Known) -> Outcome {
     for format in ["compact", "dict", "table", "wide"] {

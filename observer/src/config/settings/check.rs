@@ -4,12 +4,15 @@ use super::Settings;
 use crate::{
     capture::Glob,
     config::{Config, ConfigError, PolicyEnforcement, Task, UnknownIdentity, transport::Transport},
+    export::{self, ExportConfig},
+    metrics::{self, MetricsConfig},
     policy::{Cap, PolicyConfig},
 };
 use observer_policy::model::Mode;
 
 impl Settings {
-    pub(in crate::config) fn check(self, task: Task) -> Result<Config, ConfigError> {
+    pub(in crate::config) fn check(mut self, task: Task) -> Result<Config, ConfigError> {
+        let (export, metrics) = self.out_of_flows()?;
         let value = |field, problem: String| ConfigError::Value { field, problem };
         let tls = Transport {
             listens: self.listen.is_some(),
@@ -62,6 +65,8 @@ impl Settings {
         };
         Ok(Config {
             task,
+            export,
+            metrics,
             node_name,
             cluster,
             socket,
@@ -93,6 +98,30 @@ impl Settings {
             log_level: self.log_level.unwrap_or_default(),
             log_format: self.log_format.unwrap_or_default(),
         })
+    }
+
+    /// What is exported and measured.
+    fn out_of_flows(&mut self) -> Result<(ExportConfig, Option<MetricsConfig>), ConfigError> {
+        let export = export::Flags {
+            file_path: self.export_file_path.take(),
+            size_mb: self.export_file_max_size_mb,
+            backups: self.export_file_max_backups,
+            compress: self.export_file_compress,
+            allowlist: self.export_allowlist.take(),
+            denylist: self.export_denylist.take(),
+            field_mask: std::mem::take(&mut self.export_fieldmask),
+            field_aggregate: std::mem::take(&mut self.export_fieldaggregate),
+            interval: self.export_aggregation_interval.take(),
+        };
+        let fixed = export.check().map_err(|(flag, problem)| ConfigError::Export { flag, problem })?;
+        let metrics = metrics::Flags {
+            server: self.metrics_server.take(),
+            metrics: self.metrics.take(),
+            file: self.dynamic_metrics_config_path.take(),
+            most_series: self.metrics_max_series,
+        };
+        let metrics = metrics.check().map_err(|(field, problem)| ConfigError::Value { field, problem })?;
+        Ok((ExportConfig { fixed, file: self.flowlogs_config_path.take() }, metrics))
     }
 }
 

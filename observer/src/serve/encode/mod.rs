@@ -44,7 +44,7 @@ mod field {
 }
 
 /// Length of a gRPC message's head: a flag byte and the length.
-const GRPC_HEAD: usize = 5;
+pub(crate) const GRPC_HEAD: usize = 5;
 const UDP: u8 = 17;
 const EMITTER: &str = "Observer";
 
@@ -116,7 +116,32 @@ impl Encoder {
 
     /// Appends a loss to `out` as one gRPC message. Times are Unix times in nanoseconds.
     pub fn lost(&self, out: &mut Vec<u8>, source: proto::LostEventSource, count: u64, first: i64, last: i64) {
-        let response = api::GetFlowsResponse {
+        let response = self.lost_response(source, count, first, last);
+        grpc_message(out, |out| out.extend_from_slice(&response.encode_to_vec()));
+    }
+
+    /// Appends a loss to `out` as Hubble's JSON line, without a newline.
+    pub fn lost_line(
+        &self,
+        out: &mut Vec<u8>,
+        source: proto::LostEventSource,
+        count: u64,
+        first: i64,
+        last: i64,
+    ) {
+        // It holds numbers and a name of this node, which all have a JSON form.
+        let line = observer_proto::json::line(&self.lost_response(source, count, first, last));
+        out.extend_from_slice(line.unwrap_or_default().as_bytes());
+    }
+
+    fn lost_response(
+        &self,
+        source: proto::LostEventSource,
+        count: u64,
+        first: i64,
+        last: i64,
+    ) -> api::GetFlowsResponse {
+        api::GetFlowsResponse {
             node_name: self.node_name.to_string(),
             time: Some(proto_time(last)),
             response_types: Some(api::get_flows_response::ResponseTypes::LostEvents(proto::LostEvent {
@@ -126,8 +151,7 @@ impl Encoder {
                 first: Some(proto_time(first)),
                 last: Some(proto_time(last)),
             })),
-        };
-        grpc_message(out, |out| out.extend_from_slice(&response.encode_to_vec()));
+        }
     }
 }
 

@@ -9,7 +9,11 @@ pub mod fields;
 pub mod graph;
 pub mod groups;
 pub mod inspect;
+pub mod rows;
+pub mod signals;
 mod table;
 pub mod top;
 pub mod volume;
 pub mod why;
+
+pub use table::scaled;

@@ -120,7 +120,7 @@ pub(super) fn cleaned(text: &str) -> String {
 }
 
 /// At most four digits: `0.4`, `214`, `1.9k`, `48.1M`.
-pub(super) fn scaled(number: f64) -> String {
+pub fn scaled(number: f64) -> String {
     const UNITS: [&str; 6] = ["", "k", "M", "G", "T", "P"];
     let mut number = number.max(0.0);
     let mut unit = 0;

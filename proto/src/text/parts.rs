@@ -296,7 +296,7 @@ fn behind<'a, T>(direction: i32, verdict: i32, ingress: [&'a [T]; 2], egress: [&
 }
 
 /// The policies behind a flow's verdict.
-pub(super) fn deciding(flow: &Flow) -> &[Policy] {
+pub(crate) fn deciding(flow: &Flow) -> &[Policy] {
     let ingress = [&flow.ingress_allowed_by[..], &flow.ingress_denied_by];
     let egress = [&flow.egress_allowed_by[..], &flow.egress_denied_by];
     behind(flow.traffic_direction, flow.verdict, ingress, egress)

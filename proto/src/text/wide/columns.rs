@@ -121,12 +121,12 @@ fn longest_time(format: TimeFormat) -> usize {
 }
 
 /// Cells that a text takes.
-pub(crate) fn width(text: &str) -> usize {
+pub fn width(text: &str) -> usize {
     text.width()
 }
 
 /// Shortens in the middle: names begin with what they have in common and end with what tells them apart.
-pub(crate) fn shorten(text: &str, cells: usize) -> String {
+pub fn shorten(text: &str, cells: usize) -> String {
     if text.width() <= cells {
         return text.to_owned();
     }
@@ -137,7 +137,7 @@ pub(crate) fn shorten(text: &str, cells: usize) -> String {
 }
 
 /// Shortens at the end.
-pub(crate) fn shorten_end(text: &str, cells: usize) -> String {
+pub fn shorten_end(text: &str, cells: usize) -> String {
     if text.width() <= cells {
         return text.to_owned();
     }

@@ -4,6 +4,7 @@
 //! A line reads as sender -> receiver, a reply's too: its type says that it is one, and no column changes its meaning
 //! from line to line. Names that are too long are shortened in the middle, the reason at its end, the verdict never.
 
+pub mod cells;
 pub(crate) mod columns;
 pub(crate) mod words;
 

@@ -1,0 +1,191 @@
+//! Drops: by reason with the pairs of the selected one, or by pair.
+
+use super::{Page, fact, heading};
+use crate::{
+    filter::WORD,
+    grid::{Cell, Column, Grid, Row},
+    line::{Line, Role},
+    state::State,
+};
+use observer_proto::{
+    answers::scaled,
+    flow::DropReason,
+    stats::{DropCount, GetDropsResponse},
+    text::status::grouped,
+};
+use std::collections::BTreeMap;
+
+/// Pairs shown below the table.
+const PAIRS: usize = 12;
+
+pub(super) fn page(state: &State) -> Page {
+    let Some(answer) = &state.counts.drops else { return Page::default() };
+    let seconds = span(state, answer.window.as_ref());
+    let all: u64 = answer.drops.iter().chain(&answer.other).map(|row| row.flows).sum();
+    let flows = answer.window.as_ref().map_or(0, |window| window.flows);
+    let by = if state.modes.by_pair { "by pair" } else { "by reason" };
+    let share = 100.0 * all as f64 / flows.max(1) as f64;
+    let summary = Line::plain(format!(
+        " {}  dropped {} of {} flows ({share:.1}%)  {by} (m)",
+        of_time(state),
+        grouped(all),
+        grouped(flows)
+    ));
+    let grid =
+        if state.modes.by_pair { by_pair(state, answer, seconds) } else { by_reason(state, answer, seconds) };
+    let selected = grid.selected(state.cursor()).map(|row| row.key.clone());
+    let below = selected.map(|key| below(state, answer, &key)).unwrap_or_default();
+    let reason = format!("nothing was dropped among {} flows", grouped(flows));
+    Page { summary, grid, reason, below, ..Page::default() }
+}
+
+/// `last 5m (w)`, or what a file holds.
+pub(super) fn of_time(state: &State) -> String {
+    if state.link.is_file { "all rows".to_owned() } else { format!("last {} (w)", state.window.name()) }
+}
+
+/// Seconds that counts are of, for rates.
+pub(super) fn span(state: &State, window: Option<&observer_proto::stats::Window>) -> f64 {
+    let times = window.and_then(|window| Some((window.from?, window.until?)));
+    let told = times.map(|(from, until)| until.seconds - from.seconds).filter(|seconds| *seconds > 0);
+    if state.link.is_file {
+        let time = |row: Option<&crate::rows::Row>| Some(row?.time?.seconds);
+        let rows = state.rows.shown();
+        let span = time(rows.back()).zip(time(rows.front())).map(|(last, first)| last - first);
+        return span.unwrap_or(1).max(1) as f64;
+    }
+    told.unwrap_or(state.window.seconds()) as f64
+}
+
+/// A count with its rate.
+pub(super) fn rate(count: u64, seconds: f64) -> Cell {
+    let rate = count as f64 / seconds;
+    Cell::number(rate, scaled(rate))
+}
+
+/// A count, with blanks by thousands.
+pub(super) fn count(count: u64) -> Cell {
+    Cell::number(count as f64, grouped(count))
+}
+
+/// A count that only Observer's daemon tells.
+pub(super) fn told(state: &State, cell: Cell) -> Cell {
+    if state.counts.tells_bytes { cell } else { Cell::text("-").role(Role::Muted) }
+}
+
+/// What asks for drops of a reason: a flag, where Hubble has a name for it, else the kernel's word in the text of rows.
+fn flags(reason: &str) -> Vec<(&'static str, String)> {
+    let mut flags = vec![("verdict", "DROPPED".to_owned())];
+    let is_named = DropReason::from_str_name(reason).is_some();
+    flags.push((if is_named { "drop-reason-desc" } else { WORD }, reason.to_owned()));
+    flags
+}
+
+fn by_reason(state: &State, answer: &GetDropsResponse, seconds: f64) -> Grid {
+    let mut reasons: BTreeMap<&str, (DropCount, Option<&DropCount>)> = BTreeMap::new();
+    for row in &answer.drops {
+        let (sum, top) = reasons.entry(&row.reason).or_default();
+        sum.flows += row.flows;
+        sum.packets += row.packets;
+        if top.is_none_or(|top| top.flows < row.flows) {
+            *top = Some(row);
+        }
+    }
+    let mut reasons: Vec<_> = reasons.into_iter().collect();
+    reasons.sort_by_key(|(_, (sum, _))| std::cmp::Reverse((sum.packets, sum.flows)));
+    let rows = reasons.into_iter().map(|(reason, (sum, top))| Row {
+        key: reason.to_owned(),
+        cells: vec![
+            Cell::text(reason).role(Role::Drop),
+            count(sum.flows),
+            told(state, count(sum.packets)),
+            rate(sum.flows, seconds),
+            Cell::text(top.map_or("", |top| &top.source)),
+            Cell::text(top.map_or("", |top| &top.destination)),
+        ],
+        flags: flags(reason),
+    });
+    let columns = vec![
+        Column::name("REASON"),
+        Column::number("FLOWS"),
+        Column::number("PACKETS").rank(2),
+        Column::number("FLOWS/s").rank(1),
+        Column::name("TOP SOURCE"),
+        Column::name("TOP DESTINATION"),
+    ];
+    Grid { columns, rows: rows.collect() }
+}
+
+fn by_pair(state: &State, answer: &GetDropsResponse, seconds: f64) -> Grid {
+    let rows = answer.drops.iter().map(|row| Row {
+        key: format!("{} {} {}", row.source, row.destination, row.reason),
+        cells: vec![
+            Cell::text(row.source.clone()),
+            Cell::text(row.destination.clone()),
+            Cell::text(row.reason.clone()).role(Role::Drop),
+            count(row.flows),
+            told(state, count(row.packets)),
+            rate(row.flows, seconds),
+        ],
+        flags: {
+            let mut all = flags(&row.reason);
+            all.extend(of_name("from", &row.source));
+            all.extend(of_name("to", &row.destination));
+            all
+        },
+    });
+    let columns = vec![
+        Column::name("SOURCE"),
+        Column::name("DESTINATION"),
+        Column::name("REASON"),
+        Column::number("FLOWS"),
+        Column::number("PACKETS").rank(2),
+        Column::number("FLOWS/s").rank(1),
+    ];
+    Grid { columns, rows: rows.collect() }
+}
+
+/// The net of a name such as `cidr:10.0.0.0/8`; a label has `-` in place of the colons of IPv6.
+pub(super) fn net(name: &str) -> Option<String> {
+    name.strip_prefix("cidr:").map(|net| net.replace('-', ":"))
+}
+
+/// The flags that ask for an end by the name that counts have for it.
+pub(super) fn of_name(side: &str, name: &str) -> Vec<(&'static str, String)> {
+    let is_from = side == "from";
+    if let Some(net) = net(name) {
+        return vec![(if is_from { "from-ip" } else { "to-ip" }, net)];
+    }
+    match name.split_once('/') {
+        // A workload's pods begin with its name.
+        Some(_) => vec![(if is_from { "from-pod" } else { "to-pod" }, name.to_owned())],
+        None if name.is_empty() || name == "unknown" => Vec::new(),
+        None => vec![(if is_from { "from-identity" } else { "to-identity" }, name.to_owned())],
+    }
+}
+
+fn below(state: &State, answer: &GetDropsResponse, key: &str) -> Vec<Line> {
+    if state.modes.by_pair {
+        return vec![
+            heading(format!(" {key}")),
+            fact("", "Enter shows these flows, each with its place in the kernel"),
+        ];
+    }
+    let mut pairs: Vec<&DropCount> = answer.drops.iter().filter(|row| row.reason == key).collect();
+    pairs.sort_by_key(|row| std::cmp::Reverse((row.packets, row.flows)));
+    let more = pairs.len().saturating_sub(PAIRS);
+    let mut lines = vec![heading(format!(" {key}: between whom"))];
+    for row in pairs.into_iter().take(PAIRS) {
+        let packets = if state.counts.tells_bytes {
+            format!(", {} packets", grouped(row.packets))
+        } else {
+            String::new()
+        };
+        let text = format!("  {} > {}  {} flows{packets}", row.source, row.destination, grouped(row.flows));
+        lines.push(Line::plain(text));
+    }
+    if more > 0 {
+        lines.push(Line::of(Role::Muted, format!("  and {more} pairs more; m shows all pairs")));
+    }
+    lines
+}

@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod complete;
 mod connect;
+mod dashboard;
 mod hint;
 mod input;
 mod offline;

@@ -250,7 +250,7 @@ fn tells_of_missing(status: &[u8]) -> bool {
 
 /// Whether another try may go better: it was the connection that failed, of which a status has the cause and a server's
 /// own word has none; or the server is about to end.
-fn may_pass(status: &Status) -> bool {
+pub(crate) fn may_pass(status: &Status) -> bool {
     status.source().is_some() || status.code() == Code::Unavailable
 }
 

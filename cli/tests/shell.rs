@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping, in its helpers too")]
 
 mod server;
+mod tmux;
 
 use observer_proto::{
     flow::{self, DropReason, Endpoint, Flow, Verdict},
@@ -10,6 +11,7 @@ use observer_proto::{
 };
 use server::{Mock, Server};
 use std::process::{Command, Output};
+use tmux::Tmux;
 
 const COUNT: usize = 2_000;
 /// Clears the screen, names the window, turns text round, and is a DNS name by its labels.
@@ -80,31 +82,6 @@ fn jq_reads_every_line() {
             .unwrap(),
     );
     assert_eq!(name, HOSTILE);
-}
-
-/// A server of tmux by a name of its own, ended with the test.
-struct Tmux(String);
-
-impl Tmux {
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("tmux");
-        command.args(["-L", &self.0, "-f", "/dev/null"]).args(arguments);
-        command.env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8");
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> String {
-        let output = self.command(arguments).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-}
-
-impl Drop for Tmux {
-    fn drop(&mut self) {
-        // It may have ended with its last session.
-        let _ = self.command(&["kill-server"]).output();
-    }
 }
 
 #[test]

@@ -15,9 +15,22 @@ pub(crate) struct FilterArgs {
     lists: FilterLists,
     /// Whole filters as JSON: they are looked at later, since the configuration may give them too.
     raw: Vec<(&'static str, String)>,
+    /// All of them in their order.
+    given: Vec<(&'static str, String)>,
 }
 
 impl FilterArgs {
+    /// The flags in their order, each with its value; whole filters of the settings, where no flag gives any.
+    pub(crate) fn given(&self, settings: &Settings) -> Vec<(&'static str, String)> {
+        let mut given = self.given.clone();
+        for (name, configured) in [(ALLOWLIST, &settings.allowlist), (DENYLIST, &settings.denylist)] {
+            if !self.raw.iter().any(|(flag, _)| *flag == name) {
+                given.extend(configured.iter().map(|value| (name, value.clone())));
+            }
+        }
+        given
+    }
+
     /// Together with the whole filters, of flags or else of the settings.
     pub(crate) fn lists(&self, settings: &Settings) -> Result<FilterLists, String> {
         let mut lists = self.lists.clone();
@@ -80,13 +93,13 @@ impl FromArgMatches for FilterArgs {
             }
         }
         given.sort_unstable_by_key(|(place, ..)| *place);
-        let given = given.into_iter().map(|(_, name, value)| (name, value));
-        let (raw, given): (Vec<_>, Vec<_>) =
-            given.partition(|(name, _)| [ALLOWLIST, DENYLIST].contains(name));
-        let lists = parse(given.iter().map(|(name, value)| (*name, value.as_str())));
+        let given: Vec<_> = given.into_iter().map(|(_, name, value)| (name, value)).collect();
+        let (raw, others): (Vec<_>, Vec<_>) =
+            given.iter().cloned().partition(|(name, _)| [ALLOWLIST, DENYLIST].contains(name));
+        let lists = parse(others.iter().map(|(name, value)| (*name, value.as_str())));
         // A kind of error that clap itself doesn't make: the text is Hubble's already.
         let lists = lists.map_err(|error| clap::Error::raw(ErrorKind::Format, error))?;
-        Ok(Self { lists, raw })
+        Ok(Self { lists, raw, given })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

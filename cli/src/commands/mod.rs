@@ -13,6 +13,7 @@ mod reference;
 mod reflect;
 mod status;
 mod top;
+mod tui;
 mod version;
 mod watch;
 mod why;
@@ -65,6 +66,9 @@ commands! {
     /// Show the service map: who calls whom
     #[command(after_help = graph::AFTER_HELP)]
     Graph(Box<graph::GraphArgs>) => graph::run;
+    /// Show the live dashboard: flows, drops, the map, policies, talkers, HTTP and DNS, nodes
+    #[command(after_help = tui::AFTER_HELP)]
+    Tui(Box<tui::TuiArgs>) => tui::run;
     /// Show the state of the server, or of the capture
     Status(status::StatusArgs) => status::run;
     /// Watch what changes beside the flows

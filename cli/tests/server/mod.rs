@@ -13,6 +13,7 @@ use observer_proto::{
         GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
         GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest, GetNamespacesResponse, GetNodesRequest,
         GetNodesResponse, Namespace, Node, ServerStatusRequest, ServerStatusResponse,
+        get_flows_response::ResponseTypes,
         observer_server::{Observer, ObserverServer},
     },
     peer::{
@@ -25,11 +26,13 @@ use observer_proto::{
         stats_server::{Stats, StatsServer},
     },
 };
+use prost_types::Timestamp;
 use std::{
     io,
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -49,6 +52,8 @@ pub(crate) struct Mock {
     pub(crate) flows: Vec<GetFlowsResponse>,
     /// Keep the stream open after the flows.
     pub(crate) stay: bool,
+    /// After the flows, the same again and again as if they happened now, so many a second.
+    pub(crate) rate: u64,
     pub(crate) error: Option<(Code, &'static str)>,
     pub(crate) serving: bool,
     /// What the server has seen, for whom asks without a filter: the hint.
@@ -116,6 +121,32 @@ impl Server {
     }
 }
 
+/// Flows as if they happened now, so many a second, in portions.
+fn endless(flows: Vec<GetFlowsResponse>, rate: u64) -> impl Stream<Item = Result<GetFlowsResponse, Status>> {
+    const PORTION: Duration = Duration::from_millis(10);
+    let (sender, receiver) = tokio::sync::mpsc::channel(4096);
+    tokio::spawn(async move {
+        let mut portions = tokio::time::interval(PORTION);
+        let mut flows = flows.iter().cycle();
+        loop {
+            portions.tick().await;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let time = Some(Timestamp { seconds: now.as_secs() as i64, nanos: now.subsec_nanos() as i32 });
+            for _ in 0..rate * PORTION.as_millis() as u64 / 1000 {
+                let mut response = flows.next().unwrap().clone();
+                response.time = time;
+                if let Some(ResponseTypes::Flow(flow)) = &mut response.response_types {
+                    flow.time = time;
+                }
+                if sender.send(Ok(response)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    tokio_stream::wrappers::ReceiverStream::new(receiver)
+}
+
 /// Answers on these connections, for ever.
 pub(crate) async fn serve<C>(mock: Mock, connections: impl Stream<Item = io::Result<C>>)
 where
@@ -167,6 +198,9 @@ impl Observer for Mock {
             return Err(Status::new(code, text));
         }
         let flows = iter(self.flows.clone().into_iter().map(Ok));
+        if self.rate > 0 {
+            return Ok(Response::new(Box::pin(flows.chain(endless(self.flows.clone(), self.rate)))));
+        }
         Ok(Response::new(if self.stay { Box::pin(flows.chain(pending())) } else { Box::pin(flows) }))
     }
 

@@ -1,4 +1,5 @@
 //! A terminal for the program under test.
+#![allow(dead_code, reason = "each program uses its own part of this")]
 
 use rustix::{
     fs::{Mode, OFlags, open as open_file},

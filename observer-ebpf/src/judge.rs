@@ -377,8 +377,7 @@ pub(crate) extern "C" fn observer_tell_denied(standing: u32) -> u64 {
     // SAFETY: as above.
     unsafe {
         let (seen, outer) = (&raw const (*scratch).seen, outer(scratch));
-        let program = if (*seen).hook == hook::EGRESS { program::EGRESS } else { program::INGRESS };
-        let Some(counters) = counters(program) else { return 0 };
+        let Some(counters) = counters(program::DENIED) else { return 0 };
         let (key, sum) = (&raw mut (*work).drop_key, &raw mut (*work).drop_value);
         let now = now();
         (*key).tuple = *outer;

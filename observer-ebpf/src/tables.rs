@@ -377,8 +377,10 @@ pub mod program {
     pub const DROP: u32 = 2;
     /// Socket facts.
     pub const FACTS: u32 = 3;
+    /// What of both flow programs tells of packets that policies deny.
+    pub const DENIED: u32 = 4;
     /// How many there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
 }
 
 /// What one program did on one CPU. `made = submitted + ring_full`, always.

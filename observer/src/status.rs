@@ -53,6 +53,9 @@ impl CaptureInfo for Status {
             ] {
                 program_counters(name, program, &mut counters);
             }
+            if self.policies.is_some() {
+                program_counters("denied packets", &status.denied, &mut counters);
+            }
             counters.push(counter("flow table", Kind::Suppressed, "connections evicted", status.evicted));
         } else {
             let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

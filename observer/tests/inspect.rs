@@ -7,16 +7,18 @@ use observer::capture::{Capture, CaptureConfig, LinkHook, OnHook};
 use observer_lab::{Lab, netns, scenario::Pod, unique_prefix};
 use observer_proto::control::{
     InspectRequest, InspectResponse, InspectedLink, InspectedRule, control_client::ControlClient,
-    inspect_request::What,
+    inspect_request::What, policy::Mode,
 };
 use prost::Message as _;
 use std::{
     collections::BTreeSet,
+    fs,
+    net::UdpSocket,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Instant,
 };
-use support::{Daemon, OBSERVER, PATIENCE, can_run, scenario};
+use support::{Daemon, OBSERVER, PATIENCE, Sums, can_run, scenario};
 use tonic::{Code, Status};
 
 /// The answer of the daemon, put together.
@@ -164,6 +166,56 @@ fn policies_in_the_kernel_are_shown_with_their_names() {
     let output = observe(&daemon, &["policy", "--limit", "3"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("is in force, in slot") && text.contains("more; --limit shows more"), "{text}");
+}
+
+/// What stays without the daemon is shown as that, and records of denied packets are counted with the ring that they are in.
+#[test]
+fn what_is_enforced_is_shown_as_pinned() {
+    if !can_run("inspect_pinned") {
+        return;
+    }
+    let lab = Lab::up(&scenario("drops.toml"), &unique_prefix("insppin")).unwrap();
+    let policies = tempfile::tempdir().unwrap();
+    let file = policies.path().join("none.yaml");
+    fs::write(
+        &file,
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: none, namespace: shop}\n\
+         spec: {podSelector: {matchLabels: {app: server}}}\n",
+    )
+    .unwrap();
+    let daemon = Daemon::start(&lab, "n1", &["--policy", file.to_str().unwrap()]);
+    let ours = || -> Vec<bool> {
+        let links = ask(&daemon, asked(What::Links)).unwrap().links;
+        links.iter().filter(|on| on.ours).map(|on| on.pinned).collect()
+    };
+    let hooks = ours().len();
+    assert!(hooks > 2 * pod_links(&lab).len(), "its pods and an uplink");
+    assert_eq!(ours(), vec![false; hooks]);
+    daemon.set_mode("shop", "none", Mode::Enforce);
+    assert_eq!(ours(), vec![true; hooks]);
+
+    let client = lab.scenario().pod("web", "client").unwrap();
+    let server = lab.scenario().pod("shop", "server").unwrap().ips[0];
+    let name = lab.pod_netns(client).file_name().unwrap().to_string_lossy().into_owned();
+    netns::inside(&name, || {
+        let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+        socket.send_to(b"denied", (server, 9100)).unwrap();
+        Ok(())
+    })
+    .unwrap();
+    let made = |sums: &Sums, stages: &[&str]| stages.iter().map(|stage| sums.stages[*stage][0]).sum::<u64>();
+    until(&daemon, &asked(What::Rings), |answer| {
+        let sums = Sums::of(&daemon.settled());
+        let ring = |name: &str| answer.rings.iter().find(|ring| ring.name == name).unwrap();
+        let (flows, priority) = (ring("FLOWS"), ring("PRIORITY"));
+        // The network says things by itself between the two looks.
+        sums.stages["denied packets"][0] > 0
+            && priority.made == made(&sums, &["denied packets", "drops"])
+            && flows.made == made(&sums, &["flows ingress", "flows egress"])
+            && [flows, priority].iter().all(|ring| ring.made == ring.submitted + ring.lost)
+    });
+    assert!(daemon.stop().0.success());
+    assert!(lab.command_in("n1", OBSERVER).arg("detach").output().unwrap().status.success());
 }
 
 /// Of a rule what the sets say themselves, without numbers.

@@ -67,6 +67,8 @@ pub struct CaptureStatus {
     pub ingress: ProgramStatus,
     /// Flow program at egress.
     pub egress: ProgramStatus,
+    /// What both of them tell of packets that policies deny; it counts no runs.
+    pub denied: ProgramStatus,
     /// Drop program.
     pub drops: ProgramStatus,
     /// Socket facts.
@@ -79,7 +81,7 @@ pub struct CaptureStatus {
 impl CaptureStatus {
     /// Sum of one counter over the programs.
     pub fn total(&self, counter: impl Fn(&Counters) -> u64) -> u64 {
-        [&self.ingress, &self.egress, &self.drops, &self.facts]
+        [&self.ingress, &self.egress, &self.denied, &self.drops, &self.facts]
             .iter()
             .map(|each| counter(&each.counters))
             .sum()
@@ -217,6 +219,7 @@ impl Shared {
             links: links.collect(),
             ingress: self.program(program::INGRESS, &[]),
             egress: self.program(program::EGRESS, &[]),
+            denied: self.program(program::DENIED, &[]),
             drops: self.program(program::DROP, &["kfree_skb"]),
             facts: self.program(program::FACTS, &["tcp_retransmit_skb", "inet_sock_set_state"]),
             evicted: self.evicted.load(Ordering::Relaxed),

@@ -57,7 +57,7 @@ impl Inspection {
         let shown = rings.into_iter().map(|ring| {
             let writers: &[_] = match ring.name.as_str() {
                 "FLOWS" => &[status.ingress, status.egress],
-                "PRIORITY" => &[status.drops],
+                "PRIORITY" => &[status.denied, status.drops],
                 _ => &[],
             };
             let sum = |counter: fn(&observer_ebpf::Counters) -> u64| {
@@ -73,12 +73,7 @@ impl Inspection {
                 lost: sum(|counters| counters.ring_full),
             }
         });
-        let given =
-            give(answer, shown.collect(), |rings| InspectResponse { rings, ..InspectResponse::default() });
-        if given && self.inspector.is_judging() {
-            let note = "records of packets that policies deny are in PRIORITY, and counted with FLOWS";
-            answer.give(InspectResponse { notes: vec![note.to_owned()], ..InspectResponse::default() });
-        }
+        give(answer, shown.collect(), |rings| InspectResponse { rings, ..InspectResponse::default() });
         Ok(())
     }
 }

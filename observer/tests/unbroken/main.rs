@@ -2,6 +2,7 @@
 //! pod scans, while policies change, with a broken file among them, with the daemon stopped, and where a path is narrow.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping, in its helpers too")]
 
+mod full;
 mod narrow;
 #[path = "../support/mod.rs"]
 mod support;

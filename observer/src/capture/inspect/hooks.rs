@@ -1,7 +1,6 @@
 //! Who is on the hooks of links, in the order in which they run.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 
 use aya::programs::TcAttachType;
@@ -11,9 +10,8 @@ use super::{Inspector, bpf, infos};
 use crate::capture::clsact;
 use crate::capture::links::Link;
 use crate::capture::object::{EGRESS, INGRESS};
+use crate::capture::pins::Pins;
 
-/// Where attachments are pinned that outlive the daemon.
-const PINS: &str = "/sys/fs/bpf/observer";
 const HOOKS: [(&str, TcAttachType); 2] = [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)];
 
 /// A program on a hook of a link.
@@ -119,10 +117,9 @@ impl Inspector {
     }
 }
 
-/// Numbers of the attachments that are pinned in our folder.
+/// Numbers of the attachments that are pinned for this thread's network namespace.
 fn pinned_links() -> BTreeSet<u32> {
-    let entries = fs::read_dir(PINS).into_iter().flatten().flatten();
-    // Maps and programs are no links, which only trying shows; the handle is closed again and the pin stays.
-    let links = entries.filter_map(|entry| PinnedLink::from_pin(entry.path()).ok());
+    // The handle is closed again and the pin stays.
+    let links = Pins::here().links().into_iter().filter_map(|at| PinnedLink::from_pin(at.path).ok());
     links.filter_map(|link| Some(FdLink::from(link).info().ok()?.id())).collect()
 }

@@ -18,7 +18,7 @@ use observer_ebpf::policy::{
     PolicyRowKey, cut_key, decision, endpoint_flags, slot,
 };
 use observer_ebpf::{
-    Config, DeniedRecord, FlowRecord, JudgedFlowRecord, LinkState, aggregation, kind, link_kind,
+    Config, DeniedRecord, FlowRecord, JudgedFlowRecord, LinkState, aggregation, kind, link_kind, program,
 };
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
@@ -249,7 +249,8 @@ impl Judging {
         const COUNTERS: usize = size_of::<observer_ebpf::Counters>();
         let counters: aya::maps::PerCpuArray<_, [u8; COUNTERS]> =
             self.ebpf.map("COUNTERS").unwrap().try_into().unwrap();
-        let values = [0, 1].map(|program| counters.get(&program, 0).unwrap());
+        let programs = [program::INGRESS, program::EGRESS, program::DENIED];
+        let values = programs.map(|program| counters.get(&program, 0).unwrap());
         let each = values.iter().flat_map(|values| values.iter());
         each.map(|value| counter(&observer_ebpf::Counters::read_from_bytes(value).unwrap())).sum()
     }

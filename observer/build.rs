@@ -8,7 +8,8 @@ use std::process::Command;
 use std::{env, fs};
 
 const TARGET: &str = "bpfel-unknown-none";
-const OBJECTS: [&str; 2] = ["observer-ebpf", "observer-ebpf-policy"];
+/// The last is for benches.
+const OBJECTS: [&str; 3] = ["observer-ebpf", "observer-ebpf-policy", "observer-ebpf-bench"];
 
 fn main() {
     for name in ["EBPF_CARGO", "EBPF_RUSTC", "EBPF_LINKER", "EBPF_OBJECTS"] {

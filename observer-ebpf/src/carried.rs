@@ -7,7 +7,7 @@ use observer_ebpf::{FlowRecord, Tunnel, TunneledFlowRecord, kind};
 
 use crate::flow::{Scratch, Skb};
 use crate::maps::{FLOW_SCRATCH, FLOWS, FirstFragments};
-use crate::record::write;
+use crate::record::{add_alone, write};
 use core::mem::MaybeUninit;
 use observer_ebpf::Counters;
 
@@ -106,8 +106,8 @@ pub(crate) fn write_flow(
     tunnel: Option<&Tunnel>,
     fill: impl FnOnce(&mut MaybeUninit<FlowRecord>),
 ) {
-    let Some(tunnel) = tunnel else { return write(&FLOWS, counters, fill) };
-    write(&FLOWS, counters, |record: &mut MaybeUninit<TunneledFlowRecord>| {
+    let Some(tunnel) = tunnel else { return write(&FLOWS, counters, add_alone, fill) };
+    write(&FLOWS, counters, add_alone, |record: &mut MaybeUninit<TunneledFlowRecord>| {
         let record = record.as_mut_ptr();
         // SAFETY: the record's memory is that of the ring; each field is written before it is submitted.
         unsafe {

@@ -57,7 +57,6 @@ pub(crate) unsafe fn standing(
         }
         (*this).generation = generation;
         let to = LOCAL.get(&outer.destination).copied().unwrap_or(0);
-        let from = LOCAL.get(&outer.source).copied().unwrap_or(0);
         let mut bits = 0;
         set(&mut bits, REPLY, ((*value).opener == 0) != seen.from_local);
         set(&mut bits, OPENER_GUESSED, (*value).guessed != 0);
@@ -68,7 +67,7 @@ pub(crate) unsafe fn standing(
             // What was decided for the way back may no longer hold.
             (*other).generation = generation.wrapping_sub(1);
         }
-        set(&mut bits, TELLABLE, told(seen, value, to, from) || config.aggregation == aggregation::NONE);
+        set(&mut bits, TELLABLE, told(seen, outer, value, to) || config.aggregation == aggregation::NONE);
         u16::from(bits) | if JUDGING { ANEW } else { 0 }
     }
 }
@@ -94,7 +93,7 @@ fn set(bits: &mut u8, flag: u8, on: bool) {
 
 /// Whether this pass is the one at which the packet is told.
 #[inline(always)]
-unsafe fn told(seen: &Seen, value: *mut FlowValue, to: u32, from: u32) -> bool {
+unsafe fn told(seen: &Seen, outer: &Tuple, value: *mut FlowValue, to: u32) -> bool {
     let egress = seen.hook == hook::EGRESS;
     if seen.link_kind == link_kind::POD {
         // What goes to a local pod is told where it is delivered.
@@ -103,8 +102,12 @@ unsafe fn told(seen: &Seen, value: *mut FlowValue, to: u32, from: u32) -> bool {
         !seen.forwarded && to != LOCAL_POD
     } else {
         // Replies to masqueraded pods carry the node's address here: the connection went out forwarded.
-        // SAFETY: `value` is a map value.
-        to == LOCAL_NODE && unsafe { (*value).forwarded } == 0 && from != LOCAL_POD
+        // SAFETY: `value` is a map value; a look-up of a plain number.
+        unsafe {
+            to == LOCAL_NODE
+                && (*value).forwarded == 0
+                && LOCAL.get(&outer.source).copied() != Some(LOCAL_POD)
+        }
     }
 }
 

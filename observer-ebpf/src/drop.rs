@@ -266,7 +266,7 @@ pub(crate) unsafe fn summed<const N: usize>(
 
 #[inline(always)]
 fn emit(counters: *mut Counters, key: &DropKey, value: &DropValue) {
-    write(&PRIORITY, counters, |record| {
+    write(&PRIORITY, counters, add, |record| {
         record.write(DropRecord {
             header: header::<DropRecord>(kind::DROP, value.first_ns),
             tuple: key.tuple,

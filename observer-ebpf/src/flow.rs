@@ -42,12 +42,6 @@ pub(crate) fn observer_egress(ctx: TcContext) -> i32 {
     observe(ctx.skb.skb, hook::EGRESS, program::EGRESS)
 }
 
-/// What a run costs by itself: benches measure the others over it. The daemon never loads it.
-#[classifier]
-pub(crate) fn observer_nothing(_: TcContext) -> i32 {
-    TCX_NEXT
-}
-
 pub(crate) struct Skb(pub(crate) *mut __sk_buff);
 
 impl Bytes for Skb {
@@ -199,7 +193,7 @@ pub(crate) fn meet(counters: *mut Counters, scratch: &mut Scratch) -> Option<(*m
     let Scratch { seen, packet, tunnel, fresh, .. } = scratch;
     let config = config();
     seen.now = clock(&config);
-    let (seen, packet) = (&*seen, &*packet);
+    let packet = &*packet;
     let tuple = &packet.tuple;
     // A tunneled packet goes where the outer one goes.
     let (outer, tunnel) = if seen.tunneled != 0 {
@@ -211,6 +205,11 @@ pub(crate) fn meet(counters: *mut Counters, scratch: &mut Scratch) -> Option<(*m
     let (value, created) = entry(counters, &config, seen, packet, tunnel, fresh)?;
     // SAFETY: a map value; an entry that is evicted meanwhile stays readable until the program ends.
     unsafe {
+        if created {
+            // Of both clocks, the one that is exact was read for the entry.
+            seen.now = (*value).first_ns;
+        }
+        let seen = &*seen;
         let (this, other) = directions(value, seen.from_local);
         let flags = u16::from(packet.tcp_flags);
         let takes_over = || is_over(this, other) || (JUDGING && (*value).guessed != 0);
@@ -283,7 +282,9 @@ pub(crate) unsafe fn count(counters: *mut Counters, scratch: &Scratch, value: *m
             add_alone(&raw mut (*counters).aggregated, seen.packets);
             return;
         }
-        let time_ns = now();
+        let first_ns = (*value).first_ns;
+        // Of a connection's first packet it was read already.
+        let time_ns = if first_ns == seen.now { first_ns } else { now() };
         let untold = told == 0 && (*other).told == 0;
         if reason != flow_reason::PACKET && untold && !under_cap(&config, time_ns) {
             add_alone(&raw mut (*counters).new_flow_cap, seen.packets);
@@ -301,7 +302,7 @@ pub(crate) unsafe fn count(counters: *mut Counters, scratch: &Scratch, value: *m
             (*value).told_packets[1] = packets as u32;
         }
         let bytes = (*this).bytes;
-        let (resets, first_ns) = ((*value).resets, (*value).first_ns);
+        let resets = (*value).resets;
         let fill = |record: &mut MaybeUninit<FlowRecord>| {
             record.write(FlowRecord {
                 header: header::<FlowRecord>(kind::FLOW, time_ns),

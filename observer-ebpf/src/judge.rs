@@ -20,7 +20,7 @@ use crate::maps::{
     DROPS_0, DROPS_1, FLOW_SCRATCH, FLOW_TABLE, FLOWS, GENERATION, PRIORITY, SETTINGS, SHORT_FLOW_TABLE,
 };
 use crate::policy_maps::{POLICY_ENDPOINTS, POLICY_SCRATCH};
-use crate::record::{counters, header, now, write};
+use crate::record::{add_alone, counters, header, now, write};
 use crate::table::{Key, fill_key, short_key};
 use crate::weigh::{Question, how, observer_weigh, same_address};
 
@@ -392,7 +392,7 @@ pub(crate) extern "C" fn observer_tell_denied(standing: u32) -> u64 {
             return 0;
         }
         let ethernet = if (*seen).ethernet { flow_flags::ETHERNET } else { 0 };
-        write(&PRIORITY, counters, |record: &mut MaybeUninit<DeniedRecord>| {
+        write(&PRIORITY, counters, add_alone, |record: &mut MaybeUninit<DeniedRecord>| {
             record.write(DeniedRecord {
                 drop: DropRecord {
                     header: header::<DeniedRecord>(kind::DENIED, now),
@@ -434,7 +434,7 @@ pub(crate) fn is_judged() -> bool {
 #[inline(always)]
 pub(crate) fn write_judged(counters: *mut Counters, fill: impl FnOnce(&mut MaybeUninit<FlowRecord>)) {
     let Some(work) = POLICY_SCRATCH.get_ptr_mut(0) else { return };
-    write(&FLOWS, counters, |record: &mut MaybeUninit<JudgedFlowRecord>| {
+    write(&FLOWS, counters, add_alone, |record: &mut MaybeUninit<JudgedFlowRecord>| {
         let record = record.as_mut_ptr();
         // SAFETY: the record's memory is that of the ring; each field is written before it is submitted.
         unsafe {

@@ -9,6 +9,7 @@
 #[cfg(any(test, fuzzing))]
 extern crate std;
 
+pub mod bench;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod parse;

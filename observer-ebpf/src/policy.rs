@@ -30,6 +30,8 @@ pub mod endpoint_flags {
     pub const HOST: u32 = 1 << 0;
     /// A node of the cluster, this one included: the tunnels between two of them carry other people's packets.
     pub const NODE: u32 = 1 << 1;
+    /// A pod of this node.
+    pub const LOCAL: u32 = 1 << 2;
 }
 
 /// The tables of a subject, by direction: egress, ingress; [`NO_TABLE`] where nothing is judged.

@@ -55,12 +55,13 @@ pub(crate) fn header<T>(kind: u8, time_ns: u64) -> Header {
     Header { kind, version: ABI_VERSION, size: size_of::<T>() as u16, cpu, time_ns }
 }
 
-/// Writes a record, with the books kept: made = submitted + `ring_full`. `fill` writes it where it stands in the ring,
-/// since two records would fill half the stack.
+/// Writes a record, with the books kept by `add` or `add_alone`: made = submitted + `ring_full`. `fill` writes it where it
+/// stands in the ring, since two records would fill half the stack.
 #[inline(always)]
 pub(crate) fn write<T: 'static, R, const SIZE: usize>(
     ring: &RingBuf<R, SIZE>,
     counters: *mut Counters,
+    add: impl Fn(*mut u64, u64),
     fill: impl FnOnce(&mut MaybeUninit<T>),
 ) {
     // SAFETY: `counters` is a map value, see `counters`; only field addresses are taken.

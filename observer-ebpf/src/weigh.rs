@@ -122,17 +122,31 @@ pub(crate) extern "C" fn observer_weigh(generation: u32, facts: u32) -> u64 {
         let to = who(slot, &raw const (*question).destination, &raw mut (*question).net);
         (*question).judged = Judged { generation, egress: 0, ingress: 0, flags: 0 };
 
-        let frontend = &raw mut (*question).frontend;
-        (&raw mut (*frontend).address).cast::<[u32; 4]>().write(*(&raw const (*question).destination).cast());
-        ((*frontend).port, (*frontend).protocol) = ((*question).port, (*question).protocol);
-        (*frontend).pad = 0;
-        let backends = POLICY_FRONTENDS.get_value_ptr_mut(slot, &*frontend);
+        // Where that is of no matter, and of a pod's address, it is not asked whether the destination is a service.
+        let to_own = to.flags & endpoint_flags::HOST != 0;
+        let may_be_service = !to.known || to.flags & endpoint_flags::NODE != 0;
+        let backends = if to_own || pod && near && may_be_service {
+            let frontend = &raw mut (*question).frontend;
+            (&raw mut (*frontend).address)
+                .cast::<[u32; 4]>()
+                .write(*(&raw const (*question).destination).cast());
+            ((*frontend).port, (*frontend).protocol) = ((*question).port, (*question).protocol);
+            (*frontend).pad = 0;
+            POLICY_FRONTENDS.get_value_ptr_mut(slot, &*frontend)
+        } else {
+            None
+        };
 
         // The opener's side, where it enters the node; and where it leaves, since a service may have been between.
         let source = &raw const (*question).source;
-        let local_pod = || LOCAL.get(&*source).copied() == Some(LOCAL_POD);
+        let is_local = || {
+            if from.known {
+                return from.flags & endpoint_flags::LOCAL != 0;
+            }
+            LOCAL.get(&*source).copied() == Some(LOCAL_POD)
+        };
         let own_host = from.flags & endpoint_flags::HOST != 0 && facts & how::OWN != 0;
-        let egress = if pod == near { pod } else { own_host || local_pod() };
+        let egress = if pod == near { pod } else { own_host || is_local() };
         if egress {
             if !from.known {
                 (*question).judged.egress = unknown();
@@ -145,7 +159,7 @@ pub(crate) extern "C" fn observer_weigh(generation: u32, facts: u32) -> u64 {
         }
 
         // The other side, where it is this node or where the pod is.
-        let to_host = to.flags & endpoint_flags::HOST != 0 && backends.is_none();
+        let to_host = to_own && backends.is_none();
         let ingress = if pod { !near || to_host } else { !near && to_host && facts & how::FORWARDED == 0 };
         if ingress && !is_group(&raw const (*question).destination) {
             (*question).judged.ingress = if to.known {

@@ -2,22 +2,27 @@
 //!
 //! `hot`: packets of one established connection, the mean of 100,000 runs in one call. `random`: established connections
 //! in random order, 50,000 of them, one run a call, so that each packet finds the caches as another left them; the median.
-//! Rounds of both programs alternate; the medians of the rounds are printed. Needs root.
+//! Rounds of both programs alternate; the medians of the rounds are printed. Needs root, attaches nothing.
 //!
-//! Then the same with policies, see [`policy`].
+//! Then the same with policies, see [`policy`]; with a file's programs in the place of this build's where one is named, so that
+//! two builds can be compared: then with policies alone.
 
 mod policy;
 
-use aya::maps::{PerCpuHashMap, PerCpuValues, RingBuf};
+use aya::maps::{Array, MapData, PerCpuHashMap, PerCpuValues, ProgramArray, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use observer_ebpf::{Config, LinkState, aggregation, link_kind};
+use observer_ebpf::{Config, LinkState, aggregation, bench::Varied, link_kind};
 use std::process::ExitCode;
 use zerocopy::IntoBytes as _;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf"));
+static BESIDE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf-bench"));
 const FLOW: &str = "observer_ingress";
 const NOTHING: &str = "observer_nothing";
+const VARIED: &str = "observer_varied";
+/// Returned by all programs that are measured: the next one's turn.
+const TCX_NEXT: u32 = u32::MAX;
 const LINK: usize = size_of::<LinkState>();
 /// `lo`, whose index a test run gives.
 const IFINDEX: u32 = 1;
@@ -33,7 +38,12 @@ fn main() -> ExitCode {
         eprintln!("flow_program: needs root: it loads programs into the kernel (nothing is attached)");
         return ExitCode::SUCCESS;
     }
-    match measure().and_then(|()| policy::measure()) {
+    // `--bench` is cargo's word.
+    let measured = match std::env::args().skip(1).find(|word| !word.starts_with('-')) {
+        Some(file) => std::fs::read(file).map_err(Failure::from).and_then(|object| policy::measure(&object)),
+        None => measure().and_then(|()| policy::measure(policy::OBJECT)),
+    };
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("flow_program: {error}");
@@ -83,8 +93,14 @@ fn median(values: impl Iterator<Item = Result<f64, Failure>>) -> Result<f64, Fai
 
 struct Programs {
     ebpf: Ebpf,
-    flows: RingBuf<aya::maps::MapData>,
+    /// The program that does nothing, and the one that varies packets.
+    beside: Ebpf,
+    varied: Array<MapData, [u8; VARIED_SIZE]>,
+    measured: ProgramArray<MapData>,
+    flows: RingBuf<MapData>,
 }
+
+const VARIED_SIZE: usize = size_of::<Varied>();
 
 impl Programs {
     /// With this flow program, and room in the table for so many connections.
@@ -112,23 +128,49 @@ impl Programs {
         let state: [u8; LINK] = state.as_bytes().try_into()?;
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         links.insert(IFINDEX, PerCpuValues::try_from(vec![state; cpus])?, 0)?;
-        for name in [name, NOTHING] {
-            classifier(&mut ebpf, name)?.load()?;
+        let mut beside = EbpfLoader::new().load(BESIDE)?;
+        classifier(&mut ebpf, name)?.load()?;
+        for name in [NOTHING, VARIED] {
+            classifier(&mut beside, name)?.load()?;
         }
-        let flows = RingBuf::try_from(ebpf.take_map("FLOWS").ok_or("no map FLOWS")?)?;
-        Ok(Self { ebpf, flows })
+        let map = |ebpf: &mut Ebpf, name| ebpf.take_map(name).ok_or(format!("no map {name}"));
+        let flows = RingBuf::try_from(map(&mut ebpf, "FLOWS")?)?;
+        let varied = Array::try_from(map(&mut beside, "VARIED")?)?;
+        let measured = ProgramArray::try_from(map(&mut beside, "MEASURED")?)?;
+        Ok(Self { ebpf, beside, varied, measured, flows })
+    }
+
+    fn program(&mut self, name: &str) -> Result<&mut SchedClassifier, Failure> {
+        classifier(if name == NOTHING { &mut self.beside } else { &mut self.ebpf }, name)
     }
 
     /// Mean nanoseconds of `repeat` runs.
     fn run(&mut self, name: &str, frame: &[u8], repeat: u32) -> Result<f64, Failure> {
-        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
-        let result = classifier(&mut self.ebpf, name)?.test_run(options)?;
-        Ok(result.duration.as_nanos() as f64)
+        run(self.program(name)?, frame, repeat)
+    }
+
+    /// Mean nanoseconds of `repeat` runs in a row, each with a packet of its own, those of varying it included.
+    fn vary(&mut self, name: &str, frame: &[u8], varied: &mut Varied, repeat: u32) -> Result<f64, Failure> {
+        let program = self.program(name)?.fd()?.try_clone()?;
+        self.measured.set(0, &program, 0)?;
+        self.varied.set(0, <[u8; VARIED_SIZE]>::try_from(varied.as_bytes())?, 0)?;
+        let nanoseconds = run(classifier(&mut self.beside, VARIED)?, frame, repeat)?;
+        *varied = zerocopy::transmute!(self.varied.get(&0, 0)?);
+        Ok(nanoseconds)
     }
 
     fn forget_records(&mut self) {
         while self.flows.next().is_some() {}
     }
+}
+
+fn run(program: &SchedClassifier, frame: &[u8], repeat: u32) -> Result<f64, Failure> {
+    let result =
+        program.test_run(TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() })?;
+    if result.return_value != TCX_NEXT {
+        return Err(format!("the program returned {}", result.return_value.cast_signed()).into());
+    }
+    Ok(result.duration.as_nanos() as f64)
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, Failure> {

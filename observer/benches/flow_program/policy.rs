@@ -2,34 +2,41 @@
 //!
 //! As many pods as entries, all allowed by a row of their own to send to one; there are as many rows, and the search is among
 //! four cuts. `first`: each packet opens a connection, so its entry is made, both sides are judged, and a record is written;
-//! one run a call, the median. `hot`: always of the same pod; `random`: of any.
+//! 2,000 such packets in a row, as a busy node has them, over a program that does nothing with the same packets; the median of
+//! the rounds. `hot`: always of the same pod; `random`: of any. `by itself`: one run a call, the median, which finds the
+//! program's own code as cold as a packet once in a while does.
 
 use aya::maps::HashMap;
 use observer::capture::{PolicyMaps, PolicyTables};
+use observer_ebpf::bench::Varied;
 use observer_ebpf::policy::{
-    NO_TABLE, PolicyCut, PolicyEndpoint, PolicyRow, PolicyRowKey, cut_key, decision, slot,
+    NO_TABLE, PolicyCut, PolicyEndpoint, PolicyRow, PolicyRowKey, cut_key, decision, endpoint_flags, slot,
 };
 
 use crate::{Failure, NOTHING, Programs, Random, median, report};
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf-policy"));
+pub(crate) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf-policy"));
 const FLOW: &str = "observer_egress";
 const ENTRIES: [u32; 3] = [10, 1_000, MOST];
 /// Entries at most.
 pub(crate) const MOST: u32 = 50_000;
-const RUNS: u32 = 10_000;
-const ROUNDS: u32 = 3;
+const IN_A_ROW: u32 = 2_000;
+const ROUNDS: u32 = 9;
+/// All in all there are fewer connections than ports.
+const BY_ITSELF: u32 = 4_000;
+const ROUNDS_BY_ITSELF: u32 = 3;
 const REPEAT: u32 = 100_000;
 /// The pod that all send to; behind all others.
 const SERVER: u32 = 0xff_ff00;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
-pub(crate) fn measure() -> Result<(), Failure> {
+pub(crate) fn measure(object: &[u8]) -> Result<(), Failure> {
     for (family, frame, aim) in [("IPv4", ipv4 as Frame, 80.0), ("IPv6", ipv6, 100.0)] {
         let (mut hot, mut random) = (Vec::new(), Vec::new());
         for entries in ENTRIES {
-            let mut programs = Programs::of(OBJECT, FLOW, 131_072)?;
+            let mut programs = Programs::of(object, FLOW, 131_072)?;
             fill(&mut programs, entries, frame)?;
             let name = |what: &str| format!("policy of {entries} entries, {family}, {what}");
             programs.run(FLOW, &frame(0, 1, SYN), 2)?;
@@ -38,26 +45,39 @@ pub(crate) fn measure() -> Result<(), Failure> {
                 Ok(programs.run(FLOW, &frame(0, 1, ACK), REPEAT)? - nothing)
             });
             report(&name("established packet"), median(established)?, aim);
-            let mut port = 1_u32;
-            let mut pick = Random(0x9e37_79b9_7f4a_7c15);
+            let mut port = 0;
             for (results, what, any) in [(&mut hot, "hot", false), (&mut random, "random", true)] {
-                let mut single = |programs: &mut Programs, name| {
-                    median((0..RUNS).map(|run| {
-                        if run % 512 == 0 {
-                            programs.forget_records();
-                        }
-                        port += u32::from(name == FLOW);
-                        let pod = if any { pick.next() % entries } else { entries / 2 };
-                        programs.run(name, &frame(pod, port, SYN), 1)
-                    }))
-                };
+                let mut varied =
+                    varied(frame, if any { 0 } else { entries / 2 }, if any { entries } else { 0 });
+                varied.port = port;
                 let rounds = (0..ROUNDS).map(|_| {
-                    let nothing = single(&mut programs, NOTHING)?;
-                    Ok(single(&mut programs, FLOW)? - nothing)
+                    programs.forget_records();
+                    let packet = frame(0, 0, SYN);
+                    let nothing = programs.vary(NOTHING, &packet, &mut Varied { ..varied }, IN_A_ROW)?;
+                    Ok(programs.vary(FLOW, &packet, &mut varied, IN_A_ROW)? - nothing)
                 });
                 let first = median(rounds)?;
                 report(&name(&format!("first packet, {what}")), first, 600.0);
                 results.push(first);
+                port = varied.port;
+            }
+            let mut pick = Random(0x9e37_79b9_7f4a_7c15);
+            for (what, any) in [("hot", false), ("random", true)] {
+                let mut single = |programs: &mut Programs, name| {
+                    median((0..BY_ITSELF).map(|run| {
+                        if run % 512 == 0 {
+                            programs.forget_records();
+                        }
+                        port += u16::from(name == FLOW);
+                        let pod = if any { pick.next() % entries } else { entries / 2 };
+                        programs.run(name, &frame(pod, port.into(), SYN), 1)
+                    }))
+                };
+                let rounds = (0..ROUNDS_BY_ITSELF).map(|_| {
+                    let nothing = single(&mut programs, NOTHING)?;
+                    Ok(single(&mut programs, FLOW)? - nothing)
+                });
+                println!("{}: {:.0} ns", name(&format!("first packet, {what}, by itself")), median(rounds)?);
             }
         }
         let (least, most) = (hot.iter().copied().reduce(f64::min), hot.iter().copied().reduce(f64::max));
@@ -75,6 +95,16 @@ pub(crate) fn measure() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Packets of any of so many pods from this one on, or always of this one.
+fn varied(frame: Frame, pod: u32, pods: u32) -> Varied {
+    let packet = frame(pod, 0, SYN);
+    let (address_at, port_at) = if packet[12] == 8 { (26, 34) } else { (34, 54) };
+    let number = &packet[address_at..address_at + 4];
+    let first = number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+    let (address_at, port_at) = (address_at as u32, port_at);
+    Varied { state: 0x9e37_79b9_7f4a_7c15, first, pods, address_at, port_at, port: 0, pad: [0; 3] }
+}
+
 fn fill(programs: &mut Programs, entries: u32, frame: Frame) -> Result<(), Failure> {
     const ALLOWED: u32 = decision::JUDGED | 1;
     const DENIED: u32 = decision::JUDGED | decision::DENIED | 2;
@@ -87,7 +117,9 @@ fn fill(programs: &mut Programs, entries: u32, frame: Frame) -> Result<(), Failu
         programs.ebpf.map_mut("LOCAL").ok_or("no map LOCAL")?.try_into()?;
     for pod in 0..entries {
         // Peer and subject are the pod's own.
-        tables.endpoints.insert(address(pod), PolicyEndpoint { peer: pod, subject: 0, flags: 0 });
+        tables
+            .endpoints
+            .insert(address(pod), PolicyEndpoint { peer: pod, subject: 0, flags: endpoint_flags::LOCAL });
         tables.rows.insert(PolicyRowKey { table: IS_SENT, peer: pod }, PolicyRow { begin: 0, len: 4 });
         local.insert(address(pod), 1, 0)?;
     }

@@ -18,7 +18,7 @@ use observer_policy::{
     label::{K8S, Labels, NAMESPACE},
     world::{Endpoint, NamedPort},
 };
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 /// Addresses of endpoints that the maps are given; those of other nodes beyond are judged as the world's.
 const MOST_ENDPOINTS: usize = 1 << 18;
@@ -119,10 +119,12 @@ fn endpoints(engine: &Engine, is_local: impl Fn(&str) -> bool, tables: &mut Poli
         addresses.sort_unstable_by_key(|(address, name, at)| (!at.is_host, !is_local(name), *address));
         addresses.truncate(MOST_ENDPOINTS);
     }
-    let endpoint = |(address, _, at): (IpAddr, _, At)| {
+    let endpoint = |(address, name, at): (IpAddr, &Arc<str>, At)| {
         let host = if at.is_host { endpoint_flags::HOST } else { 0 };
         let node = if at.is_node { endpoint_flags::NODE } else { 0 };
-        (octets(address), PolicyEndpoint { peer: at.peer.0, subject: at.subject.0, flags: host | node })
+        let local = if !at.is_node && is_local(name) { endpoint_flags::LOCAL } else { 0 };
+        let flags = host | node | local;
+        (octets(address), PolicyEndpoint { peer: at.peer.0, subject: at.subject.0, flags })
     };
     tables.endpoints = addresses.into_iter().map(endpoint).collect();
     left_out

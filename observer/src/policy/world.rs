@@ -24,7 +24,6 @@ use observer_inventory::policy::HOST;
 use observer_policy::engine::{self, Engine, PeerId, PolicyKey, WithMode};
 use rustix::io::Errno;
 use std::{
-    cell::OnceCell,
     net::IpAddr,
     num::NonZeroU64,
     sync::{
@@ -101,11 +100,9 @@ impl World {
 
     /// A slot of it for the kernel, and how many addresses of names found no room in it.
     fn tables(&self) -> (PolicyTables, usize) {
-        let local = || -> HashSet<&str> {
-            self.names.values().filter(|(_, is_local)| *is_local).map(|(name, _)| &**name).collect()
-        };
-        let of_this_node = OnceCell::new();
-        kernel::tables(&self.engine, &self.services, |name| of_this_node.get_or_init(local).contains(name))
+        let local = self.names.values().filter(|(_, is_local)| *is_local);
+        let of_this_node: HashSet<&str> = local.map(|(name, _)| &**name).collect();
+        kernel::tables(&self.engine, &self.services, |name| of_this_node.contains(name))
     }
 
     /// The name of a pod, or of the own node, by this version of its endpoint.

@@ -144,6 +144,7 @@ impl Outcome {
 struct Judging {
     ebpf: Ebpf,
     maps: PolicyMaps,
+    world: World,
     flows: RingBuf<MapData>,
     priority: RingBuf<MapData>,
 }
@@ -175,15 +176,16 @@ impl Judging {
         let mut ring = |name| RingBuf::try_from(ebpf.take_map(name).unwrap()).unwrap();
         let (flows, priority) = (ring("FLOWS"), ring("PRIORITY"));
         let maps = PolicyMaps::of(&mut ebpf).unwrap();
-        let mut judging = Self { ebpf, maps, flows, priority };
+        let mut judging = Self { ebpf, maps, world: World::new(), flows, priority };
         judging.put(world);
         judging
     }
 
     /// Puts another world in force.
-    fn put(&mut self, World(tables): World) {
+    fn put(&mut self, world: World) {
+        self.world = world;
         let free = slot(self.maps.generation()) ^ 1;
-        self.maps.write(free, &tables).unwrap();
+        self.maps.write(free, &self.world.0).unwrap();
         self.maps.flip().unwrap();
         self.maps.wait_for_programs().unwrap();
     }
@@ -191,9 +193,12 @@ impl Judging {
     /// Which addresses local pods have.
     fn set_local(&mut self, pods: &[&str]) {
         let mut local: HashMap<_, [u8; 16], u32> = self.ebpf.map_mut("LOCAL").unwrap().try_into().unwrap();
+        let mut world = World(self.world.0.clone());
         for pod in pods {
             local.insert(bytes(pod), 1, 0).unwrap();
+            world.0.endpoints.get_mut(&bytes(pod)).unwrap().flags |= endpoint_flags::LOCAL;
         }
+        self.put(world);
     }
 
     fn see(&mut self, at: At, frame: &[u8]) -> Outcome {

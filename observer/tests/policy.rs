@@ -18,6 +18,7 @@ use std::{
     time::Instant,
 };
 use support::{Daemon, OBSERVER, PATIENCE, Sums, can_run, scenario};
+use tempfile::TempDir;
 
 fn testdata(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").join(path)
@@ -139,11 +140,8 @@ metadata: {name: nobody, namespace: monitoring}
 spec: {podSelector: {matchLabels: {app: prometheus}}}
 ";
 
-#[test]
-fn connections_are_judged_and_changed_policies_followed() {
-    if !can_run("connections_are_judged_and_changed_policies_followed") {
-        return;
-    }
+/// The sets `tenants` and `payments` as one.
+fn both_sets() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for set in ["tenants", "payments"] {
         for entry in fs::read_dir(testdata("policy/sets").join(set)).unwrap() {
@@ -152,9 +150,12 @@ fn connections_are_judged_and_changed_policies_followed() {
             fs::copy(&path, folder.path().join(name)).unwrap();
         }
     }
-    let mut lab = Lab::up(&scenario("demo.toml"), &unique_prefix("policy")).unwrap();
-    let daemon = Daemon::start(&lab, "n1", &["--policy", folder.path().to_str().unwrap()]);
-    play(&mut lab, |name| name != "hairpin");
+    folder
+}
+
+/// Plays what [`EXPECTED`] is of, and waits for it; nothing else is told.
+fn are_as_expected(lab: &mut Lab, daemon: &Daemon) -> Vec<Flow> {
+    play(lab, |name| name != "hairpin");
     let wanted = expected();
     let flows = daemon.flows_until(|flows| {
         let found = verdicts(flows);
@@ -162,6 +163,52 @@ fn connections_are_judged_and_changed_policies_followed() {
         missing.map(|(line, count)| format!("{count} times {line:?} in {found:#?}"))
     });
     assert_eq!(verdicts(&flows), wanted);
+    flows
+}
+
+/// The daemon's own verdicts are the kernel's, and it says that it can't enforce.
+#[test]
+fn where_the_kernel_refuses_the_daemon_judges() {
+    if !can_run("where_the_kernel_refuses_the_daemon_judges") {
+        return;
+    }
+    let folder = both_sets();
+    let mut lab = Lab::up(&scenario("demo.toml"), &unique_prefix("refused")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let inventory = dir.path().join("inventory.yaml");
+    lab.write_inventory(&inventory).unwrap();
+    let mut command = lab.command_in("n1", OBSERVER);
+    command
+        .env("OBSERVER_TEST_REFUSE_JUDGING", "1")
+        .args(["--node-name", "n1", "--inventory"])
+        .arg(inventory);
+    command.arg("--policy").arg(folder.path()).args(["--policy-mode", "enforce"]);
+    let daemon = Daemon::spawn(command, dir);
+    let hooks = daemon.capture_status().hooks;
+    let hook = hooks.iter().find(|hook| hook.name == "policy").unwrap();
+    assert_eq!(hook.state(), State::Unavailable, "{hook:?}");
+    let refused = "the kernel refuses the programs that judge: OBSERVER_TEST_REFUSE_JUDGING is set";
+    let line = daemon.log_line("not as they ask");
+    assert!(line.contains(&format!("in mode audit and not as they ask, since {refused}")), "{line}");
+    for policy in daemon.policies().policies {
+        assert_eq!(policy.mode(), Mode::Audit);
+        let says = |text: &str| policy.warnings.iter().any(|warning| format!("{warning:?}").contains(text));
+        assert!(says("asks for mode enforce") && says(refused), "{policy:?}");
+    }
+    let flows = are_as_expected(&mut lab, &daemon);
+    assert!(!flows.iter().any(|flow| is_verdict(flow) && flow.verdict() == Verdict::Dropped));
+    Sums::of(&daemon.settled()).check();
+}
+
+#[test]
+fn connections_are_judged_and_changed_policies_followed() {
+    if !can_run("connections_are_judged_and_changed_policies_followed") {
+        return;
+    }
+    let folder = both_sets();
+    let mut lab = Lab::up(&scenario("demo.toml"), &unique_prefix("policy")).unwrap();
+    let daemon = Daemon::start(&lab, "n1", &["--policy", folder.path().to_str().unwrap()]);
+    are_as_expected(&mut lab, &daemon);
 
     // Made by policies, counted apart, and to the unit.
     let sums = Sums::of(&daemon.settled());

@@ -42,6 +42,9 @@ pub(super) const INGRESS: &str = "observer_ingress";
 pub(super) const EGRESS: &str = "observer_egress";
 /// What the status calls the verdicts of policies.
 const POLICY: &str = "policy";
+/// In the environment of a build for tests: the programs that judge are as if the kernel refused them.
+#[cfg(debug_assertions)]
+const REFUSED: &str = "OBSERVER_TEST_REFUSE_JUDGING";
 
 /// The loaded object, before its maps go to those who use them.
 #[derive(Debug)]
@@ -177,6 +180,11 @@ impl Object {
 
     /// The one whose flow programs judge, all of it or the reason why not.
     fn judging(config: &CaptureConfig, facts: &KernelFacts) -> Result<Self, String> {
+        // No kernel that tests run on refuses them.
+        #[cfg(debug_assertions)]
+        if std::env::var_os(REFUSED).is_some() {
+            return Err(format!("{REFUSED} is set"));
+        }
         let pins = Pins::here();
         if !pins.tables_there().is_empty() {
             match Self::judging_with(Some(&pins), config, facts) {

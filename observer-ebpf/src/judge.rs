@@ -5,8 +5,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::btf_maps::HashMap;
-use observer_ebpf::parse::{self, Echo, ICMP, ICMPV6, TCP, UDP, tunnel};
-use observer_ebpf::policy::{Judged, endpoint_flags, slot};
+use observer_ebpf::parse::{self, Echo, ICMP, ICMPV6, Packet, TCP, UDP, copy_address, tunnel};
+use observer_ebpf::policy::{Judged, OpenerKey, endpoint_flags, slot};
 use observer_ebpf::{
     Counters, DENIED, DeniedRecord, DropKey, DropRecord, DropValue, FlowDirection, FlowRecord, FlowValue,
     JudgedFlowRecord, SEEN, Tuple, drop_flags, flow_flags, hook, kind, link_kind, program, tick,
@@ -19,7 +19,7 @@ use crate::flow::{ACK, RST, STANDING_FLAGS, Scratch, Skb, TCX_NEXT, count, direc
 use crate::maps::{
     DROPS_0, DROPS_1, FLOW_SCRATCH, FLOW_TABLE, FLOWS, GENERATION, PRIORITY, SETTINGS, SHORT_FLOW_TABLE,
 };
-use crate::policy_maps::{POLICY_ENDPOINTS, POLICY_SCRATCH};
+use crate::policy_maps::{OPENERS, POLICY_ENDPOINTS, POLICY_SCRATCH};
 use crate::record::{add_alone, counters, header, now, write};
 use crate::table::{Key, fill_key, short_key};
 use crate::weigh::{Question, how, observer_weigh, same_address};
@@ -43,7 +43,12 @@ pub(crate) struct Work {
     drop_value: DropValue,
     quoted: Quoted,
     key: Key,
+    opener: Opener,
 }
+
+/// A key whose addresses can be copied word by word.
+#[repr(C, align(8))]
+struct Opener(OpenerKey);
 
 /// The packet that an ICMP error is about.
 #[repr(C, align(8))]
@@ -329,6 +334,54 @@ unsafe fn known(ifindex: u32, from_local: bool, tuple: &Tuple, Key(key): &mut Ke
     key.ifindex = ifindex;
     key.vni = [0; 3];
     FLOW_TABLE.get_ptr_mut(&*key)
+}
+
+/// Whether the packet's sender opened the connection, where that is known though its first packet here, at this time, doesn't
+/// say so: it may be older than the programs.
+#[inline(always)]
+pub(crate) fn known_opener(packet: &Packet, guessed: bool, now: u64) -> Option<bool> {
+    if !guessed && (packet.tuple.protocol != UDP || now >= config().midway_until_ns) {
+        return None;
+    }
+    match observer_opener() {
+        opener::SENDER => Some(true),
+        opener::OTHER => Some(false),
+        _ => None,
+    }
+}
+
+/// What [`observer_opener`] answers; 0 where it is not known.
+mod opener {
+    pub(super) const SENDER: u64 = 1;
+    pub(super) const OTHER: u64 = 2;
+}
+
+/// Looks for the packet in [`Scratch`]; a global function, see [`crate::weigh`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_opener() -> u64 {
+    let (Some(work), Some(scratch)) = (POLICY_SCRATCH.get_ptr_mut(0), FLOW_SCRATCH.get_ptr_mut(0)) else {
+        return 0;
+    };
+    // SAFETY: this CPU's memory; flow programs run with softirqs off.
+    unsafe {
+        if (*scratch).seen.tunneled != 0 {
+            return 0;
+        }
+        let Opener(key) = &mut (*work).opener;
+        let tuple = &(*scratch).packet.tuple;
+        key.protocol = u32::from(tuple.protocol);
+        copy_address(&tuple.source, &mut key.opener);
+        copy_address(&tuple.destination, &mut key.responder);
+        (key.opener_port, key.responder_port) = (tuple.source_port, tuple.destination_port);
+        if OPENERS.get(&*key).is_some() {
+            return opener::SENDER;
+        }
+        copy_address(&tuple.destination, &mut key.opener);
+        copy_address(&tuple.source, &mut key.responder);
+        (key.opener_port, key.responder_port) = (tuple.destination_port, tuple.source_port);
+        if OPENERS.get(&*key).is_some() { opener::OTHER } else { 0 }
+    }
 }
 
 /// Judges one packet whose connection the table has no room for.

@@ -2,7 +2,7 @@
 //!
 //! A SYN says so. Otherwise the entry is new in the middle of a connection: it began before the daemon did, or its
 //! entry was evicted from the full table. Both look alike here, so both are marked as guessed and, for TCP, counted in
-//! [`observer_ebpf::Counters::met_midway`].
+//! [`observer_ebpf::Counters::met_midway`]; but those of which the programs that judge were told who opened them.
 
 use observer_ebpf::Config;
 use observer_ebpf::parse::{self, Echo, Packet, TCP};

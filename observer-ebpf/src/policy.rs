@@ -146,6 +146,22 @@ pub struct PolicyBackend {
     pub pad: [u8; 2],
 }
 
+/// A connection that is older than the programs, as its opener's packets show it. Ports are in host order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct OpenerKey {
+    /// Who opened it.
+    pub opener: [u8; 16],
+    /// Who was called.
+    pub responder: [u8; 16],
+    /// The opener's port.
+    pub opener_port: u16,
+    /// The responder's port.
+    pub responder_port: u16,
+    /// IANA protocol number.
+    pub protocol: u32,
+}
+
 /// What was decided of a connection on this link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -204,4 +220,5 @@ pub const POLICY_DENY: u32 = POLICY_REASON + 181;
 const _: () = assert!(size_of::<PolicyEndpoint>() == 12);
 const _: () = assert!(size_of::<PolicyFrontend>() == 20);
 const _: () = assert!(size_of::<PolicyBackend>() == 20);
+const _: () = assert!(size_of::<OpenerKey>() == 40);
 const _: () = assert!(size_of::<Judged>() == 16);

@@ -1,12 +1,12 @@
 //! The maps of policies. Each kind of table is an array of two, one for each slot; the daemon puts a larger map into a slot
 //! where the one that is here does not suffice.
 
-use aya_ebpf::bindings::BPF_F_INNER_MAP;
+use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use observer_ebpf::policy::{
-    PolicyBackend, PolicyBackends, PolicyCut, PolicyEndpoint, PolicyFrontend, PolicyRow, PolicyRowKey,
-    PolicySides,
+    OpenerKey, PolicyBackend, PolicyBackends, PolicyCut, PolicyEndpoint, PolicyFrontend, PolicyRow,
+    PolicyRowKey, PolicySides,
 };
 
 use crate::judge::Work;
@@ -72,6 +72,10 @@ pub(crate) static POLICY_BACKENDS: ArrayOfMaps<List<PolicyBackend, 16_384>, 2> =
 static BACKENDS_0: List<PolicyBackend, 16_384> = List::new();
 #[btf_map]
 static BACKENDS_1: List<PolicyBackend, 16_384> = List::new();
+
+/// Who opened what is older than the programs, as nf_conntrack knew it then. Written before the programs are attached.
+#[btf_map]
+pub(crate) static OPENERS: HashMap<OpenerKey, u32, 131_072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// Working memory of what judges.
 #[btf_map]

@@ -9,7 +9,7 @@ use observer_ebpf::{
 };
 
 use crate::flow::Seen;
-use crate::judge::FlowTable;
+use crate::judge::{FlowTable, known_opener};
 use crate::maps::{FLOW_TABLE, SHORT_FLOW_TABLE, TUNNELS};
 use crate::opener::opener;
 use crate::record::{add, add_alone, now};
@@ -89,10 +89,14 @@ fn find<K, V: Connection, const N: usize>(
     if let Some(value) = table.get_ptr_mut(key) {
         return Some((value.cast(), false));
     }
-    let (sender_opened, guessed) = opener(config, packet);
+    let (mut sender_opened, mut guessed) = opener(config, packet);
+    let now = now();
+    if let Some(by_sender) = known_opener(packet, guessed, now) {
+        (sender_opened, guessed) = (by_sender, false);
+    }
     // SAFETY: a `Connection` begins with one.
     let first = unsafe { &mut *(&raw mut *fresh).cast::<FlowValue>() };
-    first.first_ns = now();
+    first.first_ns = now;
     first.opener = u8::from(sender_opened != seen.from_local);
     first.guessed = u8::from(guessed);
     first.link_kind = seen.link_kind;

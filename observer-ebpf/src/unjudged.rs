@@ -4,6 +4,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::btf_maps::LruHashMap;
+use observer_ebpf::parse::Packet;
 use observer_ebpf::{Counters, FlowRecord};
 
 use crate::flow::{Scratch, TCX_NEXT, count, meet};
@@ -27,6 +28,11 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) {
     let Some((value, standing)) = meet(counters, scratch) else { return };
     // SAFETY: both are of this packet.
     unsafe { count(counters, scratch, value, standing) };
+}
+
+#[inline(always)]
+pub(crate) fn known_opener(_: &Packet, _: bool, _: u64) -> Option<bool> {
+    None
 }
 
 #[inline(always)]

@@ -21,6 +21,7 @@ pub mod kernel;
 mod links;
 mod netlink;
 mod object;
+mod openers;
 mod pins;
 mod pod;
 mod policy;
@@ -46,6 +47,7 @@ pub use inspect::{
 };
 pub use links::{Link, LinkKind, LinkTable};
 pub use netlink::{namespaces_outside, node_addresses};
+pub use openers::Opener;
 pub use policy::{PolicyMaps, PolicyNet, PolicyTables};
 pub use rings::Drained;
 
@@ -78,6 +80,12 @@ impl Loaded {
     /// the status of the hooks then says.
     pub fn policy_maps(&mut self) -> Option<PolicyMaps> {
         self.object.policy_maps()
+    }
+
+    /// Tells the programs that judge who opened connections that are older than they are: for those that they have no
+    /// entry of. Returns how many they have no room for.
+    pub fn tell_openers(&mut self, openers: impl Iterator<Item = Opener>) -> Result<usize, CaptureError> {
+        self.object.tell_openers(openers)
     }
 
     /// Why nothing can be dropped by policies, if so.

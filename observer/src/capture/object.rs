@@ -266,6 +266,10 @@ impl Object {
         Ok(())
     }
 
+    pub(super) fn is_judging(&self) -> bool {
+        self.is_judging
+    }
+
     pub(super) fn policy_maps(&mut self) -> Option<PolicyMaps> {
         self.policy.take()
     }

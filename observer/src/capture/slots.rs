@@ -167,7 +167,9 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, CaptureError> {
 fn like(name: &'static str, entries: usize) -> Result<Map, CaptureError> {
     let entries = u32::try_from(entries).unwrap_or(u32::MAX);
     let mut loader = EbpfLoader::new();
-    for (large, least) in [("FLOWS", 4096), ("PRIORITY", 4096), ("SHORT_FLOW_TABLE", 1), ("FLOW_TABLE", 1)] {
+    let large =
+        [("FLOWS", 4096), ("PRIORITY", 4096), ("SHORT_FLOW_TABLE", 1), ("FLOW_TABLE", 1), ("OPENERS", 1)];
+    for (large, least) in large {
         loader.map_max_entries(large, least);
     }
     let object = loader.map_max_entries(name, entries).load(JUDGING_OBJECT);

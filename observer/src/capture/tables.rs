@@ -159,7 +159,7 @@ impl Inner {
 }
 
 /// An address as the programs write it: IPv4 mapped into IPv6.
-fn bytes(address: IpAddr) -> [u8; 16] {
+pub(super) fn bytes(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),

@@ -2,7 +2,10 @@
 
 use super::{Life, Serving, policies, serve_config, tell_start};
 use crate::{
-    capture::{self, Capture, CaptureConfig, LinkStatus, StatusHandle, kernel::symbols::Symbols},
+    capture::{
+        self, Capture, CaptureConfig, CaptureError, LinkStatus, Loaded, Opener, StatusHandle,
+        kernel::symbols::Symbols,
+    },
     config::{Aggregation, Config, Record},
     decode::Clock,
     enrich::{
@@ -19,13 +22,13 @@ use crate::{
     serve::{Inspect, ServeConfig},
     status::Status,
     store::{Store, StoreConfig},
-    track::{ConntrackSource, SourceOptions, Update},
+    track::{ConntrackSource, Entry, SourceOptions, Update},
 };
 use anyhow::Context as _;
 use std::{
     borrow::Cow,
     io::Write as _,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::AsFd as _,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -109,6 +112,10 @@ fn run(
             updater.drop_nothing(&why)?;
         }
     }
+    let mut conntrack = conntrack();
+    if let Ok(known) = &mut conntrack {
+        tell_openers(&mut loaded, known)?;
+    }
     let capture = loaded.attach()?;
     if let Some(updater) = &mut updater {
         updater.kept_by(capture.keeper());
@@ -116,7 +123,6 @@ fn run(
     // Nobody else sets it.
     let _ = attached.set(capture.status());
     let following = updater.map(Follower::start).transpose()?;
-    let conntrack = conntrack();
     let (store, writer) = Store::new(StoreConfig { flows: config.max_flows, bytes: config.max_bytes });
     let head = head(config, &capture, conntrack.as_ref().err());
     if let Some(recorder) = &recorder {
@@ -215,6 +221,28 @@ fn conntrack() -> Result<(ConntrackSource, Vec<Update>), String> {
     let mut told = Vec::new();
     let source = ConntrackSource::open(SourceOptions::default(), &mut |update| told.push(update));
     source.map(|source| (source, told)).map_err(|why| why.to_string())
+}
+
+/// Has the programs know who opened the connections that there are, where the kernel knows it.
+fn tell_openers(
+    loaded: &mut Loaded,
+    (source, told): &mut (ConntrackSource, Vec<Update>),
+) -> Result<(), CaptureError> {
+    let guessed = source.take_guessed();
+    let entries = told.iter().filter_map(|update| match update {
+        Update::New(entry) if !guessed.contains(&entry.id) => Some(entry),
+        _ => None,
+    });
+    let openers = entries.flat_map(Entry::views).map(|tuple| Opener {
+        opener: SocketAddr::new(tuple.source.ip(), tuple.source.port()),
+        responder: SocketAddr::new(tuple.destination.ip(), tuple.destination.port()),
+        protocol: tuple.protocol,
+    });
+    let left_out = loaded.tell_openers(openers)?;
+    if left_out > 0 {
+        tracing::warn!(left_out, "no room for all who opened connections: either end may have opened those");
+    }
+    Ok(())
 }
 
 fn head(config: &Config, capture: &Capture, no_conntrack: Option<&String>) -> Head {

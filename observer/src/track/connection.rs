@@ -20,7 +20,7 @@ pub struct Entry {
 impl Entry {
     /// The ways in which a packet of the opener is seen: as sent, after the destination's translation, and after the
     /// source's too. Replies are seen in the same ways, reversed.
-    pub(super) fn views(&self) -> [Tuple; 3] {
+    pub fn views(&self) -> [Tuple; 3] {
         [0, 1, 2].map(|number| self.view(number))
     }
 

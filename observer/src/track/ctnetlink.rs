@@ -20,6 +20,7 @@ const HEADER: usize = 16;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_PROTOINFO: u16 = 4;
 const CTA_ID: u16 = 12;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
@@ -32,6 +33,10 @@ const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_PROTO_ICMP_ID: u16 = 4;
 const CTA_PROTO_ICMPV6_ID: u16 = 7;
+const CTA_PROTOINFO_TCP: u16 = 1;
+const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
+/// `IP_CT_TCP_FLAG_BE_LIBERAL`: set on what was met in its middle, where the first packet's sender counts as the opener.
+const BE_LIBERAL: u8 = 8;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -40,8 +45,8 @@ const SCTP: u8 = 132;
 /// What a message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Message {
-    /// A connection, new or dumped.
-    New(Entry),
+    /// A connection, new or dumped; and whether who opened it is only the kernel's guess.
+    New(Entry, bool),
     /// A connection's end.
     End {
         /// The kernel's number for it.
@@ -102,11 +107,12 @@ fn parse(kind: u16, body: &[u8]) -> Result<Message, Malformed> {
             Ok(Message::Error(i32::from_ne_bytes(*code).saturating_neg()))
         }
         MESSAGE_NEW | MESSAGE_DELETE => {
-            let (mut original, mut reply, mut id) = (None, None, None);
+            let (mut original, mut reply, mut id, mut is_guess) = (None, None, None, false);
             for (attribute, value) in attributes(body.get(GENERIC_HEADER..).ok_or(Malformed)?) {
                 match attribute? {
                     CTA_TUPLE_ORIG => original = Some(tuple(value)?),
                     CTA_TUPLE_REPLY => reply = Some(tuple(value)?),
+                    CTA_PROTOINFO => is_guess = is_met_midway(value)?,
                     CTA_ID => id = Some(u32::from_be_bytes(exactly(value)?)),
                     _ => {}
                 }
@@ -115,10 +121,26 @@ fn parse(kind: u16, body: &[u8]) -> Result<Message, Malformed> {
             if kind == MESSAGE_DELETE {
                 return Ok(Message::End { id, original });
             }
-            Ok(Message::New(Entry { id, original, reply: reply.ok_or(Malformed)? }))
+            Ok(Message::New(Entry { id, original, reply: reply.ok_or(Malformed)? }, is_guess))
         }
         _ => Ok(Message::Other),
     }
+}
+
+/// Of what a protocol says of a connection.
+fn is_met_midway(value: &[u8]) -> Result<bool, Malformed> {
+    for (attribute, value) in attributes(value) {
+        if attribute? != CTA_PROTOINFO_TCP {
+            continue;
+        }
+        for (attribute, value) in attributes(value) {
+            if attribute? == CTA_PROTOINFO_TCP_FLAGS_ORIGINAL {
+                // The flags, and a mask that counts where they are set.
+                return Ok(exactly::<2>(value)?[0] & BE_LIBERAL != 0);
+            }
+        }
+    }
+    Ok(false)
 }
 
 fn tuple(value: &[u8]) -> Result<Tuple, Malformed> {
@@ -247,11 +269,26 @@ mod tests {
         assert_eq!(
             read,
             [
-                Ok(Message::New(Entry { id: 7, original, reply })),
+                Ok(Message::New(Entry { id: 7, original, reply }, false)),
                 Ok(Message::End { id: 7, original }),
                 Ok(Message::Done),
             ]
         );
+    }
+
+    #[test]
+    fn what_the_kernel_met_midway_is_a_guess() {
+        for (flags, expected) in [(3, false), (3 | BE_LIBERAL, true)] {
+            let tcp = [attribute(1, &[3]), attribute(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &[flags, 0])];
+            let mut datagram = connection(MESSAGE_NEW);
+            datagram.extend(nested(CTA_PROTOINFO, &[nested(CTA_PROTOINFO_TCP, &tcp)]));
+            let length = datagram.len() as u32;
+            datagram[..4].copy_from_slice(&length.to_ne_bytes());
+            let Some(Ok(Message::New(_, is_guess))) = messages(&datagram).next() else {
+                panic!("no connection")
+            };
+            assert_eq!(is_guess, expected);
+        }
     }
 
     #[test]

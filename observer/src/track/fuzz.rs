@@ -18,7 +18,7 @@ pub fn conntrack(data: &[u8]) {
         count += 1;
         time_ns += 400;
         match message {
-            Ok(Message::New(entry)) => {
+            Ok(Message::New(entry, _)) => {
                 let turned_away = table.counters().turned_away;
                 table.insert(entry);
                 let known = table.translate(&entry.original, None);

@@ -3,6 +3,7 @@
 use super::connection::Update;
 use super::ctnetlink::{Message, dump_request, messages};
 use crate::decode::Clock;
+use hashbrown::HashSet;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
@@ -100,6 +101,8 @@ pub struct ConntrackSource {
     /// The events may have missed something.
     dump_wanted: bool,
     dump_began_ns: u64,
+    /// By number, those of the first dump of which the kernel only guesses who opened them.
+    guessed: HashSet<u32>,
     counters: SourceCounters,
 }
 
@@ -133,6 +136,7 @@ impl ConntrackSource {
             dump: Dump::Idle,
             dump_wanted: false,
             dump_began_ns: 0,
+            guessed: HashSet::new(),
             counters: SourceCounters::default(),
         };
         source.first_dump(each)?;
@@ -142,6 +146,11 @@ impl ConntrackSource {
     /// Readable when there are events.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
+    }
+
+    /// Of what was told at the opening, the numbers of connections of which the kernel only guesses who opened them.
+    pub fn take_guessed(&mut self) -> HashSet<u32> {
+        std::mem::take(&mut self.guessed)
     }
 
     /// What was received so far.
@@ -232,7 +241,10 @@ impl ConntrackSource {
             }
             for message in messages(&self.buffer) {
                 match message {
-                    Ok(Message::New(entry)) => {
+                    Ok(Message::New(entry, is_guess)) => {
+                        if is_guess && self.counters.dumps == 0 {
+                            self.guessed.insert(entry.id);
+                        }
                         self.counters.dumped += 1;
                         each(Update::New(entry));
                     }
@@ -272,7 +284,7 @@ impl ConntrackSource {
             }
             for message in messages(&self.buffer) {
                 match message {
-                    Ok(Message::New(entry)) => {
+                    Ok(Message::New(entry, _)) => {
                         self.counters.events += 1;
                         each(Update::New(entry));
                     }

@@ -4,6 +4,7 @@
 
 mod full;
 mod narrow;
+mod older;
 #[path = "../support/mod.rs"]
 mod support;
 mod talk;

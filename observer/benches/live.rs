@@ -1,5 +1,5 @@
 //! The daemon in a lab of network namespaces: how long from the kernel to a client, how many events it takes without loss
-//! on one core, and what it costs while nothing happens.
+//! on one core, what it costs while nothing happens, and how soon a new link is attached to.
 //!
 //! The daemon runs on the last processor; the lab, its traffic and the client on the others.
 #![expect(clippy::unwrap_used, reason = "a bench stops where something is not as it should be")]
@@ -8,7 +8,8 @@ mod support;
 #[path = "../tests/support/mod.rs"]
 mod tests_support;
 
-use observer_lab::{Cause, Lab, Scenario, unique_prefix};
+use aya::programs::{SchedClassifier, TcAttachType};
+use observer_lab::{Cause, Lab, Namespaces, Scenario, netns, unique_prefix};
 use observer_proto::{
     flow::{FlowFilter, Verdict},
     observer::{GetFlowsRequest, get_flows_response::ResponseTypes, observer_client::ObserverClient},
@@ -18,12 +19,13 @@ use std::{
     fmt::Write as _,
     fs,
     path::Path,
+    process::Command,
     sync::mpsc,
     thread::available_parallelism,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use support::row;
-use tests_support::{Daemon, OBSERVER, Sums, can_run, scenario};
+use tests_support::{Daemon, OBSERVER, Sums, can_run, empty_node, scenario};
 use tokio_stream::StreamExt as _;
 use tonic::transport::Endpoint;
 
@@ -47,7 +49,9 @@ fn main() {
     }
     // `--bench` is cargo's word; others name the parts that are wanted.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    for (name, part) in [("latency", latency as fn(usize)), ("full", full), ("idle", idle)] {
+    for (name, part) in
+        [("latency", latency as fn(usize)), ("full", full), ("idle", idle), ("attach", attach)]
+    {
         if wanted.is_empty() || wanted.iter().any(|word| word == name) {
             part(last);
         }
@@ -181,6 +185,59 @@ fn idle(cpu: usize) {
     let used = cpu_seconds(&daemon) - before;
     row("idle cpu", used / IDLE_SECONDS as f64 * 100.0, "%");
     row("idle memory", resident_mb(&daemon), "MB");
+}
+
+/// How long a new pod's packets pass unseen and unjudged: from when its link is there until both programs are on it.
+fn attach(cpu: usize) {
+    const LINKS: usize = 120;
+    const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+                          metadata: {name: none, namespace: web}\nspec: {podSelector: {}}\n";
+    let lab = empty_node("bench-attach");
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.yaml");
+    fs::write(&policy, POLICY).unwrap();
+    let daemon = daemon(
+        &lab,
+        cpu,
+        &["--policy", policy.to_str().unwrap(), "--policy-mode", "enforce", "--allow-lockout"],
+    );
+    let pods = unique_prefix("bench-pods");
+    let _namespaces = Namespaces::make(&pods, &[&pods]).unwrap();
+    let node = lab.node_netns("n1").file_name().unwrap().to_string_lossy().into_owned();
+    let times = netns::inside(&node, || {
+        let on = |link: &str| {
+            let hooks = [TcAttachType::Ingress, TcAttachType::Egress];
+            let here = hooks.map(|hook| SchedClassifier::query_tcx(link, hook));
+            // An error: the link is not there.
+            here.iter().all(Result::is_ok).then(|| here.iter().flatten().all(|(_, all)| !all.is_empty()))
+        };
+        let of_link = |number: usize| {
+            let link = format!("pod{number}");
+            let (peer, pause) = (format!("eth{number}"), Duration::from_micros(10));
+            let mut made = Command::new("ip")
+                .args(["link", "add", &link, "type", "veth", "peer", "name", &peer, "netns", &pods])
+                .spawn()
+                .unwrap();
+            while on(&link).is_none() {
+                std::thread::sleep(pause);
+            }
+            let there = Instant::now();
+            while on(&link) != Some(true) {
+                std::thread::sleep(pause);
+            }
+            let took = there.elapsed();
+            assert!(made.wait().unwrap().success());
+            took.as_secs_f64() * 1e3
+        };
+        let mut times: Vec<f64> = (0..LINKS).map(of_link).collect();
+        times.sort_by(f64::total_cmp);
+        Ok(times)
+    })
+    .unwrap();
+    row("attach p50", percentile(&times, 50), "ms");
+    row("attach p99", percentile(&times, 99), "ms");
+    assert!(daemon.stop().0.success());
+    assert!(lab.command_in("n1", OBSERVER).arg("detach").output().unwrap().status.success());
 }
 
 /// Processor time that a process took so far, all threads: nanoseconds of each thread's first field in `schedstat`.

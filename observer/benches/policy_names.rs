@@ -13,12 +13,7 @@ use observer_policy::{
     source::{self, Options},
     world::Endpoint,
 };
-use std::{
-    fmt::Write as _,
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, net::IpAddr, sync::Arc, time::Instant};
 use support::row;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-ebpf-policy"));
@@ -47,18 +42,18 @@ fn main() -> Result<(), Failure> {
     for _ in 0..2 {
         put(&engine, &mut maps)?;
     }
-    let mut times: Vec<[Duration; 4]> = Vec::new();
+    let mut times: Vec<[f64; 4]> = Vec::new();
     for round in 1..=CHANGES {
         let (began, change) = (Instant::now(), pod(round % NAMESPACES, round % 7, round));
         engine.apply(Change { endpoints: vec![change], ..Change::default() });
-        let changed = began.elapsed();
+        let changed = milliseconds(began);
         let [made, written, in_force] = put(&engine, &mut maps)?;
         times.push([changed, made, written, in_force]);
     }
-    let median = |of: &dyn Fn(&[Duration; 4]) -> Duration| {
-        let mut all: Vec<Duration> = times.iter().map(of).collect();
-        all.sort();
-        all[all.len() / 2].as_secs_f64() * 1e3
+    let median = |of: &dyn Fn(&[f64; 4]) -> f64| {
+        let mut all: Vec<f64> = times.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
     };
     row("policy in the kernel, a pod's address changed", median(&|times| times.iter().sum()), "ms");
     for (part, what) in ["the engine", "tables made", "written", "put in force"].into_iter().enumerate() {
@@ -67,17 +62,21 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
 /// Has the kernel judge by the engine, and how long each part took.
-fn put(engine: &Engine, maps: &mut PolicyMaps) -> Result<[Duration; 3], Failure> {
+fn put(engine: &Engine, maps: &mut PolicyMaps) -> Result<[f64; 3], Failure> {
     let began = Instant::now();
     // A hundred of them are on this node.
     let (tables, _) = kernel_tables(engine, &[], |name| name.starts_with("team-7/"));
-    let made = began.elapsed();
+    let (made, began) = (milliseconds(began), Instant::now());
     maps.write(slot(maps.generation()) ^ 1, &tables)?;
-    let written = began.elapsed();
+    let (written, began) = (milliseconds(began), Instant::now());
     maps.flip()?;
     maps.wait_for_programs()?;
-    Ok([made, written - made, began.elapsed() - written])
+    Ok([made, written, milliseconds(began)])
 }
 
 /// A pod, at its n-th address.

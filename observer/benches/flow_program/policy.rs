@@ -32,67 +32,100 @@ const SERVER: u32 = 0xff_ff00;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
+/// The programs with so many entries, and what each round took.
+struct Filled {
+    programs: Programs,
+    entries: u32,
+    frame: Frame,
+    /// The last one that was used.
+    port: u16,
+    established: Vec<f64>,
+    /// Of one pod, of any.
+    first: [Vec<f64>; 2],
+}
+
 pub(crate) fn measure(object: &[u8]) -> Result<(), Failure> {
     for (family, frame, aim) in [("IPv4", ipv4 as Frame, 80.0), ("IPv6", ipv6, 100.0)] {
-        let (mut hot, mut random) = (Vec::new(), Vec::new());
-        for entries in ENTRIES {
-            let mut programs = Programs::of(object, FLOW, 131_072)?;
-            fill(&mut programs, entries, frame)?;
-            let name = |what: &str| format!("policy of {entries} entries, {family}, {what}");
-            programs.run(FLOW, &frame(0, 1, SYN), 2)?;
-            let established = (0..9).map(|_| {
-                let nothing = programs.run(NOTHING, &frame(0, 1, ACK), REPEAT)?;
-                Ok(programs.run(FLOW, &frame(0, 1, ACK), REPEAT)? - nothing)
-            });
-            report(&name("established packet"), median(established)?, aim);
-            let mut port = 0;
-            for (results, what, any) in [(&mut hot, "hot", false), (&mut random, "random", true)] {
-                let mut varied =
-                    varied(frame, if any { 0 } else { entries / 2 }, if any { entries } else { 0 });
-                varied.port = port;
-                let rounds = (0..ROUNDS).map(|_| {
-                    programs.forget_records();
-                    let packet = frame(0, 0, SYN);
-                    let nothing = programs.vary(NOTHING, &packet, &mut Varied { ..varied }, IN_A_ROW)?;
-                    Ok(programs.vary(FLOW, &packet, &mut varied, IN_A_ROW)? - nothing)
-                });
-                let first = median(rounds)?;
-                report(&name(&format!("first packet, {what}")), first, 600.0);
-                results.push(first);
-                port = varied.port;
-            }
-            let mut pick = Random(0x9e37_79b9_7f4a_7c15);
-            for (what, any) in [("hot", false), ("random", true)] {
-                let mut single = |programs: &mut Programs, name| {
-                    median((0..BY_ITSELF).map(|run| {
-                        if run % 512 == 0 {
-                            programs.forget_records();
-                        }
-                        port += u16::from(name == FLOW);
-                        let pod = if any { pick.next() % entries } else { entries / 2 };
-                        programs.run(name, &frame(pod, port.into(), SYN), 1)
-                    }))
-                };
-                let rounds = (0..ROUNDS_BY_ITSELF).map(|_| {
-                    let nothing = single(&mut programs, NOTHING)?;
-                    Ok(single(&mut programs, FLOW)? - nothing)
-                });
-                println!("{}: {:.0} ns", name(&format!("first packet, {what}, by itself")), median(rounds)?);
+        let filled = ENTRIES.map(|entries| Filled::new(object, entries, frame));
+        let mut filled = filled.into_iter().collect::<Result<Vec<_>, _>>()?;
+        // All sizes by turns: the machine may be slower for a while.
+        for _ in 0..ROUNDS {
+            for one in &mut filled {
+                one.round()?;
             }
         }
-        let (least, most) = (hot.iter().copied().reduce(f64::min), hot.iter().copied().reduce(f64::max));
-        if let (Some(least), Some(most), Some(random)) = (least, most, random.last()) {
-            println!(
-                "BENCH policy, {family}, first packet, hot: largest over least\t{:.2}\tx\taim 1.20",
-                most / least
-            );
-            println!(
-                "BENCH policy, {family}, first packet, random of {MOST} over hot\t{:.2}\tx\taim 3.00",
-                random / most
-            );
+        for one in &mut filled {
+            let name = |what: &str| format!("policy of {} entries, {family}, {what}", one.entries);
+            report(&name("established packet"), middle(&one.established)?, aim);
+            report(&name("first packet, hot"), middle(&one.first[0])?, 600.0);
+            report(&name("first packet, random"), middle(&one.first[1])?, 600.0);
+            let [hot, random] =
+                [name("first packet, hot, by itself"), name("first packet, random, by itself")];
+            println!("{hot}: {:.0} ns\n{random}: {:.0} ns", one.by_itself(false)?, one.by_itself(true)?);
         }
+        let flat = (0..ROUNDS as usize).map(|round| {
+            let of_round = || filled.iter().map(|one| one.first[0][round]);
+            of_round().fold(0.0, f64::max) / of_round().fold(f64::INFINITY, f64::min)
+        });
+        let flat = middle(&flat.collect::<Vec<_>>())?;
+        println!("BENCH policy, {family}, first packet, hot: largest over least\t{flat:.2}\tx\taim 1.20");
+        let [hot, random] = &filled[ENTRIES.len() - 1].first;
+        let cold = middle(&hot.iter().zip(random).map(|(hot, random)| random / hot).collect::<Vec<_>>())?;
+        println!("BENCH policy, {family}, first packet, random of {MOST} over hot\t{cold:.2}\tx\taim 3.00");
     }
     Ok(())
+}
+
+fn middle(values: &[f64]) -> Result<f64, Failure> {
+    median(values.iter().copied().map(Ok))
+}
+
+impl Filled {
+    fn new(object: &[u8], entries: u32, frame: Frame) -> Result<Self, Failure> {
+        let mut programs = Programs::of(object, FLOW, 131_072)?;
+        fill(&mut programs, entries, frame)?;
+        programs.run(FLOW, &frame(0, 1, SYN), 2)?;
+        Ok(Self { programs, entries, frame, port: 0, established: Vec::new(), first: Default::default() })
+    }
+
+    fn round(&mut self) -> Result<(), Failure> {
+        let Self { programs, entries, frame, .. } = self;
+        let packet = frame(0, 1, ACK);
+        let nothing = programs.run(NOTHING, &packet, REPEAT)?;
+        self.established.push(programs.run(FLOW, &packet, REPEAT)? - nothing);
+        for (times, (pod, pods)) in self.first.iter_mut().zip([(*entries / 2, 0), (0, *entries)]) {
+            programs.forget_records();
+            let mut varied = varied(*frame, pod, pods);
+            varied.port = self.port;
+            // Others in each round: those of the last one may still be in the caches.
+            varied.state = varied.state.wrapping_mul(2 * u64::from(self.port) + 1);
+            let packet = frame(0, 0, SYN);
+            let nothing = programs.vary(NOTHING, &packet, &mut Varied { ..varied }, IN_A_ROW)?;
+            times.push(programs.vary(FLOW, &packet, &mut varied, IN_A_ROW)? - nothing);
+            self.port = varied.port;
+        }
+        Ok(())
+    }
+
+    /// One run a call.
+    fn by_itself(&mut self, any: bool) -> Result<f64, Failure> {
+        let mut pick = Random(0x9e37_79b9_7f4a_7c15);
+        let mut single = |name| {
+            median((0..BY_ITSELF).map(|run| {
+                if run % 512 == 0 {
+                    self.programs.forget_records();
+                }
+                self.port += u16::from(name == FLOW);
+                let pod = if any { pick.next() % self.entries } else { self.entries / 2 };
+                self.programs.run(name, &(self.frame)(pod, self.port.into(), SYN), 1)
+            }))
+        };
+        let rounds = (0..ROUNDS_BY_ITSELF).map(|_| {
+            let nothing = single(NOTHING)?;
+            Ok(single(FLOW)? - nothing)
+        });
+        median(rounds)
+    }
 }
 
 /// Packets of any of so many pods from this one on, or always of this one.

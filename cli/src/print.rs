@@ -8,11 +8,14 @@ use observer_proto::{
     encoded::{Held, Outline},
     json::{self, Mask, MessageType},
     observer::GetFlowsResponse,
-    text::{self, Dict, Shown, Stream, Table, Wide},
+    text::{self, Dict, Joined, Shown, Stream, Table, Wide},
     time::TimeFormat,
 };
 use prost::{Message as _, Name as _};
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    time::Instant,
+};
 
 /// Switches `-o json` to the form of the oldest Hubble, which had no response around a flow.
 const COMPAT: (&str, &str) = ("HUBBLE_COMPAT", "legacy-json-output");
@@ -50,7 +53,8 @@ enum Layout {
     Dict(Dict),
     /// Rows wait for the end, their widths are not known before.
     Table(Table),
-    Wide(Wide, LineWidth),
+    /// A request of HTTP is one line with its response.
+    Wide(Wide, LineWidth, Joined),
     Json {
         kind: MessageType,
         legacy: bool,
@@ -97,7 +101,7 @@ impl Printer {
             Format::Table => Layout::Table(Table::flows(options)),
             Format::Wide => {
                 let width = LineWidth::of_stdout();
-                Layout::Wide(Wide::new(options, width.cells()), width)
+                Layout::Wide(Wide::new(options, width.cells()), width, Joined::default())
             }
             format @ (Format::Json | Format::JsonPb) => {
                 let name = GetFlowsResponse::full_name();
@@ -227,9 +231,13 @@ impl Printer {
                 table.flows_response(response);
                 return Ok(());
             }
-            (Layout::Wide(table, width), Stream::Out) => {
+            (Layout::Wide(table, width, joined), Stream::Out) => {
                 table.resize(width.cells());
-                table.flows_response(response, &mut self.text)
+                let (text, mut result) = (&mut self.text, Ok(()));
+                joined.take(response, Instant::now(), &mut |response| {
+                    result = result.and_then(|()| table.flows_response(response, text));
+                });
+                result
             }
             (Layout::Dict(dict), _) => dict.flows_response(response, &mut self.text),
             (Layout::Compact, _) | (Layout::Table(_) | Layout::Wide(..), Stream::Err) => {
@@ -240,6 +248,28 @@ impl Printer {
         to.write_all(self.text.as_bytes())
     }
 
+    /// When [`Self::print_due`] has something to print, if nothing comes before.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        if let Layout::Wide(.., joined) = &self.layout { joined.due() } else { None }
+    }
+
+    /// Writes what has waited long enough.
+    pub(crate) fn print_due(&mut self, out: &mut impl Write) -> io::Result<()> {
+        self.give_up(Some(Instant::now()), out)
+    }
+
+    fn give_up(&mut self, now: Option<Instant>, out: &mut impl Write) -> io::Result<()> {
+        let Layout::Wide(table, width, joined) = &mut self.layout else { return Ok(()) };
+        table.resize(width.cells());
+        self.text.clear();
+        let (text, mut result) = (&mut self.text, Ok(()));
+        joined.give_up(now, &mut |response| {
+            result = result.and_then(|()| table.flows_response(response, text));
+        });
+        result.map_err(io::Error::other)?;
+        out.write_all(self.text.as_bytes())
+    }
+
     /// Writes what waited for the end.
     pub(crate) fn finish(&mut self, out: &mut impl Write) -> io::Result<()> {
         if let Layout::Table(table) = &self.layout {
@@ -247,6 +277,6 @@ impl Printer {
             table.write(&mut self.text).map_err(io::Error::other)?;
             out.write_all(self.text.as_bytes())?;
         }
-        Ok(())
+        self.give_up(None, out)
     }
 }

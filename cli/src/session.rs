@@ -27,7 +27,7 @@ use std::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::sleep,
+    time::{sleep, sleep_until},
 };
 use tonic::{Code, Status, Streaming};
 
@@ -169,9 +169,14 @@ impl Session {
         let mut silent = true;
         let mut matched = Matched::Nothing;
         loop {
+            let due = self.printer.due();
             let message = tokio::select! {
                 biased;
                 message = stream.message() => message,
+                () = async { sleep_until(due.unwrap_or_else(Instant::now).into()).await }, if due.is_some() => {
+                    self.printer.print_due(&mut self.out)?;
+                    continue;
+                }
                 // Nothing is waiting: what was written must show. Under load many lines share one system call.
                 () = ready(()), if self.out.live && self.out.dirty => {
                     self.out.flush()?;

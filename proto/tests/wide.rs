@@ -3,10 +3,10 @@
 use observer_proto::{
     json,
     observer::GetFlowsResponse,
-    text::{Options, Wide},
+    text::{Joined, Options, Wide},
     time::TimeFormat,
 };
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Instant};
 use unicode_width::UnicodeWidthStr as _;
 
 const FLOWS: &str = include_str!("../../testdata/wide/flows.in.jsonl");
@@ -17,11 +17,13 @@ fn lines(text: &str) -> Vec<GetFlowsResponse> {
 }
 
 fn print(options: Options, width: Option<usize>, flows: &[GetFlowsResponse]) -> String {
-    let mut table = Wide::new(options, width);
+    let (mut table, mut joined, now) = (Wide::new(options, width), Joined::default(), Instant::now());
     let mut out = String::new();
+    let mut line = |response: &GetFlowsResponse| table.flows_response(response, &mut out).expect("a string");
     for response in flows {
-        table.flows_response(response, &mut out).expect("a string");
+        joined.take(response, now, &mut line);
     }
+    joined.give_up(None, &mut line);
     out
 }
 

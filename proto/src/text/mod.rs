@@ -15,7 +15,7 @@ pub(crate) mod wide;
 pub use dict::Dict;
 pub use shown::Shown;
 pub use table::Table;
-pub use wide::{Wide, cells};
+pub use wide::{Joined, Wide, cells};
 
 pub use compact::{agent_event, debug_event, flow, flows_response, lost_events, node_status, shown};
 

@@ -6,7 +6,10 @@
 
 pub mod cells;
 pub(crate) mod columns;
+mod joined;
 pub(crate) mod words;
+
+pub use joined::Joined;
 
 use super::{
     Options, details,

@@ -18,6 +18,8 @@ static CONFIG: Global<Config> = Global::new(Config {
     unknown_denied: 0,
     netns: 0,
     midway_until_ns: 0,
+    l7: 0,
+    payload_cost_ns: 0,
 });
 
 /// Where the kernel's fields are.

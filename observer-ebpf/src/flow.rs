@@ -78,7 +78,7 @@ impl Skb {
 /// A number that LLVM knows nothing of, in the register that it is in. Else LLVM proves bounds for itself, or tests two of
 /// them as one of another register, and leaves the verifier without; one of before 5.16 forgets them on the stack too.
 #[inline(always)]
-fn opaque(number: u32) -> u64 {
+pub(crate) fn opaque(number: u32) -> u64 {
     let mut number = u64::from(number);
     // SAFETY: a move to itself. With no instruction at all, two lines of the source would be of one, which the kernel
     // refuses.

@@ -19,6 +19,7 @@ use crate::flow::{ACK, RST, STANDING_FLAGS, Scratch, Skb, TCX_NEXT, count, direc
 use crate::maps::{
     DROPS_0, DROPS_1, FLOW_SCRATCH, FLOW_TABLE, FLOWS, GENERATION, PRIORITY, SETTINGS, SHORT_FLOW_TABLE,
 };
+use crate::payload;
 use crate::policy_maps::{OPENERS, POLICY_ENDPOINTS, POLICY_SCRATCH};
 use crate::record::{add_alone, counters, header, now, write};
 use crate::table::{Key, fill_key, short_key};
@@ -101,6 +102,7 @@ pub(crate) fn follow(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut
             }
         }
         counted(counters, scratch, value, standing);
+        payload::look(skb, scratch, value);
     }
     TCX_NEXT
 }

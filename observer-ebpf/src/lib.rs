@@ -37,6 +37,8 @@ pub mod kind {
     pub const JUDGED_FLOW: u8 = 5;
     /// A [`super::DeniedRecord`].
     pub const DENIED: u8 = 6;
+    /// A [`super::PayloadRecord`], with the bytes that were copied behind it.
+    pub const PAYLOAD: u8 = 7;
 }
 
 /// The start of every record.
@@ -110,6 +112,8 @@ pub mod flow_reason {
     pub const PACKET: u8 = 4;
     /// Written by the daemon's sweep: what was counted since the last record of a connection that fell silent.
     pub const SWEEP: u8 = 5;
+    /// Of a [`super::PayloadRecord`]: what is inside the packet is told, not the packet.
+    pub const PAYLOAD: u8 = 6;
 }
 
 /// Facts about a flow record, as bits.
@@ -242,6 +246,37 @@ pub struct DeniedRecord {
     pub flow_flags: u16,
 }
 
+/// What a payload looks like by its first bytes.
+pub mod payload_kind {
+    /// HTTP/1, or HTTP/2 without TLS.
+    pub const HTTP: u8 = 1;
+    /// DNS; of TCP with the length before each message.
+    pub const DNS: u8 = 2;
+}
+
+/// The first bytes inside a packet, at most [`MOST_PAYLOAD`], which stand behind it. Its header tells the size of both.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PayloadRecord {
+    /// The packet, with the sum of `packets`, and without `bytes`, `resets` and MAC addresses.
+    pub flow: FlowRecord,
+    /// TCP's sequence number of the first byte; of UDP 0.
+    pub sequence: u32,
+    /// How many bytes are inside the packet.
+    pub length: u32,
+    /// How many of them were copied.
+    pub copied: u16,
+    /// One of [`payload_kind`].
+    pub payload: u8,
+    /// Always 0.
+    pub pad: u8,
+    /// What stands before them in the packet. The kernel copies no single byte where it can't be sure that there is one.
+    pub before: [u8; 4],
+}
+
+/// The most bytes that are copied of a packet.
+pub const MOST_PAYLOAD: usize = 4096;
+
 /// Facts about a drop record, as bits.
 pub mod drop_flags {
     /// [`super::DropRecord::tuple`] could be read from the packet.
@@ -314,3 +349,4 @@ const _: () = assert!(size_of::<TunneledFlowRecord>() == 160);
 const _: () = assert!(size_of::<JudgedFlowRecord>() == 128);
 const _: () = assert!(size_of::<DeniedRecord>() == 152);
 const _: () = assert!(size_of::<DropRecord>() == 120);
+const _: () = assert!(size_of::<PayloadRecord>() == 128);

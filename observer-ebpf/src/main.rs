@@ -40,6 +40,8 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod opener;
 #[cfg(target_arch = "bpf")]
+mod payload;
+#[cfg(target_arch = "bpf")]
 mod record;
 #[cfg(target_arch = "bpf")]
 mod table;

@@ -74,6 +74,14 @@ pub(crate) static SERVICE_PORTS: HashMap<u32, u32, 16_384, NO_PREALLOC> = HashMa
 #[btf_map]
 pub(crate) static NEW_FLOW_CAP: PerCpuArray<u64, 1> = PerCpuArray::new();
 
+/// When each CPU may copy payload again.
+#[btf_map]
+pub(crate) static PAYLOAD_CAP: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Payload on its way to the ring.
+#[btf_map]
+pub(crate) static PAYLOAD: PerCpuArray<crate::payload::Copied, 1> = PerCpuArray::new();
+
 /// [`Settings`], one entry.
 #[btf_map]
 pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();

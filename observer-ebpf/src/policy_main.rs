@@ -39,6 +39,8 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 mod opener;
 #[cfg(target_arch = "bpf")]
+mod payload;
+#[cfg(target_arch = "bpf")]
 mod policy_maps;
 #[cfg(target_arch = "bpf")]
 mod record;

@@ -45,6 +45,18 @@ pub struct Config {
     /// Kernel time up to which connections are taken for such as began before the programs ran: of those of UDP too the
     /// opener is guessed then, and not only of those of TCP.
     pub midway_until_ns: u64,
+    /// What is looked for inside packets, bits of [`l7`]; 0 = nothing is.
+    pub l7: u32,
+    /// Nanoseconds for one more KiB of payload on a CPU; 0 = no cap.
+    pub payload_cost_ns: u32,
+}
+
+/// Bits of [`Config::l7`].
+pub mod l7 {
+    /// DNS.
+    pub const DNS: u32 = 1 << 0;
+    /// HTTP.
+    pub const HTTP: u32 = 1 << 1;
 }
 
 /// Where the fields are in this kernel's structs, in bytes. From BTF.
@@ -199,7 +211,7 @@ pub struct FlowDirection {
     pub told: u32,
     /// The generation of local addresses and policies by which `flags` were decided.
     pub generation: u32,
-    /// TCP flags seen so far, and [`SEEN`].
+    /// TCP flags seen so far, [`payload_state`], and [`SEEN`].
     pub seen: u16,
     /// [`crate::flow_flags`] of the last packet, without those of its frame; and [`TELLABLE`].
     pub flags: u8,
@@ -209,6 +221,21 @@ pub struct FlowDirection {
 
 /// In [`FlowDirection::seen`]: a packet went this way.
 pub const SEEN: u16 = 1 << 15;
+
+/// In [`FlowDirection::seen`], above the flags: what its payload was found to be. Below [`PLAIN`](payload_state::PLAIN), how many packets
+/// looked like nothing that is read.
+pub mod payload_state {
+    /// The bits.
+    pub const MASK: u16 = 7 << 8;
+    /// One packet more.
+    pub const ONE: u16 = 1 << 8;
+    /// It is looked at no more.
+    pub const PLAIN: u16 = 3 << 8;
+    /// HTTP.
+    pub const HTTP: u16 = 4 << 8;
+    /// DNS.
+    pub const DNS: u16 = 5 << 8;
+}
 
 /// In [`FlowDirection::flags`]: this direction is told of on this link.
 pub const TELLABLE: u8 = 1 << 7;
@@ -254,7 +281,8 @@ pub struct FlowValue {
     pub ip_version: u8,
     /// Always 0.
     pub pad: u8,
-    /// Each direction's ICMP type and code, of the last packet.
+    /// Of ICMP each direction's type and code, of the last packet. Of HTTP how many bytes of each may still be of a head that
+    /// was begun.
     pub icmp: [[u8; 2]; 2],
     /// Where connections are judged: the addresses of the tunnel that it was last judged in, folded; else 0.
     pub carrier: u32,
@@ -407,6 +435,8 @@ pub struct Counters {
     pub ignored: u64,
     /// Times a table had no room: the packet was judged by itself.
     pub table_full: u64,
+    /// Suppressed: packets whose payload was over the cap.
+    pub payload_cap: u64,
 }
 
 #[cfg(test)]

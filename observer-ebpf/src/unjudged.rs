@@ -5,9 +5,10 @@ use core::mem::MaybeUninit;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::btf_maps::LruHashMap;
 use observer_ebpf::parse::Packet;
-use observer_ebpf::{Counters, FlowRecord};
+use observer_ebpf::{Counters, FlowRecord, FlowValue};
 
 use crate::flow::{Scratch, TCX_NEXT, count, meet};
+use crate::payload;
 
 pub(crate) const JUDGING: bool = false;
 pub(crate) const MARK: [u32; 2] = [0; 2];
@@ -17,17 +18,20 @@ pub(crate) type FlowTable<K, V, const N: usize> = LruHashMap<K, V, N>;
 
 /// Counts the packet.
 #[inline(always)]
-pub(crate) fn follow(_: *mut __sk_buff, counters: *mut Counters, scratch: &mut Scratch) -> i32 {
-    track(counters, scratch);
+pub(crate) fn follow(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut Scratch) -> i32 {
+    let value = track(counters, scratch);
+    // SAFETY: it is of this packet.
+    unsafe { payload::look(skb, scratch, value) };
     TCX_NEXT
 }
 
 /// Not inlined: its stack and that of [`crate::carried::unwrap`] are too much together.
 #[inline(never)]
-fn track(counters: *mut Counters, scratch: &mut Scratch) {
-    let Some((value, standing)) = meet(counters, scratch) else { return };
+fn track(counters: *mut Counters, scratch: &mut Scratch) -> *mut FlowValue {
+    let Some((value, standing)) = meet(counters, scratch) else { return core::ptr::null_mut() };
     // SAFETY: both are of this packet.
     unsafe { count(counters, scratch, value, standing) };
+    value
 }
 
 #[inline(always)]

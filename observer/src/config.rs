@@ -16,7 +16,8 @@ use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
-    capture::Glob, export::ExportConfig, metrics::MetricsConfig, policy::PolicyConfig, serve::TlsConfig,
+    capture::Glob, export::ExportConfig, l7::Redaction, metrics::MetricsConfig, policy::PolicyConfig,
+    serve::TlsConfig,
 };
 
 /// Where the configuration file is looked for when `--config` is not given; a missing file there is no error.
@@ -51,6 +52,10 @@ pub struct Config {
     pub aggregation: Aggregation,
     /// New connections told of per second and CPU; more are counted as suppressed.
     pub new_flow_cap: u32,
+    /// What is read inside connections.
+    pub l7: L7,
+    /// What of it is not told.
+    pub redaction: Redaction,
     /// Bytes of the kernel's ring for flows.
     pub flow_ring_bytes: u32,
     /// Bytes of the kernel's ring for drops.
@@ -121,6 +126,33 @@ pub enum Aggregation {
     Medium,
     /// New connections, their first reply and their end.
     Maximum,
+}
+
+/// What is read inside connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum L7 {
+    /// Nothing.
+    #[default]
+    Off,
+    /// DNS.
+    Dns,
+    /// HTTP/1.
+    Http,
+    /// Both.
+    All,
+}
+
+impl L7 {
+    /// Bits of [`observer_ebpf::l7`].
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::Off => 0,
+            Self::Dns => observer_ebpf::l7::DNS,
+            Self::Http => observer_ebpf::l7::HTTP,
+            Self::All => observer_ebpf::l7::DNS | observer_ebpf::l7::HTTP,
+        }
+    }
 }
 
 /// What becomes of a policy.

@@ -2,6 +2,7 @@
 
 use crate::{
     endpoint::{Endpoint, Service},
+    layer7::Layer7,
     policy_verdict::PolicyVerdict,
 };
 use observer_proto::flow::{DropReason, TraceObservationPoint, Verdict};
@@ -89,6 +90,8 @@ impl Record {
     pub const TRACE_EVENT: u8 = 4;
     /// Of a verdict by policies.
     pub const POLICY_EVENT: u8 = 5;
+    /// Of what was said inside a connection.
+    pub const L7_EVENT: u8 = 129;
 
     /// Whether this is a drop.
     pub fn is_drop(&self) -> bool {
@@ -98,6 +101,11 @@ impl Record {
     /// Whether this is a verdict by policies; its connection's packets are told by other flows.
     pub fn is_policy_verdict(&self) -> bool {
         self.event_type == Self::POLICY_EVENT
+    }
+
+    /// Whether this is what was said inside a connection; its packets are told by other flows.
+    pub fn is_l7(&self) -> bool {
+        self.event_type == Self::L7_EVENT
     }
 
     /// Of TCP the packet's flags, FIN in bit 0 up to NS in bit 8.
@@ -139,6 +147,8 @@ pub struct Flow<'a> {
     pub policy: Option<&'a Arc<PolicyVerdict>>,
     /// Addresses that the packet carried or was sent to, where they were translated.
     pub translated: Option<&'a Arc<Translated>>,
+    /// What was said, where it is that.
+    pub l7: Option<&'a Arc<Layer7>>,
 }
 
 impl Deref for Flow<'_> {
@@ -174,6 +184,16 @@ impl Flow<'_> {
         self.translated?.frontend
     }
 
+    /// By which the destination found the source in DNS, if it did.
+    pub fn source_names(&self) -> &[Box<str>] {
+        self.translated.and_then(|translated| translated.source_names.as_deref()).unwrap_or_default()
+    }
+
+    /// By which the source found the destination.
+    pub fn destination_names(&self) -> &[Box<str>] {
+        self.translated.and_then(|translated| translated.destination_names.as_deref()).unwrap_or_default()
+    }
+
     /// Hubble's sub type: of a drop the lower byte of its reason, as Cilium's events have it; of a trace the number of its
     /// point, but for `TO_ENDPOINT`, which is 101 in the API and 0 here.
     pub fn event_sub_type(&self) -> u8 {
@@ -186,14 +206,21 @@ impl Flow<'_> {
     }
 }
 
-/// Addresses around a translation. A node has few, so flows share them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// Addresses around a translation, and names that stand for addresses. A node has few, so flows share them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Translated {
     /// See [`Flow::source_xlated`].
     pub source: Option<IpAddr>,
     /// See [`Flow::frontend`].
     pub frontend: Option<(IpAddr, u16)>,
+    /// By which the destination found the source in DNS, if it did.
+    pub source_names: Option<DnsNames>,
+    /// By which the source found the destination.
+    pub destination_names: Option<DnsNames>,
 }
+
+/// Names without the dot at their end.
+pub type DnsNames = Arc<[Box<str>]>;
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -318,6 +345,7 @@ pub(crate) struct Sample {
     pub(crate) drop: Option<Arc<DropSite>>,
     pub(crate) policy: Option<Arc<PolicyVerdict>>,
     pub(crate) translated: Option<Arc<Translated>>,
+    pub(crate) l7: Option<Arc<Layer7>>,
 }
 
 #[cfg(any(test, fuzzing))]
@@ -335,6 +363,7 @@ impl Sample {
             drop: self.drop.as_ref(),
             policy: self.policy.as_ref(),
             translated: self.translated.as_ref(),
+            l7: self.l7.as_ref(),
         }
     }
 }

@@ -16,6 +16,8 @@ mod followed;
 pub mod fuzz;
 mod inspect;
 pub mod instance;
+pub mod l7;
+pub mod layer7;
 mod logging;
 pub mod metrics;
 pub mod pipeline;

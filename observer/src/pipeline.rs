@@ -9,15 +9,17 @@ mod feed;
 mod live;
 mod local;
 mod replay;
+pub(crate) mod said;
 
 use crate::{
     decode::{Clock, Decoder, DropReasons, DropSites, Event},
     enrich::{Enricher, Filler, ipcache::IpCache},
     flow::Flow,
+    l7::{Reader, Redaction},
     policy::{Judge, Policies},
     recording::{Head, Input, Recorder},
     store::{LossSource, Writer},
-    track::{ConntrackTable, TableLimits, Tracker, Update},
+    track::{ConntrackTable, TableLimits, Tracked, Tracker, Update},
 };
 #[cfg(feature = "bench")]
 pub use feed::Feed;
@@ -34,7 +36,7 @@ use std::sync::{
 /// How often the kernel's tables are swept and the slow things are looked after.
 const TICK_NS: u64 = 1_000_000_000;
 
-/// What the thread counts for others to read. Records = undecodable + facts + told elsewhere + stored + waiting.
+/// What the thread counts for others to read. Records = undecodable + facts + told elsewhere + payloads + stored + waiting.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     /// Records taken from the rings and the sweeps.
@@ -49,6 +51,12 @@ pub(crate) struct Counters {
     pub(crate) facts: AtomicU64,
     /// Facts that there was no room for: lost.
     pub(crate) facts_lost: AtomicU64,
+    /// Payload of packets, which was read.
+    pub(crate) payloads: AtomicU64,
+    /// Requests and responses found in it, which are flows of no record.
+    pub(crate) said: AtomicU64,
+    /// What was found and can't be told, by [`said::UNTOLD`].
+    pub(crate) unsaid: said::Untold,
     /// Flows given to the store.
     pub(crate) stored: AtomicU64,
     /// Parts that many flows have in common and that the store has forgotten: some of its bytes count twice.
@@ -68,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) behind: Arc<BehindLinks>,
     /// By which new connections are judged, where any are given.
     pub(crate) policies: Option<Arc<Policies>>,
+    /// What of requests is not told.
+    pub(crate) redaction: Redaction,
 }
 
 /// Names an address in the kernel, see [`crate::decode::Symbols`].
@@ -82,6 +92,7 @@ pub(crate) struct Stages {
     links: Links,
     cache: Arc<IpCache>,
     filler: Filler,
+    reader: Reader,
     judge: Option<Judge>,
     writer: Writer,
     counters: Arc<Counters>,
@@ -111,6 +122,7 @@ impl Stages {
             local: Local::default(),
             links: Links::new(shared.behind),
             filler: Filler::new(Enricher::new(Arc::clone(&cache))),
+            reader: Reader::new(shared.redaction),
             cache,
             judge,
             writer,
@@ -177,11 +189,22 @@ impl Stages {
 
     /// Takes the batch through the stages. With `u64::MAX` nothing waits any longer.
     fn pass_on(&mut self, now_ns: u64) {
-        let Self { tracker, events, conntrack, local, links, filler, judge, writer, .. } = self;
+        let Self { tracker, events, conntrack, local, links, filler, reader, judge, writer, .. } = self;
         local.refresh(&self.cache);
         let mut judging = judge.as_mut().map(Judge::begin);
-        let (mut count, mut verdicts) = (0, 0);
+        let (mut count, mut verdicts, mut payloads, mut told) = (0, 0, 0, 0);
         tracker.batch(events, conntrack.as_ref(), now_ns, local, &mut |tracked| {
+            if let Tracked::Flow(flow) = tracked
+                && let Some(payload) = &flow.event.payload
+            {
+                payloads += 1;
+                reader.take(flow, payload, &mut |said| {
+                    told += 1;
+                    said.learn(flow, filler);
+                    filler.fill(tracked, None, |flow| said.flow(flow, |flow| writer.add(flow)));
+                });
+                return;
+            }
             filler.fill(tracked, links.known.of(tracked), |flow| {
                 links.learnt.learn(flow);
                 if let Some(judging) = &mut judging {
@@ -207,7 +230,12 @@ impl Stages {
         ] {
             shown.store(counted, Ordering::Relaxed);
         }
-        if count + verdicts > 0 {
+        if payloads > 0 {
+            add(&self.counters.payloads, payloads);
+            add(&self.counters.said, told);
+            self.counters.unsaid.set(reader, filler);
+        }
+        if count + verdicts + told > 0 {
             // Not before they can be read: who sums up must not find them missing in the store.
             add(&self.counters.stored, count);
             self.writer.publish();

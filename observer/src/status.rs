@@ -114,6 +114,7 @@ impl Status {
         for (kind, cause, value) in [
             (Kind::Made, "records to tell", to_tell),
             (Kind::Delivered, "flows", read(&pipeline.stored)),
+            (Kind::Delivered, "payload, read for HTTP and DNS", read(&pipeline.payloads)),
             (Kind::Delivered, "facts, shown with their flows", read(&pipeline.facts)),
             (Kind::Delivered, "waiting for conntrack", read(&pipeline.waiting)),
             (Kind::Suppressed, "told at another point", read(&pipeline.told_elsewhere)),
@@ -123,6 +124,7 @@ impl Status {
         ] {
             counters.push(counter("pipeline", kind, cause, value));
         }
+        l7_counters(pipeline, counters);
         if let Some(policies) = &self.policies {
             policy_counters(policies, counters);
         }
@@ -130,6 +132,20 @@ impl Status {
         counters.push(counter("enrich", Kind::Suppressed, "identity collisions", collisions));
         let forgotten = read(&pipeline.parts_forgotten);
         counters.push(counter("store", Kind::Suppressed, "shared parts forgotten", forgotten));
+    }
+}
+
+/// Where no payload is looked at there is nothing to tell of it.
+fn l7_counters(pipeline: &Counters, counters: &mut Vec<Counter>) {
+    if pipeline.payloads.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    let said = pipeline.said.load(Ordering::Relaxed);
+    for (kind, cause) in [(Kind::Made, "requests and responses"), (Kind::Delivered, "flows of them")] {
+        counters.push(counter("l7", kind, cause, said));
+    }
+    for (cause, count) in pipeline.unsaid.read() {
+        counters.push(counter("l7", Kind::Suppressed, cause, count));
     }
 }
 
@@ -188,6 +204,7 @@ fn program_counters(stage: &str, program: &ProgramStatus, counters: &mut Vec<Cou
         (Kind::Lost, "ring full", count.ring_full),
         (Kind::Suppressed, "aggregation", count.aggregated),
         (Kind::Suppressed, "new-flow cap", count.new_flow_cap),
+        (Kind::Suppressed, "payload cap", count.payload_cap),
         (Kind::Suppressed, "summed", count.summed),
         (Kind::Suppressed, "ignored reason or namespace", count.ignored),
     ] {

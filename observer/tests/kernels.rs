@@ -6,8 +6,11 @@ mod support;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use observer::capture::{Capture, CaptureConfig, PolicyTables};
-use observer_ebpf::policy::{PolicyCut, slot};
-use observer_lab::{Cause, Entry, Lab, Namespaces, netns, unique_prefix};
+use observer_ebpf::{
+    l7,
+    policy::{PolicyCut, slot},
+};
+use observer_lab::{Cause, Entry, Kind, Lab, Namespaces, netns, unique_prefix};
 use observer_proto::{
     control::{CaptureStatusResponse, hook::State},
     flow::{Flow, TraceReason, Verdict},
@@ -48,7 +51,7 @@ fn connects_and_drops_are_the_ledgers() {
     }
     let (release, version) = kernel();
     let mut lab = lab("kernels");
-    let daemon = Daemon::start(&lab, "n1", &[]);
+    let daemon = Daemon::start(&lab, "n1", &["--l7", "all"]);
     check_hooks(&daemon.capture_status(), version);
     lab.start_traffic().unwrap();
     lab.wait_traffic();
@@ -58,6 +61,8 @@ fn connects_and_drops_are_the_ledgers() {
     let (dropped, answered): (Vec<&Entry>, Vec<&Entry>) =
         entries.iter().partition(|entry| entry.expected != Cause::None);
     assert_eq!((answered.len(), dropped.len()), (CONNECTS, DROPS));
+    let requests = answered.iter().filter(|entry| entry.kind == Kind::Http).count();
+    assert!(requests > 100);
 
     let mut wanted = BTreeSet::new();
     for entry in &entries {
@@ -65,9 +70,14 @@ fn connects_and_drops_are_the_ledgers() {
     }
     let flows = daemon.flows_until(|flows| {
         let told: BTreeSet<Told> = flows.iter().filter_map(told).collect();
+        let said = flows.iter().filter(|flow| flow.l7.is_some()).count();
+        if said < 2 * requests {
+            return Some(format!("{said} of {requests} requests and their responses"));
+        }
         let missing: Vec<_> = wanted.difference(&told).collect();
         missing.first().map(|first| format!("{} of {}, as {first:?}", missing.len(), wanted.len()))
     });
+    assert_eq!(flows.iter().filter(|flow| flow.l7.is_some()).count(), 2 * requests);
     let sums = support::Sums::of(&daemon.settled());
     sums.check();
     assert_eq!(sums.lost(), 0, "{sums:?}");
@@ -129,8 +139,8 @@ struct Told {
 
 fn told(flow: &Flow) -> Option<Told> {
     let (ends, ip) = (ends(flow)?, flow.ip.as_ref()?);
-    // Neighbour discovery, multicast listeners, and ICMP errors about a packet that is told itself.
-    if ends.0 == 58 || flow.trace_reason == TraceReason::Related as i32 {
+    // Neighbour discovery, multicast listeners, and what is about a packet that is told itself: ICMP errors, and what is inside.
+    if flow.l7.is_some() || ends.0 == 58 || flow.trace_reason == TraceReason::Related as i32 {
         return None;
     }
     Some(Told {
@@ -256,7 +266,9 @@ fn the_programs_that_judge_are_taken() {
     let name = unique_prefix("judge");
     let _namespaces = Namespaces::make(&name, &[&name]).unwrap();
     netns::inside(&name, || {
-        let mut loaded = Capture::load(&CaptureConfig { judge: true, ..CaptureConfig::default() }).unwrap();
+        let mut loaded =
+            Capture::load(&CaptureConfig { judge: true, l7: l7::DNS | l7::HTTP, ..CaptureConfig::default() })
+                .unwrap();
         let maps = loaded.policy_maps();
         let capture = loaded.attach().unwrap();
         for hook in capture.status().status().hooks {

@@ -1,6 +1,9 @@
 //! A flow's Summary from plain packet numbers, in Hubble's words.
 
-use crate::names;
+use crate::{
+    flow::{Dns, Http, L7FlowType, Layer7, layer7::Record},
+    names,
+};
 use std::fmt::{Result, Write};
 
 /// TCP flags in the order and with the names of Hubble's Summary. The bits are those of the TCP header; NS is the
@@ -138,9 +141,103 @@ fn igmp_name(igmp_type: u8) -> &'static str {
     }
 }
 
+/// Writes the Summary of a request or response: `HTTP/1.1 GET http://shop/`, `DNS Query shop. A`.
+pub fn write_l7(l7: &Layer7, out: &mut impl Write) -> Result {
+    let is_response = l7.r#type == L7FlowType::Response as i32;
+    match &l7.record {
+        Some(Record::Http(http)) if is_response => {
+            let Http { protocol, code, method, url, .. } = http;
+            write!(out, "{protocol} {code} {}ms ({method} {url})", l7.latency_ns / 1_000_000)
+        }
+        Some(Record::Http(Http { protocol, method, url, .. })) => write!(out, "{protocol} {method} {url}"),
+        Some(Record::Dns(dns)) => write_dns(dns, is_response, out),
+        _ => Ok(()),
+    }
+}
+
+fn write_dns(dns: &Dns, is_response: bool, out: &mut impl Write) -> Result {
+    let types = dns.qtypes.join(",");
+    if !is_response {
+        return write!(out, "DNS Query {} {types}", dns.query);
+    }
+    let by = if dns.observation_source == "proxy" { "Proxy" } else { "Query" };
+    out.write_str("DNS Answer ")?;
+    if dns.rcode == 0 {
+        if !dns.ips.is_empty() {
+            write!(out, "\"{}\" ", dns.ips.join(","))?;
+        }
+        if !dns.cnames.is_empty() {
+            write!(out, "CNAMEs: \"{}\" ", dns.cnames.join(","))?;
+        }
+    } else {
+        write!(out, "RCode: {} ", dns_rcode(dns.rcode))?;
+    }
+    write!(out, "TTL: {} ({by} {} {types})", dns.ttl, dns.query)
+}
+
+/// RFC 6895.
+fn dns_rcode(rcode: u32) -> &'static str {
+    match rcode {
+        0 => "No Error",
+        1 => "Format Error",
+        2 => "Server Failure",
+        3 => "Non-Existent Domain",
+        4 => "Not Implemented",
+        5 => "Query Refused",
+        6 => "Name Exists when it should not",
+        7 => "RR Set Exists when it should not",
+        8 => "RR Set that should exist does not",
+        9 => "Server Not Authoritative for zone",
+        10 => "Name not contained in zone",
+        _ => "Unknown",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn summaries_of_what_was_said() {
+        let http = |code| {
+            let (method, url, protocol) = ("GET".into(), "http://h/p".into(), "HTTP/1.1".into());
+            Record::Http(Http { code, method, url, protocol, headers: Vec::new() })
+        };
+        let dns = |rcode, ips: &[&str], cnames: &[&str], source: &str| {
+            Record::Dns(Dns {
+                query: "example.com.".into(),
+                ips: ips.iter().map(ToString::to_string).collect(),
+                ttl: 30,
+                cnames: cnames.iter().map(ToString::to_string).collect(),
+                observation_source: source.into(),
+                rcode,
+                qtypes: vec!["A".into()],
+                rrtypes: Vec::new(),
+            })
+        };
+        let (request, response) = (L7FlowType::Request, L7FlowType::Response);
+        for (kind, record, expected) in [
+            (request, http(0), "HTTP/1.1 GET http://h/p"),
+            (response, http(200), "HTTP/1.1 200 4ms (GET http://h/p)"),
+            (request, dns(0, &[], &[], "proxy"), "DNS Query example.com. A"),
+            (
+                response,
+                dns(0, &["1.1.1.1", "1.0.0.1"], &["c."], "proxy"),
+                "DNS Answer \"1.1.1.1,1.0.0.1\" CNAMEs: \"c.\" TTL: 30 (Proxy example.com. A)",
+            ),
+            (response, dns(0, &[], &[], "observer"), "DNS Answer TTL: 30 (Query example.com. A)"),
+            (
+                response,
+                dns(3, &[], &[], "observer"),
+                "DNS Answer RCode: Non-Existent Domain TTL: 30 (Query example.com. A)",
+            ),
+        ] {
+            let mut text = String::new();
+            let l7 = Layer7 { r#type: kind.into(), latency_ns: 4_900_000, record: Some(record) };
+            write_l7(&l7, &mut text).unwrap();
+            assert_eq!(text, expected);
+        }
+    }
 
     #[test]
     fn summaries() {

@@ -100,6 +100,10 @@ pub struct CaptureConfig {
     pub judge: bool,
     /// Whether they refuse what a pod sends and is sent that nobody knows.
     pub unknown_denied: bool,
+    /// What is looked for inside packets: bits of [`observer_ebpf::l7`], 0 = nothing is.
+    pub l7: u32,
+    /// Bytes of payload that one CPU may copy in a second; 0 = no cap.
+    pub payload_per_second: u64,
     /// Size of the flow ring in bytes: a power of two, at least a page.
     pub flow_ring_bytes: u32,
     /// Size of the ring for drops in bytes.
@@ -120,6 +124,8 @@ impl Default for CaptureConfig {
             flow_table_entries: 65_536,
             judge: false,
             unknown_denied: false,
+            l7: 0,
+            payload_per_second: 64 << 20,
             flow_ring_bytes: 8 << 20,
             priority_ring_bytes: 2 << 20,
         }

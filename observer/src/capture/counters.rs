@@ -190,6 +190,7 @@ impl Shared {
                 sum.summed += each.summed;
                 sum.ignored += each.ignored;
                 sum.table_full += each.table_full;
+                sum.payload_cap += each.payload_cap;
             }
         }
         let tracing = self.tracing.iter().filter(|(name, _)| tracepoints.contains(name));

@@ -118,6 +118,10 @@ fn globals(config: &CaptureConfig, facts: &KernelFacts) -> Config {
         unknown_denied: u32::from(config.unknown_denied),
         netns: own_namespace(),
         midway_until_ns: monotonic() + MIDWAY.as_nanos() as u64,
+        l7: config.l7,
+        payload_cost_ns: (1024 * 1_000_000_000_u64)
+            .checked_div(config.payload_per_second)
+            .map_or(0, |cost| u32::try_from(cost).unwrap_or(u32::MAX).max(1)),
     }
 }
 

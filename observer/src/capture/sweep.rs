@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData};
+use observer_ebpf::parse::{ICMP, ICMPV6};
 use observer_ebpf::{
     ABI_VERSION, DENIED, DropKey, DropRecord, DropValue, FactKey, FactRecord, FactValue, FlowKey, FlowRecord,
     FlowValue, Header, INSIDE_TUNNEL, SEEN, Settings, TELLABLE, Tunnel, TunneledFlowRecord, Tuple,
@@ -320,7 +321,8 @@ fn drop_sum(key: &DropKey, value: &DropValue) -> DropRecord {
 /// One direction of a connection as it stands in the table.
 fn totals(key: &FlowKey, value: &FlowValue, index: usize) -> FlowRecord {
     let direction = &value.directions[index];
-    let [icmp_type, icmp_code] = value.icmp[index];
+    let is_icmp = matches!(key.protocol, ICMP | ICMPV6);
+    let [icmp_type, icmp_code] = if is_icmp { value.icmp[index] } else { [0; 2] };
     let (local, remote) = ((key.local, key.local_port), (key.remote, key.remote_port));
     let ((source, source_port), (destination, destination_port)) =
         if index == 0 { (local, remote) } else { (remote, local) };

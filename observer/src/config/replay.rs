@@ -1,7 +1,7 @@
 //! What a replay is told on the command line.
 
 /// Options whose values come from a recording where one is played.
-pub(super) const FROM_THE_RECORDING: [&str; 12] = [
+pub(super) const FROM_THE_RECORDING: [&str; 13] = [
     "node_name",
     "cluster",
     "inventory",
@@ -9,6 +9,7 @@ pub(super) const FROM_THE_RECORDING: [&str; 12] = [
     "interfaces",
     "aggregation",
     "new_flow_cap",
+    "l7",
     "ignore_drop_reasons",
     "drops_host_wide",
     "cidrs",

@@ -3,7 +3,7 @@
 mod check;
 
 use super::{
-    Aggregation, ConfigError, LogFormat, LogLevel, PolicyDialect, PolicyEnforcement, PolicyMode,
+    Aggregation, ConfigError, L7, LogFormat, LogLevel, PolicyDialect, PolicyEnforcement, PolicyMode,
     UnknownIdentity,
 };
 use ipnet::IpNet;
@@ -110,6 +110,33 @@ pub struct Settings {
     /// New connections told of per second and CPU; further ones are counted as suppressed [default: 20000].
     #[arg(long, env = "OBSERVER_NEW_FLOW_CAP", hide_env_values = true, value_name = "N")]
     new_flow_cap: Option<u32>,
+    /// What is read inside connections without TLS, wherever it is spoken [default: off].
+    #[arg(long, env = "OBSERVER_L7", value_enum, hide_env_values = true, value_name = "WHAT")]
+    l7: Option<L7>,
+    /// Leave the query out of URLs.
+    #[arg(long, env = "OBSERVER_REDACT_HTTP_URLQUERY", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
+    redact_http_urlquery: Option<bool>,
+    /// Leave the password out of URLs [default: true].
+    #[arg(long, env = "OBSERVER_REDACT_HTTP_USERINFO", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
+    redact_http_userinfo: Option<bool>,
+    /// Tell of HTTP's header fields the values of these only.
+    #[arg(
+        long,
+        env = "OBSERVER_REDACT_HTTP_HEADERS_ALLOW",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_name = "NAMES"
+    )]
+    redact_http_headers_allow: Option<Vec<String>>,
+    /// Leave out the values of these header fields [default: authorization, cookie, proxy-authorization, set-cookie].
+    #[arg(
+        long,
+        env = "OBSERVER_REDACT_HTTP_HEADERS_DENY",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_name = "NAMES"
+    )]
+    redact_http_headers_deny: Option<Vec<String>>,
     /// Kibibytes of the kernel's ring for flows: a power of two, 4 at least [default: 8192].
     #[arg(long, env = "OBSERVER_FLOW_RING_KIB", hide_env_values = true, value_name = "KIB")]
     flow_ring_kib: Option<usize>,
@@ -324,6 +351,11 @@ impl Settings {
             interfaces: if self.interfaces.is_empty() { file.interfaces } else { self.interfaces },
             aggregation: self.aggregation.or(file.aggregation),
             new_flow_cap: self.new_flow_cap.or(file.new_flow_cap),
+            l7: self.l7.or(file.l7),
+            redact_http_urlquery: self.redact_http_urlquery.or(file.redact_http_urlquery),
+            redact_http_userinfo: self.redact_http_userinfo.or(file.redact_http_userinfo),
+            redact_http_headers_allow: self.redact_http_headers_allow.or(file.redact_http_headers_allow),
+            redact_http_headers_deny: self.redact_http_headers_deny.or(file.redact_http_headers_deny),
             flow_ring_kib: self.flow_ring_kib.or(file.flow_ring_kib),
             priority_ring_kib: self.priority_ring_kib.or(file.priority_ring_kib),
             ignore_drop_reasons: self.ignore_drop_reasons.or(file.ignore_drop_reasons),

@@ -56,6 +56,18 @@ fn what_policies_may_do_is_capped_by_the_strictest() {
 }
 
 #[test]
+fn nothing_inside_connections_is_read_unasked_and_nothing_secret_told() {
+    let usual = resolve(&[]).unwrap();
+    assert_eq!((usual.l7, usual.l7.bits(), &usual.redaction), (L7::Off, 0, &Redaction::default()));
+    let file = file("l7 = \"http\"\nredact-http-headers-deny = [\"x-key\"]\nredact-http-urlquery = true\n");
+    let config =
+        resolve(&["--config", file.path().to_str().unwrap(), "--redact-http-userinfo", "false"]).unwrap();
+    let denied = vec!["x-key".to_owned()];
+    assert_eq!(config.l7, L7::Http);
+    assert_eq!(config.redaction, Redaction { userinfo: false, query: true, allowed: Vec::new(), denied });
+}
+
+#[test]
 fn every_setting_is_a_key_of_the_file() {
     let switches = ["config", "help", "version", "replay", "speed"];
     for arg in Options::command().get_arguments().filter_map(clap::Arg::get_long) {

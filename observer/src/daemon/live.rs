@@ -131,7 +131,8 @@ fn run(
     let policies = following.as_ref().map(|follower| Arc::clone(follower.policies()));
     let updater = following.as_ref().map(|follower| Arc::clone(follower.updater()));
     let judged_by = policies.clone().filter(|_| config.policy.judges());
-    let shared = Shared { policies: judged_by.clone(), ..Shared::default() };
+    let redaction = config.redaction.clone();
+    let shared = Shared { policies: judged_by.clone(), redaction, ..Shared::default() };
     let handle = capture.status();
     let status = Status {
         capture: Box::new({
@@ -211,6 +212,7 @@ fn capture_config(config: &Config) -> CaptureConfig {
         host_wide_drops: config.drops_host_wide,
         judge: config.policy.judges(),
         unknown_denied: config.policy.unknown_denied,
+        l7: config.l7.bits(),
         ignored_reasons: config.ignored_drop_reasons.clone().unwrap_or(defaults.ignored_reasons),
         ..CaptureConfig::default()
     }

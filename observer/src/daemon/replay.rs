@@ -35,7 +35,8 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
     let judged_by = policies.clone().filter(|_| config.policy.judges());
     let serving = serve_config(config, &head.cluster, &cache);
     let serving = ServeConfig { policies, updater: updater.clone(), ..serving };
-    let shared = Shared { policies: judged_by.clone(), ..Shared::default() };
+    let redaction = config.redaction.clone();
+    let shared = Shared { policies: judged_by.clone(), redaction, ..Shared::default() };
     let links = ReplayedLinks::default();
     let status = Status {
         capture: Box::new({

@@ -6,8 +6,9 @@ use super::{
 };
 use crate::flow::{DropSite, LinkKind, Tunnel, TunnelKind};
 use observer_ebpf::{
-    self as abi, DeniedRecord, DropRecord, FactRecord, FlowRecord, JudgedFlowRecord, TunneledFlowRecord,
-    drop_flags, flow_flags, flow_reason, hook, link_kind, policy::Judged, tunnel_kind,
+    self as abi, DeniedRecord, DropRecord, FactRecord, FlowRecord, JudgedFlowRecord, PayloadRecord,
+    TunneledFlowRecord, drop_flags, flow_flags, flow_reason, hook, link_kind, payload_kind, policy::Judged,
+    tunnel_kind,
 };
 use std::sync::Arc;
 
@@ -101,6 +102,30 @@ pub enum FlowReason {
     Packet,
     /// The last totals of a connection that fell silent.
     Sweep,
+    /// What is inside the packet is told, not the packet.
+    Payload,
+}
+
+/// What a payload looks like by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadKind {
+    /// HTTP without TLS.
+    Http,
+    /// DNS; over TCP with the length before each message.
+    Dns,
+}
+
+/// The first bytes inside a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// What they look like.
+    pub kind: PayloadKind,
+    /// TCP's sequence number of the first one.
+    pub sequence: u32,
+    /// How many there are in the packet.
+    pub length: u32,
+    /// Those that were copied.
+    pub bytes: Box<[u8]>,
 }
 
 /// The bits of [`observer_ebpf::flow_flags`].
@@ -162,9 +187,27 @@ pub struct FlowEvent {
     pub first_ns: i64,
     /// What the kernel side decided of the connection, where policies say anything of it.
     pub judged: Option<Judged>,
+    /// What is inside, where that is what is told.
+    pub payload: Option<Box<Payload>>,
 }
 
 impl FlowEvent {
+    pub(super) fn payload(record: &PayloadRecord, bytes: &[u8], clock: &Clock) -> Result<Self, DecodeError> {
+        let kind = match record.payload {
+            payload_kind::HTTP => PayloadKind::Http,
+            payload_kind::DNS => PayloadKind::Dns,
+            value => return Err(DecodeError::Field { field: "payload", value }),
+        };
+        let PayloadRecord { sequence, length, .. } = *record;
+        let payload = Box::new(Payload { kind, sequence, length, bytes: bytes.into() });
+        if record.flow.reason != flow_reason::PAYLOAD {
+            return Err(DecodeError::Field { field: "reason", value: record.flow.reason });
+        }
+        // A reason that only these records have.
+        let flow = FlowRecord { reason: flow_reason::PACKET, ..record.flow };
+        Ok(Self { reason: FlowReason::Payload, payload: Some(payload), ..Self::new(&flow, clock)? })
+    }
+
     pub(super) fn judged(record: &JudgedFlowRecord, clock: &Clock) -> Result<Self, DecodeError> {
         Ok(Self { judged: Some(record.judged), ..Self::new(&record.flow, clock)? })
     }
@@ -203,6 +246,7 @@ impl FlowEvent {
             bytes: record.bytes,
             first_ns: clock.unix(record.first_ns),
             judged: None,
+            payload: None,
         })
     }
 }

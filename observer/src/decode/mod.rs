@@ -9,11 +9,14 @@ mod tuple;
 pub use clock::Clock;
 pub use drop_reason::{DropReasons, nearest_hubble_reason};
 pub use drop_site::{DropSites, Symbols};
-pub use event::{Denied, DropEvent, Event, FactEvent, FlowEvent, FlowFlags, FlowReason, Hook, Macs, Packet};
+pub use event::{
+    Denied, DropEvent, Event, FactEvent, FlowEvent, FlowFlags, FlowReason, Hook, Macs, Packet, Payload,
+    PayloadKind,
+};
 pub use tuple::{End, Tuple};
 
 use observer_ebpf::{
-    ABI_VERSION, DeniedRecord, DropRecord, FactRecord, FlowRecord, Header, JudgedFlowRecord,
+    ABI_VERSION, DeniedRecord, DropRecord, FactRecord, FlowRecord, Header, JudgedFlowRecord, PayloadRecord,
     TunneledFlowRecord, kind,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
@@ -100,6 +103,10 @@ impl<S: Symbols> Decoder<S> {
                 FactEvent::new(record::<FactRecord>(&header, bytes, &mut askew)?, &self.clock)
                     .map(Event::Fact)
             }
+            kind::PAYLOAD => {
+                let (record, copied) = payload(&header, bytes)?;
+                FlowEvent::payload(&record, copied, &self.clock).map(Event::Flow)
+            }
             other => Err(DecodeError::Kind(other)),
         }
     }
@@ -123,6 +130,18 @@ fn record<'a, R: FromBytes + KnownLayout + Immutable>(
     }
     let copied = R::read_from_bytes(bytes).map_err(|_| wrong(bytes.len()))?;
     Ok(askew.insert(copied))
+}
+
+/// The one record whose length differs, and what stands behind it.
+fn payload<'a>(header: &Header, bytes: &'a [u8]) -> Result<(PayloadRecord, &'a [u8]), DecodeError> {
+    let want = size_of::<PayloadRecord>();
+    let wrong = |got, want| DecodeError::Size { kind: header.kind, got, want };
+    let (record, copied) = PayloadRecord::read_from_prefix(bytes).map_err(|_| wrong(bytes.len(), want))?;
+    let want = want + usize::from(record.copied);
+    if usize::from(header.size) != want || bytes.len() != want || record.length < record.copied.into() {
+        return Err(wrong(bytes.len(), want));
+    }
+    Ok((record, copied))
 }
 
 #[cfg(test)]

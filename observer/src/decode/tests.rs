@@ -1,7 +1,7 @@
 use super::*;
 use crate::flow::{LinkKind, TunnelKind};
 use observer_ebpf::{
-    self as abi, Tuple as AbiTuple, drop_flags, flow_flags, flow_reason, hook, link_kind,
+    self as abi, Tuple as AbiTuple, drop_flags, flow_flags, flow_reason, hook, link_kind, payload_kind,
     policy::{Judged, POLICY_DENY, decision},
     tunnel_kind,
 };
@@ -161,6 +161,37 @@ fn what_is_no_ip_has_no_packet() {
     let record = FlowRecord { tuple: AbiTuple::default(), ..flow() };
     let Ok(Event::Flow(event)) = decoder().decode(record.as_bytes()) else { panic!("no flow") };
     assert_eq!(event.packet, None);
+}
+
+#[test]
+fn payload_is_as_long_as_it_says() {
+    let mut flow = FlowRecord { reason: flow_reason::PAYLOAD, ..flow() };
+    (flow.header.kind, flow.header.size) = (kind::PAYLOAD, 131);
+    let record = PayloadRecord {
+        flow,
+        sequence: 7,
+        length: 9,
+        copied: 3,
+        payload: payload_kind::DNS,
+        pad: 0,
+        before: [1; 4],
+    };
+    let bytes = [record.as_bytes(), b"abc"].concat();
+    let Ok(Event::Flow(event)) = decoder().decode(&bytes) else { panic!("no flow") };
+    let payload = Payload { kind: PayloadKind::Dns, sequence: 7, length: 9, bytes: b"abc".as_slice().into() };
+    assert_eq!((event.reason, event.payload.as_deref()), (FlowReason::Payload, Some(&payload)));
+
+    let wrong = |record: PayloadRecord| {
+        let bytes = [record.as_bytes(), b"abc"].concat();
+        decoder().decode(&bytes).map(|_| ()).unwrap_err()
+    };
+    let size = |want| DecodeError::Size { kind: kind::PAYLOAD, got: 131, want };
+    assert_eq!(wrong(PayloadRecord { copied: 4, ..record }), size(132));
+    assert_eq!(wrong(PayloadRecord { length: 2, ..record }), size(131));
+    let field = |field, value| DecodeError::Field { field, value };
+    assert_eq!(wrong(PayloadRecord { payload: 3, ..record }), field("payload", 3));
+    let flow = FlowRecord { reason: flow_reason::NEW, ..record.flow };
+    assert_eq!(wrong(PayloadRecord { flow, ..record }), field("reason", flow_reason::NEW));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A tracked event and the names of its ends -> the compact [`Flow`] that is stored.
 
-use super::{Ends as Names, Enricher, Packet as Named};
+use super::{Ends as Names, Enricher, Packet as Named, learnt::LearntNames};
 use crate::{
     decode::{End, Packet},
     flow::{Flow, Link, LinkKind, Record, Translated, Tristate, Tunnel},
@@ -18,12 +18,23 @@ const MOST_TRANSLATIONS: usize = 4096;
 pub struct Filler {
     enricher: Enricher,
     translations: HashMap<Translated, Arc<Translated>>,
+    learnt: LearntNames,
 }
 
 impl Filler {
     /// With the names to look up in.
     pub fn new(enricher: Enricher) -> Self {
-        Self { enricher, translations: HashMap::new() }
+        Self { enricher, translations: HashMap::new(), learnt: LearntNames::default() }
+    }
+
+    /// From now on `name` stands beside the address `ip` in flows of `client`, which was told so by DNS at this kernel time.
+    pub fn learn(&mut self, client: IpAddr, ip: IpAddr, name: &str, ttl: u32, kernel_ns: u64) {
+        self.learnt.learn(client, ip, name, ttl, kernel_ns);
+    }
+
+    /// Answers of DNS that there was no room for.
+    pub fn names_turned_away(&self) -> u64 {
+        self.learnt.turned_away()
     }
 
     /// Gives the flow that tells of `tracked`, seen on `link`.
@@ -34,10 +45,10 @@ impl Filler {
         link: Option<&Arc<Link>>,
         give: impl FnOnce(&Flow<'_>) -> R,
     ) -> R {
-        let Self { enricher, translations } = self;
+        let Self { enricher, translations, learnt } = self;
         // Its fields are set where it lies: it is moved as seldom as can be.
         let mut record = Record::default();
-        let (ends, names, tunnel, drop) = match tracked {
+        let (kernel_ns, ends, names, tunnel, drop) = match tracked {
             Tracked::Flow(flow) => {
                 let event = flow.event;
                 trace(&mut record, flow);
@@ -46,13 +57,13 @@ impl Filler {
                 let reply = flow.is_reply == Tristate::Yes;
                 let packet = event.packet.as_ref();
                 let names = names(enricher, event.kernel_ns, packet, flow.ends, outer, reply);
-                (flow.ends, names, event.tunnel.as_ref(), None)
+                (event.kernel_ns, flow.ends, names, event.tunnel.as_ref(), None)
             }
             Tracked::Drop(drop) => {
                 let event = drop.event;
                 dropped(&mut record, drop);
                 let names = names(enricher, event.kernel_ns, event.packet.as_ref(), drop.ends, None, false);
-                (drop.ends, names, None, Some(&event.site))
+                (event.kernel_ns, drop.ends, names, None, Some(&event.site))
             }
         };
         give(&Flow {
@@ -65,7 +76,8 @@ impl Filler {
             tunnel,
             drop,
             policy: None,
-            translated: translated(translations, ends),
+            translated: translated(translations, ends, learnt, kernel_ns),
+            l7: None,
         })
     }
 }
@@ -159,14 +171,27 @@ fn names<'a>(
 fn translated<'a>(
     known: &'a mut HashMap<Translated, Arc<Translated>>,
     ends: &Ends,
+    learnt: &LearntNames,
+    kernel_ns: u64,
 ) -> Option<&'a Arc<Translated>> {
-    if ends.source_xlated.is_none() && ends.frontend.is_none() {
+    let [source, destination] = [ends.source, ends.destination].map(|end| end.map(|end| end.ip()));
+    let source_names = learnt.of(destination, source, kernel_ns);
+    let destination_names = learnt.of(source, destination, kernel_ns);
+    if ends.source_xlated.is_none()
+        && ends.frontend.is_none()
+        && source_names.is_none()
+        && destination_names.is_none()
+    {
         return None;
     }
-    let frontend = ends.frontend.map(|end| (end.ip(), end.port()));
-    let translated = Translated { source: ends.source_xlated, frontend };
+    let translated = Translated {
+        source: ends.source_xlated,
+        frontend: ends.frontend.map(|end| (end.ip(), end.port())),
+        source_names: source_names.cloned(),
+        destination_names: destination_names.cloned(),
+    };
     if known.len() >= MOST_TRANSLATIONS {
         known.clear();
     }
-    Some(known.entry(translated).or_insert_with(|| Arc::new(translated)))
+    Some(known.entry(translated).or_insert_with_key(|translated| Arc::new(translated.clone())))
 }

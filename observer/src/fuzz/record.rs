@@ -13,7 +13,8 @@ use crate::{
     track::{Addresses, ConntrackTable, Entry, TableLimits, Tracked, Tracker},
 };
 use observer_ebpf::{
-    ABI_VERSION, DeniedRecord, DropRecord, FactRecord, FlowRecord, JudgedFlowRecord, TunneledFlowRecord, kind,
+    ABI_VERSION, DeniedRecord, DropRecord, FactRecord, FlowRecord, JudgedFlowRecord, PayloadRecord,
+    TunneledFlowRecord, kind,
 };
 use observer_proto::observer::get_flows_response::ResponseTypes;
 use std::{
@@ -97,6 +98,9 @@ fn through_all_stages(data: &[u8]) {
             kind::TUNNELED_FLOW => size_of::<TunneledFlowRecord>(),
             kind::JUDGED_FLOW => size_of::<JudgedFlowRecord>(),
             kind::DENIED => size_of::<DeniedRecord>(),
+            kind::PAYLOAD => {
+                size_of::<PayloadRecord>() + usize::from(u16::from_ne_bytes([data[120], data[121]]))
+            }
             _ => size_of::<FactRecord>(),
         };
         assert_eq!((data[1], data.len()), (ABI_VERSION, size));

@@ -157,7 +157,10 @@ fn flows() -> Vec<Sample> {
             destination_ip: Some([1, 1, 1, 1].into()),
             ..tcp.record
         },
-        translated: Some(Arc::new(Translated { source: Some([192, 168, 0, 1].into()), frontend: None })),
+        translated: Some(Arc::new(Translated {
+            source: Some([192, 168, 0, 1].into()),
+            ..Translated::default()
+        })),
         destination: Arc::new(Endpoint {
             identity: 2,
             labels: ["reserved:world".into()].into(),

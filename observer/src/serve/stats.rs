@@ -163,7 +163,7 @@ impl stats_server::Stats for StatsApi {
     async fn get_signals(&self, request: Request<WindowRequest>) -> Answer<GetSignalsResponse> {
         check(request.get_ref())?;
         self.answer(request.get_ref().follow, |_| GetSignalsResponse {
-            not_built_in: "HTTP and DNS are not watched yet".to_owned(),
+            not_built_in: "HTTP and DNS are not counted yet".to_owned(),
         })
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     endpoint::Endpoint,
     store::{self, Stored},
 };
-use observer_proto::filter::{EndpointView, FlowView, L4, Side};
+use observer_proto::filter::{EndpointView, FlowView, HttpView, L4, L7, Side};
 use std::{borrow::Cow, net::IpAddr, num::NonZeroU64};
 
 /// A stored flow with what it takes from its place in the store and from the node.
@@ -112,9 +112,13 @@ impl FlowView for View<'_> {
         service.map(|service| (service.namespace.as_str(), service.name.as_str()))
     }
 
-    /// DNS is not watched yet.
-    fn names(&self, _: Side) -> impl Iterator<Item = &str> {
-        std::iter::empty()
+    fn names(&self, side: Side) -> impl Iterator<Item = &str> {
+        let translated = self.stored.flow().translated;
+        let names = translated.and_then(|translated| match side {
+            Side::Source => translated.source_names.as_ref(),
+            Side::Destination => translated.destination_names.as_ref(),
+        });
+        names.into_iter().flat_map(|names| names.iter()).map(|name| &**name)
     }
 
     fn node_name(&self) -> &str {
@@ -131,6 +135,24 @@ impl FlowView for View<'_> {
 
     fn interface(&self) -> Option<(u32, &str)> {
         self.stored.link().map(|link| (link.index, link.name.as_str()))
+    }
+
+    fn l7(&self) -> Option<L7> {
+        let l7 = self.stored.flow().l7?;
+        if l7.http().is_some() { Some(L7::Http) } else { l7.dns().map(|_| L7::Dns) }
+    }
+
+    fn http(&self) -> Option<HttpView<'_>> {
+        let http = self.stored.flow().l7?.http()?;
+        Some(HttpView { code: http.code, method: &http.method, url: &http.url, headers: &http.headers })
+    }
+
+    fn dns_query(&self) -> Option<&str> {
+        Some(self.stored.flow().l7?.dns()?.query.as_str())
+    }
+
+    fn trace_id(&self) -> Option<&str> {
+        self.stored.flow().l7?.trace_id()
     }
 }
 

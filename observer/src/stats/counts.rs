@@ -168,10 +168,12 @@ counts!(
 counts!(
     /// Of all.
     Totals {
-        /// Flows examined, but for policy verdicts.
+        /// Flows examined, but for policy verdicts, requests and responses.
         flows,
         /// Policy verdicts examined.
         policy_verdicts,
+        /// Requests and responses examined.
+        l7,
         /// Flows overwritten before they were.
         lost,
         /// Bytes delivered.
@@ -250,7 +252,7 @@ impl All {
         let connections = keys.map(|key| key.map(|key| self.connections.find(key)));
         let mut looked_up = [None; Lot::MOST];
         for ((stored, connection), looked_up) in lot.flows().zip(connections).zip(&mut looked_up) {
-            if !stored.record().is_policy_verdict() {
+            if !stored.record().is_policy_verdict() && !stored.record().is_l7() {
                 *looked_up = Some(self.look_up(&stored, connection));
             }
         }
@@ -258,6 +260,7 @@ impl All {
         for (stored, looked_up) in lot.flows().zip(looked_up) {
             match looked_up {
                 Some(looked_up) => self.examine_one(&stored, looked_up, &mut totals),
+                None if stored.record().is_l7() => totals.l7 += 1,
                 None => self.examine_verdict(&stored, &mut totals),
             }
         }
@@ -378,5 +381,6 @@ fn is_dropped(record: &Record) -> bool {
 fn is_new(record: &Record) -> bool {
     !is_dropped(record)
         && !record.is_policy_verdict()
+        && !record.is_l7()
         && record.observation_point != TraceObservationPoint::FromEndpoint as u8
 }

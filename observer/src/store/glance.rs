@@ -78,7 +78,8 @@ pub(crate) fn ports(flow: &Record) -> Option<(u16, u16)> {
 
 /// The flags of a TCP packet that has its header.
 pub(crate) fn tcp_flags(flow: &Record) -> Option<u16> {
-    (flow.protocol == 6 && !flow.notes.has(Notes::FRAGMENT)).then_some(flow.tcp_flags())
+    // What is said in a connection is of no one packet.
+    (flow.protocol == 6 && !flow.notes.has(Notes::FRAGMENT) && !flow.is_l7()).then_some(flow.tcp_flags())
 }
 
 /// The glances of some flows, column by column.
@@ -151,6 +152,7 @@ impl<'a> Stored<'a> {
             drop: cause.and_then(Part::drop),
             policy: cause.and_then(Part::policy).or_else(|| around.and_then(Part::policy)),
             translated: segment.part(numbers.translated).and_then(Part::translated),
+            l7: cause.and_then(Part::l7),
         }
     }
 

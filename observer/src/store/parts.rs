@@ -3,6 +3,7 @@
 use crate::{
     endpoint::{Endpoint, Service},
     flow::{DropSite, Link, Record, Translated, Tunnel},
+    layer7::Layer7,
     policy_verdict::PolicyVerdict,
 };
 use std::sync::Arc;
@@ -17,6 +18,7 @@ pub(super) enum Part {
     Drop(Arc<DropSite>),
     Policy(Arc<PolicyVerdict>),
     Translated(Arc<Translated>),
+    L7(Arc<Layer7>),
 }
 
 macro_rules! kinds {
@@ -40,7 +42,8 @@ kinds!(
     tunnel: Tunnel(Tunnel),
     drop: Drop(DropSite),
     policy: Policy(PolicyVerdict),
-    translated: Translated(Translated)
+    translated: Translated(Translated),
+    l7: L7(Layer7)
 );
 
 /// The place of a part in its segment: the block that brought it, and where in that block's list.
@@ -80,7 +83,7 @@ pub(super) struct Numbers {
     pub(super) link: Number,
     /// A tunnel; of a drop the policy verdict, since none is told inside a tunnel.
     pub(super) around: Number,
-    /// A place of a drop, else a policy verdict.
+    /// A place of a drop, else a policy verdict, else what was said inside a connection.
     pub(super) cause: Number,
     pub(super) translated: Number,
 }

@@ -126,11 +126,13 @@ impl Shared {
                 (Some(tunnel), _) => filled.take(Part::Tunnel(Arc::clone(tunnel)), size_of::<Tunnel>()),
                 (None, Some(verdict)) => self.verdict(verdict, filled),
             },
-            cause: match flow.policy.filter(|_| flow.drop.is_none()) {
-                None => self.other(flow.drop, filled, Part::Drop, site_bytes),
-                Some(verdict) => self.verdict(verdict, filled),
+            cause: match (flow.policy.filter(|_| flow.drop.is_none()), flow.l7) {
+                (None, None) => self.other(flow.drop, filled, Part::Drop, site_bytes),
+                (Some(verdict), _) => self.verdict(verdict, filled),
+                // Each is another one.
+                (None, Some(l7)) => filled.take(Part::L7(Arc::clone(l7)), l7.bytes()),
             },
-            translated: self.other(flow.translated, filled, Part::Translated, |_| size_of::<Translated>()),
+            translated: self.other(flow.translated, filled, Part::Translated, translated_bytes),
         };
         (numbers, [source_serial, destination_serial])
     }
@@ -221,6 +223,13 @@ impl Shared {
 
 fn service_bytes(service: &Service) -> usize {
     size_of::<Service>() + service.name.len() + service.namespace.len()
+}
+
+fn translated_bytes(translated: &Translated) -> usize {
+    // The lists are shared by others too: counted for each, on the safe side.
+    let lists = translated.source_names.iter().chain(&translated.destination_names);
+    size_of::<Translated>()
+        + lists.flat_map(|names| names.iter()).map(|name| size_of_val(name) + name.len()).sum::<usize>()
 }
 
 fn site_bytes(site: &DropSite) -> usize {

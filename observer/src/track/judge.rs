@@ -211,7 +211,7 @@ pub(super) fn judge_drop<'a>(
 pub(super) fn is_first(event: &FlowEvent) -> bool {
     match event.reason {
         FlowReason::New => true,
-        FlowReason::Packet => event.packets == 1,
+        FlowReason::Packet | FlowReason::Payload => event.packets == 1,
         FlowReason::Flags | FlowReason::Interval | FlowReason::Sweep => false,
     }
 }

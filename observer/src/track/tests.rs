@@ -130,6 +130,7 @@ fn flow_event(tuple: Tuple, time_ns: u64) -> FlowEvent {
         link_kind: LinkKind::Pod,
         hook: Hook::Ingress,
         reason: FlowReason::New,
+        payload: None,
         flags: FlowFlags(0),
         tcp_flags: 2,
         vlan_tci: 0,

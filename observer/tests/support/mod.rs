@@ -458,7 +458,7 @@ impl Sums {
     /// Delivered by the programs or a sweep, and not taken by the pipeline yet. Policies' verdicts are of no record.
     pub(crate) fn in_the_rings(&self) -> i128 {
         let before = |stage: &&String| {
-            !["pipeline", "policy"].contains(&stage.as_str()) && !stage.starts_with("export ")
+            !["pipeline", "policy", "l7"].contains(&stage.as_str()) && !stage.starts_with("export ")
         };
         let delivered: u64 =
             self.stages.iter().filter(|(stage, _)| before(stage)).map(|(_, [_, d, _])| d).sum();

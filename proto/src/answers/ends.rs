@@ -98,6 +98,11 @@ pub(super) fn is_verdict(flow: &Flow) -> bool {
     flow.event_type.is_some_and(|event| event.r#type == names::EVENT_POLICY_VERDICT)
 }
 
+/// What was said inside a connection, whose packets other flows tell.
+pub(super) fn is_l7(flow: &Flow) -> bool {
+    flow.event_type.is_some_and(|event| event.r#type == names::EVENT_L7)
+}
+
 /// A packet told where a pod sends it is told again where it is delivered or leaves.
 pub(super) fn is_told_again(flow: &Flow) -> bool {
     flow.trace_observation_point == TraceObservationPoint::FromEndpoint as i32

@@ -5,6 +5,7 @@ use crate::{
     capture::Glob,
     config::{Config, ConfigError, PolicyEnforcement, Task, UnknownIdentity, transport::Transport},
     export::{self, ExportConfig},
+    l7::Redaction,
     metrics::{self, MetricsConfig},
     policy::{Cap, PolicyConfig},
 };
@@ -63,6 +64,7 @@ impl Settings {
         } else {
             None
         };
+        let usual = Redaction::default();
         Ok(Config {
             task,
             export,
@@ -88,6 +90,13 @@ impl Settings {
             interfaces,
             aggregation: self.aggregation.unwrap_or_default(),
             new_flow_cap: new_flow_cap as u32,
+            l7: self.l7.unwrap_or_default(),
+            redaction: Redaction {
+                userinfo: self.redact_http_userinfo.unwrap_or(usual.userinfo),
+                query: self.redact_http_urlquery.unwrap_or(usual.query),
+                allowed: self.redact_http_headers_allow.unwrap_or(usual.allowed),
+                denied: self.redact_http_headers_deny.unwrap_or(usual.denied),
+            },
             flow_ring_bytes: ring_bytes("--flow-ring-kib", self.flow_ring_kib.unwrap_or(8192))?,
             priority_ring_bytes: ring_bytes("--priority-ring-kib", self.priority_ring_kib.unwrap_or(2048))?,
             ignored_drop_reasons: self.ignore_drop_reasons,

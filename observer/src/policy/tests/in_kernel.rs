@@ -172,7 +172,7 @@ fn of_a_service_the_backend_that_was_chosen_is_judged() {
     // Nobody told which one it is.
     assert_eq!(kernel.told(&flow, Some(&judged)).0, [""; 0]);
     let frontend = Some(("10.96.0.1".parse().unwrap(), 80));
-    flow.translated = Some(Arc::new(crate::flow::Translated { source: None, frontend }));
+    flow.translated = Some(Arc::new(crate::flow::Translated { frontend, ..Default::default() }));
     assert_eq!(kernel.told(&flow, Some(&judged)).0, ["egress audit: NetworkPolicy ops/tools"]);
     // Of some of its backends it is denied; where the packet comes out it is decided.
     let mixed = Judged { flags: judged_flags::FRONTEND | judged_flags::MIXED, ..judged };

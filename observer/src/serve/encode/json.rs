@@ -22,30 +22,41 @@ pub(super) struct Fixed {
     emitter: Box<[u8]>,
     /// `Type`, `node_name`, `node_labels`.
     node: Box<[u8]>,
+    /// The same of a request or response.
+    node_l7: Box<[u8]>,
     /// The response's own `node_name`, up to the quote that opens its `time`.
     response: Box<[u8]>,
 }
 
 impl Fixed {
     pub(super) fn new(node: &NodeInfo) -> Self {
-        let (mut emitter, mut fields, mut response) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut emitter, mut response) = (Vec::new(), Vec::new());
         emitter.extend_from_slice(b",\"emitter\":");
         object(&mut emitter, |out| {
             string(out, b",\"name\":", EMITTER);
             string(out, b",\"version\":", &node.version);
         });
-        name(&mut fields, b",\"Type\":", proto::FlowType::L3L4.as_str_name());
-        string(&mut fields, b",\"node_name\":", &node.full_name());
-        for (at, label) in node.labels.iter().enumerate() {
-            fields.extend_from_slice(if at == 0 { b",\"node_labels\":[" } else { b"," });
-            quoted(&mut fields, |out| escaped(label, out));
-        }
-        if !node.labels.is_empty() {
-            fields.push(b']');
-        }
+        let fields = |kind: proto::FlowType| {
+            let mut fields = Vec::new();
+            name(&mut fields, b",\"Type\":", kind.as_str_name());
+            string(&mut fields, b",\"node_name\":", &node.full_name());
+            for (at, label) in node.labels.iter().enumerate() {
+                fields.extend_from_slice(if at == 0 { b",\"node_labels\":[" } else { b"," });
+                quoted(&mut fields, |out| escaped(label, out));
+            }
+            if !node.labels.is_empty() {
+                fields.push(b']');
+            }
+            fields.into_boxed_slice()
+        };
         string(&mut response, b",\"node_name\":", &node.full_name());
         response.extend_from_slice(b",\"time\":\"");
-        Self { emitter: emitter.into(), node: fields.into(), response: response.into() }
+        Self {
+            emitter: emitter.into(),
+            node: fields(proto::FlowType::L3L4),
+            node_l7: fields(proto::FlowType::L7),
+            response: response.into(),
+        }
     }
 
     /// Appends the response that holds the flow.
@@ -91,7 +102,15 @@ impl Fixed {
         out.extend_from_slice(flow.source.json());
         out.extend_from_slice(b",\"destination\":");
         out.extend_from_slice(flow.destination.json());
-        out.extend_from_slice(&self.node);
+        out.extend_from_slice(if flow.is_l7() { &self.node_l7 } else { &self.node });
+        names(out, b",\"source_names\":[", flow.source_names());
+        names(out, b",\"destination_names\":[", flow.destination_names());
+        if let Some(l7) = flow.l7 {
+            out.extend_from_slice(b",\"l7\":");
+            // Numbers and text, which all have a JSON form.
+            let json = observer_proto::json::line(l7.message()).unwrap_or_else(|_| "{}".to_owned());
+            out.extend_from_slice(json.as_bytes());
+        }
         if flow.is_reply == Tristate::Yes {
             out.extend_from_slice(b",\"reply\":true");
         }
@@ -123,6 +142,13 @@ impl Fixed {
                 number(out, b",\"index\":", link.index.into());
                 string(out, b",\"name\":", &link.name);
             });
+        }
+        if let Some(id) = flow.l7.and_then(|l7| l7.trace_id()) {
+            out.extend_from_slice(b",\"trace_context\":{\"parent\":{");
+            let at = out.len();
+            string(out, b",\"trace_id\":", id);
+            out.remove(at);
+            out.extend_from_slice(b"}}");
         }
         out.extend_from_slice(b",\"Summary\":");
         quoted(out, |out| summary(out, flow));
@@ -199,7 +225,7 @@ fn transport(out: &mut Vec<u8>, flow: &Flow<'_>) {
         1 | 2 | 5 => {
             number(out, b",\"source_port\":", flow.source_port.into());
             number(out, b",\"destination_port\":", flow.destination_port.into());
-            if field == 1 {
+            if field == 1 && !flow.is_l7() {
                 out.extend_from_slice(b",\"flags\":");
                 object(out, |out| {
                     for (bit, set) in FLAGS.iter().enumerate() {
@@ -230,7 +256,22 @@ fn service(out: &mut Vec<u8>, key: &[u8], service: Option<&Arc<Service>>) {
     }
 }
 
+fn names(out: &mut Vec<u8>, key: &[u8], names: &[Box<str>]) {
+    for (place, name) in names.iter().enumerate() {
+        out.extend_from_slice(if place == 0 { key } else { b"," });
+        quoted(out, |out| escaped(name, out));
+    }
+    if !names.is_empty() {
+        out.push(b']');
+    }
+}
+
 fn summary(out: &mut Vec<u8>, flow: &Flow<'_>) {
+    if let Some(l7) = flow.l7 {
+        let mut text = Vec::new();
+        text::l7_summary(&mut text, l7);
+        return escaped(&String::from_utf8_lossy(&text), out);
+    }
     text::packet_summary(out, flow);
     if let Some(site) = flow.drop.filter(|site| !site.is_by_policies()) {
         out.extend_from_slice(b"; ");

@@ -19,6 +19,8 @@ pub(super) const NODE_NAME: u32 = 11;
 pub(super) struct Fixed {
     /// `Type` and `node_name`.
     node: Box<[u8]>,
+    /// The same of a request or response.
+    node_l7: Box<[u8]>,
     /// `node_labels`, field by field.
     labels: Box<[u8]>,
     emitter: Box<[u8]>,
@@ -26,9 +28,13 @@ pub(super) struct Fixed {
 
 impl Fixed {
     pub(super) fn new(node: &NodeInfo) -> Self {
-        let (mut name, mut labels, mut emitter) = (Vec::new(), Vec::new(), Vec::new());
-        wire::number(&mut name, 10, proto::FlowType::L3L4 as u64);
-        wire::text(&mut name, NODE_NAME, &node.full_name());
+        let (mut labels, mut emitter) = (Vec::new(), Vec::new());
+        let name = |kind: proto::FlowType| {
+            let mut name = Vec::new();
+            wire::number(&mut name, 10, kind as u64);
+            wire::text(&mut name, NODE_NAME, &node.full_name());
+            name.into_boxed_slice()
+        };
         for label in &node.labels {
             wire::bytes(&mut labels, 37, label.as_bytes());
         }
@@ -36,7 +42,12 @@ impl Fixed {
             wire::text(out, 1, EMITTER);
             wire::text(out, 2, &node.version);
         });
-        Self { node: name.into(), labels: labels.into(), emitter: emitter.into() }
+        Self {
+            node: name(proto::FlowType::L3L4),
+            node_l7: name(proto::FlowType::L7),
+            labels: labels.into(),
+            emitter: emitter.into(),
+        }
     }
 
     /// Appends the flow.
@@ -57,7 +68,15 @@ impl Fixed {
         }
         wire::bytes(out, 8, flow.source.encoded());
         wire::bytes(out, 9, flow.destination.encoded());
-        out.extend_from_slice(&self.node);
+        out.extend_from_slice(if flow.is_l7() { &self.node_l7 } else { &self.node });
+        for (number, names) in [(13, flow.source_names()), (14, flow.destination_names())] {
+            for name in names {
+                wire::bytes(out, number, name.as_bytes());
+            }
+        }
+        if let Some(l7) = flow.l7 {
+            wire::nested_long(out, 15, |out| append(out, l7.message()));
+        }
         wire::number(out, 16, (flow.is_reply == Tristate::Yes).into());
         wire::nested(out, 19, |out| {
             wire::number(out, 1, flow.event_type.into());
@@ -88,6 +107,9 @@ impl Fixed {
                 wire::text(out, 2, &link.name);
             });
         }
+        if let Some(id) = flow.l7.and_then(|l7| l7.trace_id()) {
+            wire::nested(out, 30, |out| wire::nested(out, 1, |out| wire::text(out, 1, id)));
+        }
         wire::bytes(out, 34, &text::uuid(sequence));
         wire::number(out, 36, flow.trace_reason.into());
         out.extend_from_slice(&self.labels);
@@ -106,6 +128,12 @@ impl Fixed {
             });
         }
     }
+}
+
+/// Appends a message of a library's.
+fn append(out: &mut Vec<u8>, message: &impl prost::Message) {
+    // A Vec has room for anything.
+    let _ = message.encode(out);
 }
 
 /// A `google.protobuf.Timestamp`.
@@ -158,7 +186,7 @@ fn transport(out: &mut Vec<u8>, flow: &Flow<'_>) {
             1 | 2 | 5 => {
                 wire::number(out, 1, flow.source_port.into());
                 wire::number(out, 2, flow.destination_port.into());
-                if field == 1 {
+                if field == 1 && !flow.is_l7() {
                     // The bits stand in the order of the fields of TCPFlags.
                     wire::nested(out, 3, |out| {
                         for bit in 0..9 {
@@ -180,6 +208,9 @@ fn transport(out: &mut Vec<u8>, flow: &Flow<'_>) {
 
 /// `TCP Flags: SYN; NETFILTER_DROP at nf_hook_slow+0xab`.
 fn summary(out: &mut Vec<u8>, flow: &Flow<'_>) {
+    if let Some(l7) = flow.l7 {
+        return text::l7_summary(out, l7);
+    }
     text::packet_summary(out, flow);
     if let Some(site) = flow.drop.filter(|site| !site.is_by_policies()) {
         out.extend_from_slice(b"; ");

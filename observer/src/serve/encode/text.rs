@@ -1,7 +1,10 @@
 //! Texts of a flow. The formatter of the standard library takes several times as long.
 
 use super::super::wire::first_bytes;
-use crate::flow::{Flow, Notes};
+use crate::{
+    flow::{Flow, Notes},
+    layer7::Layer7,
+};
 use observer_proto::summary::{self, Packet};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -150,6 +153,11 @@ pub(super) fn packet_summary(out: &mut Vec<u8>, flow: &Flow<'_>) {
     let packet = Packet::from_numbers(flow.ip_version, protocol, flow.tcp_flags(), icmp_type, code);
     // Writing to a Vec can't fail.
     let _ = summary::write(packet, &mut Text(out));
+}
+
+/// The summary of a request or response: `HTTP/1.1 GET http://shop/`.
+pub(super) fn l7_summary(out: &mut Vec<u8>, l7: &Layer7) {
+    let _ = summary::write_l7(l7.message(), &mut Text(out));
 }
 
 /// Appends text that others format.

@@ -3,7 +3,8 @@
 use super::encoding::{encode, node, pod, translated, wire_flow};
 use crate::{
     endpoint::Service,
-    flow::{DropSite, Link, LinkKind, Notes, Record, Sample, Tristate, Tunnel, TunnelKind},
+    flow::{DropSite, Link, LinkKind, Notes, Record, Sample, Translated, Tristate, Tunnel, TunnelKind},
+    layer7::Layer7,
     policy_verdict::{PolicyName, PolicyTold, PolicyVerdict},
     serve::encode::Encoder,
 };
@@ -37,11 +38,38 @@ fn any_policy() -> impl Strategy<Value = Option<Arc<PolicyVerdict>>> {
     prop::option::of(told)
 }
 
+fn any_names() -> impl Strategy<Value = Vec<Box<str>>> {
+    prop::collection::vec("[a-zé<\"\n]{0,20}".prop_map(Box::<str>::from), 0..3)
+}
+
+fn any_l7() -> impl Strategy<Value = Option<Arc<Layer7>>> {
+    use proto::layer7::Record;
+    let text = || "[a-zé<\"\n]{0,20}";
+    let texts = || prop::collection::vec(text(), 0..3);
+    let field = || (text(), text()).prop_map(|(key, value)| proto::HttpHeader { key, value });
+    let http = (any::<u32>(), text(), "[a-z/:?é]{0,200}", text(), prop::collection::vec(field(), 0..4))
+        .prop_map(|(code, method, url, protocol, headers)| {
+            Record::Http(proto::Http { code, method, url, protocol, headers })
+        });
+    let dns = (text(), texts(), any::<u32>(), texts(), 0..12_u32, texts(), texts()).prop_map(
+        |(query, ips, ttl, cnames, rcode, qtypes, rrtypes)| {
+            let observation_source = "observer".to_owned();
+            Record::Dns(proto::Dns { query, ips, ttl, cnames, observation_source, rcode, qtypes, rrtypes })
+        },
+    );
+    let l7 = (prop_oneof![http, dns], 0..4_i32, any::<u64>(), text()).prop_map(
+        |(record, r#type, latency_ns, trace_id)| {
+            Arc::new(Layer7::new(proto::Layer7 { r#type, latency_ns, record: Some(record) }, &trace_id))
+        },
+    );
+    prop::option::of(l7)
+}
+
 fn any_flow() -> impl Strategy<Value = Sample> {
     let ip = || prop::option::of(any::<IpAddr>());
     (
         (any::<i64>(), ip(), ip(), ip(), any::<u16>(), any::<u16>(), any::<u8>()),
-        (prop::sample::select(vec![0u8, 4, 6]), any::<u16>(), prop::sample::select(vec![1u8, 4, 5])),
+        (prop::sample::select(vec![0u8, 4, 6]), any::<u16>(), prop::sample::select(vec![1u8, 4, 5, 129])),
         (0..8u8, 0..3u8, any::<u8>(), 0..9u8, 0..3u8, any::<[u8; 6]>(), any::<[u8; 6]>()),
         (
             0..40usize,
@@ -51,8 +79,10 @@ fn any_flow() -> impl Strategy<Value = Sample> {
             prop::option::of(prop_oneof![Just(0), 130..205u16, any::<u16>()]),
         ),
         (any::<u64>(), any::<u64>(), any::<i64>(), any::<u16>(), 0..64u16, ip(), any_tunnel(), any_policy()),
+        any_l7(),
+        (any_names(), any_names()),
     )
-        .prop_map(|(a, b, c, d, e)| Sample {
+        .prop_map(|(a, b, c, d, e, l7, names)| Sample {
             record: Record {
                 time_ns: a.0,
                 source_ip: a.1,
@@ -77,7 +107,11 @@ fn any_flow() -> impl Strategy<Value = Sample> {
                 resets: e.3,
                 notes: Notes(e.4),
             },
-            translated: Some(translated(a.3, e.5.map(|ip| (ip, a.4)))),
+            translated: Some(Arc::new(Translated {
+                source_names: Some(names.0.into()),
+                destination_names: Some(names.1.into()),
+                ..Translated::clone(&translated(a.3, e.5.map(|ip| (ip, a.4))))
+            })),
             source: pod(&d.1, d.0),
             destination_service: d
                 .2
@@ -92,6 +126,7 @@ fn any_flow() -> impl Strategy<Value = Sample> {
             }),
             tunnel: e.6,
             policy: e.7,
+            l7,
             ..Sample::default()
         })
 }
@@ -108,6 +143,12 @@ proptest! {
         let time = wire.time.unwrap();
         prop_assert_eq!(i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos), i128::from(flow.time_ns));
         prop_assert_eq!(wire.interface.is_some(), flow.link.is_some());
+        prop_assert_eq!(wire.l7.as_ref(), flow.l7.map(|l7| l7.message()));
+        let same = |wire: &[String], names: &[Box<str>]| wire.iter().map(String::as_str).eq(names.iter().map(|n| &**n));
+        prop_assert!(same(&wire.source_names, flow.source_names()));
+        prop_assert!(same(&wire.destination_names, flow.destination_names()));
+        let trace_id = wire.trace_context.and_then(|trace| trace.parent).map(|parent| parent.trace_id);
+        prop_assert_eq!(trace_id.as_deref(), flow.l7.and_then(|l7| l7.trace_id()));
         if let Some(ip) = wire.ip {
             let text = |ip: Option<IpAddr>| ip.map_or(String::new(), |ip| ip.to_string());
             prop_assert_eq!(ip.source, text(flow.source_ip));

@@ -62,7 +62,7 @@ pub(super) fn pod(name: &str, labels: usize) -> Arc<Endpoint> {
 }
 
 pub(super) fn translated(source: Option<IpAddr>, frontend: Option<(IpAddr, u16)>) -> Arc<Translated> {
-    Arc::new(Translated { source, frontend })
+    Arc::new(Translated { source, frontend, ..Translated::default() })
 }
 
 /// What a drop of a pod's packet looks like.

@@ -156,8 +156,8 @@ impl Top {
 
     /// Takes in a flow that came at `now` (unix seconds).
     pub fn flow(&mut self, flow: &Flow, now: i64) {
-        // The packet that it is about has a flow of its own.
-        if ends::is_verdict(flow) && self.by != By::Policy {
+        // The packets that it is about have flows of their own.
+        if ends::is_l7(flow) || ends::is_verdict(flow) && self.by != By::Policy {
             return;
         }
         let facts = Facts::of(flow);

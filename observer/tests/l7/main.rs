@@ -1,0 +1,232 @@
+//! HTTP and DNS that a daemon saw, held against what servers and clients logged themselves.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod dialogue;
+#[path = "../support/mod.rs"]
+mod support;
+
+use dialogue::{Logged, Shape, converse, serve};
+use observer_lab::{Entry, Lab, Outcome, netns, scenario::Kind, unique_prefix};
+use observer_proto::flow::{Flow, HttpHeader, L7FlowType, TrafficDirection, Verdict, layer7::Record};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex},
+};
+use support::{Daemon, can_run, scaled, scenario};
+
+/// What a request or response says, of each kind of record.
+fn said(flow: &Flow) -> Option<(L7FlowType, u64, &Record)> {
+    let l7 = flow.l7.as_ref()?;
+    Some((L7FlowType::try_from(l7.r#type).unwrap(), l7.latency_ns, l7.record.as_ref()?))
+}
+
+fn pod(end: Option<&observer_proto::flow::Endpoint>) -> String {
+    support::name(end, "")
+}
+
+/// Client and server by name, whoever sends.
+fn parties(flow: &Flow) -> (String, String) {
+    let (source, destination) = (pod(flow.source.as_ref()), pod(flow.destination.as_ref()));
+    if flow.is_reply == Some(true) { (destination, source) } else { (source, destination) }
+}
+
+fn id_of(headers: &[HttpHeader]) -> Option<String> {
+    headers
+        .iter()
+        .find(|header| header.key.eq_ignore_ascii_case("x-lab-id"))
+        .map(|header| header.value.clone())
+}
+
+#[test]
+fn every_request_and_query_of_the_lab_is_told_once_with_its_answer() {
+    if !can_run("every_request_and_query_of_the_lab_is_told_once_with_its_answer") {
+        return;
+    }
+    for file in ["routed.toml", "bridged.toml"] {
+        let mut lab = Lab::up(&scenario(file), &unique_prefix("l7")).unwrap();
+        let daemon = Daemon::start(&lab, "n1", &["--l7", "all", "--max-flows", "200000"]);
+        let share = scaled(4, 1);
+        for mut traffic in lab.scenario().traffic.clone() {
+            if matches!(traffic.kind, Kind::Http | Kind::Dns) {
+                traffic.count = traffic.count.map(|count| count.div_ceil(share));
+                traffic.interval_ms = 0;
+                lab.play(traffic).unwrap();
+            }
+        }
+        lab.wait_traffic();
+        let ledger = lab.ledger();
+        assert!(ledger.iter().all(Entry::as_expected), "the lab itself is not as expected");
+        assert!(ledger.iter().all(|entry| entry.outcome == Outcome::Ok));
+        let wanted = |kind| ledger.iter().filter(|entry| entry.kind == kind).count();
+        let (http, dns) = (wanted(Kind::Http), wanted(Kind::Dns));
+        assert!(http >= 100 && dns >= 20, "{http} {dns}");
+
+        let count = |flows: &[Flow], wanted: fn(&Record) -> bool| {
+            flows.iter().filter_map(said).filter(|(.., record)| wanted(record)).count()
+        };
+        let is_http: fn(&Record) -> bool = |record| matches!(record, Record::Http(_));
+        let is_dns: fn(&Record) -> bool = |record| matches!(record, Record::Dns(_));
+        let flows = daemon.flows_until(|flows| {
+            let (h, d) = (count(flows, is_http), count(flows, is_dns));
+            (h < 2 * http || d < 2 * dns).then(|| format!("{h} of 2 x {http} HTTP, {d} of 2 x {dns} DNS"))
+        });
+        assert_eq!((count(&flows, is_http), count(&flows, is_dns)), (2 * http, 2 * dns), "none is invented");
+        let mut requests = BTreeMap::new();
+        for flow in flows.iter().filter(|flow| flow.l7.is_some()) {
+            assert_eq!(flow.verdict(), Verdict::Forwarded);
+            assert_eq!(flow.event_type.unwrap().r#type, 129);
+            match said(flow).unwrap() {
+                (L7FlowType::Request, 0, Record::Http(http)) => {
+                    assert_eq!((flow.is_reply, http.code), (Some(false), 0));
+                    let id = id_of(&http.headers).unwrap();
+                    assert!(requests.insert(id, (http.url.clone(), parties(flow))).is_none());
+                }
+                (L7FlowType::Response, latency, Record::Http(http)) => {
+                    assert!(latency > 0 && flow.is_reply == Some(true) && http.code == 200, "{flow:?}");
+                }
+                (L7FlowType::Request, 0, Record::Dns(dns)) => {
+                    assert_eq!((flow.is_reply, dns.observation_source.as_str()), (Some(false), "observer"));
+                }
+                (L7FlowType::Response, latency, Record::Dns(dns)) => {
+                    assert!(latency > 0 && flow.is_reply == Some(true), "{flow:?}");
+                    assert_eq!((dns.rcode, dns.ttl), (0, 30), "{dns:?}");
+                    assert!(!dns.ips.is_empty() && dns.query.ends_with('.'), "{dns:?}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        // By pod, and by the pod behind a service.
+        for entry in ledger.iter().filter(|entry| entry.kind == Kind::Http) {
+            let id = format!("lab-{:012x}", entry.id);
+            let (url, (client, server)) = requests.get(&id).unwrap_or_else(|| panic!("{entry:?}"));
+            let traffic =
+                lab.scenario().traffic.iter().find(|traffic| traffic.name == entry.traffic).unwrap();
+            assert_eq!(*url, format!("http://{}{}", entry.called, traffic.path.as_ref().unwrap()));
+            for (name, party) in
+                [(client, Some(&entry.from)), (server, entry.served.as_ref().map(|served| &served.by))]
+            {
+                let party = party.unwrap();
+                let named = party.strip_prefix("pod/");
+                assert!(named.is_none_or(|pod| pod == name), "{entry:?}: {client} -> {server}");
+            }
+        }
+        let sums = support::Sums::of(&daemon.settled());
+        sums.check();
+    }
+}
+
+/// One of the scenario's streams, once.
+fn once(lab: &mut Lab, name: &str, path: &str) {
+    let mut traffic = lab.scenario().traffic.iter().find(|traffic| traffic.name == name).unwrap().clone();
+    (traffic.count, traffic.path) = (Some(1), Some(path.to_owned()));
+    lab.play(traffic).unwrap();
+    lab.wait_traffic();
+}
+
+/// What DNS is asked for in the next one.
+const NAME: &str = "api.partner.example";
+
+#[test]
+fn who_was_told_an_address_by_dns_has_its_name_in_flows() {
+    if !can_run("who_was_told_an_address_by_dns_has_its_name_in_flows") {
+        return;
+    }
+    let mut lab = Lab::up(&scenario("routed.toml"), &unique_prefix("l7n")).unwrap();
+    let daemon = Daemon::start(&lab, "n1", &["--l7", "dns"]);
+    once(&mut lab, "dns", NAME);
+    let is_answer = |flow: &Flow| matches!(said(flow), Some((L7FlowType::Response, _, Record::Dns(dns))) if !dns.ips.is_empty());
+    daemon.flows_until(|flows| (!flows.iter().any(is_answer)).then(|| "the answer".to_owned()));
+    once(&mut lab, "outside", "/api/v1/charges");
+    // IPv4 was asked for.
+    let to_it = |flow: &Flow| flow.ip.as_ref().is_some_and(|ip| ip.destination == "203.0.113.10");
+    let from_it = |flow: &Flow| flow.ip.as_ref().is_some_and(|ip| ip.source == "203.0.113.10");
+    let flows = daemon.flows_until(|flows| {
+        (!flows.iter().any(to_it) || !flows.iter().any(from_it)).then(|| "both ways".to_owned())
+    });
+    for flow in &flows {
+        let wanted = |is_it: bool| if is_it { vec![NAME.to_owned()] } else { Vec::new() };
+        assert_eq!(flow.destination_names, wanted(to_it(flow)), "{flow:?}");
+        assert_eq!(flow.source_names, wanted(from_it(flow)), "{flow:?}");
+        assert!(flow.l7.is_none() || is_dns(flow), "HTTP was not asked for");
+    }
+}
+
+fn is_dns(flow: &Flow) -> bool {
+    matches!(said(flow), Some((.., Record::Dns(_))))
+}
+
+#[test]
+fn whatever_shape_a_request_has_it_is_told_once_with_its_status_and_time() {
+    if !can_run("whatever_shape_a_request_has_it_is_told_once_with_its_status_and_time") {
+        return;
+    }
+    let lab = Lab::up(&scenario("routed.toml"), &unique_prefix("l7s")).unwrap();
+    let daemon = Daemon::start(&lab, "n1", &["--l7", "http", "--max-flows", "200000"]);
+    let space = |namespace: &str, name: &str| {
+        let pod = lab.scenario().pod(namespace, name).unwrap();
+        lab.pod_netns(pod).file_name().unwrap().to_str().unwrap().to_owned()
+    };
+    let (client, server) = (space("web", "client-a"), space("shop", "api-0"));
+    let log: Arc<Mutex<Vec<Logged>>> = Arc::default();
+    let addresses: [IpAddr; 2] = ["10.244.1.20".parse().unwrap(), "fd00:10:244:1::14".parse().unwrap()];
+    let rounds = scaled(6, 60);
+    for address in addresses {
+        let at = SocketAddr::new(address, 9000);
+        let listener = netns::inside(&server, || Ok(std::net::TcpListener::bind(at).unwrap())).unwrap();
+        let log = Arc::clone(&log);
+        std::thread::spawn(move || serve(&listener, &log));
+        netns::inside(&client, || {
+            for round in 0..rounds {
+                for shape in Shape::ALL {
+                    converse(at, *shape, round);
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
+    let log = log.lock().unwrap().clone();
+    assert!(log.len() >= 2 * rounds * Shape::ALL.len(), "{}", log.len());
+
+    let told = |flows: &[Flow]| {
+        let of_server = flows.iter().filter_map(|flow| match said(flow)? {
+            (kind, latency, Record::Http(http)) => Some((kind, latency, http.clone(), flow.clone())),
+            _ => None,
+        });
+        of_server.collect::<Vec<_>>()
+    };
+    let flows = daemon.flows_until(|flows| {
+        let told = told(flows).len();
+        (told < 2 * log.len()).then(|| format!("{told} of 2 x {} requests and responses", log.len()))
+    });
+    let told = told(&flows);
+    assert_eq!(told.len(), 2 * log.len(), "none is invented");
+    for entry in &log {
+        let is_it = |http: &observer_proto::flow::Http| {
+            http.method == entry.method && http.url.strip_prefix("http://shop") == Some(&entry.target)
+        };
+        let found: Vec<_> = told.iter().filter(|(_, _, http, _)| is_it(http)).collect();
+        let [(L7FlowType::Request, _, request, asked), (L7FlowType::Response, latency, response, answered)] =
+            found[..]
+        else {
+            panic!("{entry:?}: {found:#?}");
+        };
+        assert_eq!((request.code, response.code), (0, u32::from(entry.code)), "{entry:?}");
+        assert_eq!(parties(asked), ("web/client-a".to_owned(), "shop/api-0".to_owned()));
+        assert_eq!(parties(answered), parties(asked));
+        assert_eq!(asked.traffic_direction(), TrafficDirection::Ingress);
+        // The server's own time lies within what the network saw.
+        let server_ns = entry.took.as_nanos() as u64;
+        assert!(*latency >= server_ns.saturating_sub(1_000_000), "{latency} {server_ns} {entry:?}");
+        for (name, value) in [("authorization", "HUBBLE_REDACTED"), ("x-shape", entry.shape.as_str())] {
+            let header = request.headers.iter().find(|header| header.key == name).unwrap();
+            assert_eq!(header.value, value);
+        }
+    }
+    let sums = support::Sums::of(&daemon.settled());
+    sums.check();
+    for (cause, count) in sums.suppressed.iter().filter(|((stage, _), _)| stage == "l7") {
+        assert_eq!(*count, 0, "{cause:?}");
+    }
+}

@@ -4,9 +4,10 @@
 //! in random order, 50,000 of them, one run a call, so that each packet finds the caches as another left them; the median.
 //! Rounds of both programs alternate; the medians of the rounds are printed. Needs root, attaches nothing.
 //!
-//! Then the same with policies, see [`policy`]; with a file's programs in the place of this build's where one is named, so that
+//! Then the same with policies, see [`policy`], and with payload that is looked at, see [`l7`]; with a file's programs in the place of this build's where one is named, so that
 //! two builds can be compared: then with policies alone.
 
+mod l7;
 mod policy;
 
 use aya::maps::{Array, MapData, PerCpuHashMap, PerCpuValues, ProgramArray, RingBuf};
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
     // `--bench` is cargo's word.
     let measured = match std::env::args().skip(1).find(|word| !word.starts_with('-')) {
         Some(file) => std::fs::read(file).map_err(Failure::from).and_then(|object| policy::measure(&object)),
-        None => measure().and_then(|()| policy::measure(policy::OBJECT)),
+        None => measure().and_then(|()| policy::measure(policy::OBJECT)).and_then(|()| l7::measure()),
     };
     match measured {
         Ok(()) => ExitCode::SUCCESS,
@@ -105,6 +106,11 @@ const VARIED_SIZE: usize = size_of::<Varied>();
 impl Programs {
     /// With this flow program, and room in the table for so many connections.
     fn of(object: &[u8], name: &str, connections: u32) -> Result<Self, Failure> {
+        Self::reading(object, name, connections, 0)
+    }
+
+    /// Likewise, where payload is looked at for these bits of [`observer_ebpf::l7`].
+    fn reading(object: &[u8], name: &str, connections: u32, l7: u32) -> Result<Self, Failure> {
         let config = Config {
             aggregation: aggregation::MEDIUM,
             ephemeral_low: 32_768,
@@ -113,6 +119,7 @@ impl Programs {
             new_flow_cost_ns: 0,
             new_flow_burst: 1,
             coarse_clock: 1,
+            l7,
             ..Config::default()
         };
         let loaded = EbpfLoader::new()

@@ -96,7 +96,7 @@ fn filters_on_live_traffic() {
     if !can_run("filters_on_live_traffic") {
         return;
     }
-    let (_lab, daemon) = demo("interop", 2, &[]);
+    let (_lab, daemon) = demo("interop", 2, &["--l7", "all"]);
     daemon.settled();
     let (known, mut tally) = (Known::of(&daemon), Tally::default());
     for (number, flags, must) in CASES {

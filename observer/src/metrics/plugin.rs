@@ -308,6 +308,8 @@ fn event_type(flow: &Flow<'_>) -> (&'static str, &'static str) {
         Record::DROP_EVENT => ("Drop", ""),
         Record::TRACE_EVENT => ("Trace", names::trace_point_name(flow.event_sub_type().into()).unwrap_or("")),
         Record::POLICY_EVENT => ("PolicyVerdict", ""),
+        Record::L7_EVENT if flow.l7.is_some_and(|l7| l7.dns().is_some()) => ("L7", "DNS"),
+        Record::L7_EVENT => ("L7", "HTTP"),
         _ => ("Unknown", ""),
     }
 }

@@ -38,7 +38,7 @@ pub enum ExportError {
     System(#[from] io::Error),
 }
 
-/// Exporters at work; they end with [`Exports::shutdown`].
+/// Exporters at work; they end with `Exports::shutdown`.
 #[derive(Debug)]
 pub struct Exports {
     stop: watch::Sender<bool>,

@@ -1,7 +1,7 @@
 //! GetFlows against Hubble's own filters: what the daemon answers is what `hubble` makes of all flows.
 
 use crate::{
-    cases::{CASES, Must},
+    cases::{CASES, CASES_OF_PAYLOAD, Must},
     programs::{Client, replayed, socket, testdata},
     support::{Daemon, can_run, demo},
     tally::{Outcome, Tally, ensure, same},
@@ -99,7 +99,7 @@ fn filters_on_live_traffic() {
     let (_lab, daemon) = demo("interop", 2, &["--l7", "all"]);
     daemon.settled();
     let (known, mut tally) = (Known::of(&daemon), Tally::default());
-    for (number, flags, must) in CASES {
+    for (number, flags, must) in CASES.iter().chain(CASES_OF_PAYLOAD) {
         tally.case(number, &format!("hubble observe {flags} (live)"), known.case(flags, *must));
     }
     one_uuid(&known, &mut tally);

@@ -74,7 +74,7 @@ pub(crate) fn ip_version(flow: &Record) -> u8 {
 pub(crate) fn ports(flow: &Record) -> Option<(u16, u16)> {
     let has_ports = matches!(flow.protocol, 6 | 17 | 132);
     let is_fragment = flow.notes.has(Notes::FRAGMENT);
-    has_ports.then(|| if is_fragment { (0, 0) } else { (flow.source_port, flow.destination_port) })
+    has_ports.then_some(if is_fragment { (0, 0) } else { (flow.source_port, flow.destination_port) })
 }
 
 /// The flags of a TCP packet that has its header.

@@ -1,5 +1,5 @@
 //! Half an hour of too much of everything at a memory limit of 256 MiB: a flood, pods that come and go, readers that are
-//! too slow. `make soak` runs it; MEMORY_SECONDS sets how long.
+//! too slow. `make soak` runs it; MEMORY_SECONDS sets how long, after a warm-up.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping, in its helpers too")]
 
 mod support;
@@ -19,8 +19,8 @@ use support::{
 };
 
 const LIMIT: u64 = 256 << 20;
-/// The first of so many equal parts of the time: in half an hour the 15 minutes that the statistics remember.
-const WARM_UP: u32 = 2;
+/// Before the time that is judged: the statistics remember so long, and until then they grow.
+const WARM_UP: Duration = Duration::from_mins(15);
 /// What the last samples may differ by from the first ones after the warm-up.
 const DRIFT: f64 = 0.05;
 const FOLLOWERS: usize = 20;
@@ -119,16 +119,16 @@ fn memory_stays_where_it_is() {
     let followers: Vec<Follower> = (0..FOLLOWERS).map(|_| daemon.follow(everything.clone())).collect();
     let ended = AtomicBool::new(false);
     let samples = std::thread::scope(|scope| {
-        let warm_up = Duration::from_secs(seconds) / WARM_UP;
         for number in 0..CHURNS {
             let (lab, ended) = (&lab, &ended);
-            scope.spawn(move || come_and_go(lab, number, ended, (number > 0).then_some(warm_up)));
+            scope.spawn(move || come_and_go(lab, number, ended, (number > 0).then_some(WARM_UP)));
         }
         for (number, follower) in followers.into_iter().enumerate() {
             let ended = &ended;
             scope.spawn(move || read_slowly(number, &follower, ended));
         }
         let _ended = Ending(&ended);
+        std::thread::sleep(WARM_UP);
         sample(&daemon, &group, Duration::from_secs(seconds))
     });
     lab.stop_traffic();
@@ -189,11 +189,10 @@ fn sample(daemon: &Daemon, group: &Group, length: Duration) -> Vec<Sample> {
     samples
 }
 
-/// After the warm-up, when the store and the statistics are full, the first quarter is compared with the last.
+/// When the store and the statistics are full: the first quarter is compared with the last.
 fn judge(samples: &[Sample]) {
-    let steady = &samples[samples.len() / WARM_UP as usize..];
-    let quarter = steady.len() / 4;
-    let (early, late) = (&steady[..quarter], &steady[steady.len() - quarter..]);
+    let quarter = samples.len() / 4;
+    let (early, late) = (&samples[..quarter], &samples[samples.len() - quarter..]);
     let median = |samples: &[Sample], value: fn(&Sample) -> u64| {
         let mut values: Vec<u64> = samples.iter().map(value).collect();
         values.sort_unstable();

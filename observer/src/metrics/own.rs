@@ -2,20 +2,17 @@
 
 use super::page::Page;
 use crate::export::{Board, Operation};
-use observer_proto::control::{CaptureStatusResponse, Server, counter::Kind, hook::State};
+use observer_proto::{
+    control::{CaptureStatusResponse, Server, hook::State},
+    text::status::counter_kind,
+};
 
 /// What the capture's status tells.
 pub(super) fn capture(page: &mut Page, status: &CaptureStatusResponse) {
     page.counter("observer_events_total", "Events by stage: made = delivered + lost; suppressed are others.");
     let is_waiting = |cause: &str| cause.starts_with("waiting");
     for counter in status.counters.iter().filter(|counter| !is_waiting(&counter.cause)) {
-        let kind = match counter.kind() {
-            Kind::Made => "made",
-            Kind::Delivered => "delivered",
-            Kind::Lost => "lost",
-            Kind::Suppressed => "suppressed",
-            Kind::Unknown => "unknown",
-        };
+        let kind = counter_kind(counter.kind());
         page.sample(&[("stage", &counter.stage), ("kind", kind), ("cause", &counter.cause)], counter.value);
     }
     page.gauge("observer_events_waiting", "Events that wait within a stage now.");

@@ -1,6 +1,7 @@
 //! The state of a server for people.
 
 use super::{sanitize::clean, table::columns};
+use crate::control::counter::Kind;
 use crate::observer::ServerStatusResponse;
 use std::fmt::{Result, Write};
 
@@ -122,6 +123,17 @@ pub fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// What a counter of the capture's status counts, in a word.
+pub fn counter_kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Made => "made",
+        Kind::Delivered => "delivered",
+        Kind::Lost => "lost",
+        Kind::Suppressed => "suppressed",
+        Kind::Unknown => "unknown",
+    }
 }
 
 #[cfg(test)]

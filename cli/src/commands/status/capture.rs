@@ -3,7 +3,7 @@
 use crate::table::table;
 use observer_proto::{
     control::{CaptureStatusResponse, Counter, Link, Refusal, Server, counter::Kind, hook::State},
-    text::status::grouped,
+    text::status::{counter_kind, grouped},
 };
 use std::{cmp::Ordering, fmt::Write as _, iter};
 
@@ -157,13 +157,7 @@ fn stage_rows(stage: &str, counters: &[&Counter]) -> Vec<Vec<String>> {
     counters
         .iter()
         .map(|counter| {
-            let kind = match counter.kind() {
-                Kind::Made => "made",
-                Kind::Delivered => "delivered",
-                Kind::Lost => "lost",
-                Kind::Suppressed => "suppressed",
-                Kind::Unknown => "unknown",
-            };
+            let kind = counter_kind(counter.kind());
             vec![stage.to_owned(), kind.to_owned(), grouped(counter.value), counter.cause.clone()]
         })
         .chain(iter::once(vec![stage.to_owned(), "sum".to_owned(), String::new(), check]))

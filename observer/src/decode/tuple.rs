@@ -44,6 +44,12 @@ impl End {
         }
     }
 
+    /// As [`End::words`] gives them.
+    #[inline]
+    pub(crate) fn of_words(high: u64, low: u64, port: u16, is_v6: bool) -> Self {
+        Self { high, low, port, is_v6 }
+    }
+
     /// The address.
     #[inline]
     pub fn ip(&self) -> IpAddr {

@@ -9,6 +9,7 @@ mod facts;
 pub(crate) mod fuzz;
 mod judge;
 mod netlink;
+mod slot;
 
 pub use connection::{Entry, Translation, Update};
 pub use conntrack::{ConntrackTable, TableCounters, TableLimits};

@@ -253,16 +253,17 @@ impl<'a> Translator<'a> {
             match rest.chars().next() {
                 None => return Err(unclosed()),
                 Some(']') if at > first => break,
-                Some('[') if rest.starts_with("[:") && rest.contains(":]") => {
-                    let name = &rest[..rest.find(":]").map_or(rest.len(), |end| end + 2)];
-                    if !POSIX.contains(&name[2..name.len() - 2].trim_start_matches('^')) {
-                        return fault("invalid character class range", name);
-                    }
-                    self.out.push_str(name);
-                    at += name.len();
-                    continue;
-                }
                 Some(_) => {}
+            }
+            // Go looks for the end behind the `[:`, so that `[[:]` is a class of two characters.
+            if let Some((name, _)) = rest.strip_prefix("[:").and_then(|named| named.split_once(":]")) {
+                let class = &rest[..name.len() + 4];
+                if !POSIX.contains(&name.strip_prefix('^').unwrap_or(name)) {
+                    return fault("invalid character class range", class);
+                }
+                self.out.push_str(class);
+                at += class.len();
+                continue;
             }
             let (low, length) = class_item(rest, &mut self.known).ok_or_else(unclosed)??;
             let Item::Char(low) = low else {

@@ -174,7 +174,7 @@ fn policy_counters(policies: &Policies, counters: &mut Vec<Counter>) {
 
 /// Lost are flows that were overwritten before they were looked at, whether the filters let them pass or not.
 fn export_counters(stage: &str, count: &Counts, counters: &mut Vec<Counter>) {
-    let lost = count.overwritten + count.unwritten;
+    let lost = count.overwritten + count.unwritten + count.refused;
     for (kind, cause, value) in [
         (Kind::Made, "flows to write", count.written + count.waiting + lost),
         (Kind::Delivered, "lines", count.written),
@@ -190,6 +190,7 @@ fn export_counters(stage: &str, count: &Counts, counters: &mut Vec<Counter>) {
 
 fn hook(status: &HookStatus) -> Hook {
     let (state, reason) = match &status.error {
+        (Kind::Lost, "refused by the collector", count.refused),
         None => (State::Attached, status.note.clone()),
         Some(error) => (State::Unavailable, error.clone()),
     };

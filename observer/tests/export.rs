@@ -76,6 +76,9 @@ fn a_file_and_standard_output_have_what_is_served() {
         let Some(ResponseTypes::Flow(flow)) = event.response_types else { panic!("{line}") };
         assert!(flow.verdict > 0 && line.len() < 16_000, "{line}");
     }
+    // Whoever reads it knows only JSON.
+    let jq = Command::new("jq").args(["-es", "all(.[]; .flow.verdict)"]).arg(&file).output().unwrap();
+    assert!(jq.status.success(), "{}", String::from_utf8_lossy(&jq.stderr));
 }
 
 #[test]

@@ -247,6 +247,32 @@ pub struct Settings {
     )]
     #[serde(alias = "hubble-export-aggregation-interval")]
     export_aggregation_interval: Option<String>,
+    /// Send flows as OpenTelemetry's logs to this Collector, such as http://collector:4317 (docs/export.md).
+    #[arg(long, env = "OBSERVER_EXPORT_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL")]
+    export_otlp_endpoint: Option<String>,
+    /// Headers that it gets, such as authorization=Bearer x; the environment keeps them from other users' eyes. Repeatable.
+    #[arg(
+        long,
+        env = "OBSERVER_EXPORT_OTLP_HEADERS",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_name = "NAME=VALUE"
+    )]
+    #[serde(default)]
+    export_otlp_headers: Vec<String>,
+    /// Certificates (PEM) of the authorities that the Collector's is of [default: the machine's own].
+    #[arg(long, env = "OBSERVER_EXPORT_OTLP_CA_FILE", hide_env_values = true, value_name = "FILE")]
+    export_otlp_ca_file: Option<PathBuf>,
+    /// Attributes of the resource beside the node's, such as deployment.environment=test. Repeatable.
+    #[arg(
+        long,
+        env = "OBSERVER_EXPORT_OTLP_RESOURCE_ATTRIBUTES",
+        value_delimiter = ',',
+        hide_env_values = true,
+        value_name = "NAME=VALUE"
+    )]
+    #[serde(default)]
+    export_otlp_resource_attributes: Vec<String>,
     /// More exports, each with a name and filters, in Cilium's form (YAML), read again when it changes.
     #[arg(
         long,
@@ -381,6 +407,18 @@ impl Settings {
             export_aggregation_interval: self
                 .export_aggregation_interval
                 .or(file.export_aggregation_interval),
+            export_otlp_endpoint: self.export_otlp_endpoint.or(file.export_otlp_endpoint),
+            export_otlp_headers: if self.export_otlp_headers.is_empty() {
+                file.export_otlp_headers
+            } else {
+                self.export_otlp_headers
+            },
+            export_otlp_ca_file: self.export_otlp_ca_file.or(file.export_otlp_ca_file),
+            export_otlp_resource_attributes: if self.export_otlp_resource_attributes.is_empty() {
+                file.export_otlp_resource_attributes
+            } else {
+                self.export_otlp_resource_attributes
+            },
             flowlogs_config_path: self.flowlogs_config_path.or(file.flowlogs_config_path),
             metrics_server: self.metrics_server.or(file.metrics_server),
             metrics: self.metrics.or(file.metrics),

@@ -1,5 +1,6 @@
 //! What is to be exported, as flags and Cilium's file say it, checked.
 
+use super::otlp::{OtlpTarget, target as otlp};
 use crate::{
     dynamic::{Checked, Selection, Text},
     serve::mask::Mask,
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_saphyr::Spanned;
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -26,14 +27,14 @@ const MB: u64 = 1 << 20;
 /// The largest file, in MB.
 const MOST_MB: u64 = 1 << 20;
 const MOST_BACKUPS: usize = 10_000;
-/// The name of the exporter that flags describe.
-pub(super) const FIXED: &str = "static";
+/// The names of the exporters that flags describe: to a file, and to a Collector.
+pub(super) const FIXED: [&str; 2] = ["static", "otlp"];
 
 /// All that is to be exported.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExportConfig {
     /// What flags say.
-    pub(crate) fixed: Option<Exporter>,
+    pub(crate) fixed: Vec<Exporter>,
     /// The file that says more, and may change.
     pub(crate) file: Option<PathBuf>,
 }
@@ -41,7 +42,7 @@ pub struct ExportConfig {
 impl ExportConfig {
     /// Whether anything is, or may be.
     pub(crate) fn is_empty(&self) -> bool {
-        self.fixed.is_none() && self.file.is_none()
+        self.fixed.is_empty() && self.file.is_none()
     }
 }
 
@@ -49,13 +50,31 @@ impl ExportConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Exporter {
     pub(super) name: String,
-    /// Nothing for standard output.
-    pub(super) file: Option<LogFile>,
+    pub(super) to: Target,
     pub(super) selection: Selection,
     pub(super) mask: Option<Mask>,
     pub(super) sum: Option<Sum>,
     /// Unix time in nanoseconds after which nothing is exported.
     pub(super) end: Option<i64>,
+}
+
+/// Where to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Target {
+    Stdout,
+    File(LogFile),
+    Otlp(OtlpTarget),
+}
+
+impl Target {
+    /// What no two exporters may share.
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Stdout => Some(Path::new("stdout")),
+            Self::File(file) => Some(&file.path),
+            Self::Otlp(_) => None,
+        }
+    }
 }
 
 /// Flows of which these fields are equal are counted for so long.
@@ -65,7 +84,7 @@ pub(super) struct Sum {
     pub(super) interval: Duration,
 }
 
-/// Where to, and how much of it.
+/// A file, and how much of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LogFile {
     pub(super) path: PathBuf,
@@ -86,39 +105,82 @@ pub(crate) struct Flags {
     pub(crate) field_mask: Vec<String>,
     pub(crate) field_aggregate: Vec<String>,
     pub(crate) interval: Option<String>,
+    pub(crate) otlp_endpoint: Option<String>,
+    pub(crate) otlp_headers: Vec<String>,
+    pub(crate) otlp_ca_file: Option<PathBuf>,
+    pub(crate) otlp_attributes: Vec<String>,
 }
 
 impl Flags {
-    /// The exporter that they describe, if they do; an error names the flag without its beginning.
-    pub(crate) fn check(self) -> Result<Option<Exporter>, (&'static str, String)> {
-        let Some(path) = self.file_path else {
-            let given = [
-                ("file-max-size-mb", self.size_mb.is_some()),
-                ("file-max-backups", self.backups.is_some()),
-                ("file-compress", self.compress.is_some()),
-                ("allowlist", self.allowlist.is_some()),
-                ("denylist", self.denylist.is_some()),
-                ("fieldmask", !self.field_mask.is_empty()),
-                ("fieldaggregate", !self.field_aggregate.is_empty()),
-                ("aggregation-interval", self.interval.is_some()),
-            ];
-            let alone = given.into_iter().find(|(_, given)| *given);
-            return match alone {
-                Some((flag, _)) => Err((flag, "there is no export: add --export-file-path".to_owned())),
-                None => Ok(None),
-            };
-        };
+    /// The exporters that they describe; an error names the flag without its beginning.
+    pub(crate) fn check(self) -> Result<Vec<Exporter>, (&'static str, String)> {
+        self.are_of_something()?;
         let interval = interval(self.interval.as_deref()).map_err(|error| ("aggregation-interval", error))?;
-        let (size, backups) = (self.size_mb.unwrap_or(0), self.backups.unwrap_or(0));
-        let file = target(&path, size, backups, self.compress.unwrap_or(false));
-        Ok(Some(Exporter {
-            name: FIXED.to_owned(),
-            file: file.map_err(|(field, problem)| (field.flag(), problem))?,
-            selection: Selection::of_flags(self.allowlist.as_deref(), self.denylist.as_deref())?,
-            mask: Mask::parse(&self.field_mask).map_err(|problem| ("fieldmask", problem))?,
-            sum: sum(FIXED, &self.field_aggregate, interval).map_err(|error| ("fieldaggregate", error))?,
-            end: None,
-        }))
+        let pairs = |field: otlp::Field, given: &[String]| {
+            otlp::pairs(given).map_err(|problem| (field.flag(), problem))
+        };
+        let mut targets = Vec::new();
+        if let Some(path) = &self.file_path {
+            let (size, backups) = (self.size_mb.unwrap_or(0), self.backups.unwrap_or(0));
+            let to = target(path, size, backups, self.compress.unwrap_or(false));
+            targets.push((FIXED[0], to.map_err(|(field, problem)| (field.flag(), problem))?));
+        }
+        if let Some(endpoint) = &self.otlp_endpoint {
+            let headers = pairs(otlp::Field::Headers, &self.otlp_headers)?;
+            let attributes = pairs(otlp::Field::Attributes, &self.otlp_attributes)?;
+            let to = OtlpTarget::new(endpoint, headers, self.otlp_ca_file.clone(), attributes);
+            let to = to.map_err(|(field, problem)| (field.flag(), problem))?;
+            targets.push((FIXED[1], Target::Otlp(to)));
+        }
+        let exporter = |(name, to): (&str, Target)| -> Result<Exporter, (&'static str, String)> {
+            let sum =
+                sum(name, &self.field_aggregate, interval).map_err(|error| ("fieldaggregate", error))?;
+            Ok(Exporter {
+                name: name.to_owned(),
+                to,
+                selection: Selection::of_flags(self.allowlist.as_deref(), self.denylist.as_deref())?,
+                mask: Mask::parse(&self.field_mask).map_err(|problem| ("fieldmask", problem))?,
+                sum,
+                end: None,
+            })
+        };
+        targets.into_iter().map(exporter).collect()
+    }
+
+    /// Whether no flag is there without that which it is about.
+    fn are_of_something(&self) -> Result<(), (&'static str, String)> {
+        let of_file = [
+            ("file-max-size-mb", self.size_mb.is_some()),
+            ("file-max-backups", self.backups.is_some()),
+            ("file-compress", self.compress.is_some()),
+        ];
+        let of_otlp = [
+            ("otlp-headers", !self.otlp_headers.is_empty()),
+            ("otlp-ca-file", self.otlp_ca_file.is_some()),
+            ("otlp-resource-attributes", !self.otlp_attributes.is_empty()),
+        ];
+        let of_any = [
+            ("allowlist", self.allowlist.is_some()),
+            ("denylist", self.denylist.is_some()),
+            ("fieldmask", !self.field_mask.is_empty()),
+            ("fieldaggregate", !self.field_aggregate.is_empty()),
+            ("aggregation-interval", self.interval.is_some()),
+        ];
+        let (file, otlp) = (self.file_path.is_some(), self.otlp_endpoint.is_some());
+        for (flags, is_there, remedy) in [
+            (&of_file[..], file, "there is no file: add --export-file-path"),
+            (&of_otlp[..], otlp, "there is no Collector: add --export-otlp-endpoint"),
+            (
+                &of_any[..],
+                file || otlp,
+                "there is no export: add --export-file-path or --export-otlp-endpoint",
+            ),
+        ] {
+            if let Some(&(flag, _)) = flags.iter().find(|(_, given)| *given && !is_there) {
+                return Err((flag, remedy.to_owned()));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -133,7 +195,8 @@ pub(super) struct File {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct FlowLog {
     name: Text,
-    file_path: Text,
+    file_path: Option<Text>,
+    otlp: Option<Spanned<Otlp>>,
     #[serde(default)]
     field_mask: Option<Vec<Text>>,
     #[serde(default)]
@@ -150,16 +213,28 @@ struct FlowLog {
     end: Option<Text>,
 }
 
+/// A Collector; Cilium's file has none.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Otlp {
+    endpoint: Text,
+    #[serde(default)]
+    headers: Option<BTreeMap<String, String>>,
+    ca_file: Option<Text>,
+    #[serde(default)]
+    resource_attributes: Option<BTreeMap<String, String>>,
+}
+
 impl File {
-    /// The exporters that it describes; `fixed` is the one of the flags.
-    pub(super) fn check(self, fixed: Option<&Exporter>) -> Checked<Vec<Exporter>> {
-        let mut names = HashSet::from([FIXED.to_owned()]);
-        let mut paths: HashSet<Option<PathBuf>> =
-            fixed.iter().map(|fixed| fixed.file.as_ref().map(|file| file.path.clone())).collect();
+    /// The exporters that it describes; `fixed` are those of the flags.
+    pub(super) fn check(self, fixed: &[Exporter]) -> Checked<Vec<Exporter>> {
+        let mut names: HashSet<String> = FIXED.map(str::to_owned).into();
+        let path = |to: &Target| to.path().map(Path::to_owned);
+        let mut paths: HashSet<PathBuf> = fixed.iter().filter_map(|fixed| path(&fixed.to)).collect();
         let mut exporters = Vec::new();
         for (number, log) in self.flow_logs.unwrap_or_default().into_iter().enumerate() {
             let at = format!("flowLogs[{number}]");
-            let (name, path) = (log.name.clone(), log.file_path.clone());
+            let (name, written) = (log.name.clone(), log.file_path.clone());
             if number == MOST_EXPORTERS {
                 return Err(Fault::of(&name, at, format!("there are more than {MOST_EXPORTERS}")));
             }
@@ -170,9 +245,9 @@ impl File {
                     "names tell exporters apart: choose one that no other has, without control characters";
                 return Err(Fault::of(&name, format!("{at}.name"), problem));
             }
-            if !paths.insert(exporter.file.as_ref().map(|file| file.path.clone())) {
+            if path(&exporter.to).is_some_and(|path| !paths.insert(path)) {
                 let problem = "another exporter writes there: choose another file";
-                return Err(Fault::of(&path, format!("{at}.filePath"), problem));
+                return Err(Fault::of(written.as_ref().unwrap_or(&name), format!("{at}.filePath"), problem));
             }
             exporters.push(exporter);
         }
@@ -182,17 +257,7 @@ impl File {
 
 impl FlowLog {
     fn check(self, at: &str) -> Checked<Exporter> {
-        let size = self.file_max_size_mb.as_ref().map_or(0, |size| size.value);
-        let backups = self.file_max_backups.as_ref().map_or(0, |backups| backups.value);
-        let path = Path::new(&self.file_path.value);
-        let file = target(path, size, backups, self.file_compress).map_err(|(field, problem)| {
-            let path = format!("{at}.{}", field.key());
-            match (field, &self.file_max_size_mb, &self.file_max_backups) {
-                (TargetField::Size, Some(size), _) => Fault::of(size, path, problem),
-                (TargetField::Backups, _, Some(backups)) => Fault::of(backups, path, problem),
-                _ => Fault::of(&self.file_path, path, problem),
-            }
-        })?;
+        let to = self.target(at)?;
         let interval = match &self.aggregation_interval {
             Some(text) => interval(Some(&text.value))
                 .map_err(|problem| Fault::of(text, format!("{at}.aggregationInterval"), problem))?,
@@ -222,10 +287,56 @@ impl FlowLog {
         Ok(Exporter {
             sum: sum.map_err(|problem| Fault::of(&self.name, format!("{at}.fieldAggregate"), problem))?,
             name: self.name.value,
-            file,
+            to,
             selection: Selection::of_file(self.include_filters, self.exclude_filters, at)?,
             mask,
             end: end.map(|end| i64::try_from(end.as_nanosecond()).unwrap_or(i64::MAX)),
+        })
+    }
+}
+
+impl FlowLog {
+    fn target(&self, at: &str) -> Checked<Target> {
+        let path = match (&self.file_path, &self.otlp) {
+            (Some(path), None) => path,
+            (None, Some(otlp)) => return otlp.value.target(&format!("{at}.otlp")),
+            (None, None) => {
+                let problem = "it goes nowhere: write filePath or otlp";
+                return Err(Fault::of(&self.name, format!("{at}.filePath"), problem));
+            }
+            (Some(_), Some(otlp)) => {
+                let problem = "there is filePath, too: leave out the one or the other";
+                return Err(Fault::of(otlp, format!("{at}.otlp"), problem));
+            }
+        };
+        let size = self.file_max_size_mb.as_ref().map_or(0, |size| size.value);
+        let backups = self.file_max_backups.as_ref().map_or(0, |backups| backups.value);
+        let to = target(Path::new(&path.value), size, backups, self.file_compress);
+        to.map_err(|(field, problem)| {
+            let at = format!("{at}.{}", field.key());
+            match (field, &self.file_max_size_mb, &self.file_max_backups) {
+                (TargetField::Size, Some(size), _) => Fault::of(size, at, problem),
+                (TargetField::Backups, _, Some(backups)) => Fault::of(backups, at, problem),
+                _ => Fault::of(path, at, problem),
+            }
+        })
+    }
+}
+
+impl Otlp {
+    fn target(&self, at: &str) -> Checked<Target> {
+        let pairs = |map: &Option<BTreeMap<String, String>>| {
+            map.iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect()
+        };
+        let ca_file = self.ca_file.as_ref().map(|file| PathBuf::from(&file.value));
+        let (headers, attributes) = (pairs(&self.headers), pairs(&self.resource_attributes));
+        let to = OtlpTarget::new(&self.endpoint.value, headers, ca_file, attributes);
+        to.map(Target::Otlp).map_err(|(field, problem)| {
+            let place = match (field, &self.ca_file) {
+                (otlp::Field::CaFile, Some(file)) => file,
+                _ => &self.endpoint,
+            };
+            Fault::of(place, format!("{at}.{}", field.key()), problem)
         })
     }
 }
@@ -261,9 +372,9 @@ fn target(
     size_mb: u64,
     backups: usize,
     compress: bool,
-) -> Result<Option<LogFile>, (TargetField, String)> {
+) -> Result<Target, (TargetField, String)> {
     if ["stdout", "/dev/stdout"].map(Path::new).contains(&path) {
-        return Ok(None);
+        return Ok(Target::Stdout);
     }
     if !path.is_absolute() || path.file_name().is_none() {
         let problem = format!("{}: write `stdout`, or a file's path from / on", path.display());
@@ -275,7 +386,7 @@ fn target(
     if backups > MOST_BACKUPS {
         return Err((TargetField::Backups, format!("{backups} is out of range: 0 to {MOST_BACKUPS}")));
     }
-    Ok(Some(LogFile {
+    Ok(Target::File(LogFile {
         path: path.to_owned(),
         most_bytes: MB * if size_mb == 0 { SIZE_MB } else { size_mb },
         backups: if backups == 0 { BACKUPS } else { backups },

@@ -8,7 +8,8 @@ use std::{
     },
 };
 
-/// Of one exporter. Flows passed = filtered + taken + overwritten; taken = aggregated + written + unwritten + waiting.
+/// Of one exporter. Flows passed = filtered + taken + overwritten; taken = aggregated + written + unwritten + refused +
+/// waiting.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     /// Flows that the filters leave out, and those behind the exporter's end.
@@ -23,6 +24,8 @@ pub(crate) struct Counters {
     pub(super) written: AtomicU64,
     /// Flows whose lines could not be written before the exporter had to end: lost.
     pub(super) unwritten: AtomicU64,
+    /// Flows whose records the Collector does not take: lost.
+    pub(super) refused: AtomicU64,
     /// Lines of several flows that were written.
     pub(super) sums: AtomicU64,
     /// Bytes written.
@@ -31,9 +34,9 @@ pub(crate) struct Counters {
     pub(super) cut: AtomicU64,
     /// Files that were full.
     pub(super) rotations: AtomicU64,
-    /// Times that writing failed.
+    /// Times that writing or sending failed.
     pub(super) failures: AtomicU64,
-    /// Whether it waits for the disk.
+    /// Whether it waits for the disk, or the Collector.
     pub(super) suspended: AtomicBool,
     /// Whether it has not come to its end.
     pub(super) active: AtomicBool,
@@ -51,6 +54,7 @@ pub(crate) struct Counts {
     pub(crate) overwritten: u64,
     pub(crate) written: u64,
     pub(crate) unwritten: u64,
+    pub(crate) refused: u64,
     /// Flows that are taken and neither written nor lost.
     pub(crate) waiting: u64,
     pub(crate) sums: u64,
@@ -66,12 +70,14 @@ impl Counters {
     pub(crate) fn read(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         // What becomes of flows first: what is taken meanwhile only waits.
-        let [aggregated, written, unwritten] = [&self.aggregated, &self.written, &self.unwritten].map(read);
+        let [aggregated, written, unwritten, refused] =
+            [&self.aggregated, &self.written, &self.unwritten, &self.refused].map(read);
         Counts {
-            waiting: read(&self.taken).saturating_sub(aggregated + written + unwritten),
+            waiting: read(&self.taken).saturating_sub(aggregated + written + unwritten + refused),
             aggregated,
             written,
             unwritten,
+            refused,
             filtered: read(&self.filtered),
             overwritten: read(&self.overwritten),
             sums: read(&self.sums),

@@ -1,13 +1,13 @@
 //! One exporter: a thread that follows the store and writes lines.
 //!
-//! What waits for the disk are the lines of some hundred flows, [`CHUNK`], and behind them the store's own flows, until they
+//! What waits for the disk or the Collector are the lines of some hundred flows, [`CHUNK`], and behind them the store's own flows, until they
 //! are overwritten: those are counted as lost, and a line says so.
 
 use super::{
     config::Exporter,
     counters::{Counters, add},
     lines::{Lines, Pending},
-    sink::Sink,
+    sink::{LOG, Sink},
 };
 use crate::{
     serve::{LostEvents, NodeInfo, now_ns, query::Selector, view::NodeView},
@@ -25,12 +25,6 @@ const CHUNK: usize = 128 << 10;
 /// How often the store is looked at while flows come, where they come fast and where they come slowly.
 const FAST: Duration = Duration::from_millis(10);
 const SLOW: Duration = Duration::from_millis(50);
-/// How often a disk that takes nothing is tried.
-const RETRY: Duration = Duration::from_secs(2);
-// Users are promised 5 s.
-const _: () = assert!(2 * RETRY.as_secs() <= 5);
-/// How often the log says that it takes nothing.
-const LOG: Duration = Duration::from_secs(30);
 
 /// What an exporter is told.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,10 +61,11 @@ pub(super) struct Task {
     around: Around,
 }
 
-/// The disk takes nothing.
+/// The disk, or the Collector, takes nothing.
 struct Trouble {
     since: Instant,
     logged: Instant,
+    failures: u32,
 }
 
 /// Why there is nothing more to write for now.
@@ -102,7 +97,7 @@ impl Task {
             lost: LostEvents::default(),
             lines: Lines::new(exporter, &around.node, Arc::clone(&counters))?,
             out: Pending::default(),
-            sink: Sink::new(exporter.file.as_ref(), Arc::clone(&counters)),
+            sink: Sink::new(exporter, Arc::clone(&counters), orders.clone(), &around),
             trouble: None,
             reopened,
             counters,
@@ -135,7 +130,8 @@ impl Task {
                 break;
             }
             if !is_written {
-                self.pause(Some(RETRY));
+                let failures = self.trouble.as_ref().map_or(1, |trouble| trouble.failures);
+                self.pause(Some(self.sink.retry(failures)));
             } else if filled == Filled::Drained {
                 self.wait(self.cursor.position() - position);
             }
@@ -210,15 +206,15 @@ impl Task {
         // A file that can't be written may have been replaced.
         self.sink.close(&mut self.out);
         let now = Instant::now();
-        let due = self.trouble.as_ref().is_none_or(|trouble| now - trouble.logged >= LOG);
-        if due {
-            let since = self.trouble.as_ref().map_or(now, |trouble| trouble.since);
-            self.trouble = Some(Trouble { since, logged: now });
+        let is_new = self.trouble.is_none();
+        let trouble = self.trouble.get_or_insert(Trouble { since: now, logged: now, failures: 0 });
+        trouble.failures = trouble.failures.saturating_add(1);
+        if is_new || now - trouble.logged >= LOG {
+            trouble.logged = now;
             let behind = self.around.store.seen() - self.cursor.position();
             tracing::warn!(
                 exporter = self.name,
-                "cannot write: {error}; tried again each {} s, and {behind} flows wait in the store",
-                RETRY.as_secs()
+                "cannot write: {error}; it is tried again and again, and {behind} flows wait in the store"
             );
         }
     }

@@ -1,9 +1,9 @@
-//! Flows as lines: an ExportEvent each, in Hubble's JSON.
+//! Flows as lines: an ExportEvent each, in Hubble's JSON; or as records of OpenTelemetry's logs.
 
 use super::{
-    config::{Exporter, Sum},
+    config::{Exporter, Sum, Target},
     counters::{Counters, add},
-    cut,
+    cut, otlp,
 };
 use crate::{
     flow::Flow,
@@ -15,7 +15,7 @@ use crate::{
 };
 use hashbrown::HashMap;
 use observer_proto::{
-    flow::{self as proto, TrafficDirection},
+    flow::{self as proto, LostEvent, LostEventSource, TrafficDirection},
     json::{self, MessageType, Writer},
     observer::{ExportEvent, export_event::ResponseTypes},
 };
@@ -49,6 +49,8 @@ pub(super) struct Lines {
     groups: Option<Groups>,
     writer: Writer,
     kind: MessageType,
+    /// Records of OpenTelemetry's logs in place of JSON.
+    are_records: bool,
     message: Vec<u8>,
     counters: Arc<Counters>,
 }
@@ -83,6 +85,7 @@ impl Lines {
             groups,
             writer: Writer::new(),
             kind: MessageType::named("observer.ExportEvent")?,
+            are_records: matches!(exporter.to, Target::Otlp(_)),
             message: Vec::new(),
             counters,
         })
@@ -93,6 +96,14 @@ impl Lines {
     pub(super) fn flow(&mut self, out: &mut Pending, sequence: u64, flow: &Flow<'_>) {
         if self.groups.is_some() {
             return self.sum(out, sequence, flow);
+        }
+        out.flows += 1;
+        if self.are_records {
+            self.message.clear();
+            self.encoder.response(&mut self.message, sequence, flow, self.mask.as_ref());
+            let message = self.message.get(GRPC_HEAD..).unwrap_or_default();
+            // It was encoded here, and so it can be decoded.
+            return self.event(out, &ExportEvent::decode(message).unwrap_or_default());
         }
         let at = out.bytes.len();
         match &self.mask {
@@ -106,7 +117,17 @@ impl Lines {
             }
         }
         self.end_line(out, at);
-        out.flows += 1;
+    }
+
+    /// Adds what is there as a message.
+    fn event(&self, out: &mut Pending, event: &ExportEvent) {
+        if !self.are_records {
+            let at = out.bytes.len();
+            out.bytes.extend_from_slice(json::line(event).unwrap_or_default().as_bytes());
+            self.end_line(out, at);
+        } else if let Some(record) = otlp::records::record(event) {
+            otlp::append(&mut out.bytes, &record);
+        }
     }
 
     fn sum(&mut self, out: &mut Pending, sequence: u64, flow: &Flow<'_>) {
@@ -143,30 +164,38 @@ impl Lines {
         let Some(groups) = &mut self.groups else { return };
         groups.since = None;
         for (message, group) in std::mem::take(&mut groups.by_fields) {
-            let at = out.bytes.len();
             // It was encoded here, and so it can be decoded.
             let mut event = ExportEvent::decode(&*message).unwrap_or_default();
             event.time = Some(proto_time(group.first));
             if let Some(ResponseTypes::Flow(flow)) = &mut event.response_types {
                 (flow.time, flow.aggregate) = (event.time, Some(group.counts));
             }
-            out.bytes.extend_from_slice(json::line(&event).unwrap_or_default().as_bytes());
-            self.end_line(out, at);
+            self.event(out, &event);
             out.sums += 1;
         }
     }
 
     /// Adds losses that are due, or all.
-    pub(super) fn lost(&mut self, out: &mut Pending, lost: &mut LostEvents, all: bool) {
-        let Self { encoder, .. } = self;
-        lost.tell(all, |source, count, first, last| {
-            encoder.lost_line(&mut out.bytes, source, count, first, last);
-            out.bytes.push(b'\n');
-        });
+    pub(super) fn lost(&self, out: &mut Pending, lost: &mut LostEvents, all: bool) {
+        lost.tell(all, |source, count, first, last| self.event(out, &self.loss(source, count, first, last)));
+    }
+
+    fn loss(&self, source: LostEventSource, count: u64, first: i64, last: i64) -> ExportEvent {
+        ExportEvent {
+            node_name: self.encoder.node_name().to_owned(),
+            time: Some(proto_time(last)),
+            response_types: Some(ResponseTypes::LostEvents(LostEvent {
+                source: source.into(),
+                num_events_lost: count,
+                cpu: None,
+                first: Some(proto_time(first)),
+                last: Some(proto_time(last)),
+            })),
+        }
     }
 
     #[inline]
-    fn end_line(&mut self, out: &mut Pending, at: usize) {
+    fn end_line(&self, out: &mut Pending, at: usize) {
         if out.bytes.len() + 1 - at >= LONGEST {
             let cut = cut::cut(out.bytes.get(at..).unwrap_or_default(), LONGEST - 1);
             out.bytes.truncate(at);

@@ -59,7 +59,7 @@ impl Exports {
         let around = Around { store, node, runtime: Handle::current() };
         let mut set = Set { running: Vec::new(), around, board, reopened: 0 };
         let from = set.around.store.oldest();
-        if let Some(fixed) = &config.fixed {
+        for fixed in &config.fixed {
             set.begin(fixed.clone(), from)?;
         }
         let fixed = config.fixed;
@@ -158,11 +158,11 @@ impl Set {
         }
     }
 
-    /// Has these run, beside the fixed one: what is as it was goes on, what is changed goes on where it was.
-    async fn become_these(&mut self, wanted: Vec<Exporter>, fixed: Option<&Exporter>) -> io::Result<()> {
+    /// Has these run, beside the fixed ones: what is as it was goes on, what is changed goes on where it was.
+    async fn become_these(&mut self, wanted: Vec<Exporter>, fixed: &[Exporter]) -> io::Result<()> {
         let (keep, end): (Vec<_>, Vec<_>) = std::mem::take(&mut self.running)
             .into_iter()
-            .partition(|running| Some(&running.exporter) == fixed || wanted.contains(&running.exporter));
+            .partition(|running| [fixed, &wanted].iter().any(|all| all.contains(&running.exporter)));
         self.running = keep;
         let seen = self.around.store.seen();
         let mut places = Vec::new();
@@ -198,12 +198,12 @@ impl Set {
 struct Follower {
     followed: Followed,
     file: PathBuf,
-    fixed: Option<Exporter>,
+    fixed: Vec<Exporter>,
 }
 
 impl Follower {
     fn read(&self) -> Result<Vec<Exporter>, String> {
-        dynamic::read(&self.file, |file: File| file.check(self.fixed.as_ref()))
+        dynamic::read(&self.file, |file: File| file.check(&self.fixed))
     }
 
     async fn look(&mut self, set: &mut Set) {
@@ -213,9 +213,7 @@ impl Follower {
         let applied = match self.read() {
             // The next look sees what came in between.
             Ok(_) if !self.followed.are_whole() => return,
-            Ok(wanted) => {
-                set.become_these(wanted, self.fixed.as_ref()).await.map_err(|error| error.to_string())
-            }
+            Ok(wanted) => set.become_these(wanted, &self.fixed).await.map_err(|error| error.to_string()),
             Err(error) => Err(error),
         };
         match applied {

@@ -1,14 +1,17 @@
-//! Where lines go: a file that is renamed when it is full, or standard output. A line is written whole or, where the
-//! disk does not take all of it, taken back.
+//! Where lines go: a file that is renamed when it is full, standard output, or a Collector. A line is written whole or,
+//! where the disk does not take all of it, taken back.
 
 use super::{
-    config::LogFile,
+    config::{self, LogFile},
     counters::{Counters, add},
+    exporter::{Around, Orders},
     lines::Pending,
+    otlp::{Client, Sent},
     rotate::Backups,
 };
 use std::{
     fs::{self, File, OpenOptions},
+    hash::{BuildHasher as _, RandomState},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::{
         fd::AsFd as _,
@@ -18,12 +21,23 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 
 /// How often to look whether the file is still the one of that name.
 const LOOK: Duration = Duration::from_secs(2);
+/// How often a disk that takes nothing is tried.
+const RETRY: Duration = Duration::from_secs(2);
+// Users are promised 5 s.
+const _: () = assert!(2 * RETRY.as_secs() <= 5);
+/// A Collector is tried after half of this to all of it first, then after twice as much, up to a limit.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How often the log says that a Collector refuses records.
+pub(super) const LOG: Duration = Duration::from_secs(30);
 
 /// Takes lines.
 pub(super) struct Sink {
+    name: String,
     target: Target,
     counters: Arc<Counters>,
 }
@@ -36,6 +50,10 @@ enum Target {
         open: Option<Open>,
         backups: Backups,
     },
+    Collector {
+        client: Box<Client>,
+        told: Option<Instant>,
+    },
 }
 
 /// The file that is written.
@@ -47,13 +65,37 @@ struct Open {
 }
 
 impl Sink {
-    pub(super) fn new(file: Option<&LogFile>, counters: Arc<Counters>) -> Self {
-        let target = match file {
+    pub(super) fn new(
+        exporter: &config::Exporter,
+        counters: Arc<Counters>,
+        orders: watch::Receiver<Orders>,
+        around: &Around,
+    ) -> Self {
+        let target = match &exporter.to {
             // Not by way of the standard library's buffer, which keeps what could not be written.
-            None => Target::Stdout(io::stdout().as_fd().try_clone_to_owned().ok().map(File::from)),
-            Some(to) => Target::File { to: to.clone(), open: None, backups: Backups::new(to.clone()) },
+            config::Target::Stdout => {
+                Target::Stdout(io::stdout().as_fd().try_clone_to_owned().ok().map(File::from))
+            }
+            config::Target::File(to) => {
+                Target::File { to: to.clone(), open: None, backups: Backups::new(to.clone()) }
+            }
+            config::Target::Otlp(to) => {
+                let client = Client::new(to.clone(), &around.node, around.runtime.clone(), orders);
+                Target::Collector { client: Box::new(client), told: None }
+            }
         };
-        Self { target, counters }
+        Self { name: exporter.name.clone(), target, counters }
+    }
+
+    /// How long to wait after so many failures, one after the other.
+    pub(super) fn retry(&self, failures: u32) -> Duration {
+        if !matches!(self.target, Target::Collector { .. }) {
+            return RETRY;
+        }
+        let longest = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(5)).min(LAST_RETRY);
+        // Not all nodes at once.
+        let chance = RandomState::new().hash_one(failures) % 512;
+        longest.mul_f64(0.5 + chance as f64 / 1024.0)
     }
 
     /// Writes all that is pending. After an error what was written of the last line is taken back where that is possible,
@@ -62,6 +104,12 @@ impl Sink {
         while out.done < out.bytes.len() {
             let rest = out.bytes.get(out.done..).unwrap_or_default();
             let (written, is_file) = match &mut self.target {
+                Target::Collector { client, told } => {
+                    let sent = client.send(rest)?;
+                    let bytes = rest.len();
+                    take_refused(&self.name, sent, told, out, &self.counters);
+                    (Ok(bytes), false)
+                }
                 Target::Stdout(None) => (Err(io::Error::other("there is no standard output")), false),
                 Target::Stdout(Some(stdout)) => (stdout.write(rest), false),
                 Target::File { to, open, backups } => {
@@ -156,8 +204,28 @@ impl Sink {
     pub(super) fn sync(&self) -> io::Result<()> {
         match &self.target {
             Target::File { open: Some(Open { file, len: Some(_), .. }), .. } => file.sync_data(),
-            Target::File { .. } | Target::Stdout(_) => Ok(()),
+            Target::File { .. } | Target::Stdout(_) | Target::Collector { .. } => Ok(()),
         }
+    }
+}
+
+/// Counts what a Collector does not take of a batch, and says so now and then.
+fn take_refused(name: &str, sent: Sent, told: &mut Option<Instant>, out: &mut Pending, counters: &Counters) {
+    let (refused, why) = match sent {
+        Sent::Taken { refused: 0, .. } => return,
+        Sent::Taken { refused, why } => (refused, why),
+        Sent::Refused(why) => {
+            out.sums = 0;
+            (u64::MAX, why)
+        }
+    };
+    let flows = refused.min(out.flows);
+    out.flows -= flows;
+    add(&counters.refused, flows);
+    add(&counters.failures, 1);
+    if told.is_none_or(|told| told.elapsed() >= LOG) {
+        *told = Some(Instant::now());
+        tracing::warn!(exporter = name, "the Collector refuses records, which are lost: {why}");
     }
 }
 

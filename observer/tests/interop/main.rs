@@ -1,5 +1,5 @@
-//! The real `hubble` and `hubble-relay` against the daemon, and the calls of Hubble's UI. `make interop` builds the programs
-//! (testdata/interop) and runs this.
+//! The real `hubble` and `hubble-relay` against the daemon, the calls of Hubble's UI, and the real OpenTelemetry Collector.
+//! `make interop` builds the programs (testdata/interop, testdata/otlp-collector) and runs this.
 //!
 //! A case is a command or a call and what must hold of its answer. Wherever Hubble's own code can say what is right, it
 //! does: `hubble --input-file` filters and prints with the same packages as Hubble's server, so what it makes of all flows
@@ -8,6 +8,7 @@
 
 mod calls;
 mod cases;
+mod collector;
 mod differential;
 mod flows;
 mod formats;

@@ -59,6 +59,11 @@ pub fn event_type(name: &str) -> Option<i32> {
     by_name(EVENT_TYPES, name)
 }
 
+/// The name of an event type.
+pub fn event_type_name(number: i32) -> Option<&'static str> {
+    EVENT_TYPES.iter().find(|(_, known)| *known == number).map(|(name, _)| *name)
+}
+
 /// Trace points by name: `event_type.sub_type` of a trace event, where `to-endpoint` is 0.
 /// The API's own `TraceObservationPoint` has the same numbers but 101 for `TO_ENDPOINT`.
 pub const TRACE_POINTS: &[(&str, i32)] = &[

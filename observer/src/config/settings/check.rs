@@ -121,6 +121,10 @@ impl Settings {
             field_mask: std::mem::take(&mut self.export_fieldmask),
             field_aggregate: std::mem::take(&mut self.export_fieldaggregate),
             interval: self.export_aggregation_interval.take(),
+            otlp_endpoint: self.export_otlp_endpoint.take(),
+            otlp_headers: std::mem::take(&mut self.export_otlp_headers),
+            otlp_ca_file: self.export_otlp_ca_file.take(),
+            otlp_attributes: std::mem::take(&mut self.export_otlp_resource_attributes),
         };
         let fixed = export.check().map_err(|(flag, problem)| ConfigError::Export { flag, problem })?;
         let metrics = metrics::Flags {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     dynamic,
-    export::{Operation, config::File},
+    export::{Operation, config::File, otlp::OtlpTarget},
 };
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ fn read(text: &str) -> Result<Vec<Exporter>, String> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), text).unwrap();
     let fixed = to(Path::new("/l/static.log"));
-    let read = dynamic::read(file.path(), |file: File| file.check(Some(&fixed)));
+    let read = dynamic::read(file.path(), |file: File| file.check(std::slice::from_ref(&fixed)));
     read.map_err(|error| error.strip_prefix(&format!("{}:", file.path().display())).unwrap().to_owned())
 }
 
@@ -25,15 +25,21 @@ fn ciliums_form_is_read() {
          - name: two\n  filePath: stdout\n  fieldMask: [source.namespace, verdict]\n  \
          includeFilters:\n  - source_pod: [default/]\n    source_label: [\"a.b/c=enabled\"]\n    event_type:\n    - type: 1\n  \
          - destination_port: [\"80\"]\n  fileMaxSizeMb: 3\n  fileMaxBackups: 2\n  fileCompress: true\n\
-         - name: three\n  filePath: /l/three.log\n  fieldAggregate: [source, verdict]\n  aggregationInterval: 30s\n",
+         - name: three\n  filePath: /l/three.log\n  fieldAggregate: [source, verdict]\n  aggregationInterval: 30s\n\
+         - name: four\n  otlp:\n    endpoint: https://collector:4317\n    headers: {authorization: Bearer x}\n    \
+         resourceAttributes: {a.b: c}\n",
     )
     .unwrap();
-    let [one, two, three] = &exporters[..] else { panic!("{exporters:?}") };
+    let [one, two, three, four] = &exporters[..] else { panic!("{exporters:?}") };
     let file = LogFile { path: "/l/one.log".into(), most_bytes: 10 << 20, backups: 5, compress: false };
-    assert_eq!((one.file.as_ref(), &one.mask, &one.sum), (Some(&file), &None, &None));
+    assert_eq!((&one.to, &one.mask, &one.sum), (&Target::File(file), &None, &None));
     assert_eq!(one.end, Some(1_696_921_199_000_000_000));
-    assert!(two.file.is_none() && two.mask.is_some());
+    assert!(two.to == Target::Stdout && two.mask.is_some());
     assert_eq!(three.sum.as_ref().unwrap().interval, Duration::from_secs(30));
+    let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+    let (headers, attributes) = (pair("authorization", "Bearer x"), pair("a.b", "c"));
+    let collector = OtlpTarget::new("https://collector:4317", headers, None, attributes).unwrap();
+    assert_eq!(four.to, Target::Otlp(collector));
     assert_eq!(read("").unwrap(), []);
     assert_eq!(read("flowLogs: []").unwrap(), []);
 }
@@ -83,6 +89,18 @@ fn what_is_wrong_is_told_with_line_and_field() {
             "flowLogs:\n- name: a\n  filePath: events.log\n".to_owned(),
             "3:13: flowLogs[0].filePath: events.log: write `stdout`, or a file's path from / on",
         ),
+        (
+            "flowLogs:\n- name: a\n".to_owned(),
+            "2:9: flowLogs[0].filePath: it goes nowhere: write filePath or otlp",
+        ),
+        (
+            entry("otlp: {endpoint: http://c}"),
+            "4:9: flowLogs[0].otlp: there is filePath, too: leave out the one or the other",
+        ),
+        (
+            "flowLogs:\n- name: a\n  otlp:\n    endpoint: c:4317\n".to_owned(),
+            "4:15: flowLogs[0].otlp.endpoint: `c:4317` is no address of a Collector",
+        ),
     ] {
         match read(&text) {
             Err(error) if error.contains(wanted) && error.lines().count() == 1 => {}
@@ -101,7 +119,7 @@ fn a_change_of_the_file_is_followed_without_a_loss() {
     };
     let write = |entries: &[String]| fs::write(&config, format!("flowLogs:\n{}", entries.concat())).unwrap();
     write(&[entry("stays", ""), entry("changes", ""), entry("goes", "")]);
-    let exports = bed.start(ExportConfig { fixed: None, file: Some(config.clone()) });
+    let exports = bed.start(ExportConfig { fixed: Vec::new(), file: Some(config.clone()) });
     let operations = || Operation::ALL.map(|operation| bed.board.operations(operation));
     assert_eq!(operations(), [3, 0, 0, 0]);
     let first = bed.board.applied().unwrap();

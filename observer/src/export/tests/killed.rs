@@ -20,7 +20,7 @@ fn exports_until_it_is_killed() {
     let mut bed = Bed::new(65_536);
     let path = Path::new(&folder).join(FILE);
     let file = LogFile { path: path.clone(), most_bytes: 30_000, backups: 10_000, compress: true };
-    let _exports = bed.start_one(Exporter { file: Some(file), ..to(&path) });
+    let _exports = bed.start_one(Exporter { to: Target::File(file), ..to(&path) });
     for number in 0.. {
         let mut sample = numbered(number);
         sample.record.source_port = life;
@@ -63,7 +63,7 @@ fn a_killed_daemon_leaves_each_line_in_one_file_and_one_torn_at_most() {
     let bed = Bed::new(1024);
     let path = folder.path().join(FILE);
     let file = LogFile { path: path.clone(), most_bytes: 30_000, backups: 10_000, compress: true };
-    let exports = bed.start_one(Exporter { file: Some(file), ..to(&path) });
+    let exports = bed.start_one(Exporter { to: Target::File(file), ..to(&path) });
     let names = || -> Vec<PathBuf> {
         let mut names: Vec<_> =
             fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();

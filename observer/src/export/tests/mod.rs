@@ -3,10 +3,11 @@
 mod changes;
 mod files;
 mod killed;
+mod otlp;
 
 use super::{
     Board, ExportConfig, Exports,
-    config::{Exporter, LogFile},
+    config::{Exporter, LogFile, Target},
 };
 use crate::{
     flow::{Record, Sample},
@@ -82,7 +83,7 @@ impl Bed {
     }
 
     fn start_one(&self, exporter: Exporter) -> Exports {
-        self.start(ExportConfig { fixed: Some(exporter), file: None })
+        self.start(ExportConfig { fixed: vec![exporter], file: None })
     }
 
     fn push(&mut self, numbers: Range<u64>) {
@@ -108,7 +109,7 @@ impl Bed {
 fn to(path: &Path) -> Exporter {
     Exporter {
         name: "static".to_owned(),
-        file: Some(LogFile { path: path.to_owned(), most_bytes: 1 << 20, backups: 5, compress: false }),
+        to: Target::File(LogFile { path: path.to_owned(), most_bytes: 1 << 20, backups: 5, compress: false }),
         selection: crate::dynamic::Selection::default(),
         mask: None,
         sum: None,

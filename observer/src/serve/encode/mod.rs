@@ -120,20 +120,6 @@ impl Encoder {
         grpc_message(out, |out| out.extend_from_slice(&response.encode_to_vec()));
     }
 
-    /// Appends a loss to `out` as Hubble's JSON line, without a newline.
-    pub fn lost_line(
-        &self,
-        out: &mut Vec<u8>,
-        source: proto::LostEventSource,
-        count: u64,
-        first: i64,
-        last: i64,
-    ) {
-        // It holds numbers and a name of this node, which all have a JSON form.
-        let line = observer_proto::json::line(&self.lost_response(source, count, first, last));
-        out.extend_from_slice(line.unwrap_or_default().as_bytes());
-    }
-
     fn lost_response(
         &self,
         source: proto::LostEventSource,

@@ -6,6 +6,7 @@ mod support;
 
 use observer::{
     decode::{Clock, Decoder, DropReasons, DropSites, Event, Symbols},
+    endpoint::Endpoint,
     enrich::{Enricher, Filler},
     export,
     flow::{Flow, Link},
@@ -109,6 +110,25 @@ fn statistics(store: &Arc<Store>) {
     });
 }
 
+/// As many sets of labels as a large cluster has pods.
+const PODS: usize = 100_000;
+
+/// The same flows of a pod each.
+fn of_many_pods(store: &Arc<Store>) -> Arc<Store> {
+    let (many, mut writer) = Store::new(StoreConfig { flows: 2 * PODS, bytes: usize::MAX });
+    let mut pods = 0;
+    while pods < PODS {
+        each(store, |_, flow| {
+            let name = format!("pod-{pods}");
+            let pod = Arc::new(Endpoint { pod_name: name, ..Endpoint::clone(flow.source) });
+            writer.add(&Flow { source: &pod, ..*flow });
+            pods += 1;
+        });
+        writer.publish();
+    }
+    many
+}
+
 /// Hubble's metrics with the contexts of its documentation, and a scrape of as many series as there may be.
 fn metrics(store: &Arc<Store>) {
     let usual = "drop:sourceContext=workload|reserved-identity;destinationContext=workload|reserved-identity flow tcp icmp \
@@ -118,7 +138,7 @@ fn metrics(store: &Arc<Store>) {
     time_row("metrics", ROUNDS, FLOWS, || usual.count(store));
     let many =
         measured("flow:labelsContext=source_ip,source_pod,source_workload,destination_ip,destination_pod");
-    many.count(store);
+    many.count(&of_many_pods(store));
     let page = many.scrape();
     println!("a scrape: {} lines, {} bytes", page.lines().count(), page.len());
     assert!(page.contains("observer_metrics_series 10000\n"), "fewer series than there may be");

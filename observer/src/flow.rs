@@ -159,7 +159,7 @@ impl Deref for Flow<'_> {
     }
 }
 
-impl Flow<'_> {
+impl<'a> Flow<'a> {
     /// `flow.DropReason` of a drop, and of a verdict that denies; else 0 (unknown).
     pub fn drop_reason(&self) -> u16 {
         const DROPPED: u8 = Verdict::Dropped as u8;
@@ -185,12 +185,12 @@ impl Flow<'_> {
     }
 
     /// By which the destination found the source in DNS, if it did.
-    pub fn source_names(&self) -> &[Box<str>] {
+    pub fn source_names(&self) -> &'a [Box<str>] {
         self.translated.and_then(|translated| translated.source_names.as_deref()).unwrap_or_default()
     }
 
     /// By which the source found the destination.
-    pub fn destination_names(&self) -> &[Box<str>] {
+    pub fn destination_names(&self) -> &'a [Box<str>] {
         self.translated.and_then(|translated| translated.destination_names.as_deref()).unwrap_or_default()
     }
 

@@ -1,12 +1,12 @@
 //! The capture's state as the control service shows it.
 
 use crate::{
-    capture::{CaptureStatus, HookStatus, LinkKind, LinkStatus, ProgramStatus},
+    capture::{CaptureStatus, Fill, HookStatus, LinkKind, LinkStatus, ProgramStatus},
     enrich::ipcache::IpCache,
     export::{Board, Counts},
     pipeline::{BehindLinks, Counters},
     policy::Policies,
-    serve::CaptureInfo,
+    serve::{CaptureInfo, KernelUse},
 };
 use observer_proto::control::{CaptureStatusResponse, Counter, Hook, Link, counter::Kind, hook::State};
 use std::sync::{
@@ -20,6 +20,8 @@ pub(crate) struct Status {
     pub(crate) capture: Box<dyn Fn() -> CaptureStatus + Send + Sync>,
     /// Whether the programs run; what they counted is not in a recording.
     pub(crate) is_live: bool,
+    /// How full the rings are.
+    pub(crate) rings: Box<dyn Fn() -> Vec<Fill> + Send + Sync>,
     pub(crate) pipeline: Arc<Counters>,
     pub(crate) names: Arc<IpCache>,
     /// Who stands behind the links.
@@ -76,6 +78,11 @@ impl CaptureInfo for Status {
             counters,
             ..CaptureStatusResponse::default()
         }
+    }
+
+    fn kernel_use(&self) -> KernelUse {
+        let status = (self.capture)();
+        KernelUse { rings: (self.rings)(), tables: status.tables, attached: status.attached }
     }
 }
 
@@ -183,6 +190,7 @@ fn export_counters(stage: &str, count: &Counts, counters: &mut Vec<Counter>) {
         (Kind::Suppressed, "aggregated", count.aggregated),
         (Kind::Lost, "overwritten before they were written", count.overwritten),
         (Kind::Lost, "not written at the end", count.unwritten),
+        (Kind::Lost, "refused by the collector", count.refused),
     ] {
         counters.push(counter(stage, kind, cause, value));
     }
@@ -190,7 +198,6 @@ fn export_counters(stage: &str, count: &Counts, counters: &mut Vec<Counter>) {
 
 fn hook(status: &HookStatus) -> Hook {
     let (state, reason) = match &status.error {
-        (Kind::Lost, "refused by the collector", count.refused),
         None => (State::Attached, status.note.clone()),
         Some(error) => (State::Unavailable, error.clone()),
     };

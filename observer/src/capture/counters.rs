@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use aya::maps::{MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
@@ -76,6 +77,32 @@ pub struct CaptureStatus {
     /// Connections that the full flow table pushed out, as seen once a second. What they counted since their last
     /// records is not told; if they come back, they are told as met in their middle.
     pub evicted: u64,
+    /// How full the flow tables were at the last sweep.
+    pub tables: Vec<Fill>,
+    /// How long it took to put the flow programs on links.
+    pub attached: AttachTimes,
+}
+
+/// How full something is that has a bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Its name in the kernel.
+    pub name: String,
+    /// Entries of a table, bytes of a ring.
+    pub used: u64,
+    /// How much there may be.
+    pub room: u64,
+}
+
+/// Times that the flow programs were put on a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttachTimes {
+    /// How many.
+    pub count: u64,
+    /// How long all took together.
+    pub took_ns: u64,
+    /// The longest.
+    pub longest_ns: u64,
 }
 
 impl CaptureStatus {
@@ -119,7 +146,31 @@ pub(super) struct Shared {
     /// Filters of killed daemons that ours took the place of, at ingress and egress.
     replaced: [AtomicUsize; 2],
     pub(super) links: ArcSwap<LinkTable>,
-    pub(super) evicted: Arc<AtomicU64>,
+    pub(super) swept: Arc<Swept>,
+    attached: Mutex<AttachTimes>,
+}
+
+/// What the sweep counts.
+#[derive(Debug, Default)]
+pub(super) struct Swept {
+    /// See [`CaptureStatus::evicted`].
+    pub(super) evicted: AtomicU64,
+    /// Connections in the table with short keys and in the other, and how many each may hold.
+    pub(super) held: [AtomicU64; 2],
+    pub(super) room: AtomicU64,
+}
+
+impl Swept {
+    fn tables(&self) -> Vec<Fill> {
+        let room = self.room.load(Ordering::Relaxed);
+        let held = ["SHORT_FLOW_TABLE", "FLOW_TABLE"].into_iter().zip(&self.held);
+        let fill = |(name, held): (&str, &AtomicU64)| Fill {
+            name: name.to_owned(),
+            used: held.load(Ordering::Relaxed),
+            room,
+        };
+        held.filter(|_| room > 0).map(fill).collect()
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -137,8 +188,17 @@ impl Shared {
     ) -> Self {
         let links = ArcSwap::from_pointee(LinkTable::default());
         let replaced = Default::default();
-        let evicted = Arc::default();
-        Self { counters, link_map: Mutex::new(link_map), hooks, tracing, replaced, links, evicted }
+        let (swept, attached) = Default::default();
+        Self { counters, link_map: Mutex::new(link_map), hooks, tracing, replaced, links, swept, attached }
+    }
+
+    /// Notes how long it took to put the programs on a link.
+    pub(super) fn note_attached(&self, took: Duration) {
+        let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        attached.count += 1;
+        attached.took_ns = attached.took_ns.saturating_add(took_ns);
+        attached.longest_ns = attached.longest_ns.max(took_ns);
     }
 
     fn link_map(&self) -> MutexGuard<'_, LinkMap> {
@@ -223,7 +283,9 @@ impl Shared {
             denied: self.program(program::DENIED, &[]),
             drops: self.program(program::DROP, &["kfree_skb"]),
             facts: self.program(program::FACTS, &["tcp_retransmit_skb", "inet_sock_set_state"]),
-            evicted: self.evicted.load(Ordering::Relaxed),
+            evicted: self.swept.evicted.load(Ordering::Relaxed),
+            tables: self.swept.tables(),
+            attached: *self.attached.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 }

@@ -281,6 +281,7 @@ impl State {
     }
 
     fn attach(&mut self, mut link: Link) {
+        let began = Instant::now();
         // Known before the first packet can come.
         let result = self.shared.add_link(&link).and_then(|()| {
             let mut attacher = self.keeper.attacher();
@@ -291,6 +292,7 @@ impl State {
                 link.attached_by = attached.by;
                 link.chained = attached.chained;
                 self.shared.replaced(attached.replaced);
+                self.shared.note_attached(began.elapsed());
             }
             Err(error) => {
                 tracing::warn!(link = link.name, error, "cannot attach");

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 pub use attach::Keeper;
 pub use config::{Aggregation, CaptureConfig, DEFAULT_IGNORED_REASONS, DropHook, LinkHook};
-pub use counters::{CaptureStatus, HookStatus, LinkStatus, ProgramStatus, StatusHandle};
+pub use counters::{AttachTimes, CaptureStatus, Fill, HookStatus, LinkStatus, ProgramStatus, StatusHandle};
 pub use detach::{Detached, detach, staying_on};
 pub use error::CaptureError;
 pub use glob::Glob;
@@ -108,8 +108,7 @@ impl Loaded {
         let tables = Arc::new(object.tables()?);
         tables.ignore_reasons(&config, &facts)?;
         let shared = Arc::new(object.shared()?);
-        let sweeper =
-            sweep::Sweeper::start(object.sweep_maps(&config)?, &config, Arc::clone(&shared.evicted))?;
+        let sweeper = sweep::Sweeper::start(object.sweep_maps(&config)?, &config, Arc::clone(&shared.swept))?;
         let keeper = Keeper::new(object.attacher());
         let links = links::Watcher::start(keeper.clone(), Arc::clone(&shared), Arc::clone(&tables), &config)?;
         Ok(Capture { rings, sweeper, keeper, links, shared, tables, facts, handles })

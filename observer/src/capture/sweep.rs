@@ -3,7 +3,7 @@
 use std::collections::{HashMap as StdHashMap, HashSet};
 use std::mem::offset_of;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use zerocopy::IntoBytes;
 
 use super::CaptureConfig;
 use super::age::forgotten_after;
+use super::counters::Swept;
 use super::error::CaptureError;
 use super::flow_table::{FlowTable, Place};
 use super::pod::Raw;
@@ -59,11 +60,11 @@ pub(super) struct Sweeper {
 }
 
 impl Sweeper {
-    /// `evicted` counts the connections that the full flow table pushed out.
+    /// `swept` gets what is counted.
     pub(super) fn start(
         maps: SweepMaps,
         config: &CaptureConfig,
-        evicted: Arc<AtomicU64>,
+        swept: Arc<Swept>,
     ) -> Result<Self, CaptureError> {
         let (requests, asked) = channel();
         let (sender, batches) = channel();
@@ -73,9 +74,11 @@ impl Sweeper {
             interval_ns: u64::try_from(config.interval.as_nanos()).unwrap_or(u64::MAX),
             told: StdHashMap::new(),
             facts: StdHashMap::new(),
-            evicted,
+            swept,
             crowded: [false; 2],
         };
+        let room = sweep.maps.flows.entries as u64;
+        sweep.swept.room.store(room, Ordering::Relaxed);
         sweep.write_settings()?;
         let run = move || {
             while let Ok(all) = asked.recv() {
@@ -146,7 +149,7 @@ struct Sweep {
     /// Packets told by sweeps, each way, of the connections that are in the table.
     told: StdHashMap<Place, Told>,
     facts: StdHashMap<FactKey, FactValue>,
-    evicted: Arc<AtomicU64>,
+    swept: Arc<Swept>,
     /// Whether three quarters of each of the flow table's two maps were taken at the last sweep.
     crowded: [bool; 2],
 }
@@ -244,7 +247,10 @@ impl Sweep {
         // The walk may have missed a few, so each is looked up.
         let gone = self.told.keys().filter(|place| !told.contains_key(*place));
         let evicted = gone.filter(|place| !self.maps.flows.contains(place)).count();
-        self.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
+        self.swept.evicted.fetch_add(evicted as u64, Ordering::Relaxed);
+        for (told, held) in self.swept.held.iter().zip(held) {
+            told.store(held as u64, Ordering::Relaxed);
+        }
         self.told = told;
     }
 

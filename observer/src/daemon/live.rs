@@ -3,7 +3,7 @@
 use super::{Life, Serving, policies, serve_config, tell_start};
 use crate::{
     capture::{
-        self, Capture, CaptureConfig, CaptureError, LinkStatus, Loaded, Opener, StatusHandle,
+        self, Capture, CaptureConfig, CaptureError, LinkStatus, Loaded, Opener, RingUse, StatusHandle,
         kernel::symbols::Symbols,
     },
     config::{Aggregation, Config, Record},
@@ -140,6 +140,11 @@ fn run(
             move || handle.status()
         }),
         is_live: true,
+        rings: Box::new({
+            let inspector = capture.inspector();
+            // A ring that can't be looked at is not told of.
+            move || inspector.rings().unwrap_or_default().iter().map(RingUse::fill).collect()
+        }),
         pipeline: Arc::clone(&shared.counters),
         names: Arc::clone(&cache),
         behind: Arc::clone(&shared.behind),

@@ -44,6 +44,7 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
             move || recorded_status(&hooks, &links)
         }),
         is_live: false,
+        rings: Box::new(Vec::new),
         pipeline: Arc::clone(&shared.counters),
         names: Arc::clone(&cache),
         behind: Arc::clone(&shared.behind),

@@ -42,14 +42,19 @@ impl InventoryFile {
         let words = format!("loaded {pods} pods, {services} services and {nodes} nodes");
         cache.events().note("inventory", words);
         cache.replace(Rank::Inventory, snapshot, window);
-        self.last_look = window.at;
+        self.seen_right(cache, window.at);
         Ok(true)
+    }
+
+    fn seen_right(&mut self, cache: &IpCache, at: u64) {
+        self.last_look = at;
+        cache.confirm(Rank::Inventory, at);
     }
 
     /// A look whose result is told in the log, each trouble once.
     fn look(&mut self, cache: &IpCache) {
         match self.followed.look() {
-            Look::Same if self.complaint.is_none() => self.last_look = Clock::kernel_now(),
+            Look::Same if self.complaint.is_none() => self.seen_right(cache, Clock::kernel_now()),
             Look::Same | Look::Changing => {}
             Look::Changed => self.take_again(cache),
         }

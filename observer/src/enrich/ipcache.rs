@@ -42,6 +42,8 @@ pub struct IpCache {
     reserved: Reserved,
     writer: Mutex<Writer>,
     generation: AtomicU64,
+    /// See [`IpCache::confirm`].
+    confirmed: [AtomicU64; Rank::ALL.len()],
     journal: Option<Arc<dyn Journal>>,
     nodes: watch::Sender<Arc<[Node]>>,
 }
@@ -94,6 +96,7 @@ impl IpCache {
             reserved: Reserved::default(),
             writer: Mutex::default(),
             generation: AtomicU64::new(0),
+            confirmed: Default::default(),
             journal: None,
             nodes: watch::Sender::new(Arc::default()),
         }
@@ -212,7 +215,18 @@ impl IpCache {
         Arc::clone(&self.writer().told.0)
     }
 
+    /// When each source was last seen to be what is in force, kernel time; those that never were are left out.
+    pub(crate) fn confirmed(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let all = Rank::ALL.iter().zip(&self.confirmed);
+        all.map(|((_, name), at)| (*name, at.load(Ordering::Relaxed))).filter(|(_, at)| *at > 0)
+    }
+
     // === for sources ===
+
+    /// What the source says was in force at this time; a source that can't be read does not say so.
+    pub(crate) fn confirm(&self, rank: Rank, at_kernel_ns: u64) {
+        self.confirmed[rank as usize].store(at_kernel_ns, Ordering::Relaxed);
+    }
 
     /// The name of this node.
     pub fn node(&self) -> &str {

@@ -24,6 +24,12 @@ pub enum Rank {
     Kubernetes,
 }
 
+impl Rank {
+    /// All, with what metrics call them.
+    pub(crate) const ALL: [(Self, &str); 3] =
+        [(Self::Local, "local"), (Self::Inventory, "inventory"), (Self::Kubernetes, "kubernetes")];
+}
+
 /// When a change happened: after `since` and not after `at`, in kernel time ([`crate::decode::Clock::kernel_now`]), as
 /// events have it: no step of the wall clock comes between a name and its packets. A source that is told of changes has
 /// both equal; one that looks now and then has its last look in `since`, and 0 in its first.

@@ -84,9 +84,7 @@ fn parse(text: &str) -> Result<Vec<Wanted>, String> {
             (name, values.split(between).filter(|value| !value.is_empty()).collect())
         });
         let wanted = Wanted::new(name, options, Selection::default())?;
-        if all.iter().any(|known| known.kind() == wanted.kind()) {
-            return Err(format!("{name} is there twice"));
-        }
+        wanted.fits(&all)?;
         all.push(wanted);
     }
     Ok(all)
@@ -132,10 +130,7 @@ impl File {
             });
             let wanted = Wanted::new(&metric.name.value, options, selection)
                 .map_err(|problem| Fault::of(&metric.name, at.as_str(), problem))?;
-            if all.iter().any(|known| known.kind() == wanted.kind()) {
-                let problem = format!("{} is there twice", metric.name.value);
-                return Err(Fault::of(&metric.name, format!("{at}.name"), problem));
-            }
+            wanted.fits(&all).map_err(|problem| Fault::of(&metric.name, format!("{at}.name"), problem))?;
             all.push(wanted);
         }
         Ok(all)

@@ -29,6 +29,7 @@ pub(super) enum Value<'a> {
     Number(u16),
     /// With commas between them.
     List(&'a [String]),
+    Names(&'a [Box<str>]),
     /// The type and code of an ICMP message, of IPv6 where that is true.
     Icmp(bool, u8, u8),
 }
@@ -38,6 +39,7 @@ impl Value<'_> {
         match self {
             Self::Text(text) | Self::Small(text) => text.is_empty(),
             Self::List(list) => list.is_empty(),
+            Self::Names(names) => names.is_empty(),
             Self::Named(..) | Self::Ip(_) | Self::Number(_) | Self::Icmp(..) => false,
         }
     }
@@ -52,6 +54,7 @@ impl Hash for Value<'_> {
             Self::Ip(ip) => ip.hash(state),
             Self::Number(number) => number.hash(state),
             Self::List(list) => list.hash(state),
+            Self::Names(names) => names.hash(state),
             Self::Icmp(is_v6, kind, code) => (is_v6, kind, code).hash(state),
         }
     }
@@ -66,6 +69,7 @@ impl fmt::Display for Value<'_> {
             Self::Ip(ip) => write!(f, "{ip}"),
             Self::Number(number) => write!(f, "{number}"),
             Self::List(list) => f.write_str(&list.join(",")),
+            Self::Names(names) => f.write_str(&names.join(",")),
             Self::Icmp(is_v6, kind, code) => {
                 let packet = if *is_v6 { Packet::IcmpV6(*kind, *code) } else { Packet::IcmpV4(*kind, *code) };
                 let mut text = String::new();
@@ -78,7 +82,6 @@ impl fmt::Display for Value<'_> {
 }
 
 /// The values of a series' labels, in their order.
-#[derive(Clone, Copy)]
 pub(super) struct Values<'a> {
     values: [Value<'a>; MOST_LABELS],
     count: usize,
@@ -96,6 +99,32 @@ impl<'a> Values<'a> {
 
     pub(super) fn as_slice(&self) -> &[Value<'a>] {
         &self.values[..self.count]
+    }
+}
+
+impl<'a> FromIterator<Value<'a>> for Values<'a> {
+    fn from_iter<I: IntoIterator<Item = Value<'a>>>(all: I) -> Self {
+        let mut values = Self::new();
+        all.into_iter().for_each(|value| values.push(value));
+        values
+    }
+}
+
+/// One end of a flow.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    end: &'a Endpoint,
+    ip: Option<IpAddr>,
+    names: &'a [Box<str>],
+}
+
+impl<'a> Side<'a> {
+    /// Source and destination.
+    fn both(flow: &Flow<'a>) -> [Self; 2] {
+        [
+            Self { end: flow.source, ip: flow.source_ip, names: flow.source_names() },
+            Self { end: flow.destination, ip: flow.destination_ip, names: flow.destination_names() },
+        ]
     }
 }
 
@@ -227,21 +256,22 @@ impl Context {
         self.labels.iter().map(|label| LABELS[*label]).chain(ends)
     }
 
-    /// Their values of a flow.
-    pub(super) fn values<'a>(&self, flow: &Flow<'a>, values: &mut Values<'a>) {
+    /// Their values of a flow, or, turned, of the flow that it answers.
+    pub(super) fn values<'a>(&self, flow: &Flow<'a>, is_turned: bool, values: &mut Values<'a>) {
+        let [mut source, mut destination] = Side::both(flow);
+        if is_turned {
+            (source, destination) = (destination, source);
+        }
         for label in &self.labels {
             values.push(match label / OF_AN_END {
-                0 => label_of(flow.source, flow.source_ip, label % OF_AN_END),
-                1 => label_of(flow.destination, flow.destination_ip, label % OF_AN_END),
+                0 => label_of(source, label % OF_AN_END),
+                1 => label_of(destination, label % OF_AN_END),
                 _ => direction(flow),
             });
         }
-        for (told, end, ip) in [
-            (&self.source, flow.source, flow.source_ip),
-            (&self.destination, flow.destination, flow.destination_ip),
-        ] {
+        for (told, side) in [(&self.source, source), (&self.destination, destination)] {
             if told.is_told() {
-                let mut all = told.of(flow).iter().map(|identifier| identifier.of(end, ip));
+                let mut all = told.of(flow).iter().map(|identifier| identifier.of(side));
                 values.push(all.find(|value| !value.is_empty()).unwrap_or(Value::Text("")));
             }
         }
@@ -256,7 +286,7 @@ impl Context {
 }
 
 impl Identifier {
-    fn of(self, end: &Endpoint, ip: Option<IpAddr>) -> Value<'_> {
+    fn of(self, Side { end, ip, names }: Side<'_>) -> Value<'_> {
         let workload = end.workloads.first().map_or("", |workload| workload.name.as_str());
         match self {
             Self::Identity => Value::List(&end.labels),
@@ -264,8 +294,7 @@ impl Identifier {
             Self::Pod if end.namespace.is_empty() => Value::Text(&end.pod_name),
             Self::Pod => Value::Named(&end.namespace, &end.pod_name),
             Self::PodName => Value::Text(&end.pod_name),
-            // Flows have no names of DNS.
-            Self::Dns => Value::Text(""),
+            Self::Dns => Value::Names(names),
             Self::Ip => address(ip),
             Self::ReservedIdentity => Value::Text(reserved(&end.labels)),
             Self::Workload if workload.is_empty() || end.namespace.is_empty() => Value::Text(workload),
@@ -276,7 +305,7 @@ impl Identifier {
     }
 }
 
-fn label_of(end: &Endpoint, ip: Option<IpAddr>, label: usize) -> Value<'_> {
+fn label_of(Side { end, ip, .. }: Side<'_>, label: usize) -> Value<'_> {
     let workload = end.workloads.first();
     match label {
         0 => address(ip),

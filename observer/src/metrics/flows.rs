@@ -60,8 +60,8 @@ impl Flows {
                 None => Plugin::new(wanted, Arc::clone(&self.node)),
             });
         }
-        for plugin in &mut old {
-            plugin.table_mut().clear(room);
+        for table in old.iter_mut().flat_map(Plugin::tables_mut) {
+            table.clear(room);
         }
     }
 
@@ -128,7 +128,9 @@ impl Flows {
     /// Takes out the series of pods that were gone at the last look and still are.
     pub(super) fn forget_pods(&self, names: &IpCache) {
         let mut told = Pods::default();
-        self.state().plugins.iter().for_each(|plugin| plugin.table().add_pods(&mut told));
+        for table in self.state().plugins.iter().flat_map(Plugin::tables) {
+            table.add_pods(&mut told);
+        }
         if told.is_empty() {
             return;
         }
@@ -138,8 +140,8 @@ impl Flows {
         for (namespace, names) in gone.iter_mut() {
             names.retain(|name| told.get(namespace).is_some_and(|names| names.contains(name)));
         }
-        for plugin in plugins {
-            plugin.table_mut().forget(gone, room);
+        for table in plugins.iter_mut().flat_map(Plugin::tables_mut) {
+            table.forget(gone, room);
         }
         *gone = told;
     }
@@ -147,10 +149,8 @@ impl Flows {
     /// What was counted.
     pub(super) fn write(&self, page: &mut Page) {
         let state = self.state();
-        for plugin in &state.plugins {
-            let (name, help) = plugin.wanted().kind().family();
-            page.counter(name, help);
-            plugin.table().each(|labels, count| page.written(labels, count));
+        for table in state.plugins.iter().flat_map(Plugin::tables) {
+            table.write(page);
         }
         page.counter("hubble_lost_events_total", "Events lost, by where.");
         let sources = ["perf_event_ring_buffer", "observer_events_queue", "hubble_ring_buffer"];

@@ -1,6 +1,9 @@
 //! The server of `/metrics`, `/healthz` and `/readyz`. What its clients may take is bounded: connections, time and bytes.
 
-use super::page::{Form, Page};
+use super::{
+    histogram::{self, BUCKETS, Histogram},
+    page::{Form, Page},
+};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -126,48 +129,26 @@ fn log_end(client: SocketAddr, end: Result<hyper::Result<()>, tokio::time::error
 /// Scrapes, and how long they took; only those that were answered are counted, as no others fail.
 #[derive(Debug, Default)]
 struct Counts {
-    buckets: [AtomicU64; BOUNDS.len() + 1],
+    buckets: [AtomicU64; BUCKETS],
     nanoseconds: AtomicU64,
 }
 
-/// Upper bounds in seconds: Prometheus' own.
-const BOUNDS: [(&str, f64); 11] = [
-    ("0.005", 0.005),
-    ("0.01", 0.01),
-    ("0.025", 0.025),
-    ("0.05", 0.05),
-    ("0.1", 0.1),
-    ("0.25", 0.25),
-    ("0.5", 0.5),
-    ("1.0", 1.0),
-    ("2.5", 2.5),
-    ("5.0", 5.0),
-    ("10.0", 10.0),
-];
-
 impl Counts {
     fn add(&self, took: Duration) {
-        let place = BOUNDS.partition_point(|(_, bound)| *bound < took.as_secs_f64());
-        self.buckets[place].fetch_add(1, Ordering::Relaxed);
+        self.buckets[histogram::bucket(took)].fetch_add(1, Ordering::Relaxed);
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
     fn write(&self, page: &mut Page) {
-        let buckets = self.buckets.each_ref().map(|bucket| bucket.load(Ordering::Relaxed));
-        let all: u64 = buckets.iter().sum();
-        let code = ("code", "200");
+        let times = Histogram {
+            buckets: self.buckets.each_ref().map(|bucket| bucket.load(Ordering::Relaxed)),
+            sum: Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed)),
+            ..Histogram::default()
+        };
         page.counter("hubble_metrics_http_handler_requests_total", "Scrapes answered.");
-        page.sample(&[code], all);
+        page.sample(&[("code", "200")], times.buckets.iter().sum::<u64>());
         page.histogram("hubble_metrics_http_handler_request_duration_seconds", "Time that a scrape took.");
-        let mut sum = 0;
-        for ((bound, _), count) in BOUNDS.into_iter().zip(buckets) {
-            sum += count;
-            page.suffixed("_bucket", &[code, ("le", bound)], sum);
-        }
-        page.suffixed("_bucket", &[code, ("le", "+Inf")], all);
-        let seconds = Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed)).as_secs_f64();
-        page.suffixed("_sum", &[code], seconds);
-        page.suffixed("_count", &[code], all);
+        times.write(page, "code=\"200\"");
     }
 }

@@ -3,7 +3,9 @@
 mod config;
 mod context;
 mod flows;
+mod histogram;
 mod http;
+mod l7;
 mod own;
 mod page;
 mod plugin;
@@ -16,6 +18,7 @@ pub use config::MetricsConfig;
 
 use self::http::{Render, Service};
 use crate::{
+    decode::Clock,
     dynamic,
     enrich::ipcache::IpCache,
     export::Board,
@@ -85,7 +88,8 @@ impl Metrics {
         let flows = Arc::new(Flows::new(wanted, most_series, NodeView::from(&node)));
         let mut tasks = JoinSet::new();
         let losses = store.losses();
-        tasks.spawn(Arc::clone(&flows).follow(Arc::clone(&store), names, losses, ending.clone()));
+        let known = Arc::clone(&names);
+        tasks.spawn(Arc::clone(&flows).follow(Arc::clone(&store), known, losses, ending.clone()));
         if let Some((followed, file)) = followed {
             tasks.spawn(follow(followed, file, Arc::clone(&flows), ending.clone()));
         }
@@ -98,6 +102,8 @@ impl Metrics {
             page.sample(&[], started);
             kept(page, &store);
             own::capture(page, &capture.capture_status());
+            own::kernel(page, &capture.kernel_use());
+            own::names(page, names.confirmed(), Clock::kernel_now());
             own::server(page, &server.to_wire());
             own::exports(page, &exports);
         });

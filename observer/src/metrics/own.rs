@@ -1,11 +1,15 @@
 //! Metrics of the daemon itself: what is attached, counted and lost, and how full what has a bound is.
 
 use super::page::Page;
-use crate::export::{Board, Operation};
+use crate::{
+    export::{Board, Operation},
+    serve::KernelUse,
+};
 use observer_proto::{
     control::{CaptureStatusResponse, Server, hook::State},
     text::status::counter_kind,
 };
+use std::time::Duration;
 
 /// What the capture's status tells.
 pub(super) fn capture(page: &mut Page, status: &CaptureStatusResponse) {
@@ -33,6 +37,51 @@ pub(super) fn capture(page: &mut Page, status: &CaptureStatusResponse) {
     page.counter("observer_link_repairs_total", "Times that others had taken the programs off this link.");
     for link in &status.links {
         page.sample(&[("link", &link.name)], link.repairs);
+    }
+}
+
+/// What the kernel keeps.
+pub(super) fn kernel(page: &mut Page, state: &KernelUse) {
+    for (fills, names, help) in [
+        (
+            &state.rings,
+            ["observer_ring_used_bytes", "observer_ring_bytes"],
+            ["Bytes in a ring that are not read yet.", "Bytes that a ring has."],
+        ),
+        (
+            &state.tables,
+            ["observer_map_entries", "observer_map_entries_limit"],
+            ["Connections in a table, as of the last sweep.", "Connections that a table may have."],
+        ),
+    ] {
+        // Nothing runs in a replay.
+        if fills.is_empty() {
+            continue;
+        }
+        for (place, (name, help)) in names.into_iter().zip(help).enumerate() {
+            page.gauge(name, help);
+            for fill in fills {
+                page.sample(&[("name", &fill.name)], if place == 0 { fill.used } else { fill.room });
+            }
+        }
+    }
+    let seconds = |nanoseconds| Duration::from_nanos(nanoseconds).as_secs_f64();
+    page.summary("observer_link_attach_seconds", "Time that it took to put the flow programs on a link.");
+    page.written("_sum", "", seconds(state.attached.took_ns), None);
+    page.written("_count", "", state.attached.count, None);
+    page.gauge("observer_link_attach_seconds_max", "The longest of these times.");
+    page.sample(&[], seconds(state.attached.longest_ns));
+}
+
+/// How old what is known of names is at least.
+pub(super) fn names(page: &mut Page, confirmed: impl Iterator<Item = (&'static str, u64)>, now: u64) {
+    page.gauge(
+        "observer_names_age_seconds",
+        "Time since a source of names was last seen to be what is in force; it grows where the source can't be read.",
+    );
+    for (source, at) in confirmed {
+        let age = Duration::from_nanos(now.saturating_sub(at));
+        page.sample(&[("source", source)], age.as_secs_f64());
     }
 }
 
@@ -88,7 +137,7 @@ pub(super) fn exports(page: &mut Page, board: &Board) {
         page.gauge("hubble_dynamic_exporter_config_last_applied", "When it was taken, Unix seconds.");
         page.sample(&[], applied);
     }
-    page.gauge("observer_export_suspended", "Whether the exporter's disk takes nothing.");
+    page.gauge("observer_export_suspended", "Whether the exporter's disk or Collector takes nothing.");
     for (name, counts) in &exporters {
         page.sample(&[("exporter", name)], u8::from(counts.suspended));
     }
@@ -101,7 +150,21 @@ pub(super) fn exports(page: &mut Page, board: &Board) {
     for (name, counts) in &exporters {
         page.sample(&[("exporter", name)], counts.bytes);
     }
-    page.counter("observer_export_failures_total", "Times that writing failed.");
+    page.counter("observer_export_flows_lost_total", "Flows that were not written, by cause.");
+    for (name, counts) in &exporters {
+        for (cause, count) in [
+            ("overwritten", counts.overwritten),
+            ("unwritten", counts.unwritten),
+            ("refused", counts.refused),
+        ] {
+            page.sample(&[("exporter", name), ("cause", cause)], count);
+        }
+    }
+    page.gauge("observer_export_flows_waiting", "Flows whose lines are not written yet.");
+    for (name, counts) in &exporters {
+        page.sample(&[("exporter", name)], counts.waiting);
+    }
+    page.counter("observer_export_failures_total", "Times that writing or sending failed.");
     for (name, counts) in &exporters {
         page.sample(&[("exporter", name)], counts.failures);
     }

@@ -1,5 +1,6 @@
 //! What a scraper gets: Prometheus' text format, or OpenMetrics.
 
+use super::histogram::Exemplar;
 use std::{
     borrow::Cow,
     fmt::{Display, Write as _},
@@ -52,9 +53,14 @@ impl Page {
         self.begin(name, "gauge", help);
     }
 
-    /// Begins a histogram; its samples have names of their own.
+    /// Begins a family of histograms; their samples have names of their own.
     pub(super) fn histogram(&mut self, name: &'static str, help: &str) {
         self.begin(name, "histogram", help);
+    }
+
+    /// Begins a family of sums and counts.
+    pub(super) fn summary(&mut self, name: &'static str, help: &str) {
+        self.begin(name, "summary", help);
     }
 
     fn begin(&mut self, name: &'static str, kind: &str, help: &str) {
@@ -69,23 +75,36 @@ impl Page {
 
     /// A sample of the family that was begun last.
     pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
-        self.suffixed("", labels, value);
-    }
-
-    /// A sample whose name has something behind the family's.
-    pub(super) fn suffixed(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
         let labels: Vec<String> =
             labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
-        let name = self.name;
-        let _ = match labels.join(",") {
-            labels if labels.is_empty() => writeln!(self.text, "{name}{suffix} {value}"),
-            labels => writeln!(self.text, "{name}{suffix}{{{labels}}} {value}"),
-        };
+        self.written("", &labels.join(","), value, None);
     }
 
-    /// A sample whose labels are written already.
-    pub(super) fn written(&mut self, labels: &str, value: u64) {
-        let _ = writeln!(self.text, "{}{{{labels}}} {value}", self.name);
+    /// A sample whose labels are written already, and whose name has something behind the family's.
+    pub(super) fn written(
+        &mut self,
+        suffix: &str,
+        labels: &str,
+        value: impl Display,
+        exemplar: Option<&Exemplar>,
+    ) {
+        let name = self.name;
+        // Writing to a String can't fail.
+        let _ = match labels {
+            "" => write!(self.text, "{name}{suffix} {value}"),
+            labels => write!(self.text, "{name}{suffix}{{{labels}}} {value}"),
+        };
+        // The older form has none.
+        if let (Form::OpenMetrics, Some(exemplar)) = (self.form, exemplar) {
+            let (trace, value, seconds) = (exemplar.trace(), exemplar.value, exemplar.seconds());
+            let _ = write!(self.text, " # {{traceID=\"{trace}\"}} {value} {seconds:.3}");
+        }
+        self.text.push('\n');
+    }
+
+    /// The upper bound of a bucket, as Prometheus' client for Go writes it.
+    pub(super) fn bound(&self, bound: f64) -> String {
+        if self.form == Form::OpenMetrics { format!("{bound:?}") } else { bound.to_string() }
     }
 
     /// The whole page.

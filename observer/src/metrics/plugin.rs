@@ -2,7 +2,8 @@
 
 use super::{
     context::{Context, Value, Values},
-    series::{Room, Table},
+    l7,
+    series::{Amount, Family, Room, Table},
 };
 use crate::{
     dynamic::Selection,
@@ -19,10 +20,13 @@ use std::sync::Arc;
 
 /// A metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+enum Kind {
+    Dns,
     Drop,
     Flow,
     FlowsToWorld,
+    Http,
+    HttpV2,
     Icmp,
     Policy,
     PortDistribution,
@@ -31,10 +35,16 @@ pub(super) enum Kind {
 
 /// A metric's own options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Options {
+#[expect(clippy::struct_excessive_bools, reason = "each is an option that is given or not")]
+pub(super) struct Options {
     any_drop: bool,
     port: bool,
     syn_only: bool,
+    /// Of DNS: with the name that is asked for.
+    pub(super) query: bool,
+    pub(super) ignore_aaaa: bool,
+    /// Of HTTP: with traces.
+    pub(super) exemplars: bool,
 }
 
 /// What is to be measured.
@@ -47,13 +57,35 @@ pub(crate) struct Wanted {
 }
 
 /// Metrics of what flows don't tell yet.
-const NOT_YET: [&str; 5] = ["dns", "http", "httpV2", "kafka", "sctp"];
+const NOT_YET: [&str; 2] = ["kafka", "sctp"];
+
+const DROP: Family = Family::counter("hubble_drop_total", "Packets dropped.", &["reason", "protocol"]);
+const FLOW: Family = Family::counter(
+    "hubble_flows_processed_total",
+    "Flows processed.",
+    &["protocol", "type", "subtype", "verdict"],
+);
+const FLOWS_TO_WORLD: Family =
+    Family::counter("hubble_flows_to_world_total", "Flows to reserved:world.", &["protocol", "verdict"]);
+const FLOWS_TO_WORLD_BY_PORT: Family = FLOWS_TO_WORLD.with(&["protocol", "verdict", "port"]);
+const ICMP: Family = Family::counter("hubble_icmp_total", "ICMP messages.", &["family", "type"]);
+const POLICY: Family = Family::counter(
+    "hubble_policy_verdicts_total",
+    "Verdicts of network policies.",
+    &["direction", "match", "action"],
+);
+const PORT_DISTRIBUTION: Family =
+    Family::counter("hubble_port_distribution_total", "Flows by destination port.", &["protocol", "port"]);
+const TCP: Family = Family::counter("hubble_tcp_flags_total", "TCP flags seen.", &["flag", "family"]);
 
 impl Kind {
-    const ALL: [(&'static str, Self); 7] = [
+    const ALL: [(&'static str, Self); 10] = [
+        ("dns", Self::Dns),
         ("drop", Self::Drop),
         ("flow", Self::Flow),
         ("flows-to-world", Self::FlowsToWorld),
+        ("http", Self::Http),
+        ("httpV2", Self::HttpV2),
         ("icmp", Self::Icmp),
         ("policy", Self::Policy),
         ("port-distribution", Self::PortDistribution),
@@ -72,29 +104,25 @@ impl Kind {
         })
     }
 
-    /// Its name in Prometheus, and its help.
-    pub(super) fn family(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Drop => ("hubble_drop_total", "Packets dropped."),
-            Self::Flow => ("hubble_flows_processed_total", "Flows processed."),
-            Self::FlowsToWorld => ("hubble_flows_to_world_total", "Flows to reserved:world."),
-            Self::Icmp => ("hubble_icmp_total", "ICMP messages."),
-            Self::Policy => ("hubble_policy_verdicts_total", "Verdicts of network policies."),
-            Self::PortDistribution => ("hubble_port_distribution_total", "Flows by destination port."),
-            Self::Tcp => ("hubble_tcp_flags_total", "TCP flags seen."),
-        }
+    fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
     }
 
-    fn labels(self, options: Options) -> &'static [&'static str] {
+    /// What there is of it in Prometheus.
+    fn families(self, options: Options) -> &'static [Family] {
         match self {
-            Self::Drop => &["reason", "protocol"],
-            Self::Flow => &["protocol", "type", "subtype", "verdict"],
-            Self::FlowsToWorld if options.port => &["protocol", "verdict", "port"],
-            Self::FlowsToWorld => &["protocol", "verdict"],
-            Self::Icmp => &["family", "type"],
-            Self::Policy => &["direction", "match", "action"],
-            Self::PortDistribution => &["protocol", "port"],
-            Self::Tcp => &["flag", "family"],
+            Self::Dns if options.query => &l7::DNS_BY_QUERY,
+            Self::Dns => &l7::DNS,
+            Self::Drop => &[DROP],
+            Self::Flow => &[FLOW],
+            Self::FlowsToWorld if options.port => &[FLOWS_TO_WORLD_BY_PORT],
+            Self::FlowsToWorld => &[FLOWS_TO_WORLD],
+            Self::Http => &l7::HTTP,
+            Self::HttpV2 => &l7::HTTP_V2,
+            Self::Icmp => &[ICMP],
+            Self::Policy => &[POLICY],
+            Self::PortDistribution => &[PORT_DISTRIBUTION],
+            Self::Tcp => &[TCP],
         }
     }
 }
@@ -109,21 +137,66 @@ impl Wanted {
         let kind = Kind::named(name)?;
         let mut wanted = Self { kind, context: Context::default(), options: Options::default(), selection };
         for (option, values) in options {
-            let known = wanted.context.take(option, &values).map_err(|error| format!("{option}: {error}"))?;
+            if wanted.context.take(option, &values).map_err(|error| format!("{option}: {error}"))? {
+                continue;
+            }
+            let mut is_on = true;
             let own = match (kind, option.to_ascii_lowercase().as_str()) {
-                _ if known => continue,
                 (Kind::FlowsToWorld, "any-drop") => &mut wanted.options.any_drop,
                 (Kind::FlowsToWorld, "port") => &mut wanted.options.port,
                 (Kind::FlowsToWorld, "syn-only") => &mut wanted.options.syn_only,
+                (Kind::Dns, "query") => &mut wanted.options.query,
+                (Kind::Dns, "ignoreaaaa") => &mut wanted.options.ignore_aaaa,
+                (Kind::Http | Kind::HttpV2, "exemplars") => {
+                    is_on = match values[..] {
+                        ["true"] => true,
+                        ["false"] => false,
+                        _ => return Err(format!("{option}: write `{option}=true` or `{option}=false`")),
+                    };
+                    &mut wanted.options.exemplars
+                }
                 _ => return Err(format!("`{option}` is no option of {name}")),
             };
-            *own = true;
+            *own = is_on;
         }
         Ok(wanted)
     }
 
-    pub(super) fn kind(&self) -> Kind {
-        self.kind
+    /// Whether it may be measured beside these; the error says why not.
+    pub(super) fn fits(&self, others: &[Self]) -> Result<(), String> {
+        let is_there = |kind| others.iter().any(|other| other.kind == kind);
+        let rival = match self.kind {
+            kind if is_there(kind) => return Err(format!("{} is there twice", kind.name())),
+            Kind::Http => Kind::HttpV2,
+            Kind::HttpV2 => Kind::Http,
+            _ => return Ok(()),
+        };
+        if is_there(rival) {
+            return Err(format!(
+                "{} and {} have series of one name: leave out the one or the other",
+                rival.name(),
+                self.kind.name()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What a flow is counted by.
+pub(super) struct Count<'a> {
+    /// Of the metric's own labels.
+    pub(super) values: Values<'a>,
+    pub(super) amount: Amount,
+    /// The trace that it is an example of.
+    pub(super) trace: Option<&'a str>,
+    /// Whether the flow answers the one that is told.
+    pub(super) is_turned: bool,
+}
+
+impl<'a> Count<'a> {
+    /// Once.
+    pub(super) fn of(values: Values<'a>) -> Self {
+        Self { values, amount: Amount::Count(1), trace: None, is_turned: false }
     }
 }
 
@@ -132,17 +205,17 @@ pub(super) struct Plugin {
     wanted: Wanted,
     selector: Selector,
     pods: [bool; 2],
-    table: Table,
+    /// As [`Kind::families`] has them.
+    tables: Vec<Table>,
 }
 
 impl Plugin {
     pub(super) fn new(wanted: Wanted, node: Arc<NodeView>) -> Self {
-        let names =
-            wanted.kind.labels(wanted.options).iter().copied().chain(wanted.context.names()).collect();
+        let families = wanted.kind.families(wanted.options).iter();
         Self {
             selector: Selector::new(wanted.selection.filters().matcher(), node),
             pods: wanted.context.names_pods(),
-            table: Table::new(names),
+            tables: families.map(|family| Table::new(*family, wanted.context.names())).collect(),
             wanted,
         }
     }
@@ -151,12 +224,12 @@ impl Plugin {
         &self.wanted
     }
 
-    pub(super) fn table(&self) -> &Table {
-        &self.table
+    pub(super) fn tables(&self) -> &[Table] {
+        &self.tables
     }
 
-    pub(super) fn table_mut(&mut self) -> &mut Table {
-        &mut self.table
+    pub(super) fn tables_mut(&mut self) -> &mut [Table] {
+        &mut self.tables
     }
 
     /// Counts the flows of a lot.
@@ -169,35 +242,51 @@ impl Plugin {
         }
     }
 
-    fn count(&mut self, flow: &Flow<'_>, room: &mut Room) {
-        if self.wanted.kind != Kind::Tcp {
-            let mut values = Values::new();
-            if let Some(count) = own_values(self.wanted.kind, self.wanted.options, flow, &mut values) {
-                self.add(values, flow, count, room);
+    fn count<'a>(&mut self, flow: &Flow<'a>, room: &mut Room) {
+        let Self { wanted, pods, tables, .. } = self;
+        let options = wanted.options;
+        let give = |table: usize, mut count: Count<'a>| {
+            wanted.context.values(flow, count.is_turned, &mut count.values);
+            let mut ends = [flow.source, flow.destination];
+            if count.is_turned {
+                ends.reverse();
             }
-            return;
-        }
-        let Some(flags) = store::tcp_flags(flow).filter(|_| is_forwarded(flow)) else { return };
-        let is_set = |bit: u16| flags & bit != 0;
-        for (flag, seen) in [
-            ("FIN", is_set(0x01)),
-            ("SYN", is_set(0x02) && !is_set(0x10)),
-            ("SYN-ACK", is_set(0x02) && is_set(0x10)),
-            ("RST", is_set(0x04)),
-        ] {
-            if seen {
-                let mut values = Values::new();
-                values.push(Value::Text(flag));
-                values.push(Value::Text(family(flow)));
-                self.add(values, flow, 1, room);
+            let named = [pods[0].then_some(&**ends[0]), pods[1].then_some(&**ends[1])];
+            let example = count.trace.map(|trace| (trace, flow.time_ns));
+            if let Some(table) = tables.get_mut(table) {
+                table.add(count.values.as_slice(), count.amount, example, named, room);
             }
+        };
+        match wanted.kind {
+            Kind::Dns => l7::dns(flow, options, give),
+            Kind::Http => l7::http(flow, options, give),
+            Kind::HttpV2 => l7::http_v2(flow, options, give),
+            Kind::Tcp => tcp_flags(flow, give),
+            kind => once(kind, options, flow, give),
         }
     }
+}
 
-    fn add<'a>(&mut self, mut values: Values<'a>, flow: &Flow<'a>, count: u64, room: &mut Room) {
-        self.wanted.context.values(flow, &mut values);
-        let pods = [(self.pods[0], flow.source), (self.pods[1], flow.destination)];
-        self.table.add(values.as_slice(), count, pods.map(|(named, end)| named.then_some(&**end)), room);
+fn tcp_flags<'a>(flow: &Flow<'a>, mut give: impl FnMut(usize, Count<'a>)) {
+    let Some(flags) = store::tcp_flags(flow).filter(|_| is_forwarded(flow)) else { return };
+    let is_set = |bit: u16| flags & bit != 0;
+    for (flag, seen) in [
+        ("FIN", is_set(0x01)),
+        ("SYN", is_set(0x02) && !is_set(0x10)),
+        ("SYN-ACK", is_set(0x02) && is_set(0x10)),
+        ("RST", is_set(0x04)),
+    ] {
+        if seen {
+            give(0, Count::of([Value::Text(flag), Value::Text(family(flow))].into_iter().collect()));
+        }
+    }
+}
+
+/// Metrics that count a flow in one series.
+fn once<'a>(kind: Kind, options: Options, flow: &Flow<'a>, mut give: impl FnMut(usize, Count<'a>)) {
+    let mut values = Values::new();
+    if let Some(count) = own_values(kind, options, flow, &mut values) {
+        give(0, Count { amount: Amount::Count(count), ..Count::of(values) });
     }
 }
 
@@ -257,11 +346,12 @@ fn own_values<'a>(kind: Kind, options: Options, flow: &Flow<'a>, values: &mut Va
         }
         Kind::PortDistribution if is_forwarded(flow) && flow.is_reply == Tristate::No => {
             let l4 = store::l4(flow)?;
-            text(protocol(flow));
+            // Of what is said in a connection, too.
+            text(l4_name(Some(l4)));
             let has_port = matches!(l4, L4::Tcp | L4::Udp | L4::Sctp);
             values.push(Value::Number(if has_port { flow.destination_port } else { 0 }));
         }
-        Kind::Drop | Kind::Policy | Kind::PortDistribution | Kind::Tcp => return None,
+        _ => return None,
     }
     Some(1)
 }
@@ -290,8 +380,17 @@ fn family(flow: &Record) -> &'static str {
     if flow.ip_version == 6 { "IPv6" } else { "IPv4" }
 }
 
-fn protocol(flow: &Record) -> &'static str {
-    match store::l4(flow) {
+fn protocol(flow: &Flow<'_>) -> &'static str {
+    if flow.is_l7() { l7_name(flow).unwrap_or("Unknown L7") } else { l4_name(store::l4(flow)) }
+}
+
+fn l7_name(flow: &Flow<'_>) -> Option<&'static str> {
+    let l7 = flow.l7?;
+    l7.dns().map(|_| "DNS").or_else(|| l7.http().map(|_| "HTTP"))
+}
+
+fn l4_name(l4: Option<L4>) -> &'static str {
+    match l4 {
         Some(L4::Tcp) => "TCP",
         Some(L4::Udp) => "UDP",
         Some(L4::IcmpV4) => "ICMPv4",
@@ -308,8 +407,7 @@ fn event_type(flow: &Flow<'_>) -> (&'static str, &'static str) {
         Record::DROP_EVENT => ("Drop", ""),
         Record::TRACE_EVENT => ("Trace", names::trace_point_name(flow.event_sub_type().into()).unwrap_or("")),
         Record::POLICY_EVENT => ("PolicyVerdict", ""),
-        Record::L7_EVENT if flow.l7.is_some_and(|l7| l7.dns().is_some()) => ("L7", "DNS"),
-        Record::L7_EVENT => ("L7", "HTTP"),
+        Record::L7_EVENT => ("L7", l7_name(flow).unwrap_or("")),
         _ => ("Unknown", ""),
     }
 }

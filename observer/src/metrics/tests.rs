@@ -1,5 +1,7 @@
 //! What is asked for, what is counted, and what a scraper gets of it.
 
+mod l7;
+
 use super::{
     config::{File, Flags, MetricsConfig},
     flows::Flows,
@@ -302,8 +304,7 @@ fn the_series_of_a_pod_go_with_it() {
 #[test]
 fn what_is_wrong_is_told_with_what_would_be_right() {
     for (metrics, wanted) in [
-        ("drops", "no metric is named `drops`; there are drop, flow"),
-        ("drop dns:query", "not built in: dns, as flows don't tell of it yet"),
+        ("drops", "no metric is named `drops`; there are dns, drop, flow"),
         ("drop:port", "`port` is no option of drop"),
         ("flow:sourceContext=pods", "sourceContext: unknown context `pods`; there are identity, namespace"),
         ("flow:labelsContext=source", "labelsContext: unknown label `source`; there are source_ip"),

@@ -8,6 +8,7 @@ use super::{
     policies,
 };
 use crate::{
+    capture::{AttachTimes, Fill},
     policy::{Policies, Updater},
     store::Store,
 };
@@ -26,6 +27,22 @@ use tonic::{Request, Response, Status, async_trait, service::Routes};
 pub trait CaptureInfo: Send + Sync {
     /// Kernel, hooks, links and counters; the server adds node, version, start and store.
     fn capture_status(&self) -> CaptureStatusResponse;
+
+    /// How full what the kernel keeps is, and how long it took to attach; nothing where nothing runs.
+    fn kernel_use(&self) -> KernelUse {
+        KernelUse::default()
+    }
+}
+
+/// What metrics tell besides the capture's status.
+#[derive(Debug, Default)]
+pub struct KernelUse {
+    /// Rings in bytes.
+    pub rings: Vec<Fill>,
+    /// Tables of connections.
+    pub tables: Vec<Fill>,
+    /// Times that programs were put on links.
+    pub attached: AttachTimes,
 }
 
 /// The control service.

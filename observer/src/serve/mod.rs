@@ -52,7 +52,7 @@ mod tls;
 pub mod view;
 mod wire;
 
-pub use control::CaptureInfo;
+pub use control::{CaptureInfo, KernelUse};
 pub use counters::{Counters, Refusal};
 pub use encode::NodeInfo;
 pub use inspect::{Answer, Inspect, InspectError};

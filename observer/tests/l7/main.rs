@@ -12,8 +12,9 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
-use support::{Daemon, can_run, scaled, scenario};
+use support::{Daemon, PATIENCE, can_run, get_as, scaled, scenario, sum};
 
 /// What a request or response says, of each kind of record.
 fn said(flow: &Flow) -> Option<(L7FlowType, u64, &Record)> {
@@ -45,7 +46,9 @@ fn every_request_and_query_of_the_lab_is_told_once_with_its_answer() {
     }
     for file in ["routed.toml", "bridged.toml"] {
         let mut lab = Lab::up(&scenario(file), &unique_prefix("l7")).unwrap();
-        let daemon = Daemon::start(&lab, "n1", &["--l7", "all", "--max-flows", "200000"]);
+        let counted = "dns:query;labelsContext=source_pod http:exemplars=true;sourceContext=pod flow";
+        let arguments = ["--l7", "all", "--max-flows", "200000", "--metrics-server", "127.0.0.1:0"];
+        let daemon = Daemon::start(&lab, "n1", &[&arguments[..], &["--metrics", counted]].concat());
         let share = scaled(4, 1);
         for mut traffic in lab.scenario().traffic.clone() {
             if matches!(traffic.kind, Kind::Http | Kind::Dns) {
@@ -113,6 +116,51 @@ fn every_request_and_query_of_the_lab_is_told_once_with_its_answer() {
         }
         let sums = support::Sums::of(&daemon.settled());
         sums.check();
+        agrees_with(&scraped(&lab, &daemon, flows.len()), &flows);
+    }
+}
+
+/// The page of metrics once all these flows are counted, which is some milliseconds after they are stored.
+fn scraped(lab: &Lab, daemon: &Daemon, flows: usize) -> String {
+    let address = daemon.metrics_address();
+    let node = lab.node_netns("n1").file_name().unwrap().to_str().unwrap().to_owned();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let form = "application/openmetrics-text";
+        let page = netns::inside(&node, || Ok(get_as(address, "/metrics", form).1)).unwrap();
+        // Of what the network says by itself there may be more by now.
+        if sum(&page, "hubble_flows_processed_total", "") >= flows as u64 {
+            return page;
+        }
+        assert!(Instant::now() < deadline, "{flows} flows:\n{page}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Metrics of HTTP and DNS tell of what flows tell.
+fn agrees_with(page: &str, flows: &[Flow]) {
+    let counts = |kind: L7FlowType, wanted: &dyn Fn(&Record) -> bool| {
+        flows.iter().filter_map(said).filter(|(of, _, record)| *of == kind && wanted(record)).count() as u64
+    };
+    let http = |record: &Record| matches!(record, Record::Http(_));
+    let dns = |record: &Record| matches!(record, Record::Dns(_));
+    let (requests, responses) = (counts(L7FlowType::Request, &http), counts(L7FlowType::Response, &http));
+    assert_eq!(sum(page, "hubble_http_requests_total", "protocol=\"HTTP/1.1\""), requests, "{page}");
+    assert_eq!(sum(page, "hubble_http_responses_total", "status=\"200\""), responses);
+    assert_eq!(sum(page, "hubble_http_request_duration_seconds_count", "method=\"GET\""), responses);
+    assert_eq!(sum(page, "hubble_http_request_duration_seconds_bucket", "le=\"+Inf\""), responses);
+    assert_eq!(sum(page, "hubble_dns_queries_total", "rcode=\"\""), counts(L7FlowType::Request, &dns));
+    let answers = counts(L7FlowType::Response, &dns);
+    assert_eq!(sum(page, "hubble_dns_responses_total", "rcode=\"No Error\""), answers);
+    let types = flows.iter().filter_map(said).map(|(.., record)| match record {
+        Record::Dns(dns) => dns.rrtypes.len() as u64,
+        _ => 0,
+    });
+    assert_eq!(sum(page, "hubble_dns_response_types_total", "query=\""), types.sum::<u64>());
+    for subtype in ["DNS", "HTTP"] {
+        let both = if subtype == "DNS" { 2 * answers } else { requests + responses };
+        let labels = format!("protocol=\"{subtype}\",type=\"L7\",subtype=\"{subtype}\"");
+        assert_eq!(sum(page, "hubble_flows_processed_total", &labels), both);
     }
 }
 

@@ -19,8 +19,8 @@ use observer_proto::{
 use prost::Message as _;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, mpsc},
@@ -328,6 +328,32 @@ pub(crate) fn name(endpoint: Option<&observer_proto::flow::Endpoint>, ip: &str) 
     }
 }
 
+/// The head and the body that a server of HTTP answers with.
+pub(crate) fn get(address: SocketAddr, path: &str) -> (String, String) {
+    get_as(address, path, "*/*")
+}
+
+/// As [`get`], asked for in this form.
+pub(crate) fn get_as(address: SocketAddr, path: &str, accept: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+/// The sum of a metric's samples with this text in their labels.
+pub(crate) fn sum(page: &str, metric: &str, with: &str) -> u64 {
+    let is_of = |line: &&str| {
+        line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(with)
+    };
+    // An example stands behind the value.
+    let value = |line: &str| line.split(" # ").next()?.rsplit(' ').next()?.parse::<u64>().ok();
+    page.lines().filter(is_of).map(|line| value(line).unwrap()).sum()
+}
+
 /// What a flow's `extensions` hold, as text by key.
 pub(crate) fn extensions(flow: &Flow) -> HashMap<String, String> {
     use prost_types::value::Kind;
@@ -361,6 +387,12 @@ impl Daemon {
             assert!(Instant::now() < deadline, "no {text:?} in the log:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Where it serves metrics.
+    pub(crate) fn metrics_address(&self) -> SocketAddr {
+        let ready = self.log_line(" ready ");
+        ready.split("metrics=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
     }
 
     /// Runs a client of the control socket.

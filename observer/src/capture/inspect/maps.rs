@@ -10,6 +10,7 @@ use rustix::param::page_size;
 
 use super::bpf::{self, Keys};
 use super::{FdInfo, Inspector, LoadedMap, handle};
+use crate::capture::counters::Fill;
 use crate::capture::error::{CaptureError, chain};
 use crate::capture::flow_table::FlowTable;
 use crate::capture::pod::Raw;
@@ -60,6 +61,13 @@ pub struct RingUse {
     pub bytes: u32,
     /// Written and not read yet.
     pub used: u64,
+}
+
+impl RingUse {
+    /// How full it is.
+    pub fn fill(&self) -> Fill {
+        Fill { name: self.name.clone(), used: self.used, room: self.bytes.into() }
+    }
 }
 
 /// An entry of the flow tables.

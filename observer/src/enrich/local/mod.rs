@@ -119,6 +119,7 @@ impl LocalNamespaces {
         let window = Window { since: self.last_look, at };
         cache.replace(Rank::Local, Snapshot { pods: found.pods, surroundings }, window);
         self.last_look = at;
+        cache.confirm(Rank::Local, at);
         Ok(())
     }
 

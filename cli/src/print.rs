@@ -161,7 +161,7 @@ impl Printer {
                 out.write_all(line)
             }
             (Held::Flow, Layout::Compact | Layout::Dict(_) | Layout::Table(_), _) => {
-                self.shown(&Shown::read(outline.inner).map_err(io::Error::other)?, out)
+                self.shown(&Shown::read(self.options, outline.inner).map_err(io::Error::other)?, out)
             }
             (Held::Flow, _, Some(printed)) => {
                 self.kept.clear();

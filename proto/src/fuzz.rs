@@ -120,7 +120,7 @@ fn reflected(text: &str) -> Option<GetFlowsResponse> {
 /// A response, as a server sends it, printed in every format.
 pub fn print(data: &[u8]) {
     if let Ok(flow) = Flow::decode(data) {
-        assert_eq!(Shown::read(data), Ok(Shown::of(&flow)), "not what prost reads");
+        assert_eq!(Shown::read(text::ALL, data), Ok(Shown::of(&flow)), "not what prost reads");
     }
     let kind = MessageType::named("observer.GetFlowsResponse").unwrap();
     let mut line = Vec::new();
@@ -134,7 +134,11 @@ pub fn print(data: &[u8]) {
     text::printed().unwrap().keep(data, &mut kept).unwrap();
     let kept = GetFlowsResponse::decode(kept.as_slice()).unwrap();
     if let Some(ResponseTypes::Flow(flow)) = &response.response_types {
-        assert_eq!(Shown::read(&flow.encode_to_vec()), Ok(Shown::of(flow)), "not what prost reads");
+        assert_eq!(
+            Shown::read(text::ALL, &flow.encode_to_vec()),
+            Ok(Shown::of(flow)),
+            "not what prost reads"
+        );
     }
     assert_eq!(written, json::line(&response).map(String::into_bytes), "not what prost reads");
     if let Ok(line) = written {

@@ -47,13 +47,37 @@ impl<'a> Reader<'a> {
         Ok(Some((number, self.value(number, wire_type)?)))
     }
 
+    /// The next field's key, of a number and the form of its value; `None` at the end. What takes the value is for the caller
+    /// to call: one that knows the key need not look at the form.
+    #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
+    #[inline(always)]
+    pub(crate) fn next_key(&mut self) -> Result<Option<u32>, WriteError> {
+        if self.at >= self.bytes.len() {
+            return Ok(None);
+        }
+        let key = u32::try_from(self.varint()?).map_err(|_| WriteError::Wire)?;
+        if key >> 3 == 0 { Err(WriteError::Wire) } else { Ok(Some(key)) }
+    }
+
+    /// The value behind [`bytes_key`].
+    #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
+    #[inline(always)]
+    pub(crate) fn delimited(&mut self) -> Result<&'a [u8], WriteError> {
+        let length = usize::try_from(self.varint()?).map_err(|_| WriteError::Wire)?;
+        self.take(length)
+    }
+
+    /// Passes over the value behind a key.
+    #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
+    #[inline(always)]
+    pub(crate) fn pass(&mut self, key: u32) -> Result<(), WriteError> {
+        self.value(key >> 3, (key & 7) as u8).map(drop)
+    }
+
     #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
     #[inline(always)]
     fn key(&mut self) -> Result<(u32, u8), WriteError> {
-        let key = u32::try_from(self.varint()?).map_err(|_| WriteError::Wire)?;
-        if key >> 3 == 0 {
-            return Err(WriteError::Wire);
-        }
+        let key = self.next_key()?.ok_or(WriteError::Wire)?;
         Ok((key >> 3, (key & 7) as u8))
     }
 
@@ -63,10 +87,7 @@ impl<'a> Reader<'a> {
         Ok(match wire_type {
             0 => Value::Varint(self.varint()?),
             1 => Value::Fixed64(self.fixed64()?),
-            2 => {
-                let length = usize::try_from(self.varint()?).map_err(|_| WriteError::Wire)?;
-                Value::Bytes(self.take(length)?)
-            }
+            2 => Value::Bytes(self.delimited()?),
             3 => {
                 self.skip_group(number)?;
                 Value::Group
@@ -158,6 +179,16 @@ impl<'a> Reader<'a> {
         self.at = end;
         Ok(taken)
     }
+}
+
+/// The key of a field whose value is a varint.
+pub(crate) const fn varint_key(number: u32) -> u32 {
+    number << 3
+}
+
+/// The key of a field whose value is a text, bytes or a message.
+pub(crate) const fn bytes_key(number: u32) -> u32 {
+    number << 3 | 2
 }
 
 /// The key of a field and a varint.

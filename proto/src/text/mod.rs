@@ -13,6 +13,8 @@ mod table;
 pub(crate) mod wide;
 
 pub use dict::Dict;
+#[cfg(any(test, fuzzing))]
+pub(crate) use shown::ALL;
 pub use shown::Shown;
 pub use table::Table;
 pub use wide::{Joined, Wide, cells};

@@ -1,7 +1,7 @@
 //! What Hubble's layouts print of a flow, borrowed: from a message, or from its encoding, so that no message is made for
 //! a line of text.
 
-use super::parts::End;
+use super::{Options, parts::End};
 use crate::{
     flow::{Flow, Layer7, Policy, layer4::Protocol, layer7::Record},
     json::{
@@ -10,6 +10,41 @@ use crate::{
     },
 };
 use prost_types::Timestamp;
+
+/// Of the fields that are read, in a flow and in an endpoint.
+mod key {
+    use crate::json::wire::{bytes_key, varint_key};
+
+    pub(super) const TIME: u32 = bytes_key(1);
+    pub(super) const VERDICT: u32 = varint_key(2);
+    pub(super) const IP: u32 = bytes_key(5);
+    pub(super) const L4: u32 = bytes_key(6);
+    pub(super) const SOURCE: u32 = bytes_key(8);
+    pub(super) const DESTINATION: u32 = bytes_key(9);
+    pub(super) const NODE_NAME: u32 = bytes_key(11);
+    pub(super) const SOURCE_NAMES: u32 = bytes_key(13);
+    pub(super) const DESTINATION_NAMES: u32 = bytes_key(14);
+    pub(super) const L7: u32 = bytes_key(15);
+    pub(super) const EVENT_TYPE: u32 = bytes_key(19);
+    pub(super) const SOURCE_SERVICE: u32 = bytes_key(20);
+    pub(super) const DESTINATION_SERVICE: u32 = bytes_key(21);
+    pub(super) const TRAFFIC_DIRECTION: u32 = varint_key(22);
+    pub(super) const POLICY_MATCH_TYPE: u32 = varint_key(23);
+    pub(super) const IS_REPLY: u32 = bytes_key(26);
+    pub(super) const DEBUG_CAPTURE_POINT: u32 = varint_key(27);
+    pub(super) const SOCK_XLATE_POINT: u32 = varint_key(31);
+    pub(super) const AUTH_TYPE: u32 = varint_key(35);
+    pub(super) const IP_TRACE_ID: u32 = bytes_key(40);
+    pub(super) const EGRESS_ALLOWED_BY: u32 = bytes_key(21_001);
+    pub(super) const INGRESS_ALLOWED_BY: u32 = bytes_key(21_002);
+    pub(super) const EGRESS_DENIED_BY: u32 = bytes_key(21_004);
+    pub(super) const INGRESS_DENIED_BY: u32 = bytes_key(21_005);
+    pub(super) const SUMMARY: u32 = bytes_key(100_000);
+
+    pub(super) const IDENTITY: u32 = varint_key(2);
+    pub(super) const NAMESPACE: u32 = bytes_key(3);
+    pub(super) const POD_NAME: u32 = bytes_key(5);
+}
 
 /// A flow, as far as compact, dict and table print it. What a message may lack is there by its default where that prints
 /// the same.
@@ -21,6 +56,7 @@ pub struct Shown<'a> {
     pub(super) auth_type: i32,
     /// Of the source and of the destination, as all pairs here.
     pub(super) ips: Option<[&'a str; 2]>,
+    /// Where there are no addresses.
     pub(super) macs: Option<[&'a str; 2]>,
     pub(super) ports: [u32; 2],
     /// The field of `Layer4` that has the ports.
@@ -109,7 +145,11 @@ impl<'a> Shown<'a> {
             verdict: flow.verdict,
             auth_type: flow.auth_type,
             ips: flow.ip.as_ref().map(|ip| [ip.source.as_str(), ip.destination.as_str()]),
-            macs: flow.ethernet.as_ref().map(|link| [link.source.as_str(), link.destination.as_str()]),
+            macs: flow
+                .ethernet
+                .as_ref()
+                .filter(|_| flow.ip.is_none())
+                .map(|link| [link.source.as_str(), link.destination.as_str()]),
             ports: [port(End::Source), port(End::Destination)],
             transport,
             endpoints: [endpoint(End::Source), endpoint(End::Destination)],
@@ -137,89 +177,85 @@ impl<'a> Shown<'a> {
         }
     }
 
-    /// From the encoding of a message; parts that stand there twice are put together as by the decoder.
-    pub fn read(flow: &'a [u8]) -> Result<Self, WriteError> {
+    /// From the encoding of a message; parts that stand there twice are put together as by the decoder. What the options leave
+    /// out is not looked at.
+    pub fn read(options: Options, flow: &'a [u8]) -> Result<Self, WriteError> {
         let mut shown = Self::default();
         let mut reader = Reader::new(flow);
-        while let Some((number, value)) = reader.field()? {
-            match value {
-                Value::Varint(bits) => shown.number(number, bits),
-                Value::Bytes(bytes) => shown.bytes(number, bytes)?,
-                Value::Fixed64(_) | Value::Fixed32(_) | Value::Group => {}
+        while let Some(key) = reader.next_key()? {
+            match key {
+                key::VERDICT => shown.verdict = reader.varint()? as i32,
+                key::TRAFFIC_DIRECTION => shown.traffic_direction = reader.varint()? as i32,
+                key::POLICY_MATCH_TYPE => shown.policy_match_type = reader.varint()? as u32,
+                key::DEBUG_CAPTURE_POINT => shown.debug_capture_point = reader.varint()? as i32,
+                key::SOCK_XLATE_POINT => shown.sock_xlate_point = reader.varint()? as i32,
+                key::AUTH_TYPE => shown.auth_type = reader.varint()? as i32,
+                key::TIME => {
+                    let time = shown.time.get_or_insert_default();
+                    fields(reader.delimited()?, |number, value| {
+                        match (number, value) {
+                            (1, Value::Varint(bits)) => time.seconds = bits as i64,
+                            (2, Value::Varint(bits)) => time.nanos = bits as i32,
+                            _ => {}
+                        }
+                        Ok(())
+                    })?;
+                }
+                key::IP => texts(reader.delimited()?, shown.ips.get_or_insert_default())?,
+                key::L4 => shown.transport(reader.delimited()?)?,
+                key::SOURCE => shown.endpoints[0].read(reader.delimited()?)?,
+                key::DESTINATION => shown.endpoints[1].read(reader.delimited()?)?,
+                key::NODE_NAME if options.node_names => shown.node_name = text(reader.delimited()?)?,
+                key::SOURCE_NAMES => shown.dns_names[0].push(text(reader.delimited()?)?),
+                key::DESTINATION_NAMES => shown.dns_names[1].push(text(reader.delimited()?)?),
+                key::L7 => shown.l7.get_or_insert_default().read(reader.delimited()?)?,
+                key::EVENT_TYPE => fields(reader.delimited()?, |number, value| {
+                    match (number, value) {
+                        (1, Value::Varint(bits)) => shown.event_type = bits as i32,
+                        (2, Value::Varint(bits)) => shown.sub_type = bits as i32,
+                        _ => {}
+                    }
+                    Ok(())
+                })?,
+                key::SOURCE_SERVICE => shown.services[0].get_or_insert_default().read(reader.delimited()?)?,
+                key::DESTINATION_SERVICE => {
+                    shown.services[1].get_or_insert_default().read(reader.delimited()?)?;
+                }
+                key::IS_REPLY => {
+                    let is_reply = shown.is_reply.get_or_insert_default();
+                    first_number(reader.delimited()?, |bits| *is_reply = bits != 0)?;
+                }
+                key::IP_TRACE_ID => first_number(reader.delimited()?, |bits| shown.trace_id = bits)?,
+                key::SUMMARY => shown.summary = text(reader.delimited()?)?,
+                key::EGRESS_ALLOWED_BY..=key::INGRESS_DENIED_BY if options.policy_names => {
+                    shown.policy(key, &mut reader)?;
+                }
+                key => reader.pass(key)?,
             }
+        }
+        if shown.ips.is_none() {
+            shown.read_macs(flow)?;
         }
         Ok(shown)
     }
 
-    fn number(&mut self, number: u32, bits: u64) {
-        let signed = bits as i32;
-        match number {
-            2 => self.verdict = signed,
-            22 => self.traffic_direction = signed,
-            23 => self.policy_match_type = bits as u32,
-            27 => self.debug_capture_point = signed,
-            31 => self.sock_xlate_point = signed,
-            35 => self.auth_type = signed,
-            _ => {}
-        }
+    fn read_macs(&mut self, flow: &'a [u8]) -> Result<(), WriteError> {
+        let macs = &mut self.macs;
+        fields(flow, |number, value| match (number, value) {
+            (4, Value::Bytes(bytes)) => texts(bytes, macs.get_or_insert_default()),
+            _ => Ok(()),
+        })
     }
 
-    fn bytes(&mut self, number: u32, bytes: &'a [u8]) -> Result<(), WriteError> {
-        match number {
-            1 => {
-                let time = self.time.get_or_insert_default();
-                fields(bytes, |number, value| {
-                    match (number, value) {
-                        (1, Value::Varint(bits)) => time.seconds = bits as i64,
-                        (2, Value::Varint(bits)) => time.nanos = bits as i32,
-                        _ => {}
-                    }
-                    Ok(())
-                })?;
-            }
-            4 => texts(bytes, self.macs.get_or_insert_default())?,
-            5 => texts(bytes, self.ips.get_or_insert_default())?,
-            6 => self.transport(bytes)?,
-            8 | 9 => self.endpoints[number as usize - 8].read(bytes)?,
-            11 => self.node_name = text(bytes)?,
-            13 | 14 => self.dns_names[number as usize - 13].push(text(bytes)?),
-            15 => self.l7.get_or_insert_default().read(bytes)?,
-            19 => fields(bytes, |number, value| {
-                match (number, value) {
-                    (1, Value::Varint(bits)) => self.event_type = bits as i32,
-                    (2, Value::Varint(bits)) => self.sub_type = bits as i32,
-                    _ => {}
-                }
-                Ok(())
-            })?,
-            20 | 21 => {
-                let service = self.services[number as usize - 20].get_or_insert_default();
-                let mut both = [service.name, service.namespace];
-                texts(bytes, &mut both)?;
-                *service = Service { name: both[0], namespace: both[1] };
-            }
-            26 => {
-                let is_reply = self.is_reply.get_or_insert_default();
-                fields(bytes, |number, value| {
-                    if let (1, Value::Varint(bits)) = (number, value) {
-                        *is_reply = bits != 0;
-                    }
-                    Ok(())
-                })?;
-            }
-            40 => fields(bytes, |number, value| {
-                if let (1, Value::Varint(bits)) = (number, value) {
-                    self.trace_id = bits;
-                }
-                Ok(())
-            })?,
-            100_000 => self.summary = text(bytes)?,
-            21_001 => self.egress.allowed.push(policy(bytes)?),
-            21_002 => self.ingress.allowed.push(policy(bytes)?),
-            21_004 => self.egress.denied.push(policy(bytes)?),
-            21_005 => self.ingress.denied.push(policy(bytes)?),
-            _ => {}
-        }
+    fn policy(&mut self, key: u32, reader: &mut Reader<'a>) -> Result<(), WriteError> {
+        let list = match key {
+            key::EGRESS_ALLOWED_BY => &mut self.egress.allowed,
+            key::INGRESS_ALLOWED_BY => &mut self.ingress.allowed,
+            key::EGRESS_DENIED_BY => &mut self.egress.denied,
+            key::INGRESS_DENIED_BY => &mut self.ingress.denied,
+            key => return reader.pass(key),
+        };
+        list.push(policy(reader.delimited()?)?);
         Ok(())
     }
 
@@ -246,15 +282,25 @@ impl<'a> Shown<'a> {
 
 impl<'a> Endpoint<'a> {
     fn read(&mut self, bytes: &'a [u8]) -> Result<(), WriteError> {
-        fields(bytes, |number, value| {
-            match (number, value) {
-                (2, Value::Varint(bits)) => self.identity = bits as u32,
-                (3, Value::Bytes(bytes)) => self.namespace = text(bytes)?,
-                (5, Value::Bytes(bytes)) => self.pod_name = text(bytes)?,
-                _ => {}
+        let mut reader = Reader::new(bytes);
+        while let Some(key) = reader.next_key()? {
+            match key {
+                key::IDENTITY => self.identity = reader.varint()? as u32,
+                key::NAMESPACE => self.namespace = text(reader.delimited()?)?,
+                key::POD_NAME => self.pod_name = text(reader.delimited()?)?,
+                key => reader.pass(key)?,
             }
-            Ok(())
-        })
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Service<'a> {
+    fn read(&mut self, bytes: &'a [u8]) -> Result<(), WriteError> {
+        let mut both = [self.name, self.namespace];
+        texts(bytes, &mut both)?;
+        (self.name, self.namespace) = both.into();
+        Ok(())
     }
 }
 
@@ -306,6 +352,16 @@ fn fields<'a>(
     Ok(())
 }
 
+/// The field 1, a number.
+fn first_number(bytes: &[u8], mut take: impl FnMut(u64)) -> Result<(), WriteError> {
+    fields(bytes, |number, value| {
+        if let (1, Value::Varint(bits)) = (number, value) {
+            take(bits);
+        }
+        Ok(())
+    })
+}
+
 /// The fields 1 and 2, both texts.
 fn texts<'a>(bytes: &'a [u8], both: &mut [&'a str; 2]) -> Result<(), WriteError> {
     fields(bytes, |number, value| {
@@ -334,6 +390,17 @@ fn text(bytes: &[u8]) -> Result<&str, WriteError> {
     std::str::from_utf8(bytes).map_err(|_| WriteError::Utf8)
 }
 
+/// With which nothing is left out.
+#[cfg(any(test, fuzzing))]
+pub(crate) const ALL: Options = Options {
+    colors: false,
+    translate: true,
+    node_names: true,
+    policy_names: true,
+    debug: false,
+    time: crate::time::TimeFormat::StampMilli,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,7 +422,7 @@ mod tests {
         ];
         let same = |encoded: &[u8]| {
             let flow = Flow::decode(encoded).unwrap();
-            assert_eq!(Shown::read(encoded), Ok(Shown::of(&flow)));
+            assert_eq!(Shown::read(ALL, encoded), Ok(Shown::of(&flow)));
         };
         let mut encoded = pieces.concat();
         same(&encoded);
@@ -365,6 +432,8 @@ mod tests {
         }
         encoded.extend_from_slice(&[0x7a, 3, 0xaa, 0x06, 0]);
         same(&encoded);
-        assert_eq!(Shown::read(&[0x5a, 1, 0xff]), Err(WriteError::Utf8));
+        assert_eq!(Shown::read(ALL, &[0x5a, 1, 0xff]), Err(WriteError::Utf8));
+        // Without addresses.
+        same(&[0x22, 3, 0x0a, 1, b'a', 0x22, 3, 0x12, 1, b'b']);
     }
 }

@@ -17,9 +17,11 @@ const FILES: [&str; 8] = [
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let mut descriptors = protox::compile(FILES, ["proto"])?;
-    // `extensions` holds a Struct by its type name only: no file imports it, but reading and printing need it.
-    let structs = protox::compile(["google/protobuf/struct.proto"], ["proto"])?;
-    descriptors.file.extend(structs.file);
+    // `extensions` holds a Struct by its type name only: no file imports it, but reading and printing need it. Descriptors
+    // are printed, too, those that a server tells of itself.
+    let others =
+        protox::compile(["google/protobuf/struct.proto", "google/protobuf/descriptor.proto"], ["proto"])?;
+    descriptors.file.extend(others.file);
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;

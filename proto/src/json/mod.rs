@@ -37,15 +37,10 @@ pub fn line<M: prost::Message + prost::Name>(message: &M) -> Result<String, Writ
 
 /// An encoded descriptor of a `.proto` file as one line; numbers for enums, as Go's plain encoder writes them.
 pub fn descriptor_line(encoded: &[u8]) -> Result<String, String> {
-    use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
-    let kind = DescriptorPool::global().get_message_by_name("google.protobuf.FileDescriptorProto");
-    let message = DynamicMessage::decode(kind.ok_or("no descriptor of descriptors")?, encoded)
-        .map_err(|error| error.to_string())?;
-    let options = SerializeOptions::new().use_proto_field_name(true).use_enum_numbers(true);
+    let kind =
+        MessageType::named("google.protobuf.FileDescriptorProto").ok_or("no descriptor of descriptors")?;
     let mut out = Vec::new();
-    message
-        .serialize_with_options(&mut serde_json::Serializer::new(&mut out), &options)
-        .map_err(|error| error.to_string())?;
+    Writer::new().write(kind, encoded, &mut out).map_err(|error| error.to_string())?;
     String::from_utf8(out).map_err(|error| error.to_string())
 }
 

@@ -2,10 +2,10 @@
 
 use prost::Message as _;
 use prost_types::{
-    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet,
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
     field_descriptor_proto::{Label, Type},
 };
-use std::{collections::HashMap, sync::LazyLock};
+use std::{cmp::Ordering, collections::HashMap, sync::LazyLock};
 
 /// A message type of this crate's API, or a well-known one; the place of its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,14 +102,24 @@ pub(super) struct Field {
     json_name: Vec<u8>,
     pub(super) kind: Kind,
     pub(super) repeated: bool,
-    /// The oneof it belongs to; its members are written even when they hold the default.
+    /// The oneof it belongs to.
     pub(super) oneof: Option<u16>,
+    /// Whether it is written even when it holds the default: members of oneofs, and all of proto2.
+    pub(super) explicit: bool,
 }
 
 impl Field {
     #[inline]
     pub(super) fn name(&self) -> &[u8] {
         &self.key[1..self.key.len() - 2]
+    }
+
+    /// Only descriptors are of proto2, and those are printed as Go's plain encoder does: whatever is set, and enums by number.
+    fn as_in_proto2(&mut self) {
+        self.explicit = true;
+        if matches!(self.kind, Kind::Enum(_)) {
+            self.kind = Kind::Int32;
+        }
     }
 
     /// Whether JSON's null is a value of it.
@@ -146,7 +156,7 @@ pub(super) enum Kind {
 pub(super) struct Enum {
     /// Number and name, by number; of two names the first declared.
     values: Vec<(i32, String)>,
-    /// All names.
+    /// All names, in the order of their lengths first: to compare these is quicker.
     by_name: Vec<(String, i32, Spelling)>,
     /// `google.protobuf.NullValue` is JSON's null.
     pub(super) is_null: bool,
@@ -159,7 +169,7 @@ impl Enum {
     }
 
     pub(super) fn number(&self, name: &[u8]) -> Option<(i32, Spelling)> {
-        let at = self.by_name.binary_search_by(|row| row.0.as_bytes().cmp(name)).ok()?;
+        let at = self.by_name.binary_search_by(|row| by_length(row.0.as_bytes(), name)).ok()?;
         Some((self.by_name[at].1, self.by_name[at].2))
     }
 }
@@ -170,17 +180,20 @@ impl Schema {
         let mut enums = Vec::new();
         for file in &files.file {
             for message in &file.message_type {
-                collect(file.package(), message, &mut messages, &mut enums);
+                collect(file, file.package(), message, &mut messages, &mut enums);
             }
             enums.extend(file.enum_type.iter().map(|one| (join(file.package(), one.name()), one)));
         }
         let by_name: HashMap<String, usize> =
-            messages.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
+            messages.iter().enumerate().map(|(at, (name, ..))| (name.clone(), at)).collect();
         let enum_places: HashMap<&str, usize> =
             enums.iter().enumerate().map(|(at, (name, _))| (name.as_str(), at)).collect();
         let mut places = 0;
-        let messages = messages.iter().map(|(name, message)| {
-            let message = Message::new(name, message, places, &by_name, &enum_places);
+        let messages = messages.iter().map(|(name, message, file)| {
+            let mut message = Message::new(name, message, places, &by_name, &enum_places);
+            if file.syntax() != "proto3" {
+                message.fields.iter_mut().for_each(Field::as_in_proto2);
+            }
             places += message.fields.len() + 1;
             message
         });
@@ -194,17 +207,22 @@ impl Schema {
 }
 
 fn collect<'a>(
+    file: &'a FileDescriptorProto,
     scope: &str,
     message: &'a DescriptorProto,
-    messages: &mut Vec<(String, &'a DescriptorProto)>,
+    messages: &mut Vec<(String, &'a DescriptorProto, &'a FileDescriptorProto)>,
     enums: &mut Vec<(String, &'a EnumDescriptorProto)>,
 ) {
     let name = join(scope, message.name());
     for nested in &message.nested_type {
-        collect(&name, nested, messages, enums);
+        collect(file, &name, nested, messages, enums);
     }
     enums.extend(message.enum_type.iter().map(|one| (join(&name, one.name()), one)));
-    messages.push((name, message));
+    messages.push((name, message, file));
+}
+
+fn by_length(one: &[u8], other: &[u8]) -> Ordering {
+    one.len().cmp(&other.len()).then_with(|| one.cmp(other))
 }
 
 fn join(scope: &str, name: &str) -> String {
@@ -224,7 +242,7 @@ impl Enum {
             (name, number, if is_written { Spelling::Written } else { Spelling::Other })
         });
         let mut by_name: Vec<_> = by_name.collect();
-        by_name.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        by_name.sort_unstable_by(|one, other| by_length(one.0.as_bytes(), other.0.as_bytes()));
         found.by_name = by_name;
         found
     }
@@ -259,6 +277,7 @@ impl Message {
                 kind,
                 repeated: descriptor.label() == Label::Repeated,
                 oneof,
+                explicit: oneof.is_some(),
             });
         }
         by_number.sort_unstable();
@@ -329,11 +348,11 @@ mod tests {
         let mut messages = Vec::new();
         for file in &files.file {
             for message in &file.message_type {
-                collect(file.package(), message, &mut messages, &mut Vec::new());
+                collect(file, file.package(), message, &mut messages, &mut Vec::new());
             }
         }
         assert!(messages.len() > 70);
-        for (name, message) in messages {
+        for (name, message, _) in messages {
             let table = &SCHEMA.messages[MessageType::named(&name).unwrap().0];
             assert_eq!(table.fields.len(), message.field.len(), "{name}");
             let is_map = message.options.as_ref().is_some_and(prost_types::MessageOptions::map_entry);

@@ -200,7 +200,7 @@ impl Writer {
         let Some((_, value)) = reader.field()? else { return Ok(false) };
         match (field.kind, value) {
             (Kind::Message(kind), Value::Bytes(inner)) => self.any_form(kind, inner, out, depth + 1)?,
-            (_, value) if field.oneof.is_none() && is_default(field.kind, value) => return Ok(false),
+            (_, value) if !field.explicit && is_default(field.kind, value) => return Ok(false),
             (kind, value) => scalar(kind, value, out)?,
         }
         Ok(true)

@@ -1,6 +1,7 @@
 //! The lines of a file, plain or compressed by gzip, of standard input, or of anything else that can be read.
 
 use flate2::read::MultiGzDecoder;
+use memchr::memchr;
 use std::{
     cell::Cell,
     fs::File,
@@ -31,6 +32,8 @@ pub(super) struct Lines {
     pub(super) read: Rc<Cell<u64>>,
     source: Source,
     number: u64,
+    /// The last line, with its end, is so many of the next bytes of what was read; or it is in `line`.
+    in_place: usize,
     line: Vec<u8>,
 }
 
@@ -70,13 +73,19 @@ impl Lines {
     fn new(name: String, file: Box<dyn Read>, size: Option<u64>) -> Self {
         let read = Rc::default();
         let source = Source::Unopened(Counted { file, read: Rc::clone(&read) });
-        Self { name, size, read, source, number: 0, line: Vec::new() }
+        Self { name, size, read, source, number: 0, in_place: 0, line: Vec::new() }
     }
 
     /// The next line without its end; nothing after the last.
     pub(super) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         let Some(reader) = self.source.reader()? else { return Ok(None) };
+        reader.consume(std::mem::take(&mut self.in_place));
         self.line.clear();
+        // Nearly all lines, of which no copy is made.
+        if let Some(end) = memchr(b'\n', reader.fill_buf()?) {
+            (self.in_place, self.number) = (end + 1, self.number + 1);
+            return Ok(Some(Line::Text(self.line())));
+        }
         reader.by_ref().take(LONGEST as u64 + 1).read_until(b'\n', &mut self.line)?;
         if self.line.is_empty() {
             self.source = Source::Ended;
@@ -93,12 +102,15 @@ impl Lines {
 
     /// The line that was read last, without its end.
     pub(super) fn line(&self) -> &[u8] {
-        without_end(&self.line)
+        without_end(match &self.source {
+            Source::Open(reader) if self.in_place > 0 => &reader.buffer()[..self.in_place],
+            _ => &self.line,
+        })
     }
 
     /// Whether the next line is in memory already, at least its beginning.
     pub(super) fn is_ready(&self) -> bool {
-        matches!(&self.source, Source::Open(reader) if !reader.buffer().is_empty())
+        matches!(&self.source, Source::Open(reader) if reader.buffer().len() > self.in_place)
     }
 
     /// The file and the line that was read last, for messages.

@@ -10,6 +10,9 @@ const LONGEST: usize = 4096;
 /// other nodes have the same.
 const PREFIX: usize = 48;
 
+/// So many of its last bytes hold an end's name, and its workloads behind it.
+const END: usize = 128;
+
 /// What was made of the ends of late. Of a set the one that was met longest ago goes.
 #[derive(Debug, Default)]
 pub(super) struct Known(Vec<[Entry; WAYS]>);
@@ -33,13 +36,14 @@ impl Known {
     /// What was made of the end that these bytes are.
     #[inline]
     pub(super) fn of(&mut self, bytes: &[u8]) -> Result<&[u8], Place> {
-        self.find(bytes, |from| *from == *bytes).map(|entry| &*entry.made)
+        self.find(bytes, |from| from.len() == bytes.len() && is_same(from, bytes)).map(|entry| &*entry.made)
     }
 
     /// The end that this text begins with, which no other one can begin with, and what was made of it.
     #[inline]
     pub(super) fn at_the_begin_of(&mut self, text: &[u8]) -> Result<(usize, &[u8]), Place> {
-        self.find(text, |from| text.starts_with(from)).map(|entry| (entry.from.len(), &*entry.made))
+        let begins_with = |from: &[u8]| text.get(..from.len()).is_some_and(|begin| is_same(from, begin));
+        self.find(text, begins_with).map(|entry| (entry.from.len(), &*entry.made))
     }
 
     fn find(&mut self, bytes: &[u8], is_it: impl Fn(&[u8]) -> bool) -> Result<&Entry, Place> {
@@ -63,6 +67,13 @@ impl Known {
         set.rotate_right(1);
         set[0] = Entry { from: from.into(), made: made.into() };
     }
+}
+
+/// Whether two of the same length are the same. Pods of a workload differ in their names only, which stand near the end.
+#[inline]
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let near_end = one.len().saturating_sub(END);
+    one[near_end..] == other[near_end..] && one[..near_end] == other[..near_end]
 }
 
 fn set_of(bytes: &[u8]) -> usize {

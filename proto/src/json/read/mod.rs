@@ -47,7 +47,7 @@ pub fn read_many<M: prost::Message + prost::Name + Default>(json: &str) -> Resul
     let name = M::full_name();
     let kind = MessageType::named(&name).ok_or_else(|| error(format!("{name} is no message of this API")))?;
     let mut reader = Reader::strict();
-    let mut cursor = Cursor::new(json);
+    let mut cursor = Cursor::new(json.as_bytes());
     let mut messages = Vec::new();
     while cursor.peek().is_some() {
         let mut encoded = Vec::new();
@@ -124,6 +124,16 @@ impl Reader {
         &mut self,
         kind: MessageType,
         json: &str,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<usize>, ReadError> {
+        self.read_bytes(kind, json.as_bytes(), out)
+    }
+
+    /// As [`Self::read`], of bytes that are known to be UTF-8: of others it makes a message that can't be decoded.
+    pub fn read_bytes(
+        &mut self,
+        kind: MessageType,
+        json: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Option<usize>, ReadError> {
         let before = out.len();
@@ -343,7 +353,7 @@ impl<'a> Parser<'a, '_> {
             }
         } else {
             let is_default = self.value(field, inner, out)?;
-            if is_default && field.oneof.is_none() {
+            if is_default && !field.explicit {
                 self.cursor.is_as_written = false;
             }
         }

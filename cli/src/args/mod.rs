@@ -11,7 +11,7 @@ use crate::{
     Failure,
     commands::{Command, FlowsArgs},
 };
-use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, error::ErrorKind};
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, error::ErrorKind};
 use std::{ffi::OsString, path::Path};
 use words::Words;
 
@@ -50,6 +50,13 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
+    root: Root,
+}
+
+/// What may be said without a command.
+#[derive(Args)]
+struct Root {
+    #[command(flatten)]
     flows: FlowsArgs,
     #[command(flatten)]
     globals: Globals,
@@ -68,6 +75,14 @@ pub(crate) fn command() -> clap::Command {
     Cli::command().bin_name(if is_plugin { "kubectl observe" } else { "observe" })
 }
 
+/// The part of the definition that a line without a mistake needs: the commands that it names, without their help. To make
+/// the whole of it takes longer than most commands.
+fn outline(words: &[String]) -> clap::Command {
+    let root = clap::Command::new("observe").version(env!("CARGO_PKG_VERSION"));
+    let root = Root::augment_args(root.disable_help_flag(true).disable_version_flag(true));
+    Command::augment_named(root, |name| words.iter().any(|word| word == name))
+}
+
 /// The flags of every command that a line has, which may be no whole line yet.
 pub(crate) fn globals_of(words: Vec<String>) -> Globals {
     Globals::of(Words::read(&command(), words).given())
@@ -75,17 +90,29 @@ pub(crate) fn globals_of(words: Vec<String>) -> Globals {
 
 /// Reads the arguments. Help and version are printed here.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, Failure> {
-    let command = command();
     let words = arguments.into_iter().skip(1).map(OsString::into_string).collect::<Result<Vec<_>, _>>();
     let words = words.map_err(|word| format!("an argument is no UTF-8: {}", word.display()))?;
+    try_outline(&words).map_or_else(|| parse_whole(words), Ok)
+}
+
+/// What a line asks for that has no mistake and wants no help.
+fn try_outline(words: &[String]) -> Option<Arguments> {
+    let outline = outline(words);
+    let words = Words::read(&outline, words.iter().cloned());
+    let is_plain = words.mistake.is_none() && !words.hides_values();
+    is_plain.then(|| try_parse(outline, words.line(words.count())).ok()).flatten()
+}
+
+fn parse_whole(words: Vec<String>) -> Result<Arguments, Failure> {
+    let command = command();
     let words = Words::read(&command, words);
     let count = words.count();
-    let parsed = try_parse(&command, words.line(count));
+    let parsed = try_parse(command.clone(), words.line(count));
     if parsed.is_err() || words.mistake.is_some() || words.hides_values() {
         // Something is wrong, and the first mistake is told, as by a parser that stops there. A line that only ends too
         // early has none yet.
         let earlier =
-            (0..count).find_map(|fewer| try_parse(&command, words.line(fewer)).err().filter(is_final));
+            (0..count).find_map(|fewer| try_parse(command.clone(), words.line(fewer)).err().filter(is_final));
         if let Some(mistake) = earlier {
             return Err(usage::failure(&mistake));
         }
@@ -106,11 +133,11 @@ fn is_final(error: &clap::Error) -> bool {
     ) && !filters::is_trailing_not(error)
 }
 
-fn try_parse(command: &clap::Command, line: Vec<String>) -> Result<Arguments, clap::Error> {
-    let matches = command.clone().try_get_matches_from(line)?;
-    let cli = Cli::from_arg_matches(&matches)?;
-    let command = cli.command.unwrap_or_else(|| Command::Flows(Box::new(cli.flows)));
-    Ok(Arguments { globals: cli.globals, command })
+fn try_parse(command: clap::Command, line: Vec<String>) -> Result<Arguments, clap::Error> {
+    let matches = command.try_get_matches_from(line)?;
+    let Cli { command, root } = Cli::from_arg_matches(&matches)?;
+    let command = command.unwrap_or_else(|| Command::Flows(Box::new(root.flows)));
+    Ok(Arguments { globals: root.globals, command })
 }
 
 #[cfg(test)]

@@ -133,3 +133,20 @@ fn words_are_taken_as_hubbles_parser_takes_them() {
         try_parse("--tls --tls=false").unwrap().globals.settings().is_ok_and(|settings| !settings.tls.on)
     );
 }
+
+#[test]
+fn the_outline_has_the_commands_of_the_whole_definition() {
+    let whole = command();
+    for of_whole in whole.get_subcommands() {
+        let name = of_whole.get_name();
+        let outline = outline(&[name.to_owned()]);
+        let mut named = outline.get_subcommands();
+        let named = (named.next().unwrap_or_else(|| panic!("no {name}")), named.next());
+        assert_eq!((named.0.get_name(), named.1.is_none()), (name, true));
+        let arguments =
+            |of: &clap::Command| of.get_arguments().map(|arg| arg.get_id().clone()).collect::<Vec<_>>();
+        assert_eq!(arguments(named.0), arguments(of_whole), "{name}");
+        assert_eq!(arguments(&outline), arguments(&whole));
+    }
+    assert_eq!(outline(&["x".to_owned()]).get_subcommands().count(), 0);
+}

@@ -52,15 +52,20 @@ fn offered(names: BTreeSet<String>) -> Vec<CompletionCandidate> {
 /// What came within the time; a server that can't be reached offers nothing.
 fn ask_server(kind: Complete) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        return names;
-    };
     // The words stand behind `--`, as the script passes them.
     let words: Vec<String> = std::env::args().skip_while(|word| word != "--").skip(2).collect();
     let Ok(settings) = args::globals_of(words).settings() else { return names };
     // Half an answer offers half the names.
-    runtime.block_on(async { _ = timeout(PATIENCE, ask(&settings, kind, &mut names)).await });
+    patiently(PATIENCE, ask(&settings, kind, &mut names));
     names
+}
+
+/// Waits so long, and not for what goes on in threads: a name server that doesn't answer is waited for by the system.
+fn patiently<T>(patience: Duration, answer: impl Future<Output = T>) -> Option<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let answer = runtime.block_on(async { timeout(patience, answer).await.ok() });
+    runtime.shutdown_background();
+    answer
 }
 
 async fn ask(settings: &Settings, kind: Complete, names: &mut BTreeSet<String>) -> Option<()> {
@@ -141,4 +146,18 @@ async fn sample(
         }
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_has_no_answer_is_not_waited_for() {
+        // The thread waits until the test has ended.
+        let (answer, waiting) = std::sync::mpsc::channel::<()>();
+        let asked = async { tokio::task::spawn_blocking(move || waiting.recv()).await };
+        assert!(patiently(Duration::ZERO, asked).is_none());
+        drop(answer);
+    }
 }

@@ -24,7 +24,7 @@ mod stream;
 mod table;
 mod tls;
 
-use std::process::ExitCode;
+use std::{pin::Pin, process::ExitCode};
 
 fn main() -> ExitCode {
     // A shell that wants to complete a line gets its answer, and the program ends here.
@@ -45,7 +45,12 @@ fn run(arguments: args::Arguments) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::Text(format!("cannot start the event loop: {e}")))?;
-    runtime.block_on(arguments.command.run(&arguments.globals))
+    // Behind a pointer: the runtime's loop is compiled several times, else each time with all commands in it.
+    let command: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(arguments.command.run(&arguments.globals));
+    let outcome = runtime.block_on(command);
+    // A name server that doesn't answer is asked in a thread, which nobody waits for any more.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Why a command ended early.

@@ -24,14 +24,14 @@ pub(super) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(text: &'a [u8]) -> Self {
-        let is_plain = is_plain(text);
+        let is_plain = !any_of([b'\\'], text);
         let is_as_written = is_plain && !any_of([b'<', b'>', b'&', 0xe2], text);
         Self { text, at: 0, is_plain, is_as_written, tells_as_written: true }
     }
 
     /// For whom the way in which the text is written makes no difference.
     pub(super) fn not_telling(text: &'a [u8]) -> Self {
-        Self { text, at: 0, is_plain: is_plain(text), is_as_written: false, tells_as_written: false }
+        Self { text, at: 0, is_plain: !any_of([b'\\'], text), is_as_written: false, tells_as_written: false }
     }
 
     pub(super) fn position(&self) -> usize {
@@ -283,12 +283,6 @@ impl<'a> Cursor<'a> {
             }
         }
     }
-}
-
-/// Whether there is neither a backslash nor a control character. Without a way out on the first one the compiler looks at
-/// many bytes at once.
-fn is_plain(text: &[u8]) -> bool {
-    text.iter().fold(true, |plain, byte| plain & (*byte >= 0x20) & (*byte != b'\\'))
 }
 
 /// Where the first quote stands. Eight bytes at once.

@@ -82,7 +82,7 @@ fn every_view_has_what_the_daemon_saw() {
     press(&["5"]);
     shows(&["[5 Talkers]", "web/client", "SENT/s"]);
     press(&["6"]);
-    shows(&["[6 Golden]", "HTTP"]);
+    shows(&["[6 Golden]", "start observer with --l7 all"]);
     press(&["7"]);
     shows(&["[7 Nodes]", "n1", "Capture on default/n1", "attached", "lost so far"]);
 

@@ -131,6 +131,7 @@ pub enum Action {
     Mode,
     Group,
     Audit,
+    Trace,
     Detail,
     Time,
     Numeric,
@@ -175,9 +176,9 @@ const fn bind(
 const ALL: &[View] = &[];
 const FLOWS: &[View] = &[View::Flows];
 const COUNTS: &[View] = &[View::Drops, View::Map, View::Policy, View::Talkers, View::Golden, View::Nodes];
-const WINDOWS: &[View] = &[View::Drops, View::Map, View::Policy, View::Talkers];
+const WINDOWS: &[View] = &[View::Drops, View::Map, View::Policy, View::Talkers, View::Golden];
 const MODES: &[View] = &[View::Drops, View::Map, View::Talkers, View::Golden];
-const GROUPS: &[View] = &[View::Map, View::Talkers];
+const GROUPS: &[View] = &[View::Map, View::Talkers, View::Golden];
 
 /// All keys, in the order of the help. What stands first is hinted at first.
 pub const BINDINGS: &[Binding] = &[
@@ -232,7 +233,14 @@ pub const BINDINGS: &[Binding] = &[
         "mode",
         MODES,
     ),
-    bind(Action::Group, "group", &[Key::char('b')], "by workload or by namespace", "group", GROUPS),
+    bind(
+        Action::Group,
+        "group",
+        &[Key::char('b')],
+        "by workload or by namespace; Golden by route or server",
+        "group",
+        GROUPS,
+    ),
     bind(
         Action::Audit,
         "audit-only",
@@ -240,6 +248,14 @@ pub const BINDINGS: &[Binding] = &[
         "only what would be denied, or is",
         "audit only",
         &[View::Policy],
+    ),
+    bind(
+        Action::Trace,
+        "rule-trace",
+        &[Key::char('v')],
+        "what policies say of the row's connection, rule by rule",
+        "rule trace",
+        FLOWS,
     ),
     bind(Action::Window, "window", &[Key::char('w')], "count over 1m, 5m or 15m", "window", WINDOWS),
     bind(Action::Sort, "sort", &[Key::char('s')], "sort by the next column", "sort", COUNTS),

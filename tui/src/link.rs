@@ -4,10 +4,10 @@
 use bytes::Bytes;
 use observer_proto::{
     answers::rows::Answer,
-    control::{CaptureStatusResponse, ListPoliciesResponse},
+    control::{CaptureStatusResponse, ExplainPolicyRequest, ListPoliciesResponse},
     filter::FilterLists,
     observer::{Node, ServerStatusResponse},
-    stats::{GetHealthResponse, GetSignalsResponse},
+    stats::GetHealthResponse,
 };
 use prost_types::Timestamp;
 use std::time::Duration;
@@ -31,6 +31,13 @@ pub enum Ask {
         topic: Topic,
         /// Over which time.
         window: Window,
+    },
+    /// What policies say of a connection.
+    Explain {
+        /// The flow that it is of.
+        uuid: String,
+        /// The connection.
+        request: Box<ExplainPolicyRequest>,
     },
 }
 
@@ -128,12 +135,17 @@ pub enum Message {
     End(String),
     /// Counts of the server.
     Counts(Window, Box<Answer>),
-    /// HTTP and DNS.
-    Signals(Box<GetSignalsResponse>),
     /// The server has no such counts, as every Hubble but ours.
     NoCounts(Topic),
     /// The policies in force, or why they can't be told.
     Policies(Result<Box<ListPoliciesResponse>, String>),
+    /// What they say of a flow's connection, as lines for people; or why that can't be told.
+    Explained {
+        /// The flow.
+        uuid: String,
+        /// The lines.
+        answer: Result<String, String>,
+    },
     /// The nodes that the server knows, or why they can't be told.
     Nodes(Result<Vec<Node>, String>),
     /// Losses, as the server counts them.

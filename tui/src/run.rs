@@ -55,6 +55,8 @@ pub struct Options {
     pub theme: Theme,
     /// ASCII only.
     pub is_ascii: bool,
+    /// The wheel moves through rows; text is then selected with Shift.
+    pub has_mouse: bool,
     /// What the configuration file says.
     pub config: Config,
     /// Where filters of before are kept.
@@ -75,7 +77,7 @@ pub async fn run(
         state.history = History::read(&text);
     }
     let failed = |error: io::Error| format!("cannot use the terminal: {error}");
-    let screen = Screen::enter().map_err(failed)?;
+    let screen = Screen::enter(options.has_mouse).map_err(failed)?;
     let outside = Outside::new(asks, options.history);
     let mut looped = Loop { state, theme, screen, outside, messages, dirty: true, drawn: None, typed: true };
     looped.run().await.map_err(failed)

@@ -7,7 +7,7 @@ use crate::{
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use crossterm::{
     cursor, event,
-    event::{KeyCode, KeyEventKind, KeyModifiers},
+    event::{KeyCode, KeyEventKind, KeyModifiers, MouseEventKind},
     execute, terminal,
 };
 use ratatui::{Terminal, backend::CrosstermBackend};
@@ -27,11 +27,12 @@ type Backend = CrosstermBackend<BufWriter<Stdout>>;
 /// The terminal while the dashboard has it. Dropping it gives it back.
 pub(crate) struct Screen {
     pub(crate) terminal: Terminal<Backend>,
+    has_mouse: bool,
 }
 
 impl Screen {
-    /// Takes the terminal.
-    pub(crate) fn enter() -> io::Result<Self> {
+    /// Takes the terminal, and with it the mouse if that is wanted.
+    pub(crate) fn enter(has_mouse: bool) -> io::Result<Self> {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
             let before = panic::take_hook();
@@ -41,16 +42,16 @@ impl Screen {
                 before(info);
             }));
         });
-        take()?;
+        take(has_mouse)?;
         let out = BufWriter::with_capacity(BUFFER, io::stdout());
-        Ok(Self { terminal: Terminal::new(CrosstermBackend::new(out))? })
+        Ok(Self { terminal: Terminal::new(CrosstermBackend::new(out))?, has_mouse })
     }
 
     /// Back to the shell, and here again when it says so.
     pub(crate) fn suspend(&mut self) -> io::Result<()> {
         leave()?;
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
-        take()?;
+        take(self.has_mouse)?;
         self.terminal.clear()
     }
 
@@ -73,14 +74,23 @@ impl Drop for Screen {
     }
 }
 
-fn take() -> io::Result<()> {
+fn take(has_mouse: bool) -> io::Result<()> {
     terminal::enable_raw_mode()?;
+    if has_mouse {
+        execute!(io::stdout(), event::EnableMouseCapture)?;
+    }
     execute!(io::stdout(), terminal::EnterAlternateScreen, event::EnableBracketedPaste, cursor::Hide)
 }
 
 fn leave() -> io::Result<()> {
-    let shown =
-        execute!(io::stdout(), event::DisableBracketedPaste, terminal::LeaveAlternateScreen, cursor::Show);
+    // Of a mouse that was not taken this changes nothing.
+    let shown = execute!(
+        io::stdout(),
+        event::DisableMouseCapture,
+        event::DisableBracketedPaste,
+        terminal::LeaveAlternateScreen,
+        cursor::Show
+    );
     terminal::disable_raw_mode()?;
     shown
 }
@@ -104,6 +114,14 @@ pub(crate) fn event(event: event::Event) -> Option<Event> {
         event::Event::Key(key) if key.kind != KeyEventKind::Release => {
             let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
             Some(Event::Key(Key { code: code(key.code)?, ctrl }))
+        }
+        event::Event::Mouse(mouse) => {
+            let code = match mouse.kind {
+                MouseEventKind::ScrollUp => Code::Up,
+                MouseEventKind::ScrollDown => Code::Down,
+                _ => return None,
+            };
+            Some(Event::Key(Key { code, ctrl: false }))
         }
         event::Event::Paste(text) => Some(Event::Paste(text)),
         event::Event::Resize(across, down) => Some(Event::Resize(across.into(), down.into())),

@@ -40,6 +40,9 @@ pub(crate) struct TuiArgs {
     /// No other characters than those of ASCII, but for names; so it is, too, where LC_ALL, LC_CTYPE or LANG is not UTF-8
     #[arg(long, help_heading = FORMATTING)]
     ascii: bool,
+    /// The wheel moves through rows; to select text, most terminals then want Shift
+    #[arg(long, help_heading = FORMATTING)]
+    mouse: bool,
     /// Theme, columns and keys from this file [default: observe/tui.yaml in the folder of configurations]
     #[arg(long, value_name = "FILE", help_heading = FORMATTING)]
     tui_config: Option<PathBuf>,
@@ -81,6 +84,7 @@ pub(super) async fn run(globals: &Globals, args: Box<TuiArgs>) -> Result<(), Fai
         filter,
         theme: Theme::choose(args.theme, config.theme, &variable),
         is_ascii: args.ascii || !speaks_utf8(&variable),
+        has_mouse: args.mouse,
         config,
         history: folder("XDG_STATE_HOME", ".local/state").map(|folder| folder.join("tui-history")),
     };

@@ -1,12 +1,14 @@
 //! What the server counts, for the view that is shown.
 
 use super::Reader;
-use crate::{connect::Connection, connect::Target, rpc};
+use crate::{connect::Connection, connect::Target, policy::explained, rpc};
 use observe_tui::link::{Message, Topic, Window};
 use observer_proto::{
     answers::rows::Answer,
     client::Endpoint,
-    control::{CaptureStatusRequest, ListPoliciesRequest, control_client::ControlClient},
+    control::{
+        CaptureStatusRequest, ExplainPolicyRequest, ListPoliciesRequest, control_client::ControlClient,
+    },
     observer::{GetNodesRequest, observer_client::ObserverClient},
     stats::{HealthRequest, WindowRequest, stats_client::StatsClient},
 };
@@ -69,7 +71,7 @@ async fn told(reader: &Reader, connection: Connection, topic: Topic, window: Win
         }
         Topic::Signals => {
             let stream = client.get_signals(request).await?.into_inner();
-            hand_over(reader, stream, |answer| Message::Signals(Box::new(answer))).await
+            hand_over(reader, stream, |answer| counts(Answer::Signals(Box::new(answer)))).await
         }
         Topic::Nodes => {
             let stream = client.get_health(HealthRequest { follow: true }).await?.into_inner();
@@ -123,6 +125,19 @@ async fn policies(reader: &Reader) -> Result<Box<observer_proto::control::ListPo
     let request = ListPoliciesRequest { rules: true, ..ListPoliciesRequest::default() };
     let answer = control(reader).await?.list_policies(rpc::request(&reader.settings, request)).await;
     answer.map(|answer| Box::new(answer.into_inner())).map_err(|status| rpc::text(&status))
+}
+
+/// What policies say of a flow's connection.
+pub(super) async fn explain(reader: Reader, uuid: String, request: ExplainPolicyRequest) {
+    let answer = explanation(&reader, &request).await;
+    // That nobody listens is its end, and needs no word.
+    let _ = reader.to.send(Message::Explained { uuid, answer }).await;
+}
+
+async fn explanation(reader: &Reader, request: &ExplainPolicyRequest) -> Result<String, String> {
+    let asked = rpc::request(&reader.settings, request.clone());
+    let answer = control(reader).await?.explain_policy(asked).await;
+    answer.map(|answer| explained(request, answer.get_ref())).map_err(|status| rpc::text(&status))
 }
 
 async fn capture(reader: &Reader) -> Result<Box<observer_proto::control::CaptureStatusResponse>, String> {

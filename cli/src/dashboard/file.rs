@@ -23,7 +23,16 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 pub(super) async fn read(files: Vec<PathBuf>, mut asked: mpsc::Receiver<Ask>, to: mpsc::Sender<Message>) {
     let present = Arc::new(AtomicU64::new(0));
     while let Some(ask) = asked.recv().await {
-        let Ask::Flows { run, filters, .. } = ask else { continue };
+        let (run, filters) = match ask {
+            Ask::Flows { run, filters, .. } => (run, filters),
+            Ask::Counts { .. } => continue,
+            Ask::Explain { uuid, .. } => {
+                let answer = Err("a file has none; observe policy explain --policies reads some".to_owned());
+                // That nobody listens is its end, and needs no word.
+                let _ = to.send(Message::Explained { uuid, answer }).await;
+                continue;
+            }
+        };
         // Who reads for an older question ends by itself.
         present.store(run, Ordering::Relaxed);
         let (files, to, present) = (files.clone(), to.clone(), present.clone());

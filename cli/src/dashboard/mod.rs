@@ -77,7 +77,7 @@ pub(crate) fn from_server(target: Target, settings: Settings) -> Ends {
         let made = Arc::new(made);
         let _status = start(status(reader.clone()));
         // What reads now; it ends with what takes its place.
-        let mut reading: [Option<Task>; 2] = [None, None];
+        let mut reading: [Option<Task>; 3] = [None, None, None];
         while let Some(ask) = asked.recv().await {
             match ask {
                 Ask::Flows { run, filters, last } => {
@@ -88,6 +88,9 @@ pub(crate) fn from_server(target: Target, settings: Settings) -> Ends {
                 Ask::Counts { topic, window } => {
                     reading[1] = None;
                     reading[1] = Some(start(counts::read(reader.clone(), topic, window)));
+                }
+                Ask::Explain { uuid, request } => {
+                    reading[2] = Some(start(counts::explain(reader.clone(), uuid, *request)));
                 }
             }
         }

@@ -6,7 +6,7 @@ use crate::{
         self, Capture, CaptureConfig, CaptureError, LinkStatus, Loaded, Opener, RingUse, StatusHandle,
         kernel::symbols::Symbols,
     },
-    config::{Aggregation, Config, Record},
+    config::{Aggregation, Config, L7, Record},
     decode::Clock,
     enrich::{
         inventory::InventoryFile,
@@ -165,7 +165,9 @@ fn run(
             policies: policies.clone(),
         };
         let inspect = Some(Arc::new(inspection) as Arc<dyn Inspect>);
-        ServeConfig { policies, inspect, updater, ..serve_config(config, &config.cluster, &cache) }
+        let l7_is_watched = config.l7 != L7::Off;
+        let usual = serve_config(config, &config.cluster, &cache);
+        ServeConfig { policies, inspect, updater, l7_is_watched, ..usual }
     });
     let work = move |stop: &Stop| {
         let symbols = resolve(symbols, recorder.clone());

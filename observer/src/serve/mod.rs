@@ -65,7 +65,6 @@ use crate::{
     enrich::source::Node,
     events::Events,
     policy::{Policies, Updater},
-    stats::Stats,
     store::Store,
 };
 use accept::{Door, Listener};
@@ -130,6 +129,8 @@ pub struct ServeConfig {
     pub inspect: Option<Arc<dyn Inspect>>,
     /// What changes their modes, where any are given.
     pub updater: Option<Arc<Mutex<Updater>>>,
+    /// Whether HTTP and DNS can be among the flows.
+    pub l7_is_watched: bool,
     /// What is turned down.
     pub limits: Limits,
 }
@@ -150,6 +151,7 @@ impl ServeConfig {
             policies: None,
             inspect: None,
             updater: None,
+            l7_is_watched: true,
             limits: Limits::default(),
         }
     }
@@ -307,9 +309,7 @@ pub async fn start(
         places: streams,
         shutdown: ending.clone(),
     };
-    let stats = Arc::new(Stats::default());
-    tokio::spawn(Arc::clone(&stats).follow(Arc::clone(&store), ending.clone()));
-    let stats = StatsApi { stats, places: api.places.clone(), shutdown: ending.clone() };
+    let stats = StatsApi::start(Arc::clone(&store), api.places.clone(), config.l7_is_watched, ending.clone());
     let routes = hubble_routes(api, shared, stats, &limits).await?;
     let control_routes = ControlApi {
         capture,

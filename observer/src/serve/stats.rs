@@ -1,13 +1,19 @@
 //! The stats service.
 
 use super::api::{Places, Streaming};
-use crate::stats::{
-    DropCounts, DropKey, EdgeCounts, EdgeKey, Name, PolicyCounts, PolicyKey, Rows, Span, Stats, TalkerCounts,
-    Window, protocol,
+use crate::{
+    stats::{
+        DropCounts, DropKey, EdgeCounts, EdgeKey, Name, PolicyCounts, PolicyKey, Rows, SignalKey, Span,
+        Stats, TalkerCounts, Window, protocol,
+    },
+    store::Store,
 };
-use observer_proto::stats::{
-    self as wire, GetDropsResponse, GetEdgesResponse, GetHealthResponse, GetPoliciesResponse,
-    GetSignalsResponse, GetTalkersResponse, HealthRequest, WindowRequest, stats_server,
+use observer_proto::{
+    answers::signals::{BOUNDS_US, Protocol, Sums},
+    stats::{
+        self as wire, GetDropsResponse, GetEdgesResponse, GetHealthResponse, GetPoliciesResponse,
+        GetSignalsResponse, GetTalkersResponse, HealthRequest, WindowRequest, stats_server,
+    },
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -25,14 +31,28 @@ const MOST_ROWS: u32 = 1024;
 /// Answers from the statistics.
 #[derive(Clone, Debug)]
 pub(super) struct StatsApi {
-    pub(super) stats: Arc<Stats>,
-    pub(super) places: Places,
-    pub(super) shutdown: watch::Receiver<bool>,
+    stats: Arc<Stats>,
+    places: Places,
+    /// Whether HTTP and DNS can be among the flows.
+    l7_is_watched: bool,
+    shutdown: watch::Receiver<bool>,
 }
 
 type Answer<R> = Result<Response<Streaming<R>>, Status>;
 
 impl StatsApi {
+    /// Begins to count the store's flows.
+    pub(super) fn start(
+        store: Arc<Store>,
+        places: Places,
+        l7_is_watched: bool,
+        shutdown: watch::Receiver<bool>,
+    ) -> Self {
+        let stats = Arc::new(Stats::default());
+        tokio::spawn(Arc::clone(&stats).follow(store, shutdown.clone()));
+        Self { stats, places, l7_is_watched, shutdown }
+    }
+
     /// Once, or now and each second from now on.
     fn answer<R: Send + 'static>(
         &self,
@@ -161,9 +181,21 @@ impl stats_server::Stats for StatsApi {
     }
 
     async fn get_signals(&self, request: Request<WindowRequest>) -> Answer<GetSignalsResponse> {
-        check(request.get_ref())?;
-        self.answer(request.get_ref().follow, |_| GetSignalsResponse {
-            not_built_in: "HTTP and DNS are not counted yet".to_owned(),
+        let (span, limit) = check(request.get_ref())?;
+        let is_watched = self.l7_is_watched;
+        self.answer(request.get_ref().follow, move |stats| {
+            let about = window(stats.window(span));
+            if !is_watched && about.l7 == 0 {
+                let not_built_in = "HTTP and DNS are not watched; start observer with --l7 all".to_owned();
+                return GetSignalsResponse { not_built_in, window: Some(about), ..Default::default() };
+            }
+            GetSignalsResponse {
+                not_built_in: String::new(),
+                window: Some(about),
+                http: Some(signals(stats, Protocol::Http, span, limit)),
+                dns: Some(signals(stats, Protocol::Dns, span, limit)),
+                bounds_us: BOUNDS_US.into(),
+            }
         })
     }
 }
@@ -176,6 +208,20 @@ fn window(window: Window) -> wire::Window {
         flows: totals.flows,
         lost: totals.lost,
         policy_verdicts: totals.policy_verdicts,
+        l7: totals.l7,
+    }
+}
+
+fn signals(stats: &Stats, protocol: Protocol, span: Span, limit: usize) -> wire::ProtocolSignals {
+    let [servers, routes] = stats.signals(protocol, span, limit).map(|Rows { rows, other, .. }| {
+        let row = |(key, sums): &(SignalKey, Sums)| sums.told(protocol, &key.server.text, &key.route.text);
+        (rows.iter().map(row).collect(), Some(other.told(protocol, "", "")))
+    });
+    wire::ProtocolSignals {
+        servers: servers.0,
+        other_servers: servers.1,
+        routes: routes.0,
+        other_routes: routes.1,
     }
 }
 

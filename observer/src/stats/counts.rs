@@ -4,6 +4,7 @@ use super::{
     BUCKETS,
     connections::{Connections, Found},
     names::{Name, Names},
+    signals::AllSignals,
     table::{Counts, Row, Table},
 };
 use crate::{
@@ -198,6 +199,7 @@ pub(super) struct All {
     pub(super) drops: Table<DropKey, DropCounts>,
     pub(super) talkers: Table<Name, TalkerCounts>,
     pub(super) policies: Table<PolicyKey, PolicyCounts>,
+    pub(super) signals: AllSignals,
     /// Newest first; the first is the bucket that is filled.
     totals: VecDeque<Totals>,
     pub(super) connections: Connections,
@@ -212,6 +214,7 @@ impl Default for All {
             drops: Table::new(MOST_DROPS, BUCKETS),
             talkers: Table::new(MOST_TALKERS, BUCKETS),
             policies: Table::new(MOST_POLICIES, BUCKETS),
+            signals: AllSignals::default(),
             totals: VecDeque::from([Totals::default()]),
             connections: Connections::default(),
             turn: 0,
@@ -226,6 +229,7 @@ impl All {
         self.drops.turn();
         self.talkers.turn();
         self.policies.turn();
+        self.signals.turn();
         self.totals.push_front(Totals::default());
         self.totals.truncate(BUCKETS + 1);
         self.turn = self.turn.wrapping_add(1);
@@ -260,7 +264,10 @@ impl All {
         for (stored, looked_up) in lot.flows().zip(looked_up) {
             match looked_up {
                 Some(looked_up) => self.examine_one(&stored, looked_up, &mut totals),
-                None if stored.record().is_l7() => totals.l7 += 1,
+                None if stored.record().is_l7() => {
+                    totals.l7 += 1;
+                    self.signals.examine(&stored, &mut self.names);
+                }
                 None => self.examine_verdict(&stored, &mut totals),
             }
         }

@@ -1,17 +1,20 @@
-//! Statistics over all flows: who talks to whom, what was dropped and why, who talks most, over the last minutes.
+//! Statistics over all flows: who talks to whom, what was dropped and why, who talks most, how HTTP and DNS go, over the last minutes.
 //!
 //! A task of its own follows the store; the event path does nothing for it. What it could not follow is counted as lost.
 
 mod connections;
 mod counts;
 mod names;
+mod signals;
 mod table;
 
 pub use counts::{DropCounts, DropKey, EdgeCounts, EdgeKey, PolicyCounts, PolicyKey, TalkerCounts, Totals};
 pub use names::{Name, protocol};
+pub use signals::SignalKey;
 
 use crate::store::{Cursor, Loss, LossSource, Steps, Store};
 use counts::All;
+use observer_proto::answers::signals::{Protocol, Sums};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -214,6 +217,16 @@ impl Stats {
         Rows { window: state.window(span), rows, other }
     }
 
+    /// Requests and responses of a protocol, by server and by route.
+    pub fn signals(&self, protocol: Protocol, span: Span, limit: usize) -> [Rows<SignalKey, Sums>; 2] {
+        let state = self.state();
+        let signals = state.all.signals.of(protocol);
+        [&signals.servers, &signals.routes].map(|table| {
+            let (rows, other) = table.window(span.buckets(), limit);
+            Rows { window: state.window(span), rows, other }
+        })
+    }
+
     /// All that was counted.
     pub fn window(&self, span: Span) -> Window {
         self.state().window(span)
@@ -226,7 +239,8 @@ impl Stats {
             rows_folded: all.edges.folded()
                 + all.drops.folded()
                 + all.talkers.folded()
-                + all.policies.folded(),
+                + all.policies.folded()
+                + all.signals.folded(),
             connections_forgotten: all.connections.forgotten(),
         }
     }

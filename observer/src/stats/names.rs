@@ -77,9 +77,9 @@ impl Names {
         named
     }
 
-    /// The hash of a text that is no end's name.
-    pub(super) fn id(&self, text: &str) -> u64 {
-        self.hasher.hash_one(text)
+    /// The hash of what is no end's name.
+    pub(super) fn id(&self, of: impl Hash) -> u64 {
+        self.hasher.hash_one(of)
     }
 }
 

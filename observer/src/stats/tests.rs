@@ -4,8 +4,13 @@ use super::*;
 use crate::{
     endpoint::{Endpoint, Workload},
     flow::{DropSite, Notes, Record, Sample, Tristate},
+    layer7::Layer7,
     policy_verdict::{PolicyName, PolicyTold, PolicyVerdict},
     store::{StoreConfig, Writer},
+};
+use observer_proto::{
+    flow::{Dns, Http, L7FlowType, Layer7 as Layer7Message, layer7::Record as L7},
+    stats::Signal,
 };
 use proptest::prelude::*;
 
@@ -81,6 +86,64 @@ fn verdict(source: &Arc<Endpoint>, destination: &Arc<Endpoint>, policy: &str, de
         policy: Some(Arc::new(PolicyVerdict::new(told))),
         ..flow
     }
+}
+
+/// A request of such a connection, or its response after 3 ms.
+fn said(client: &Arc<Endpoint>, server: &Arc<Endpoint>, record: L7, is_response: bool) -> Sample {
+    let ends = if is_response { (server, client) } else { (client, server) };
+    let flow = tcp(ends.0, ends.1, 1, is_response, 0);
+    let kind = if is_response { L7FlowType::Response } else { L7FlowType::Request };
+    let latency_ns = if is_response { 3_000_000 } else { 0 };
+    let message = Layer7Message { r#type: kind as i32, latency_ns, record: Some(record) };
+    Sample {
+        record: Record { event_type: Record::L7_EVENT, ..flow.record },
+        l7: Some(Arc::new(Layer7::new(message, ""))),
+        ..flow
+    }
+}
+
+fn http(path: &str, code: u32) -> L7 {
+    L7::Http(Http { method: "GET".into(), url: format!("http://api{path}"), code, ..Http::default() })
+}
+
+fn dns(name: &str, rcode: u32) -> L7 {
+    L7::Dns(Dns { query: name.into(), qtypes: vec!["A".into()], rcode, ..Dns::default() })
+}
+
+#[test]
+fn signals_are_counted_by_server_and_route() {
+    let (web, api, dns_server) = (end("shop", "web"), end("shop", "api"), world());
+    let stats = counted([
+        said(&web, &api, http("/a?x=1", 0), false),
+        said(&web, &api, http("/a?x=2", 503), true),
+        said(&web, &api, http("/b", 404), true),
+        said(&web, &dns_server, dns("shop.example.", 0), false),
+        said(&web, &dns_server, dns("shop.example.", 3), true),
+    ]);
+    assert_eq!(stats.window(Span::Minute).totals, Totals { l7: 5, ..Totals::default() });
+    let told = |protocol| {
+        stats.signals(protocol, Span::Minute, 10).map(|table| {
+            assert_eq!(table.other, Sums::default());
+            let row =
+                |(key, sums): &(SignalKey, Sums)| sums.told(protocol, &key.server.text, &key.route.text);
+            table.rows.iter().map(row).collect::<Vec<_>>()
+        })
+    };
+    let shown = |rows: &[Signal]| -> Vec<_> {
+        let told = |row: &Signal| {
+            let (server, route) = (row.server.clone(), row.route.clone());
+            (server, route, [row.requests, row.responses, row.client_errors, row.server_errors, row.times[6]])
+        };
+        rows.iter().map(told).collect()
+    };
+    let row = |server: &str, route: &str, counts| (server.to_owned(), route.to_owned(), counts);
+    let [servers, routes] = told(Protocol::Http);
+    assert_eq!(shown(&servers), [row("shop/api", "", [1, 2, 1, 1, 2])]);
+    let expected = [row("shop/api", "GET /a", [1, 1, 0, 1, 1]), row("shop/api", "GET /b", [0, 1, 1, 0, 1])];
+    assert_eq!(shown(&routes), expected);
+    let [servers, routes] = told(Protocol::Dns);
+    assert_eq!(shown(&servers), [row("world", "", [1, 1, 1, 0, 1])]);
+    assert_eq!(shown(&routes), [row("world", "A shop.example", [1, 1, 1, 0, 1])]);
 }
 
 #[test]
@@ -219,7 +282,7 @@ async fn all_flows_of_the_store_are_examined_or_counted_as_lost() {
 proptest! {
     #[test]
     fn rows_and_other_are_all_flows_examined(
-        flows in prop::collection::vec((0..6_usize, 0..6_usize, 0..4_u16, any::<bool>(), 0..3_u8, 0..50_u64), 0..200),
+        flows in prop::collection::vec((0..6_usize, 0..6_usize, 0..4_u16, any::<bool>(), 0..4_u8, 0..50_u64), 0..200),
         turns in prop::collection::vec(any::<bool>(), 200),
         limit in 0..8_usize,
     ) {
@@ -229,6 +292,7 @@ proptest! {
             let (source, destination) = (&ends[*source], &ends[*destination]);
             let flow = match kind {
                 0 => dropped(source, destination, *bytes),
+                2 => said(source, destination, http(&format!("/{port}"), 200), *reply),
                 1 => verdict(source, destination, ["a", "b", "c", "d"][usize::from(*port)], *reply),
                 _ => tcp(source, destination, *port, *reply, *bytes),
             };
@@ -253,6 +317,11 @@ proptest! {
             let verdicts = |counts: &PolicyCounts| counts.allowed + counts.audited + counts.denied;
             let sum = policies.rows.iter().map(|(_, sum)| verdicts(sum)).sum::<u64>() + verdicts(&policies.other);
             prop_assert_eq!(sum, totals.policy_verdicts);
+            for Rows { rows, other, .. } in stats.signals(Protocol::Http, span, limit) {
+                let weight = |sums: &Sums| observer_proto::answers::groups::Counts::weight(sums).0;
+                let sum = rows.iter().map(|(_, sums)| weight(sums)).sum::<u64>() + weight(&other);
+                prop_assert_eq!(sum, totals.l7);
+            }
             let talkers = stats.talkers(span, limit);
             let sum = |of: fn(&TalkerCounts) -> u64| talkers.rows.iter().map(|(_, sum)| of(sum)).sum::<u64>() + of(&talkers.other);
             prop_assert_eq!((sum(|t| t.sent_flows), sum(|t| t.received_flows)), (totals.flows, totals.flows));

@@ -4,14 +4,15 @@
 use super::{
     ends, fields,
     groups::{Counts, Groups},
+    signals::Signals,
     volume::{Connections, Volume},
 };
 use crate::{
     Facts,
     flow::{Flow, Policy, TrafficDirection, Verdict},
     stats::{
-        DropCount, Edge, GetDropsResponse, GetEdgesResponse, GetPoliciesResponse, GetTalkersResponse,
-        PolicyCount, Talker, Window,
+        DropCount, Edge, GetDropsResponse, GetEdgesResponse, GetPoliciesResponse, GetSignalsResponse,
+        GetTalkersResponse, PolicyCount, Talker, Window,
     },
     text::parts::{End, deciding},
 };
@@ -31,6 +32,8 @@ pub enum Topic {
     Talkers,
     /// Verdicts by policies.
     Policies,
+    /// HTTP and DNS.
+    Signals,
 }
 
 /// An answer.
@@ -44,6 +47,8 @@ pub enum Answer {
     Talkers(GetTalkersResponse),
     /// Verdicts by policies.
     Policies(GetPoliciesResponse),
+    /// HTTP and DNS.
+    Signals(Box<GetSignalsResponse>),
 }
 
 /// Of any row; each answer reads what it has.
@@ -85,6 +90,7 @@ pub struct Counter {
     window: Window,
     groups: Groups<Key, Sums>,
     connections: Connections,
+    signals: Signals,
     untold: u64,
 }
 
@@ -96,6 +102,7 @@ impl Counter {
             window: Window { from: since, ..Window::default() },
             groups: Groups::new(MOST),
             connections: Connections::new(since),
+            signals: Signals::default(),
             untold: 0,
         }
     }
@@ -109,8 +116,13 @@ impl Counter {
             }
             return;
         }
+        if ends::is_l7(flow) {
+            let is_counted = self.topic == Topic::Signals && self.signals.flow(flow);
+            self.window.l7 += u64::from(is_counted);
+            return;
+        }
         self.window.flows += 1;
-        if self.topic == Topic::Policies {
+        if matches!(self.topic, Topic::Policies | Topic::Signals) {
             return;
         }
         let facts = Facts::of(flow);
@@ -129,7 +141,7 @@ impl Counter {
                     Sums { flows: 1, sent: volume, ..Sums::default() },
                 );
             }
-            Topic::Drops | Topic::Policies => {}
+            Topic::Drops | Topic::Policies | Topic::Signals => {}
             Topic::Edges => {
                 let (client, server) = ends::callers(flow);
                 let names = vec![ends::workload(flow, client), ends::workload(flow, server)];
@@ -200,6 +212,7 @@ impl Counter {
                 let (policies, other) = rows(&self.groups, policy);
                 Answer::Policies(GetPoliciesResponse { window, policies, other, ..Default::default() })
             }
+            Topic::Signals => Answer::Signals(Box::new(self.signals.answer(window))),
         }
     }
 }

@@ -5,10 +5,7 @@ use crate::{
     rows::{Body, Rows},
 };
 use observer_proto::{
-    answers::{
-        rows::{self, Answer, Counter},
-        signals::Signals,
-    },
+    answers::rows::{self, Answer, Counter},
     control::{CaptureStatusResponse, ListPoliciesResponse},
     observer::{Node, get_flows_response::ResponseTypes},
     stats::{
@@ -47,10 +44,8 @@ pub(crate) struct Counts {
     pub verdicts: Option<GetPoliciesResponse>,
     /// The policies in force, or why they can't be told.
     pub policies: Option<Result<Box<ListPoliciesResponse>, String>>,
-    /// HTTP and DNS, as the server counts them.
+    /// HTTP and DNS.
     pub signals: Option<Box<GetSignalsResponse>>,
-    /// HTTP and DNS of the rows.
-    pub own_signals: Option<Signals>,
     /// The nodes.
     pub nodes: Option<Result<Vec<Node>, String>>,
     /// Losses.
@@ -67,7 +62,8 @@ pub(crate) struct Counts {
 /// A count that is under way: it is made in slices, so that a key never waits for it.
 #[derive(Debug)]
 struct Recount {
-    counter: Counting,
+    topic: rows::Topic,
+    counter: Box<Counter>,
     next: u64,
     end: u64,
     since: Option<i64>,
@@ -75,29 +71,20 @@ struct Recount {
     rows: u64,
 }
 
-#[derive(Debug)]
-enum Counting {
-    Of(rows::Topic, Box<Counter>),
-    Signals(Box<Signals>),
-}
-
 /// Rows of a slice.
 const SLICE: usize = 64;
 /// How often rows are counted (ms).
 const EVERY: i64 = 1000;
 
-impl Counting {
-    /// Of what rows tell of.
-    fn new(topic: Topic, since: Option<Timestamp>) -> Option<Self> {
-        let topic = match topic {
-            Topic::Drops => rows::Topic::Drops,
-            Topic::Edges => rows::Topic::Edges,
-            Topic::Talkers => rows::Topic::Talkers,
-            Topic::Policies => rows::Topic::Policies,
-            Topic::Signals => return Some(Self::Signals(Box::default())),
-            Topic::Nothing | Topic::Nodes => return None,
-        };
-        Some(Self::Of(topic, Box::new(Counter::new(topic, since))))
+/// Of what rows tell of.
+fn counted(topic: Topic) -> Option<rows::Topic> {
+    match topic {
+        Topic::Drops => Some(rows::Topic::Drops),
+        Topic::Edges => Some(rows::Topic::Edges),
+        Topic::Talkers => Some(rows::Topic::Talkers),
+        Topic::Policies => Some(rows::Topic::Policies),
+        Topic::Signals => Some(rows::Topic::Signals),
+        Topic::Nothing | Topic::Nodes => None,
     }
 }
 
@@ -110,14 +97,14 @@ impl Counts {
             Answer::Edges(answer) => self.edges = Some(answer),
             Answer::Talkers(answer) => self.talkers = Some(answer),
             Answer::Policies(answer) => self.verdicts = Some(answer),
+            Answer::Signals(answer) => self.signals = Some(answer),
         }
     }
 
     /// Forgets counts of another question.
     pub(crate) fn forget(&mut self) {
-        let Self { drops, edges, talkers, verdicts, basis, recount, counted, own_signals, .. } = self;
-        *own_signals = None;
-        (*drops, *edges, *talkers, *verdicts, *recount) = (None, None, None, None, None);
+        let Self { drops, edges, talkers, verdicts, signals, basis, recount, counted, .. } = self;
+        (*drops, *edges, *talkers, *verdicts, *signals, *recount) = (None, None, None, None, None, None);
         (*basis, *counted) = (Basis::None, 0);
     }
 
@@ -128,10 +115,11 @@ impl Counts {
         }
         let since = window.map(|window| now / 1000 - window.seconds());
         let timestamp = |seconds| Timestamp { seconds, nanos: 0 };
-        let Some(counter) = Counting::new(topic, since.map(timestamp)) else { return };
+        let Some(topic) = counted(topic) else { return };
         self.counted = now;
         self.recount = Some(Recount {
-            counter,
+            topic,
+            counter: Box::new(Counter::new(topic, since.map(timestamp))),
             next: 0,
             end: rows.next(),
             since,
@@ -162,24 +150,15 @@ impl Counts {
             let response = row.response();
             if let Some(ResponseTypes::Flow(flow)) = response.and_then(|response| response.response_types) {
                 recount.rows += 1;
-                match &mut recount.counter {
-                    Counting::Of(_, counter) => counter.flow(&flow),
-                    Counting::Signals(signals) => signals.flow(&flow),
-                }
+                recount.counter.flow(&flow);
             }
         }
         if !done {
             return false;
         }
-        match self.recount.take() {
-            Some(Recount { counter: Counting::Of(topic, counter), rows, until, .. }) => {
-                let tells_bytes = counter.tells_bytes() || topic == rows::Topic::Policies;
-                self.answer(counter.answer(until), Basis::Rows(rows), tells_bytes);
-            }
-            Some(Recount { counter: Counting::Signals(signals), rows, .. }) => {
-                (self.basis, self.own_signals) = (Basis::Rows(rows), Some(*signals));
-            }
-            None => {}
+        if let Some(Recount { topic, counter, rows, until, .. }) = self.recount.take() {
+            let tells_bytes = counter.tells_bytes() || topic == rows::Topic::Policies;
+            self.answer(counter.answer(until), Basis::Rows(rows), tells_bytes);
         }
         true
     }

@@ -6,6 +6,7 @@ pub(crate) mod link;
 mod opened;
 pub(crate) mod reduce;
 mod told;
+pub(crate) mod trace;
 
 use crate::{
     filter::Filter,
@@ -20,6 +21,7 @@ use crate::{
 use counts::Counts;
 use flows::Flows;
 use link::Link;
+use trace::Trace;
 
 /// A message at the foot of the screen stays for so long (ms).
 const NOTE_SHOWN: i64 = 6000;
@@ -73,6 +75,8 @@ pub(crate) struct Modes {
     pub measure: usize,
     /// DNS, not HTTP.
     pub dns: bool,
+    /// Signals by server, not by route.
+    pub by_server: bool,
     /// Policies that deny or would deny.
     pub audit_only: bool,
 }
@@ -114,6 +118,8 @@ pub(crate) struct State {
     pub has_detail: bool,
     /// Whether the detail has the whole screen.
     pub is_detail_whole: bool,
+    /// What policies say of the flow for which that was asked last.
+    pub trace: Option<Trace>,
     /// The file into which flows go.
     pub recording: Option<String>,
     /// Said at the foot of the screen.
@@ -148,6 +154,7 @@ impl State {
             help: None,
             has_detail: true,
             is_detail_whole: false,
+            trace: None,
             recording: None,
             note: None,
             cursors: Default::default(),
@@ -197,8 +204,7 @@ impl State {
     /// Begins counts that are due.
     fn begin_counts(&mut self) {
         let topic = self.view.topic();
-        // Of signals no server of today tells.
-        if self.counts_rows() || topic == Topic::Signals {
+        if self.counts_rows() {
             let window = (!self.link.is_file).then_some(self.window);
             self.counts.begin(topic, window, &self.rows, self.now);
         }

@@ -1,6 +1,10 @@
 //! One message in, the state changed, and what is to be done outside: nothing else changes the state.
 
-use super::{Modes, State, Step, TimeForm, link::Phase};
+use super::{
+    Modes, State, Step, TimeForm,
+    link::Phase,
+    trace::{Trace, question},
+};
 use crate::{
     copy,
     filter::Filter,
@@ -174,8 +178,10 @@ impl State {
                 }
             }
             Action::Mode => self.mode(),
+            Action::Group if self.view == View::Golden => self.modes.by_server = !self.modes.by_server,
             Action::Group => self.modes.by_namespace = !self.modes.by_namespace,
             Action::Audit => self.modes.audit_only = !self.modes.audit_only,
+            Action::Trace => self.trace(effects),
             Action::Sort | Action::Reverse => self.sort(action == Action::Sort),
             Action::CopyCommand => {
                 let command = copy::command(self);
@@ -211,6 +217,16 @@ impl State {
             | Action::First
             | Action::Last => self.go(action),
         }
+    }
+
+    fn trace(&mut self, effects: &mut Vec<Effect>) {
+        let asked = flows::selected(self).and_then(|(_, flow)| Some((question(&flow)?, flow.uuid)));
+        let Some((request, uuid)) = asked else {
+            return self.say(Role::Muted, "no connection is selected that policies could judge");
+        };
+        self.has_detail = true;
+        self.trace = Some(Trace { uuid: uuid.clone(), told: None });
+        effects.push(Effect::Ask(Ask::Explain { uuid, request: Box::new(request) }));
     }
 
     fn go(&mut self, action: Action) {

@@ -43,12 +43,17 @@ impl State {
                 }
                 self.counts.answer(*answer, Basis::Server, true);
             }
-            Message::Signals(answer) => self.counts.signals = Some(answer),
             Message::NoCounts(topic) => {
                 self.counts.is_unserved = true;
                 return topic == self.view.topic();
             }
             Message::Policies(answer) => self.counts.policies = Some(answer),
+            Message::Explained { uuid, answer } => {
+                let Some(trace) = self.trace.as_mut().filter(|trace| trace.uuid == uuid) else {
+                    return false;
+                };
+                trace.told = Some(answer);
+            }
             Message::Nodes(answer) => self.counts.nodes = Some(answer),
             Message::Health(answer) => self.counts.health = Some(answer),
             Message::Capture(answer) => self.counts.capture = Some(answer),

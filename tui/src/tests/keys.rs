@@ -7,7 +7,11 @@ use crate::{
     state::counts::Basis,
     views::{View, flows::Field},
 };
-use observer_proto::{answers::rows::Answer, stats};
+use observer_proto::{
+    answers::rows::Answer,
+    control::{PolicyEnd, policy_end},
+    stats,
+};
 use std::time::Duration;
 
 fn asked_flows(effects: &[Effect]) -> Option<(u64, u64)> {
@@ -255,6 +259,28 @@ fn what_is_copied_and_written() {
     assert!(matches!(effects[4], Effect::Recorded(_)) && effects[5] == Effect::StopRecording, "{effects:?}");
     dashboard.event(Event::Written(Err("disk full".to_owned())));
     assert!(dashboard.screen().contains("disk full"));
+}
+
+#[test]
+fn the_rules_behind_a_verdict_are_asked_for_and_shown() {
+    let mut dashboard = Dashboard::new();
+    dashboard.flow(audited(4, "ops/scan", "pay/ledger"));
+    dashboard.effects();
+    dashboard.keys("v");
+    let asked = dashboard.effects();
+    let [Effect::Ask(Ask::Explain { uuid, request })] = &asked[..] else { panic!("{asked:?}") };
+    let end = |end: &Option<PolicyEnd>| end.as_ref().unwrap().end.clone().unwrap();
+    let pod = |name: &str| policy_end::End::Pod(format!("{name}-7d9f-x2kqp"));
+    assert_eq!((end(&request.source), end(&request.destination)), (pod("ops/scan"), pod("pay/ledger")));
+    assert_eq!((request.protocol, request.port), (6, 9000));
+    assert!(dashboard.screen().contains("the daemon is asked"), "{}", dashboard.screen());
+    // Of another flow.
+    let answer = Ok("ingress: open".to_owned());
+    dashboard.tell(Message::Explained { uuid: "else".to_owned(), answer });
+    assert!(!dashboard.screen().contains("ingress: open"));
+    let answer = Ok("ingress: denied\n  isolated by NetworkPolicy pay/deny-all".to_owned());
+    dashboard.tell(Message::Explained { uuid: uuid.clone(), answer });
+    assert!(dashboard.screen().contains("isolated by NetworkPolicy pay/deny-all"), "{}", dashboard.screen());
 }
 
 #[test]

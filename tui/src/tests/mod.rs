@@ -3,6 +3,7 @@
 mod keys;
 mod property;
 mod screens;
+mod terminal;
 
 use crate::{
     config::Config,

@@ -231,24 +231,65 @@ fn policies() {
     check("policies-not-counted", &mut dashboard);
 }
 
+/// Counts of a server as it tells them.
+fn signal(server: &str, route: &str, times: [u64; 4], failed: u64) -> stats::Signal {
+    let responses = times.iter().sum();
+    let mut signal = stats::Signal {
+        server: server.into(),
+        route: route.into(),
+        requests: responses + 2,
+        responses,
+        server_errors: failed,
+        times: vec![0; 18],
+        ..stats::Signal::default()
+    };
+    signal.times[2..6].copy_from_slice(&times);
+    let code = |code: &str, responses| stats::CodeCount { code: code.into(), responses };
+    signal.codes = vec![code("2xx", responses - failed), code("5xx", failed)];
+    signal
+}
+
 #[test]
 fn golden_signals() {
-    let mut dashboard = with_sample();
-    dashboard.tell(Message::Signals(Box::new(stats::GetSignalsResponse {
-        not_built_in: "not built in: HTTP".into(),
-    })));
+    let mut dashboard = Dashboard::new();
     dashboard.keys("6");
-    dashboard.now += 2000;
-    dashboard.event(Event::Tick);
+    let http = stats::ProtocolSignals {
+        servers: vec![signal("shop/cart", "", [700, 250, 40, 10], 4)],
+        routes: vec![
+            signal("shop/cart", "GET /cart", [600, 250, 39, 10], 1),
+            signal("shop/cart", "POST /cart/items", [100, 0, 1, 0], 3),
+            signal("pay/ledger", "POST /entries", [12, 0, 0, 0], 0),
+        ],
+        other_routes: Some(signal("", "", [3, 0, 0, 0], 0)),
+        ..Default::default()
+    };
+    let window = stats::Window { l7: 2000, ..stats::Window::default() };
+    let answer = stats::GetSignalsResponse { window: Some(window), http: Some(http), ..Default::default() };
+    counts(&mut dashboard, Answer::Signals(Box::new(answer)));
     check("golden", &mut dashboard);
+    dashboard.keys("b");
+    check("golden-servers", &mut dashboard);
     dashboard.keys("m");
     check("golden-dns", &mut dashboard);
+    let off = stats::GetSignalsResponse { not_built_in: "not watched".into(), ..Default::default() };
+    counts(&mut dashboard, Answer::Signals(Box::new(off)));
+    check("golden-off", &mut dashboard);
+}
+
+#[test]
+fn golden_signals_of_rows() {
+    let mut dashboard = with_sample();
+    dashboard.keys("6");
+    dashboard.tell(Message::NoCounts(Topic::Signals));
+    dashboard.now += 2000;
+    dashboard.event(Event::Tick);
+    check("golden-rows", &mut dashboard);
+    dashboard.keys("m");
+    check("golden-rows-dns", &mut dashboard);
     let mut dashboard = Dashboard::new();
     dashboard.flow(flow(1, "shop/web", "shop/cart", 80));
-    dashboard.tell(Message::Signals(Box::new(stats::GetSignalsResponse {
-        not_built_in: "not built in: HTTP".into(),
-    })));
     dashboard.keys("6");
+    dashboard.tell(Message::NoCounts(Topic::Signals));
     dashboard.now += 2000;
     dashboard.event(Event::Tick);
     check("golden-none", &mut dashboard);

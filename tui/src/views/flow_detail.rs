@@ -38,6 +38,7 @@ pub(crate) fn lines(state: &State) -> Vec<Line> {
             if named.name == *address || address.is_empty() { String::new() } else { format!("  {address}") };
         lines.push(fact(name, format!("{text}{address}{}", of_end(end.as_ref()))));
     }
+    lines.extend(trace(state, &flow.uuid));
     if let Some(service) = flow.destination_service.as_ref().or(flow.source_service.as_ref()) {
         let frontend =
             if facts.frontend.is_empty() { String::new() } else { format!("  {}", facts.frontend) };
@@ -70,6 +71,18 @@ pub(crate) fn lines(state: &State) -> Vec<Line> {
         lines.push(fact("uuid", flow.uuid));
     }
     lines
+}
+
+/// What policies say, where it was asked of this flow.
+fn trace(state: &State, uuid: &str) -> Vec<Line> {
+    match state.trace.as_ref().filter(|trace| trace.uuid == uuid).map(|trace| &trace.told) {
+        None => Vec::new(),
+        Some(None) => vec![Line::of(Role::Muted, "  the daemon is asked what policies say of it")],
+        Some(Some(Ok(text))) => text.lines().map(|line| Line::plain(format!("  {line}"))).collect(),
+        Some(Some(Err(why))) => {
+            vec![Line::of(Role::Muted, format!("  what policies say of it is not known: {why}"))]
+        }
+    }
 }
 
 fn place(flow: &Flow) -> String {

@@ -103,7 +103,8 @@ async fn every_call_answers_and_says_what_it_can_not() {
     assert_eq!((policies.policies, about.flows, about.policy_verdicts), (vec![], 3, 0));
     let signals =
         client.get_signals(window(60)).await.unwrap().into_inner().message().await.unwrap().unwrap();
-    assert_eq!(signals.not_built_in, "HTTP and DNS are not counted yet");
+    let (http, dns) = (signals.http.unwrap(), signals.dns.unwrap());
+    assert_eq!((http.routes.len(), dns.routes.len(), signals.bounds_us.len()), (0, 0, 17));
     for (request, text) in [
         (window(7), "window: 7.000000000 s are not kept; ask for 60, 300 or 900 s"),
         (WindowRequest { limit: 2000, ..window(60) }, "limit: 2000 rows are more than the limit of 1024"),

@@ -1,0 +1,32 @@
+//! The user's terminal is given back after a panic.
+
+#[path = "../../../cli/tests/tmux/mod.rs"]
+mod tmux;
+
+use crate::terminal::Screen;
+use tmux::Tmux;
+
+/// Not a test: what the next one runs in a terminal of its own.
+#[test]
+#[ignore = "it panics on purpose, in a terminal that another test made"]
+fn a_dashboard_that_panics() {
+    let _screen = Screen::enter(true).unwrap();
+    while !matches!(crossterm::event::read(), Ok(crossterm::event::Event::Key(_))) {}
+    panic!("as it was meant to");
+}
+
+#[test]
+fn a_panic_gives_the_terminal_back_and_can_be_read() {
+    let own = std::env::current_exe().unwrap();
+    let tmux = Tmux(format!("observe-panic-{}", std::process::id()));
+    let test = "tests::terminal::a_dashboard_that_panics";
+    let line = format!("{} --exact {test} --ignored --nocapture; stty -a; echo ended", own.display());
+    tmux.start("panic", (100, 40), &line);
+    tmux.until("panic", "the other screen", |_| tmux.is_full_screen("panic"));
+    tmux.keys("panic", &["x"]);
+    let screen = tmux.shows("panic", &["as it was meant to", "ended"]);
+    assert!(!tmux.is_full_screen("panic"));
+    // Not raw any more: it shows what is typed, and lines end with Enter.
+    let words: Vec<&str> = screen.split_whitespace().collect();
+    assert!(words.contains(&"echo") && words.contains(&"icanon"), "{screen}");
+}

@@ -11,7 +11,9 @@ use observer_proto::{
         why::{Cause, Outcome, Report, Route, Why},
     },
     filter,
-    flow::{CiliumEventType, Flow, Policy, Verdict},
+    flow::{
+        CiliumEventType, Dns, Flow, L7FlowType, Layer7, Policy, Verdict, layer4::Protocol, layer7::Record,
+    },
     json,
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
     stats,
@@ -166,6 +168,83 @@ fn why_names_policies_by_verdicts_and_takes_none_for_a_packet() {
     assert_eq!(named, ["would deny by payments/p"]);
     assert_eq!(after.outcome, before.outcome);
     assert_eq!(format!("{:?}", after.ports), format!("{:?}", before.ports));
+}
+
+/// A question to DNS and its answer, between the ends of such packets.
+fn asked(flows: &[Flow], name: &str, rcode: u32, ips: &[&str]) -> [Flow; 2] {
+    let of_web = |end: &Option<observer_proto::flow::Endpoint>| {
+        end.as_ref().is_some_and(|end| end.pod_name.starts_with("frontend-app"))
+    };
+    let is_dns = |flow: &&Flow, port| {
+        matches!(flow.l4.as_ref().and_then(|l4| l4.protocol.as_ref()),
+            Some(Protocol::Udp(udp)) if udp.source_port == port || udp.destination_port == port)
+    };
+    let question =
+        flows.iter().find(|flow| is_dns(flow, 53) && of_web(&flow.source)).expect("in the demo").clone();
+    let answer =
+        flows.iter().find(|flow| is_dns(flow, 53) && of_web(&flow.destination)).expect("as well").clone();
+    let dns = Dns { query: format!("{name}."), qtypes: vec!["A".into()], ..Dns::default() };
+    let ips = ips.iter().map(|ip| (*ip).to_owned()).collect();
+    let said = |kind: L7FlowType, latency_ns, dns, packet| Flow {
+        l7: Some(Layer7 { r#type: kind as i32, latency_ns, record: Some(Record::Dns(dns)) }),
+        event_type: Some(CiliumEventType { r#type: 129, sub_type: 0 }),
+        extensions: None,
+        ..packet
+    };
+    [
+        said(L7FlowType::Request, 0, dns.clone(), question),
+        said(L7FlowType::Response, 1_500_000, Dns { rcode, ips, ..dns }, answer),
+    ]
+}
+
+#[test]
+fn why_tells_what_dns_said_of_the_second() {
+    let demo = flows();
+    let flags = "--from-pod web/frontend-app --to-pod payments/payments-api --to-port 9000";
+    let before = why(flags, &demo);
+    assert_eq!(before.dns, None, "the demo's recording has no DNS");
+    let mut flows = demo.clone();
+    // By its name; by an address that packets between both have; another's in vain, and another's.
+    flows.extend(asked(&demo, "payments-api.payments.svc.cluster.local", 0, &["10.96.0.20"]));
+    flows.extend(asked(&demo, "pay.example", 0, &["10.244.1.20"]));
+    flows.extend(asked(&demo, "nothing.example", 3, &[]));
+    flows.extend(asked(&demo, "else.example", 0, &["203.0.113.9"]));
+    let report = why(flags, &flows);
+    assert_eq!((report.outcome, &report.sentence), (before.outcome, &before.sentence));
+    let dns = report.dns.as_ref().expect("DNS");
+    let names = |names: &[observer_proto::answers::why::Name]| {
+        names.iter().map(|name| name.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&dns.names), ["pay.example", "payments-api.payments.svc.cluster.local"]);
+    assert_eq!((names(&dns.failed), dns.others), (vec!["nothing.example".to_owned()], 1));
+    let first = &dns.names[0];
+    assert_eq!((first.queries, first.answers, first.slowest_ms), (1, 1, Some(1.5)));
+    assert_eq!(first.addresses, ["10.244.1.20"]);
+    same(&report.text(Some(100)), "why-dns-100.txt");
+    same(&(report.json() + "\n"), "why-dns.json");
+}
+
+#[test]
+fn why_blames_dns_where_nothing_was_tried() {
+    let demo = flows();
+    for (flags, name, rcode, part) in [
+        ("--to-service db/db", "db.db", 3, "DNS told the first no address of db.db: NXDOMAIN 1"),
+        ("--to-fqdn *.shop.example", "a.shop.example", 2, "no address of a.shop.example: SERVFAIL 1"),
+    ] {
+        let flags = format!("--from-pod web/frontend-app {flags}");
+        let mut flows = demo.clone();
+        flows.extend(asked(&demo, name, rcode, &[]));
+        let report = why(&flags, &flows);
+        assert_eq!(report.outcome, Outcome::NotSeen);
+        assert!(report.sentence.contains(part), "{}", report.sentence);
+        assert!(report.advice.is_some());
+        // The question alone.
+        flows.truncate(flows.len() - 1);
+        assert!(why(&flags, &flows).sentence.contains("did not answer"), "{flags}");
+        // Once it was told, DNS is not to blame.
+        flows.extend(asked(&demo, name, 0, &["203.0.113.77"]));
+        assert!(!why(&flags, &flows).sentence.contains("DNS"), "{flags}");
+    }
 }
 
 /// A drop that no program saw, on a node without a daemon: the reset tells.

@@ -18,7 +18,7 @@ use observer_proto::{
 
 pub(super) const AFTER_HELP: &str = "\
 One page from the flows of the last 15 minutes (--since): what happens to packets from the one to the other and to their
-answers, on each port, and where to look next. Both ends are named by filter flags: --from-pod, --from-ip, --from-workload
+answers, on each port, what the first was told by DNS, and where to look next. Both ends are named by filter flags: --from-pod, --from-ip, --from-workload
 and the like, and --to-pod, --to-service, --to-ip and the like, perhaps with --to-port and --protocol. What a server doesn't
 tell is said, and so is what was looked for and not seen. Its outcome:
   BLOCKED         packets are dropped: the cause, the kernel's reason and place
@@ -63,7 +63,8 @@ pub(super) async fn run(globals: &Globals, args: Box<WhyArgs>) -> Result<(), Fai
     let (since, until) = args.range.times(Some(SINCE))?;
     let is_file = !args.range.input_file.is_empty();
     let counted_by = if is_file { CountedBy::File } else { CountedBy::Client };
-    let requests = [route.between(), GetFlowsRequest { number: AROUND, ..route.around() }];
+    let some = |request| GetFlowsRequest { number: AROUND, ..request };
+    let requests = [route.between(), some(route.dns()), some(route.around())];
     let mut why = Why::new(route, About { counted_by, ..About::default() });
     let mut take = |piece: Piece<'_>| match piece {
         Piece::Flow(flow) => why.flow(flow),

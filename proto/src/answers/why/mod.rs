@@ -3,12 +3,14 @@
 //! [`Why`] takes in flows and keeps counts by the server's port; [`report`](Why::report) judges each port.
 
 mod causes;
+mod dns;
 mod port;
 mod report;
 mod route;
 mod text;
 
 pub use causes::Cause;
+pub use dns::{DnsTold, Name};
 pub use report::{Drop, Outcome, Port, Report};
 pub use route::Route;
 
@@ -18,7 +20,7 @@ use super::{
 };
 use crate::{
     Facts,
-    flow::{Flow, Verdict, layer4::Protocol, layer7::Record},
+    flow::{Flow, Verdict, layer4::Protocol},
     text::parts::End,
 };
 use port::{DropKey, DropSums, PortState};
@@ -71,9 +73,9 @@ pub struct Why {
     icmp_errors: BTreeMap<(String, String), u64>,
     retransmits: HashMap<(String, u32, String, u32), u64>,
     policies: BTreeMap<(String, &'static str), u64>,
-    /// Names that A asked for and got no address of.
-    dns_failures: BTreeMap<String, u64>,
-    dns: u64,
+    dns: dns::Asker,
+    /// Of B, and of what stands for it, as flows have them.
+    addresses_of_b: BTreeSet<String>,
     other_ports: BTreeSet<PortKey>,
     /// Flows that B opened to A.
     called_by_b: u64,
@@ -95,8 +97,8 @@ impl Why {
             icmp_errors: BTreeMap::new(),
             retransmits: HashMap::new(),
             policies: BTreeMap::new(),
-            dns_failures: BTreeMap::new(),
-            dns: 0,
+            dns: dns::Asker::default(),
+            addresses_of_b: BTreeSet::new(),
             other_ports: BTreeSet::new(),
             called_by_b: 0,
             untold: 0,
@@ -129,17 +131,25 @@ impl Why {
                 let peer = if way == Way::FromA { End::Destination } else { End::Source };
                 add_name(&mut self.a.peers, ends::shown(flow, peer));
                 self.icmp(flow, way);
-                self.dns(flow, way);
+                self.dns.flow(flow);
                 // Other backends of a service that A calls.
                 self.service(flow);
             }
             Way::WithB => {
                 self.b.flows += 1;
                 let (client, server) = ends::callers(flow);
+                // Whom others reach.
+                self.address_of_b(self.route.address_of_b(flow));
                 let is_answer = server == End::Source && !is_reset(flow) && !ends::is_drop(flow);
                 self.b.answers_to_others += u64::from(is_answer && icmp_error(flow).is_none());
                 add_name(&mut self.b.peers, ends::shown(flow, client));
             }
+        }
+    }
+
+    fn address_of_b(&mut self, address: &str) {
+        if self.addresses_of_b.len() < MOST_ROWS && !address.is_empty() {
+            self.addresses_of_b.insert(address.to_owned());
         }
     }
 
@@ -150,6 +160,7 @@ impl Why {
 
     fn between(&mut self, flow: &Flow, is_back: bool) {
         self.see_both();
+        self.dns.flow(flow);
         if self.icmp(flow, if is_back { Way::Back } else { Way::There }) {
             return;
         }
@@ -166,6 +177,8 @@ impl Why {
         }
         let facts = Facts::of(flow);
         self.untold += u64::from(!facts.known);
+        self.address_of_b(ends::address(flow, server));
+        self.address_of_b(facts.frontend.rsplit_once(':').map_or("", |(ip, _)| ip.trim_matches(['[', ']'])));
         self.service(flow);
         if self.asked.len() < MOST_ROWS {
             self.asked.insert(ends::service(flow, server));
@@ -215,20 +228,6 @@ impl Why {
             }
         }
         true
-    }
-
-    /// Where an answer about a name went wrong.
-    fn dns(&mut self, flow: &Flow, way: Way) {
-        let Some(Record::Dns(dns)) = flow.l7.as_ref().and_then(|l7| l7.record.as_ref()) else { return };
-        if way != Way::ToA {
-            return;
-        }
-        self.dns += 1;
-        if dns.rcode != 0
-            && (self.dns_failures.len() < MOST_ROWS || self.dns_failures.contains_key(&dns.query))
-        {
-            *self.dns_failures.entry(dns.query.clone()).or_default() += 1;
-        }
     }
 
     fn policies(&mut self, flow: &Flow) {

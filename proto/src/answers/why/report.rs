@@ -3,6 +3,7 @@
 use super::{
     DropKey, DropSums, PortKey, PortState, Why,
     causes::{Cause, Place},
+    dns::DnsTold,
 };
 use crate::answers::{
     about::{About, Time},
@@ -139,7 +140,7 @@ pub struct Counted {
 }
 
 /// The page.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// The question in words.
     pub question: String,
@@ -161,13 +162,15 @@ pub struct Report {
     pub services: Vec<Service>,
     /// Policies of the flows between both, or null: not observed.
     pub policies: Option<Vec<Counted>>,
-    /// Names that A asked for in vain, or null: not observed.
-    pub dns_failures: Option<Vec<Counted>>,
+    /// What A asked DNS, or null: not observed.
+    pub dns: Option<DnsTold>,
     /// What was looked for and not seen.
     pub not_seen: Vec<String>,
     /// What all this is from.
     pub about: About,
 }
+
+const NAME_ADVICE: &str = "is the name right, and /etc/resolv.conf? observe --protocol dns, with the first by --pod, shows each answer";
 
 impl Why {
     /// What is known by now.
@@ -175,9 +178,14 @@ impl Why {
         let mut ports: Vec<Port> = self.ports.iter().map(|(key, port)| self.judge(key, port)).collect();
         ports.sort_by(|a, b| a.outcome.cmp(&b.outcome).then(b.drops.len().cmp(&a.drops.len())));
         let is_told = self.untold == 0 && self.about.flows > 0;
-        let (outcome, sentence, advice) = match ports.first() {
-            Some(worst) => (worst.outcome, worst.sentence.clone(), worst.advice.clone()),
-            None => (Outcome::NotSeen, self.unseen(), None),
+        let dns = self.dns.told(|name, addresses| {
+            self.route.names_b(name, addresses) || !self.addresses_of_b.is_disjoint(addresses)
+        });
+        let blame = dns.as_ref().and_then(DnsTold::blame);
+        let (outcome, sentence, advice) = match (ports.first(), blame) {
+            (Some(worst), _) => (worst.outcome, worst.sentence.clone(), worst.advice.clone()),
+            (None, Some(sentence)) => (Outcome::NotSeen, sentence, Some(NAME_ADVICE.to_owned())),
+            (None, None) => (Outcome::NotSeen, self.unseen(), None),
         };
         let counted = |what: &str, flows: &u64| Counted { what: what.to_owned(), flows: *flows };
         let policies =
@@ -212,8 +220,7 @@ impl Why {
             icmp_errors: icmp.collect(),
             services: services.collect(),
             policies: (!self.policies.is_empty()).then(|| policies.collect()),
-            dns_failures: (self.dns > 0)
-                .then(|| self.dns_failures.iter().map(|(name, flows)| counted(name, flows)).collect()),
+            dns,
             about: self.about.clone(),
         }
     }

@@ -1,11 +1,13 @@
 //! Which flows speak of the way from A to B, by the filter that names both.
 
 use crate::{
+    answers::ends,
     filter::{Filters, InvalidFilter},
     flow::{Flow, FlowFilter},
     observer::GetFlowsRequest,
+    text::parts::End,
 };
-use std::mem;
+use std::{collections::BTreeSet, mem};
 
 /// All fields that a filter has for each side.
 macro_rules! for_each_side {
@@ -104,6 +106,10 @@ pub(super) enum Way {
 pub struct Route {
     there: FlowFilter,
     compiled: [(Way, Filters); 8],
+    /// To B, from anybody.
+    with_b: Filters,
+    /// By B's names, where it has some.
+    by_name: Option<Filters>,
 }
 
 impl Route {
@@ -137,9 +143,17 @@ impl Route {
             compile(Way::FromA, &a)?,
             compile(Way::ToA, &mirrored(a))?,
             compile(Way::WithB, &b)?,
-            compile(Way::WithB, &mirrored(b))?,
+            compile(Way::WithB, &mirrored(b.clone()))?,
         ];
-        Ok(Self { there: filter, compiled })
+        let names = &filter.destination_fqdn;
+        let by_name = FlowFilter { destination_fqdn: names.clone(), ..FlowFilter::default() };
+        let by_name = (!names.is_empty()).then(|| compile(Way::WithB, &by_name).map(|(_, filters)| filters));
+        Ok(Self {
+            with_b: compile(Way::WithB, &b)?.1,
+            by_name: by_name.transpose()?,
+            there: filter,
+            compiled,
+        })
     }
 
     /// In words.
@@ -155,6 +169,40 @@ impl Route {
         format!("Why can't {from} reach {to}{on}?")
     }
 
+    /// B's address in a flow of B with somebody.
+    pub(super) fn address_of_b<'a>(&self, flow: &'a Flow) -> &'a str {
+        let is_destination = self.with_b.matches(flow);
+        ends::address(flow, if is_destination { End::Destination } else { End::Source })
+    }
+
+    /// Whether the question names B by this name of DNS or by one of these addresses.
+    pub(super) fn names_b(&self, name: &str, addresses: &BTreeSet<String>) -> bool {
+        let mut labels = name.split('.');
+        let (first, second) = (labels.next().unwrap_or_default(), labels.next());
+        // Services and pods as Kubernetes' DNS has them: `name.namespace`, perhaps with more behind it.
+        let is_named = |value: &String, is_whole: bool| {
+            let (namespace, own) = value.split_once('/').unwrap_or(("", value));
+            let has_namespace = namespace.is_empty() || second.is_none_or(|second| second == namespace);
+            !own.is_empty() && has_namespace && if is_whole { first == own } else { first.starts_with(own) }
+        };
+        // Pods begin with what their service is usually called.
+        let is_of_service = |pod: &String| {
+            let of = |(namespace, pod): (&str, &str)| {
+                let rest = pod.strip_prefix(first).unwrap_or_default();
+                !first.is_empty() && second == Some(namespace) && rest.starts_with('-')
+            };
+            pod.split_once('/').is_some_and(of)
+        };
+        let filter = &self.there;
+        filter.destination_service.iter().any(|service| is_named(service, true))
+            || filter.destination_pod.iter().any(|pod| is_named(pod, false) || is_of_service(pod))
+            || filter.destination_workload.iter().any(|workload| is_named(&workload.name, true))
+            || filter.destination_ip.iter().any(|ip| addresses.contains(ip))
+            || self.by_name.as_ref().is_some_and(|by_name| {
+                by_name.matches(&Flow { destination_names: vec![name.to_owned()], ..Flow::default() })
+            })
+    }
+
     pub(super) fn way(&self, flow: &Flow) -> Option<Way> {
         self.compiled.iter().find(|(_, filter)| filter.matches(flow)).map(|(way, _)| *way)
     }
@@ -165,15 +213,32 @@ impl Route {
         GetFlowsRequest { whitelist: vec![mirrored(there.clone()), there], ..GetFlowsRequest::default() }
     }
 
-    /// Asks for what each does with others.
-    pub fn around(&self) -> GetFlowsRequest {
-        let a =
-            mirrored(of_destination(mirrored(FlowFilter { source_port: Vec::new(), ..self.there.clone() })));
-        let b = of_destination(self.there.clone());
+    /// Asks for what A asks DNS, wherever its servers are but at B.
+    pub fn dns(&self) -> GetFlowsRequest {
+        let a = FlowFilter { protocol: vec!["dns".to_owned()], ..self.a() };
         GetFlowsRequest {
-            whitelist: vec![mirrored(a.clone()), a, mirrored(b.clone()), b],
+            whitelist: vec![mirrored(a.clone()), a],
             blacklist: self.between().whitelist,
             ..GetFlowsRequest::default()
         }
+    }
+
+    /// Asks for what else each does with others.
+    pub fn around(&self) -> GetFlowsRequest {
+        let a = self.a();
+        let b = of_destination(self.there.clone());
+        let mut asked = self.between().whitelist;
+        asked.extend(self.dns().whitelist);
+        GetFlowsRequest {
+            whitelist: vec![mirrored(a.clone()), a, mirrored(b.clone()), b],
+            blacklist: asked,
+            ..GetFlowsRequest::default()
+        }
+    }
+
+    /// From A to anybody.
+    fn a(&self) -> FlowFilter {
+        let there = FlowFilter { source_port: Vec::new(), ..self.there.clone() };
+        mirrored(of_destination(mirrored(there)))
     }
 }

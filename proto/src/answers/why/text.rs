@@ -1,6 +1,9 @@
 //! The page as text.
 
-use super::report::{Counted, Port, Report};
+use super::{
+    dns::Name,
+    report::{Counted, Port, Report},
+};
 use crate::{
     answers::{
         about::or_dash,
@@ -35,6 +38,15 @@ const DROPS: [Column; 7] = [
     Column::name("NODE").rank(3),
 ];
 
+const NAMES: [Column; 6] = [
+    Column::name("NAME"),
+    Column::number("QUERIES").rank(3),
+    Column::number("ANSWERS").rank(4),
+    Column::word("CODES"),
+    Column::number("SLOWEST").rank(2),
+    Column::name("ADDRESSES").rank(1),
+];
+
 const BACKENDS: [Column; 4] =
     [Column::name("BACKEND"), Column::number("FLOWS"), Column::number("ANSWERS"), Column::number("DROPS")];
 
@@ -54,8 +66,7 @@ impl Report {
         self.services(&mut page);
         page.heading("POLICY");
         page.counted(self.policies.as_deref(), NOT_OBSERVED, "none");
-        page.heading("DNS");
-        page.counted(self.dns_failures.as_deref(), NOT_OBSERVED, "answers were seen, and none failed");
+        self.dns(&mut page);
         page.heading("NOT SEEN");
         if self.not_seen.is_empty() {
             page.paragraph(INDENT, "nothing that was looked for is missing");
@@ -171,6 +182,26 @@ impl Report {
         }
     }
 
+    fn dns(&self, page: &mut Page) {
+        page.heading("DNS");
+        let Some(dns) = &self.dns else { return page.paragraph(INDENT, NOT_OBSERVED) };
+        if dns.names.is_empty() {
+            page.paragraph(INDENT, "the first asked for no name of the second");
+        }
+        page.names(&dns.names);
+        if !dns.failed.is_empty() {
+            page.paragraph(INDENT, "other names that an answer failed for:");
+            page.names(&dns.failed);
+        }
+        if dns.others > 0 {
+            page.paragraph(INDENT, &format!("of {} names more no answer failed", grouped(dns.others)));
+        }
+        if dns.unlisted > 0 {
+            let unlisted = grouped(dns.unlisted);
+            page.paragraph(INDENT, &format!("{unlisted} questions or answers were about further names"));
+        }
+    }
+
     /// One object on one line.
     pub fn json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
@@ -200,6 +231,22 @@ impl Page {
                     self.paragraph(INDENT, &format!("{}: {} flows", row.what, grouped(row.flows)));
                 }
             }
+        }
+    }
+
+    fn names(&mut self, names: &[Name]) {
+        let rows = names.iter().map(|name| {
+            vec![
+                name.name.clone(),
+                grouped(name.queries),
+                grouped(name.answers),
+                if name.codes.is_empty() { "-".to_owned() } else { name.codes() },
+                name.slowest_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}ms")),
+                if name.addresses.is_empty() { "-".to_owned() } else { name.addresses.join(" ") },
+            ]
+        });
+        if !names.is_empty() {
+            self.table(&NAMES, &rows.collect::<Vec<_>>());
         }
     }
 

@@ -191,6 +191,9 @@ impl Stages {
     fn pass_on(&mut self, now_ns: u64) {
         let Self { tracker, events, conntrack, local, links, filler, reader, judge, writer, .. } = self;
         local.refresh(&self.cache);
+        if now_ns != u64::MAX {
+            filler.forget_names(now_ns);
+        }
         let mut judging = judge.as_mut().map(Judge::begin);
         let (mut count, mut verdicts, mut payloads, mut told) = (0, 0, 0, 0);
         tracker.batch(events, conntrack.as_ref(), now_ns, local, &mut |tracked| {

@@ -24,12 +24,23 @@ pub struct Filler {
 impl Filler {
     /// With the names to look up in.
     pub fn new(enricher: Enricher) -> Self {
-        Self { enricher, translations: HashMap::new(), learnt: LearntNames::default() }
+        let learnt = LearntNames::new(Arc::clone(enricher.resolved()));
+        Self { enricher, translations: HashMap::new(), learnt }
     }
 
     /// From now on `name` stands beside the address `ip` in flows of `client`, which was told so by DNS at this kernel time.
     pub fn learn(&mut self, client: IpAddr, ip: IpAddr, name: &str, ttl: u32, kernel_ns: u64) {
         self.learnt.learn(client, ip, name, ttl, kernel_ns);
+    }
+
+    /// A server of DNS said so: policies that allow `name` allow `ip` from now on.
+    pub fn resolve(&self, ip: IpAddr, name: &str, ttl: u32, kernel_ns: u64) {
+        self.learnt.resolve(ip, name, ttl, kernel_ns);
+    }
+
+    /// Has policies forget the answers of DNS that have run out at this kernel time.
+    pub(crate) fn forget_names(&self, now_ns: u64) {
+        self.learnt.forget(now_ns);
     }
 
     /// Answers of DNS that there was no room for.
@@ -171,12 +182,12 @@ fn names<'a>(
 fn translated<'a>(
     known: &'a mut HashMap<Translated, Arc<Translated>>,
     ends: &Ends,
-    learnt: &LearntNames,
+    learnt: &mut LearntNames,
     kernel_ns: u64,
 ) -> Option<&'a Arc<Translated>> {
     let [source, destination] = [ends.source, ends.destination].map(|end| end.map(|end| end.ip()));
-    let source_names = learnt.of(destination, source, kernel_ns);
-    let destination_names = learnt.of(source, destination, kernel_ns);
+    let source_names = learnt.of(destination, source, kernel_ns).cloned();
+    let destination_names = learnt.of(source, destination, kernel_ns).cloned();
     if ends.source_xlated.is_none()
         && ends.frontend.is_none()
         && source_names.is_none()
@@ -187,8 +198,8 @@ fn translated<'a>(
     let translated = Translated {
         source: ends.source_xlated,
         frontend: ends.frontend.map(|end| (end.ip(), end.port())),
-        source_names: source_names.cloned(),
-        destination_names: destination_names.cloned(),
+        source_names,
+        destination_names,
     };
     if known.len() >= MOST_TRANSLATIONS {
         known.clear();

@@ -10,6 +10,7 @@ use super::{
     claims::{self, Claims, Owner},
     identity::Identities,
     reserved::Reserved,
+    resolved::Resolved,
     source::{Change, Journal, Node, Pod, Rank, Snapshot, Surroundings, Window},
     tables::Tables,
     told::{Shown, Told},
@@ -46,6 +47,7 @@ pub struct IpCache {
     confirmed: [AtomicU64; Rank::ALL.len()],
     journal: Option<Arc<dyn Journal>>,
     nodes: watch::Sender<Arc<[Node]>>,
+    resolved: Arc<Resolved>,
 }
 
 /// What is known of an address.
@@ -99,6 +101,7 @@ impl IpCache {
             confirmed: Default::default(),
             journal: None,
             nodes: watch::Sender::new(Arc::default()),
+            resolved: Arc::default(),
         }
     }
 
@@ -148,6 +151,11 @@ impl IpCache {
     /// The service whose translated address and port this is.
     pub fn frontend(&self, ip: IpAddr, port: u16, protocol: u8) -> Option<Arc<Service>> {
         self.tables.load().frontend(ip, port, protocol).cloned()
+    }
+
+    /// What DNS told of the names that policies allow.
+    pub(crate) fn resolved(&self) -> &Arc<Resolved> {
+        &self.resolved
     }
 
     /// The endpoints that are no pods.

@@ -1,8 +1,9 @@
 //! What DNS told: by which names the ends of this node find addresses.
 
+use super::resolved::Resolved;
 use crate::flow::DnsNames;
 use hashbrown::HashMap;
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// Pairs of who asked and an address that is the answer.
 const MOST: usize = 65_536;
@@ -22,19 +23,31 @@ struct Learnt {
 #[derive(Debug, Default)]
 pub(super) struct LearntNames {
     pairs: HashMap<(IpAddr, IpAddr), Learnt>,
+    /// Where policies look.
+    resolved: Arc<Resolved>,
     searched_ns: u64,
     turned_away: u64,
 }
 
 impl LearntNames {
+    /// None yet; policies look into `resolved`.
+    pub(super) fn new(resolved: Arc<Resolved>) -> Self {
+        Self { resolved, ..Self::default() }
+    }
+
     /// Answers that there was no room for.
     pub(super) fn turned_away(&self) -> u64 {
-        self.turned_away
+        self.turned_away + self.resolved.turned_away()
+    }
+
+    /// A server of DNS says that `name` has the address `ip`: policies may allow by it.
+    pub(super) fn resolve(&self, ip: IpAddr, name: &str, ttl: u32, now_ns: u64) {
+        self.resolved.learn(name.strip_suffix('.').unwrap_or(name), ip, until(ttl, now_ns));
     }
 
     /// `client` was told at this kernel time that `name` has the address `ip`, for so many seconds.
     pub(super) fn learn(&mut self, client: IpAddr, ip: IpAddr, name: &str, ttl: u32, now_ns: u64) {
-        let until_ns = now_ns.saturating_add(LEAST_NS.max(u64::from(ttl) * SECOND));
+        let until_ns = until(ttl, now_ns);
         let name = name.strip_suffix('.').unwrap_or(name);
         if let Some(learnt) = self.pairs.get_mut(&(client, ip)) {
             if learnt.names.first().is_none_or(|first| **first != *name) {
@@ -56,21 +69,45 @@ impl LearntNames {
     }
 
     /// By which names `client` found `ip`, at this kernel time.
+    /// What is seen in use stays known: no connection loses its name, nor what policies allow it by that.
     #[inline]
-    pub(super) fn of(&self, client: Option<IpAddr>, ip: Option<IpAddr>, now_ns: u64) -> Option<&DnsNames> {
+    pub(super) fn of(
+        &mut self,
+        client: Option<IpAddr>,
+        ip: Option<IpAddr>,
+        now_ns: u64,
+    ) -> Option<&DnsNames> {
         if self.pairs.is_empty() {
             return None;
         }
-        let learnt = self.pairs.get(&(client?, ip?))?;
-        (learnt.until_ns > now_ns).then_some(&learnt.names)
+        let (client, ip) = (client?, ip?);
+        let learnt = self.pairs.get_mut(&(client, ip))?;
+        if learnt.until_ns <= now_ns {
+            return None;
+        }
+        if learnt.until_ns - now_ns < LEAST_NS / 2 {
+            learnt.until_ns = now_ns + LEAST_NS;
+            learnt.names.iter().for_each(|name| self.resolved.keep(name, ip, learnt.until_ns));
+        }
+        Some(&learnt.names)
     }
+
+    /// Has policies forget what has run out.
+    pub(super) fn forget(&self, now_ns: u64) {
+        self.resolved.forget(now_ns);
+    }
+}
+
+fn until(ttl: u32, now_ns: u64) -> u64 {
+    now_ns.saturating_add(LEAST_NS.max(u64::from(ttl) * SECOND))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use observer_policy::{l7::Pattern, model::NamePattern};
 
-    fn names(learnt: &LearntNames, client: [u8; 4], ip: [u8; 4], now_ns: u64) -> Vec<&str> {
+    fn names(learnt: &mut LearntNames, client: [u8; 4], ip: [u8; 4], now_ns: u64) -> Vec<&str> {
         let names = learnt.of(Some(client.into()), Some(ip.into()), now_ns);
         names.map_or(Vec::new(), |names| names.iter().map(|name| &**name).collect())
     }
@@ -81,11 +118,29 @@ mod tests {
         for name in ["one.", "two.", "one.", "three.", "four.", "five."] {
             learnt.learn(a.into(), ip.into(), name, 5, SECOND);
         }
-        assert_eq!(names(&learnt, a, ip, 2 * SECOND), ["five", "four", "three", "one"]);
-        assert_eq!(names(&learnt, b, ip, 2 * SECOND), [""; 0]);
-        assert_eq!(names(&learnt, a, ip, SECOND + LEAST_NS), [""; 0], "it has run out");
+        assert_eq!(names(&mut learnt, a, ip, 2 * SECOND), ["five", "four", "three", "one"]);
+        assert_eq!(names(&mut learnt, b, ip, 2 * SECOND), [""; 0]);
+        assert_eq!(names(&mut learnt, a, ip, SECOND + LEAST_NS), [""; 0], "it has run out");
         learnt.learn(a.into(), ip.into(), "long.", 7200, SECOND);
-        assert_eq!(names(&learnt, a, ip, SECOND + LEAST_NS)[0], "long");
+        assert_eq!(names(&mut learnt, a, ip, SECOND + LEAST_NS)[0], "long");
+    }
+
+    #[test]
+    fn what_is_in_use_stays_known_to_policies_too() {
+        let resolved = Arc::<Resolved>::default();
+        resolved.want(vec![NamePattern(Pattern::name("a.example").unwrap())]);
+        let mut learnt = LearntNames::new(Arc::clone(&resolved));
+        let (client, ip) = ([10, 0, 0, 1], [1, 1, 1, 1]);
+        learnt.learn(client.into(), ip.into(), "a.example.", 5, 0);
+        assert_eq!(resolved.names().len(), 0, "not told by a server");
+        learnt.resolve(ip.into(), "a.example.", 5, 0);
+        let late = LEAST_NS - SECOND;
+        assert_eq!(names(&mut learnt, client, ip, late), ["a.example"]);
+        learnt.forget(LEAST_NS);
+        assert_eq!(resolved.names().len(), 1);
+        assert_eq!(names(&mut learnt, client, ip, LEAST_NS), ["a.example"]);
+        learnt.forget(late + LEAST_NS);
+        assert_eq!((names(&mut learnt, client, ip, late + LEAST_NS), resolved.names().len()), (vec![], 0));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod learnt;
 pub mod local;
 mod recent;
 pub mod reserved;
+pub(crate) mod resolved;
 pub mod source;
 mod tables;
 mod told;
@@ -27,6 +28,7 @@ use crate::{
 };
 use ipcache::IpCache;
 use recent::Recent;
+use resolved::Resolved;
 use std::sync::Arc;
 
 /// Names the ends of packets, for one thread: it remembers what it was asked lately.
@@ -70,6 +72,11 @@ impl Enricher {
     /// An enricher that looks up in this cache.
     pub fn new(cache: Arc<IpCache>) -> Self {
         Self { recent: Recent::new(cache) }
+    }
+
+    /// Where names of DNS are learnt for policies.
+    fn resolved(&self) -> &Arc<Resolved> {
+        self.recent.cache().resolved()
     }
 
     /// Names both ends; never fails, at worst with `reserved:unknown`.

@@ -37,6 +37,11 @@ impl Recent {
         Self { cache, places: vec![place; SPARE + 1].into() }
     }
 
+    /// Where it looks.
+    pub(super) fn cache(&self) -> &IpCache {
+        &self.cache
+    }
+
     /// As [`IpCache::find`] of the addresses of two ends, and the cache.
     #[inline]
     pub(super) fn find(&mut self, ends: [Option<End>; 2], at: u64) -> ([Option<&Found>; 2], &IpCache) {

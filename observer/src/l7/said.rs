@@ -17,6 +17,8 @@ use observer_proto::flow::{
 };
 use std::sync::Arc;
 
+/// The port of DNS.
+const DNS: u16 = 53;
 /// Who saw it: Hubble's own sources are its proxies.
 const SOURCE: &str = "observer";
 
@@ -30,12 +32,17 @@ pub struct Said {
 }
 
 impl Said {
-    /// Has flows between who asked and the addresses that DNS answers show the name that was asked for.
+    /// Has flows between who asked and the addresses that DNS answers show the name that was asked for, and policies allow them by it.
     pub fn learn(&self, tracked: &TrackedFlow<'_>, filler: &mut Filler) {
         let answer = self.l7.dns().filter(|dns| self.is_response && dns.rcode == 0);
         let (Some(dns), Some(client)) = (answer, tracked.ends.destination) else { return };
+        // Elsewhere anybody may say anything.
+        let is_server = tracked.ends.source.is_some_and(|server| server.port() == DNS);
         for ip in dns.ips.iter().filter_map(|ip| ip.parse().ok()) {
             filler.learn(client.ip(), ip, &dns.query, dns.ttl, tracked.event.kernel_ns);
+            if is_server {
+                filler.resolve(ip, &dns.query, dns.ttl, tracked.event.kernel_ns);
+            }
         }
     }
 

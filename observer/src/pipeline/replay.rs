@@ -69,6 +69,7 @@ impl<R: Read> Replay<R> {
         let head = self.reader.head().clone();
         let mut stages = Stages::new(&head, known.resolve(), Arc::clone(&self.cache), writer, shared, None);
         let mut pace = Pace::new(self.speed);
+        let mut resolved = self.cache.resolved().generation();
         let cut = loop {
             match self.reader.next() {
                 Ok(Some(Input::Names(change))) => {
@@ -83,6 +84,14 @@ impl<R: Read> Replay<R> {
                         break None;
                     }
                     stages.take(&input);
+                    // What DNS told counts for what comes after it.
+                    let generation = self.cache.resolved().generation();
+                    if generation != resolved
+                        && let Some(policies) = &self.policies
+                    {
+                        resolved = generation;
+                        policies.lock().unwrap_or_else(PoisonError::into_inner).follow_names();
+                    }
                     if let Input::Links(links) = input {
                         self.links.store(Arc::new(links.into_owned()));
                     }

@@ -58,8 +58,8 @@ struct Told {
 /// What the engine was told.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
-    /// As of which change of the names.
-    generation: Option<u64>,
+    /// As of which change of the names, and of those of DNS.
+    generation: Option<(u64, u64)>,
     /// The node's links' own addresses.
     own: Vec<IpAddr>,
     pods: HashMap<Arc<str>, Told>,
@@ -79,7 +79,8 @@ impl Feed {
     /// What is new since the last call, if anything can be; `own` are the addresses of the node's links.
     pub(super) fn changes(&mut self, cache: &IpCache, own: &[IpAddr]) -> Option<Fed> {
         // Before the look: what changes in between is looked at again.
-        let generation = Some(cache.generation());
+        let resolved = cache.resolved();
+        let generation = Some((cache.generation(), resolved.generation()));
         if self.generation == generation && self.own == own {
             return None;
         }
@@ -90,7 +91,8 @@ impl Feed {
         self.pods(pods, &mut fed);
         self.others(others(&around, cache.node(), own), &mut fed);
         self.modes.clone_from(&around.policy_modes);
-        let surroundings = seen::surroundings(&around);
+        let names = resolved.names();
+        let surroundings = world::Surroundings { names, ..seen::surroundings(&around) };
         if surroundings != self.surroundings {
             self.surroundings.clone_from(&surroundings);
             fed.surroundings = Some(surroundings);

@@ -3,7 +3,7 @@
 use super::{Cap, PolicyConfig, modes::Modes};
 use observer_policy::{
     engine::WithMode,
-    model::{Mode, Policy, PolicyId},
+    model::{Mode, NamePattern, Policy, PolicyId, Side, Term},
     source::{self, LoadError, Options},
 };
 use observer_proto::control::policy::SetBy;
@@ -95,6 +95,17 @@ impl Set {
             (*asked, *asked_by) = strongest.unwrap_or((config.mode, SetBy::Default));
         }
         self
+    }
+
+    /// The names of DNS that any allows.
+    pub(super) fn names(&self) -> Vec<NamePattern> {
+        let policies = self.policies.iter().map(|declared| &declared.policy);
+        let rules = policies.flat_map(|policy| policy.egress.iter().flat_map(Side::rules));
+        let names = rules.flat_map(|rule| rule.peers.terms()).filter_map(|term| match term {
+            Term::Name(pattern) => Some(pattern.clone()),
+            _ => None,
+        });
+        names.collect()
     }
 
     /// For the engine.

@@ -69,6 +69,7 @@ impl Updater {
             }
             followed.look();
         };
+        cache.resolved().want(set.names());
         let mut feed = Feed::default();
         let names = feed.changes(&cache, &[]).unwrap_or_default();
         let set = set.in_modes(&config, feed.modes(), &modes);
@@ -231,6 +232,7 @@ impl Updater {
             tracing::error!("{error}");
         }
         self.policies.counters.left_out.store(applied? as u64, Ordering::Relaxed);
+        self.cache.resolved().want(set.names());
         self.policies.forget_hits_of_others(&set);
         self.policies.set.store(Arc::new(set));
         Ok(())

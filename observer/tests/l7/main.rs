@@ -3,18 +3,20 @@
 
 mod by_name;
 mod dialogue;
+mod resolver;
 #[path = "../support/mod.rs"]
 mod support;
 
 use dialogue::{Logged, Shape, converse, serve};
 use observer_lab::{Entry, Lab, Outcome, netns, scenario::Kind, unique_prefix};
 use observer_proto::{
-    flow::{Flow, HttpHeader, L7FlowType, TrafficDirection, Verdict, layer7::Record},
+    flow::{Dns, Flow, HttpHeader, L7FlowType, TrafficDirection, Verdict, layer4::Protocol, layer7::Record},
     stats::{Signal, WindowRequest, stats_client},
 };
+use resolver::Answered;
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     path::Path,
     process::Command,
     sync::{Arc, Mutex},
@@ -343,4 +345,65 @@ fn nothing_was_left_out(daemon: &Daemon) {
     for (cause, count) in sums.suppressed.iter().filter(|((stage, _), _)| stage == "l7") {
         assert_eq!(*count, 0, "{cause:?}");
     }
+}
+
+#[test]
+fn every_answer_of_a_dns_server_is_told_as_it_gave_it() {
+    if !can_run("every_answer_of_a_dns_server_is_told_as_it_gave_it") {
+        return;
+    }
+    let lab = Lab::up(&scenario("bridged.toml"), &unique_prefix("l7d")).unwrap();
+    let daemon = Daemon::start(&lab, "n1", &["--l7", "dns", "--max-flows", "200000"]);
+    let pods = lab.scenario().pods.clone();
+    let [client, server] = &pods[..2] else { panic!("two pods") };
+    let space = |pod: &observer_lab::scenario::Pod| {
+        lab.pod_netns(pod).file_name().unwrap().to_str().unwrap().to_owned()
+    };
+    let log: Arc<Mutex<Vec<Answered>>> = Arc::default();
+    for ip in &server.ips {
+        // Where it is expected, and where it is recognised by what it says.
+        let at = SocketAddr::new(*ip, if ip.is_ipv4() { 53 } else { 5300 });
+        let sockets = || Ok((UdpSocket::bind(at).unwrap(), TcpListener::bind(at).unwrap()));
+        let (socket, listener) = netns::inside(&space(server), sockets).unwrap();
+        let [udp, tcp] = [(); 2].map(|()| Arc::clone(&log));
+        std::thread::spawn(move || resolver::serve_udp(&socket, &udp));
+        std::thread::spawn(move || resolver::serve_tcp(&listener, &tcp));
+        netns::inside(&space(client), || {
+            resolver::ask(at, scaled(450, 4500));
+            Ok(())
+        })
+        .unwrap();
+    }
+    let log = log.lock().unwrap().clone();
+    assert!(log.len() >= 5000, "{}", log.len());
+    let flows = daemon.flows_until(|flows| {
+        let told = flows.iter().filter(|flow| is_dns(flow)).count();
+        (told < 2 * log.len()).then(|| format!("{told} of 2 x {} questions and answers", log.len()))
+    });
+    let mut of_name: BTreeMap<(String, bool), Vec<(L7FlowType, u64, &Dns, &Flow)>> = BTreeMap::new();
+    for flow in &flows {
+        let Some((kind, latency, Record::Dns(dns))) = said(flow) else { continue };
+        let is_tcp = matches!(flow.l4.as_ref().unwrap().protocol, Some(Protocol::Tcp(_)));
+        of_name.entry((dns.query.clone(), is_tcp)).or_default().push((kind, latency, dns, flow));
+    }
+    assert_eq!(of_name.values().map(Vec::len).sum::<usize>(), 2 * log.len(), "none is invented");
+    let parties_are = (pod_name(client), pod_name(server));
+    let mut off_by = Vec::new();
+    for entry in &log {
+        let found = of_name.get(&(entry.name.clone(), entry.is_tcp)).map_or(&[][..], Vec::as_slice);
+        let [(L7FlowType::Request, 0, _, asked), (L7FlowType::Response, latency, answer, answered)] = found
+        else {
+            panic!("{entry:?}: {found:#?}");
+        };
+        assert_eq!((answer.rcode, &answer.ips, &answer.cnames), (entry.rcode, &entry.ips, &entry.cnames));
+        assert_eq!(answer.ttl, if entry.ips.is_empty() { 0 } else { 30 });
+        assert_eq!((parties(asked), parties(answered)), (parties_are.clone(), parties_are.clone()));
+        off_by.push(latency.abs_diff(entry.took.as_nanos() as u64));
+    }
+    print_off_by("questions to DNS", off_by);
+    nothing_was_left_out(&daemon);
+}
+
+fn pod_name(pod: &observer_lab::scenario::Pod) -> String {
+    format!("{}/{}", pod.namespace, pod.name)
 }

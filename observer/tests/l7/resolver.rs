@@ -1,0 +1,147 @@
+//! A client and a server of DNS over UDP and TCP, the server with a log of its own. Messages are made by hand: RFC 1035.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+/// What the server answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Answered {
+    /// With the dot at its end.
+    pub(crate) name: String,
+    pub(crate) is_tcp: bool,
+    pub(crate) rcode: u32,
+    pub(crate) ips: Vec<String>,
+    pub(crate) cnames: Vec<String>,
+    /// From the question to the answer.
+    pub(crate) took: Duration,
+}
+
+/// First labels of names by what is answered: addresses, an alias of an alias, no such name, a failure, and what is too
+/// long for UDP.
+pub(crate) const KINDS: [&str; 5] = ["plain", "alias", "nothing", "failure", "long"];
+
+const PLAIN: u16 = 0x8180;
+const TRUNCATED: u16 = PLAIN | 0x0200;
+
+fn encoded(name: &str) -> Vec<u8> {
+    let labels = name.trim_end_matches('.').split('.');
+    let mut bytes: Vec<u8> =
+        labels.flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat()).collect();
+    bytes.push(0);
+    bytes
+}
+
+fn question(id: u16, name: &str) -> Vec<u8> {
+    let header = [id, 0x0100, 1, 0, 0, 0].map(u16::to_be_bytes).concat();
+    [&header[..], &encoded(name), &[0, 1, 0, 1]].concat()
+}
+
+fn record(owner: &str, kind: u16, data: &[u8]) -> Vec<u8> {
+    let fixed = [kind, 1, 0, 30, data.len() as u16].map(u16::to_be_bytes).concat();
+    [&encoded(owner)[..], &fixed, data].concat()
+}
+
+/// The answer to a question, by TCP with at most so many addresses, and what the log says of it.
+fn answer(query: &[u8], is_tcp: bool, most: u8) -> (Vec<u8>, Answered) {
+    let (mut at, mut name) = (12, String::new());
+    while query[at] != 0 {
+        let length = usize::from(query[at]);
+        name += std::str::from_utf8(&query[at + 1..=at + length]).unwrap();
+        name.push('.');
+        at += 1 + length;
+    }
+    let address = |last: u8| ([198, 51, 100, last], format!("198.51.100.{last}"));
+    let kind = name.split(['-', '.']).next().unwrap();
+    let (mut flags, mut owner, mut records, mut ips, mut cnames) =
+        (PLAIN, name.clone(), Vec::new(), Vec::new(), Vec::new());
+    let mut addresses: Vec<u8> = Vec::new();
+    match kind {
+        "alias" => {
+            for next in ["first.example.", "second.example."] {
+                records.push(record(&owner, 5, &encoded(next)));
+                cnames.push(next.to_owned());
+                next.clone_into(&mut owner);
+            }
+            addresses.push(7);
+        }
+        "nothing" => flags |= 3,
+        "failure" => flags |= 2,
+        "long" if !is_tcp => flags = TRUNCATED,
+        "long" => addresses.extend(1..=most),
+        _ => addresses.extend([1, 2]),
+    }
+    for last in addresses {
+        let (bytes, text) = address(last);
+        records.push(record(&owner, 1, &bytes));
+        ips.push(text);
+    }
+    let id = u16::from_be_bytes([query[0], query[1]]);
+    let header = [id, flags, 1, records.len() as u16, 0, 0].map(u16::to_be_bytes).concat();
+    let message = [&header[..], &query[12..at + 5], &records.concat()].concat();
+    (message, Answered { name, is_tcp, rcode: u32::from(flags & 15), ips, cnames, took: Duration::ZERO })
+}
+
+/// Answers datagrams until the process ends.
+pub(crate) fn serve_udp(socket: &UdpSocket, log: &Mutex<Vec<Answered>>) {
+    let mut query = [0; 512];
+    while let Ok((length, from)) = socket.recv_from(&mut query) {
+        let began = Instant::now();
+        let (message, answered) = answer(&query[..length], false, 0);
+        log.lock().unwrap().push(Answered { took: began.elapsed(), ..answered });
+        socket.send_to(&message, from).unwrap();
+    }
+}
+
+/// Answers streams until the process ends.
+pub(crate) fn serve_tcp(listener: &TcpListener, log: &Mutex<Vec<Answered>>) {
+    // Elsewhere a message that takes more than a segment is not known for one.
+    let most = if listener.local_addr().unwrap().port() == 53 { 60 } else { 20 };
+    while let Ok((mut stream, _)) = listener.accept() {
+        while let Ok(query) = receive(&mut stream) {
+            let began = Instant::now();
+            let (message, answered) = answer(&query, true, most);
+            log.lock().unwrap().push(Answered { took: began.elapsed(), ..answered });
+            send(&mut stream, &message);
+        }
+    }
+}
+
+fn receive(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut message = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut message)?;
+    Ok(message)
+}
+
+fn send(stream: &mut TcpStream, message: &[u8]) {
+    let length = (message.len() as u16).to_be_bytes();
+    stream.write_all(&[&length[..], message].concat()).unwrap();
+}
+
+/// Asks for this many names of each kind, by UDP, and what was too long again by TCP, several on a connection.
+pub(crate) fn ask(server: SocketAddr, count: u16) {
+    let any = if server.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = UdpSocket::bind(any).unwrap();
+    socket.connect(server).unwrap();
+    let mut stream = TcpStream::connect(server).unwrap();
+    let mut message = [0; 1500];
+    for number in 0..count {
+        for kind in KINDS {
+            let name = format!("{kind}-{number}-{}.lab.example", u8::from(server.is_ipv6()));
+            let query = question(number, &name);
+            socket.send(&query).unwrap();
+            let length = socket.recv(&mut message).unwrap();
+            assert_eq!(message[..2], number.to_be_bytes());
+            assert!(length >= query.len());
+            if message[2] & 2 != 0 {
+                send(&mut stream, &query);
+                assert_eq!(receive(&mut stream).unwrap()[..2], number.to_be_bytes());
+            }
+        }
+    }
+}

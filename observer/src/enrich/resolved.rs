@@ -122,10 +122,8 @@ impl Resolved {
     /// The names with their addresses.
     pub(crate) fn names(&self) -> BTreeMap<Box<str>, Vec<IpAddr>> {
         let state = self.state();
-        let told = |(name, addresses): (&Box<str>, &BTreeMap<IpAddr, u64>)| {
-            (name.clone(), addresses.keys().copied().collect())
-        };
-        state.names.iter().map(told).collect()
+        let names = state.names.iter();
+        names.map(|(name, addresses)| (name.clone(), addresses.keys().copied().collect())).collect()
     }
 
     /// Addresses that there was no room for.

@@ -347,6 +347,9 @@ fn nothing_was_left_out(daemon: &Daemon) {
     }
 }
 
+/// Kind and latency of a question or an answer, and what it is in.
+type Told<'a> = (L7FlowType, u64, &'a Dns, &'a Flow);
+
 #[test]
 fn every_answer_of_a_dns_server_is_told_as_it_gave_it() {
     if !can_run("every_answer_of_a_dns_server_is_told_as_it_gave_it") {
@@ -380,7 +383,7 @@ fn every_answer_of_a_dns_server_is_told_as_it_gave_it() {
         let told = flows.iter().filter(|flow| is_dns(flow)).count();
         (told < 2 * log.len()).then(|| format!("{told} of 2 x {} questions and answers", log.len()))
     });
-    let mut of_name: BTreeMap<(String, bool), Vec<(L7FlowType, u64, &Dns, &Flow)>> = BTreeMap::new();
+    let mut of_name: BTreeMap<(String, bool), Vec<Told<'_>>> = BTreeMap::new();
     for flow in &flows {
         let Some((kind, latency, Record::Dns(dns))) = said(flow) else { continue };
         let is_tcp = matches!(flow.l4.as_ref().unwrap().protocol, Some(Protocol::Tcp(_)));

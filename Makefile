@@ -18,16 +18,12 @@ help: ## list the targets
 setup: ## install what builds and tests need (Debian packages, bpf-linker, lint tools, cargo-fuzz, QEMU, Go); safe to repeat
 	@scripts/setup build lab lint fuzz kernels go
 
-# `observe` has a profile of its own: small.
-define build_programs
-@cargo build --release --locked -p observer -p observer-lab
-@cargo build --profile small --locked -p observe
-@ln -sf ../small/observe target/release/observe
-endef
-
 build: ## release build of observer, observe (also as kubectl's plugin) and the lab player
 	@scripts/setup build
-	$(build_programs)
+	cargo build --release --locked -p observer -p observer-lab
+	@# By a profile of its own, which takes longer to build.
+	cargo build --profile small --locked -p observe
+	@ln -sf ../small/observe target/release/observe
 	@ln -sf observe target/release/kubectl-observe
 
 man: ## man pages of observe into target/man, and the pages of docs/cli anew
@@ -41,7 +37,7 @@ demo: ## live flows and drops between lab pods, until Ctrl-C or for DEMO_SECONDS
 	$(if $(DEMO_REPLAY),,$(need_root))
 	@# The demo's own first line says LIVE or REPLAY: what comes before it goes to standard error.
 	@scripts/setup build $(if $(DEMO_REPLAY),,lab) >&2
-	$(build_programs)
+	@cargo build --release --locked -p observer -p observe -p observer-lab
 	@scripts/demo
 
 events: ## record the lab anew into testdata/events, after a change of the recordings' format or the kernel's records

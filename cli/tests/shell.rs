@@ -89,17 +89,21 @@ fn a_narrow_tmux_shows_whole_verdicts_and_stays_as_it_is() {
     let server = Server::start(Mock { flows: (0..3).map(flow).collect(), ..Mock::default() });
     let tmux = Tmux(format!("observe-test-{}", std::process::id()));
     let observe = env!("CARGO_BIN_EXE_observe");
-    for (format, color) in [("wide", "NO_COLOR=1"), ("wide", "CLICOLOR_FORCE=1"), ("compact", "NO_COLOR=1")] {
+    for (session, format, color) in [
+        ("plain", "wide", "NO_COLOR=1"),
+        ("colours", "wide", "CLICOLOR_FORCE=1"),
+        ("compact", "compact", "NO_COLOR=1"),
+    ] {
         let line = format!(
             "env {color} OBSERVE_SERVER={} {observe} --all -o {format} 2>&1; tmux -L {} wait-for -S shown; exec sleep 1000",
             server.address(),
             tmux.0
         );
-        tmux.run(&["new-session", "-d", "-s", "narrow", "-x", "40", "-y", "24", &line]);
+        tmux.run(&["new-session", "-d", "-s", session, "-x", "40", "-y", "24", &line]);
         tmux.run(&["wait-for", "shown"]);
-        let screen = tmux.run(&["capture-pane", "-p", "-e", "-t", "narrow"]);
-        let title = tmux.run(&["display-message", "-p", "-t", "narrow", "#{pane_title}"]);
-        tmux.run(&["kill-session", "-t", "narrow"]);
+        let screen = tmux.run(&["capture-pane", "-p", "-e", "-t", session]);
+        // Sessions stay to the end: a server whose last one ends is going when the next one asks for it.
+        let title = tmux.run(&["display-message", "-p", "-t", session, "#{pane_title}"]);
         assert!(!title.contains("owned"), "{title}");
         assert_eq!(screen.contains('\u{1b}'), color == "CLICOLOR_FORCE=1", "{screen}");
         let plain: String =

@@ -90,7 +90,10 @@ fn why_asks_for_both_ways_and_for_what_both_do_else() {
         destination_pod: there.source_pod.clone(),
         ..FlowFilter::default()
     };
-    assert_eq!(request.blacklist, [back, there], "what was asked for first");
+    let dns = FlowFilter { protocol: vec!["dns".into()], ..FlowFilter::default() };
+    let query = FlowFilter { source_pod: there.source_pod.clone(), ..dns.clone() };
+    let answer = FlowFilter { destination_pod: there.source_pod.clone(), ..dns };
+    assert_eq!(request.blacklist, [back, there, answer, query], "what was asked for before");
     assert_eq!((request.whitelist.len(), request.number, request.since), (4, 4096, None));
 }
 

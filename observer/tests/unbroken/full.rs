@@ -63,7 +63,9 @@ fn full_rings_change_no_verdict() {
     let sums = Sums::of(&daemon.settled());
     sums.check();
     let [made, _, lost] = sums.stages["denied packets"];
-    assert!(made >= CONNECTIONS as u64 && lost > 0, "{sums:?}");
+    // The system may give a port twice, which is then the same connection.
+    let summed = sums.suppressed("denied packets", "summed");
+    assert!(made + summed >= CONNECTIONS as u64 && lost > 0, "{sums:?}");
     assert!(sums.stages["flows egress"][2] > 0, "{sums:?}");
     let mut told = 0;
     while told < sums.lost() {

@@ -6,10 +6,15 @@ mod tmux;
 use crate::terminal::Screen;
 use tmux::Tmux;
 
-/// Not a test: what the next one runs in a terminal of its own.
+/// Set where a dashboard is to panic.
+const PANICS: &str = "OBSERVE_TEST_PANICS";
+
+/// What the next one runs in a terminal of its own; nothing elsewhere.
 #[test]
-#[ignore = "it panics on purpose, in a terminal that another test made"]
 fn a_dashboard_that_panics() {
+    if std::env::var_os(PANICS).is_none() {
+        return;
+    }
     let _screen = Screen::enter(true).unwrap();
     while !matches!(crossterm::event::read(), Ok(crossterm::event::Event::Key(_))) {}
     panic!("as it was meant to");
@@ -20,7 +25,7 @@ fn a_panic_gives_the_terminal_back_and_can_be_read() {
     let own = std::env::current_exe().unwrap();
     let tmux = Tmux(format!("observe-panic-{}", std::process::id()));
     let test = "tests::terminal::a_dashboard_that_panics";
-    let line = format!("{} --exact {test} --ignored --nocapture; stty -a; echo ended", own.display());
+    let line = format!("{PANICS}=1 {} --exact {test} --nocapture; stty -a; echo ended", own.display());
     tmux.start("panic", (100, 40), &line);
     tmux.until("panic", "the other screen", |_| tmux.is_full_screen("panic"));
     tmux.keys("panic", &["x"]);

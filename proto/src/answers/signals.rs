@@ -1,5 +1,5 @@
 //! Golden signals: requests, failures and times of HTTP and DNS, by server and by route. The daemon counts with these sums over
-//! all flows; where it doesn't, [`Signals`] makes the same answer of the flows that were read.
+//! all flows; where it doesn't, `Signals` makes the same answer of the flows that were read.
 
 use super::{
     ends,

@@ -86,7 +86,7 @@ impl LearntNames {
             return None;
         }
         if learnt.until_ns - now_ns < LEAST_NS / 2 {
-            learnt.until_ns = now_ns + LEAST_NS;
+            learnt.until_ns = now_ns.saturating_add(LEAST_NS);
             learnt.names.iter().for_each(|name| self.resolved.keep(name, ip, learnt.until_ns));
         }
         Some(&learnt.names)
@@ -123,6 +123,9 @@ mod tests {
         assert_eq!(names(&mut learnt, a, ip, SECOND + LEAST_NS), [""; 0], "it has run out");
         learnt.learn(a.into(), ip.into(), "long.", 7200, SECOND);
         assert_eq!(names(&mut learnt, a, ip, SECOND + LEAST_NS)[0], "long");
+        // A recording says what it likes.
+        learnt.learn(b.into(), ip.into(), "last.", 5, u64::MAX - 2);
+        assert_eq!(names(&mut learnt, b, ip, u64::MAX - 1), ["last"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::{
     programs::testdata,
-    support::{Daemon, OBSERVER, PATIENCE},
+    support::{Daemon, OBSERVER, late},
     tally::{Outcome, Tally, same},
 };
 use observer_proto::{control::counter::Kind, flow::Flow};
@@ -13,7 +13,6 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -80,11 +79,7 @@ impl Drop for Place {
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}: it did not come");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    late::until(what, || holds().then_some(()));
 }
 
 /// A daemon that plays the demo at this speed and sends it there.

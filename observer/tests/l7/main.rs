@@ -20,9 +20,8 @@ use std::{
     path::Path,
     process::Command,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
 };
-use support::{Daemon, OBSERVER, PATIENCE, can_run, get_as, scaled, scenario, sum};
+use support::{Daemon, OBSERVER, can_run, get_as, late, scaled, scenario, sum};
 
 /// What a request or response says, of each kind of record.
 fn said(flow: &Flow) -> Option<(L7FlowType, u64, &Record)> {
@@ -133,17 +132,12 @@ fn every_request_and_query_of_the_lab_is_told_once_with_its_answer() {
 fn scraped(lab: &Lab, daemon: &Daemon, flows: usize) -> String {
     let address = daemon.metrics_address();
     let node = lab.node_netns("n1").file_name().unwrap().to_str().unwrap().to_owned();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    late::until(&format!("{flows} flows in the metrics"), || {
         let form = "application/openmetrics-text";
         let page = netns::inside(&node, || Ok(get_as(address, "/metrics", form).1)).unwrap();
         // Of what the network says by itself there may be more by now.
-        if sum(&page, "hubble_flows_processed_total", "") >= flows as u64 {
-            return page;
-        }
-        assert!(Instant::now() < deadline, "{flows} flows:\n{page}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        (sum(&page, "hubble_flows_processed_total", "") >= flows as u64).then_some(page)
+    })
 }
 
 /// Metrics of HTTP and DNS tell of what flows tell.
@@ -175,20 +169,15 @@ fn agrees_with(page: &str, flows: &[Flow]) {
 
 /// As many requests and answers as were made, by server and by route.
 fn are_in_the_statistics(daemon: &Daemon, http: u64, dns: u64) {
-    let deadline = Instant::now() + PATIENCE;
-    let told = loop {
+    let told = late::until("all in the statistics", || {
         let told = daemon.call(async |channel| {
             let window = Some(prost_types::Duration { seconds: 900, nanos: 0 });
             let request = WindowRequest { window, ..WindowRequest::default() };
             let mut client = stats_client::StatsClient::new(channel);
             client.get_signals(request).await.unwrap().into_inner().message().await.unwrap().unwrap()
         });
-        if told.window.as_ref().unwrap().l7 >= 2 * (http + dns) {
-            break told;
-        }
-        assert!(Instant::now() < deadline, "{told:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    };
+        (told.window.as_ref().unwrap().l7 >= 2 * (http + dns)).then_some(told)
+    });
     for (protocol, count) in [(told.http.unwrap(), http), (told.dns.unwrap(), dns)] {
         for rows in [&protocol.servers, &protocol.routes] {
             let sum = |of: fn(&Signal) -> u64| rows.iter().map(of).sum::<u64>();

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// What is read at once.
-const BUFFER: usize = 256 * 1024;
+const BUFFER: usize = 128 * 1024;
 /// A longer line is no flow: it is passed over without being kept. Hubble's own limit is 64 KiB.
 const LONGEST: usize = 8 * 1024 * 1024;
 /// With what gzip begins.

@@ -157,7 +157,7 @@ impl Writer {
             if !first {
                 out.push(b',');
             }
-            out.extend_from_slice(&field.key);
+            out.extend_from_slice(field.key);
             let written = if field.repeated {
                 self.repeated(field, bytes, slot, out, depth)?
             } else {
@@ -270,7 +270,7 @@ fn index(message: &Message, bytes: &[u8], slots: &mut [Slot]) -> Result<(), Writ
             continue;
         }
         if let Some(oneof) = field.oneof {
-            for &member in &message.oneofs[usize::from(oneof)] {
+            for &member in message.oneofs[usize::from(oneof)] {
                 if usize::from(member) != place {
                     slots[usize::from(member)] = Slot::default();
                 }
@@ -313,8 +313,8 @@ enum Width {
 
 fn width(kind: Kind) -> Width {
     match kind {
-        Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => Width::Eight,
-        Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => Width::Four,
+        Kind::Double => Width::Eight,
+        Kind::Float => Width::Four,
         Kind::String | Kind::Bytes | Kind::Message(_) => Width::Length,
         _ => Width::Varint,
     }
@@ -343,7 +343,7 @@ fn bits(value: Value<'_>) -> u64 {
 fn is_default(kind: Kind, value: Value<'_>) -> bool {
     match (kind, value) {
         (_, Value::Bytes(bytes)) => bytes.is_empty(),
-        (Kind::Int32 | Kind::Uint32 | Kind::Sint32 | Kind::Enum(_), value) => bits(value) as u32 == 0,
+        (Kind::Int32 | Kind::Uint32 | Kind::Enum(_), value) => bits(value) as u32 == 0,
         (_, value) => bits(value) == 0,
     }
 }
@@ -355,17 +355,10 @@ fn scalar(kind: Kind, value: Value<'_>, out: &mut Vec<u8>) -> Result<(), WriteEr
         (Kind::String, Value::Bytes(text)) => return escape::string(text, out),
         (Kind::Bytes, Value::Bytes(bytes)) => escape::base64(bytes, out),
         (Kind::Bool, _) => out.extend_from_slice(if raw == 0 { b"false" } else { b"true" }),
-        (Kind::Int32 | Kind::Sfixed32, _) => escape::signed(i64::from(raw as i32), out),
-        (Kind::Uint32 | Kind::Fixed32, _) => escape::unsigned(u64::from(raw as u32), out),
-        (Kind::Sint32, _) => {
-            let raw = raw as u32;
-            escape::signed(i64::from((raw >> 1) as i32 ^ -((raw & 1) as i32)), out);
-        }
-        (Kind::Int64 | Kind::Sfixed64, _) => quoted(out, |out| escape::signed(raw as i64, out)),
-        (Kind::Uint64 | Kind::Fixed64, _) => quoted(out, |out| escape::unsigned(raw, out)),
-        (Kind::Sint64, _) => {
-            quoted(out, |out| escape::signed((raw >> 1) as i64 ^ -((raw & 1) as i64), out));
-        }
+        (Kind::Int32, _) => escape::signed(i64::from(raw as i32), out),
+        (Kind::Uint32, _) => escape::unsigned(u64::from(raw as u32), out),
+        (Kind::Int64, _) => quoted(out, |out| escape::signed(raw as i64, out)),
+        (Kind::Uint64, _) => quoted(out, |out| escape::unsigned(raw, out)),
         (Kind::Double, _) => escape::double(f64::from_bits(raw), out),
         (Kind::Float, _) => escape::float(f32::from_bits(raw as u32), out),
         (Kind::Enum(at), _) => {

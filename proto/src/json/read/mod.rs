@@ -291,7 +291,7 @@ impl<'a> Parser<'a, '_> {
         let at = self.cursor.position();
         for place in self.habits.0[after] {
             let place = usize::from(place);
-            if message.fields.get(place).is_some_and(|field| self.cursor.key(&field.key)) {
+            if message.fields.get(place).is_some_and(|field| self.cursor.key(field.key)) {
                 return Ok(Some((place, at)));
             }
         }
@@ -416,15 +416,9 @@ impl<'a> Parser<'a, '_> {
                 return Ok(bits == 0);
             }
             // This API has none of them; a test holds that.
-            Kind::Float
-            | Kind::Sint32
-            | Kind::Sint64
-            | Kind::Fixed32
-            | Kind::Fixed64
-            | Kind::Sfixed32
-            | Kind::Sfixed64
-            | Kind::Bytes
-            | Kind::Message(_) => return Err(self.cursor.error_at(at, "a kind of field that is not read")),
+            Kind::Float | Kind::Bytes | Kind::Message(_) => {
+                return Err(self.cursor.error_at(at, "a kind of field that is not read"));
+            }
         };
         wire::put_varint_field(number, varint, out);
         Ok(varint == 0)

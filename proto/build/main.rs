@@ -1,5 +1,7 @@
 //! Compiles `proto/**/*.proto` with protox (a protoc in Rust), so that no machine needs a protobuf compiler.
 
+mod tables;
+
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
@@ -15,6 +17,7 @@ const FILES: [&str; 8] = [
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=build");
     println!("cargo:rerun-if-changed=proto");
     let mut descriptors = protox::compile(FILES, ["proto"])?;
     // `extensions` holds a Struct by its type name only: no file imports it, but reading and printing need it. Descriptors
@@ -25,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    fs::write(out.join("json_tables.rs"), tables::of(&descriptors)?)?;
     // Type names are how a message finds its table in the JSON writer.
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();

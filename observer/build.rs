@@ -8,8 +8,9 @@ use std::process::Command;
 use std::{env, fs};
 
 const TARGET: &str = "bpfel-unknown-none";
-/// The last is for benches.
-const OBJECTS: [&str; 3] = ["observer-ebpf", "observer-ebpf-policy", "observer-ebpf-bench"];
+/// The last two are for tests and benches.
+const OBJECTS: [&str; 4] =
+    ["observer-ebpf", "observer-ebpf-policy", "observer-ebpf-redirect", "observer-ebpf-bench"];
 
 fn main() {
     for name in ["EBPF_CARGO", "EBPF_RUSTC", "EBPF_LINKER", "EBPF_OBJECTS"] {

@@ -14,6 +14,7 @@ pub mod bench;
 pub mod fuzz;
 pub mod parse;
 pub mod policy;
+pub mod proxy;
 mod tables;
 
 use policy::Judged;

@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod pipeline;
 pub mod policy;
 pub mod policy_verdict;
+pub mod proxy;
 pub mod recording;
 pub mod serve;
 pub mod stats;

@@ -19,7 +19,7 @@ mod hooks;
 mod inspect;
 pub mod kernel;
 mod links;
-mod netlink;
+pub(crate) mod netlink;
 mod object;
 mod openers;
 mod pins;

@@ -197,7 +197,7 @@ fn namespace_id(file: &File) -> Option<i32> {
 }
 
 /// Asks the kernel and collects what it answers; with `NLM_F_ACK` that may be nothing.
-pub(super) fn ask<M: NetlinkSerializable + NetlinkDeserializable>(
+pub(crate) fn ask<M: NetlinkSerializable + NetlinkDeserializable>(
     question: M,
     flags: u16,
 ) -> io::Result<Vec<M>> {

@@ -8,11 +8,11 @@ use crate::{
     tls::{self, Tls},
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use hyper_util::rt::TokioIo;
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use observer_proto::{client::Endpoint, text::sanitize::clean};
 use std::{error::Error, fmt, io, path::Path, time::Duration};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader},
     net::UnixStream,
     time::timeout,
 };
@@ -22,6 +22,7 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::{self, Channel},
 };
+use tower::ServiceExt as _;
 
 /// Where the daemon listens.
 const LOCAL_SOCKET: &str = "/run/observer/hubble.sock";
@@ -33,6 +34,8 @@ const RELAY: &str = "hubble-relay:4245";
 const GROUP: &str = "observer";
 /// Bytes under way.
 const WINDOW: u32 = 1024 * 1024;
+/// Bytes that are read at once.
+const READ: usize = 64 * 1024;
 /// With what a client of HTTP/2 begins: the preface and empty settings.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -159,7 +162,7 @@ impl Target {
                 windows(transport::Endpoint::from_static("http://localhost"))
                     .connect_with_connector(tower::service_fn(move |_| {
                         let path = path.clone();
-                        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+                        async move { UnixStream::connect(path).await.map(buffered) }
                     }))
                     .await
             }
@@ -174,7 +177,11 @@ impl Target {
                     };
                     return endpoint.connect_with_connector(tower::service_fn(connect)).await;
                 }
-                endpoint.connect_timeout(self.timeout).connect().await
+                let mut connect = HttpConnector::new();
+                connect.set_nodelay(true);
+                connect.set_connect_timeout(Some(self.timeout));
+                let connect = connect.map_response(|stream| buffered(stream.into_inner()));
+                endpoint.connect_with_connector(connect).await
             }
             Endpoint::Tls(target) => {
                 let connect = {
@@ -303,6 +310,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Encrypted for S {}
 /// What a server may send before it has to wait for us: with HTTP/2's own 64 KiB it waits after each few dozen flows.
 fn windows(endpoint: transport::Endpoint) -> transport::Endpoint {
     endpoint.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW)
+}
+
+/// Reads what is there at once: h2 asks for 8 KiB at a time, which is a system call for each ten flows.
+fn buffered<S: AsyncRead>(stream: S) -> TokioIo<BufReader<S>> {
+    TokioIo::new(BufReader::with_capacity(READ, stream))
 }
 
 /// Whether a call failed for the connection, not by the server's word; of such a failure the code tells little.

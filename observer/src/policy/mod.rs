@@ -15,6 +15,7 @@ mod kernel;
 mod lockout;
 mod modes;
 mod named;
+mod requests;
 mod rulings;
 mod set;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub(crate) use drained::Drained;
 pub(crate) use judge::Judge;
 pub use kernel::tables as kernel_tables;
 pub use modes::ModesError;
+pub use requests::Judged;
 pub use set::{Declared, Set};
 pub use update::{CommandError, Follower, Named, Updater};
 pub use world::World;

@@ -115,7 +115,7 @@ fn ids<'a>(ruling: &Ruling<'a>) -> Vec<&'a PolicyId> {
     deciding(ruling).into_iter().map(|policy| &policy.id).collect()
 }
 
-fn tell(ruling: &Ruling<'_>, direction: Direction, revision: u64) -> PolicyTold {
+pub(super) fn tell(ruling: &Ruling<'_>, direction: Direction, revision: u64) -> PolicyTold {
     let deciding = deciding(ruling);
     let match_type = match ruling.verdict {
         // Nothing isolates the side: all of it is allowed.

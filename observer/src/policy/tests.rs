@@ -17,6 +17,7 @@ use std::{fs, net::IpAddr, path::Path};
 mod changes;
 mod in_kernel;
 mod modes;
+mod requests;
 
 fn pod(name: &str, ip: &str, labels: &[&str]) -> Pod {
     let (namespace, name) = name.split_once('/').unwrap();

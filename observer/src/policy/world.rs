@@ -18,7 +18,7 @@ use crate::{
     endpoint::Endpoint,
     enrich::{identity::LOCAL_SCOPE, reserved::Reserved, source::ServiceEntry},
 };
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use observer_ebpf::policy::slot;
 use observer_inventory::policy::HOST;
 use observer_policy::engine::{self, Engine, PeerId, PolicyKey, WithMode};
@@ -44,6 +44,8 @@ pub struct World {
     pub engine: Engine,
     /// By the number of the endpoint's version.
     names: HashMap<NonZeroU64, Named>,
+    /// Those of this node, and how many versions of each are among the names.
+    local: HashMap<Arc<str>, usize>,
     pub(super) services: Arc<[ServiceEntry]>,
     /// Of the set of policies.
     pub(super) revision: u64,
@@ -75,7 +77,7 @@ impl World {
     pub(super) fn new() -> Self {
         // The world is one identity for both families, as the IP cache has it.
         let engine = Engine::new(false);
-        Self { engine, names: HashMap::new(), services: Arc::from([]), revision: 0 }
+        Self { engine, names: HashMap::new(), local: HashMap::new(), services: Arc::from([]), revision: 0 }
     }
 
     pub(super) fn apply(&mut self, change: Change) {
@@ -85,10 +87,21 @@ impl World {
         self.engine.apply(engine::Change { endpoints, policies, surroundings });
         self.services = services.unwrap_or_else(|| Arc::clone(&self.services));
         for (serial, name) in names {
-            match name {
+            if let Some((name, true)) = &name {
+                *self.local.entry(Arc::clone(name)).or_default() += 1;
+            }
+            let old = match name {
                 Some(name) => self.names.insert(serial, name),
                 None => self.names.remove(&serial),
             };
+            if let Some((old, true)) = old
+                && let Some(versions) = self.local.get_mut(&old)
+            {
+                *versions -= 1;
+                if *versions == 0 {
+                    self.local.remove(&old);
+                }
+            }
         }
     }
 
@@ -100,9 +113,12 @@ impl World {
 
     /// A slot of it for the kernel, and how many addresses of names found no room in it.
     fn tables(&self) -> (PolicyTables, usize) {
-        let local = self.names.values().filter(|(_, is_local)| *is_local);
-        let of_this_node: HashSet<&str> = local.map(|(name, _)| &**name).collect();
-        kernel::tables(&self.engine, &self.services, |name| of_this_node.contains(name))
+        kernel::tables(&self.engine, &self.services, |name| self.is_local(name))
+    }
+
+    /// Whether the engine's name is that of a pod of this node.
+    pub(super) fn is_local(&self, name: &str) -> bool {
+        self.local.contains_key(name)
     }
 
     /// The name of a pod, or of the own node, by this version of its endpoint.

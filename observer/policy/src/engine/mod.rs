@@ -246,9 +246,7 @@ impl Engine {
         match (verdict, decision.rules.and_then(|id| self.rule_sets.get(id.0 as usize))) {
             (Verdict::Requests, Some(set)) => set.members.iter().any(|member| {
                 let mode = self.policies.get(member.place.policy as usize).map(|slot| slot.mode);
-                let entries = self.rule(set.direction, member.place).and_then(|rule| rule.ports.as_ref());
-                let entry = member.l7.and_then(|n| entries?.get(n as usize)?.l7.as_ref());
-                mode.is_some_and(&counts) && entry.is_some_and(|l7| l7.allows(request))
+                mode.is_some_and(&counts) && self.lets(set.direction, member, request)
             }),
             (verdict, _) => verdict.passes(),
         }

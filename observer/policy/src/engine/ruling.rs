@@ -1,7 +1,10 @@
 //! A verdict by the policies of some modes alone, with its names: what is told, where others only are evaluated.
 
-use super::{Engine, MatchType, Named, RuleSetId, Verdict};
-use crate::model::{Mode, Policy};
+use super::{Engine, MatchType, Named, RuleSetId, Verdict, decision::Member};
+use crate::{
+    l7::Request,
+    model::{Direction, Mode, Policy},
+};
 
 /// A verdict by the policies of some modes.
 #[derive(Clone, Debug)]
@@ -36,5 +39,33 @@ impl Engine {
         }
         let rules = self.named(set.direction, deciding.iter());
         Some(Ruling { verdict, match_type, rules, isolating })
+    }
+
+    /// As [`Engine::ruling`], of a request in a connection that these rules are about: one that no rule allows is denied by
+    /// default, and where requests are not read the connection's own verdict holds.
+    pub fn ruling_on(&self, id: RuleSetId, least: Mode, request: &Request) -> Option<Ruling<'_>> {
+        let mut ruling = self.ruling(id, least)?;
+        if ruling.verdict != Verdict::Requests {
+            return Some(ruling);
+        }
+        let set = self.rule_sets.get(id.0 as usize)?;
+        let allows = |member: &&Member| {
+            let slot = self.policies.get(member.place.policy as usize);
+            slot.is_some_and(|slot| slot.mode >= least) && self.lets(set.direction, member, request)
+        };
+        let allowing = self.named(set.direction, set.members.iter().filter(allows));
+        ruling.verdict = if allowing.is_empty() { Verdict::DefaultDenied } else { Verdict::Allowed };
+        // Those that are denied, too, are told by whom: by the rules of which none allows them.
+        if !allowing.is_empty() {
+            ruling.rules = allowing;
+        }
+        Some(ruling)
+    }
+
+    /// Whether a rule's entry of ports allows a request.
+    pub(super) fn lets(&self, direction: Direction, member: &Member, request: &Request) -> bool {
+        let entries = self.rule(direction, member.place).and_then(|rule| rule.ports.as_ref());
+        let entry = member.l7.and_then(|n| entries?.get(n as usize)?.l7.as_ref());
+        entry.is_some_and(|l7| l7.allows(request))
     }
 }

@@ -298,6 +298,9 @@ fn main() {
     if wanted("encoding") {
         encoding(&store, &stages.world);
     }
+    if wanted("history") {
+        support::history::history(&store);
+    }
     if wanted("filters") {
         filters(&store, &stages.world);
     }

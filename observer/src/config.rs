@@ -16,8 +16,8 @@ use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
-    capture::Glob, export::ExportConfig, l7::Redaction, metrics::MetricsConfig, policy::PolicyConfig,
-    serve::TlsConfig,
+    capture::Glob, export::ExportConfig, history::HistoryConfig, l7::Redaction, metrics::MetricsConfig,
+    policy::PolicyConfig, serve::TlsConfig,
 };
 
 /// Where the configuration file is looked for when `--config` is not given; a missing file there is no error.
@@ -72,6 +72,8 @@ pub struct Config {
     pub cidrs: Vec<IpNet>,
     /// What is written to files.
     pub export: ExportConfig,
+    /// What is kept on the disk, if anything is.
+    pub history: Option<HistoryConfig>,
     /// Metrics, if they are served.
     pub metrics: Option<MetricsConfig>,
     /// What is logged.

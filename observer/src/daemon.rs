@@ -8,12 +8,13 @@ use crate::{
     config::{Config, Task},
     enrich::{ipcache::IpCache, source::Stop},
     export::{ExportConfig, Exports},
+    history::{self, History, Keeper},
     logging,
     metrics::{Metrics, MetricsConfig, Sources},
     policy::{PolicyConfig, PolicyError, Updater},
     serve::{self, CaptureInfo, NodeInfo, ServeConfig},
     status::Status,
-    store::Store,
+    store::{Store, StoreConfig, Writer},
 };
 use anyhow::Context as _;
 use std::{sync::Arc, time::Duration};
@@ -47,6 +48,9 @@ fn raise_file_limit() {
         tracing::warn!("cannot raise the limit of open files from {:?}: {error}", limit.current);
     }
 }
+
+/// How long the history gets to write what there is when the daemon ends.
+const END: Duration = Duration::from_secs(1);
 
 /// What ends the daemon. From its making on a signal ends it in order, whatever has been started.
 struct Life {
@@ -179,11 +183,33 @@ fn serve_config(config: &Config, cluster: &str, names: &IpCache) -> ServeConfig 
     }
 }
 
+/// The history, where flows are kept, and the store, whose flows go on where those of the history end.
+struct Flows {
+    history: Option<(Arc<History>, Keeper)>,
+    store: Arc<Store>,
+    writer: Writer,
+}
+
+impl Flows {
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let history = config.history.as_ref().map(History::open).transpose()?;
+        let first = history.as_ref().map_or(0, |(history, _)| history.first());
+        let kept = StoreConfig { flows: config.max_flows, bytes: config.max_bytes };
+        let (store, writer) = Store::starting_at(first, kept);
+        Ok(Self { history, store, writer })
+    }
+
+    fn history(&self) -> Option<Arc<History>> {
+        self.history.as_ref().map(|(history, _)| Arc::clone(history))
+    }
+}
+
 /// What the flows are for.
 struct Serving {
     server: ServeConfig,
     export: ExportConfig,
     metrics: Option<MetricsConfig>,
+    history: Option<(Arc<History>, Keeper)>,
     store: Arc<Store>,
     status: Status,
 }
@@ -193,10 +219,16 @@ struct Served {
     server: serve::Server,
     exports: Option<Exports>,
     metrics: Option<Metrics>,
+    history: Option<history::Running>,
 }
 
 async fn start(serving: Serving) -> anyhow::Result<Served> {
-    let Serving { server, export, metrics, store, status } = serving;
+    let Serving { mut server, export, metrics, history, store, status } = serving;
+    server.history = history.as_ref().map(|(history, _)| Arc::clone(history));
+    let history = history
+        .map(|(_, keeper)| keeper.start(Arc::clone(&store), tokio::runtime::Handle::current()))
+        .transpose()
+        .context("cannot start the history's thread")?;
     let (socket, node) = (server.socket.clone(), server.node.clone());
     let (board, names) = (Arc::clone(&status.exports), Arc::clone(&status.names));
     let capture: Arc<dyn CaptureInfo> = Arc::new(status);
@@ -214,7 +246,7 @@ async fn start(serving: Serving) -> anyhow::Result<Served> {
     let tcp = server.tcp_address().map(tracing::field::display);
     let measured = metrics.as_ref().map(|metrics| tracing::field::display(metrics.address()));
     tracing::info!(socket = %socket.display(), tcp, metrics = measured, node = node.name, "ready");
-    Ok(Served { server, exports, metrics })
+    Ok(Served { server, exports, metrics, history })
 }
 
 impl Served {
@@ -228,6 +260,11 @@ impl Served {
                 exports.shutdown().await;
             }
         };
-        tokio::join!(self.server.shutdown(), exported);
+        let kept = async {
+            if let Some(history) = self.history {
+                history.shutdown(END).await;
+            }
+        };
+        tokio::join!(self.server.shutdown(), exported, kept);
     }
 }

@@ -4,6 +4,7 @@ pub use observer_inventory::Workload;
 
 use observer_proto::flow as wire;
 use prost::Message as _;
+use serde::{Deserialize, Serialize};
 use std::{
     num::NonZeroU64,
     sync::{
@@ -103,7 +104,7 @@ impl PartialEq for Encoded {
 impl Eq for Encoded {}
 
 /// A service by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Service {
     /// Its namespace.
     pub namespace: String,

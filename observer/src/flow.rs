@@ -1,12 +1,16 @@
 //! The compact flow: what `enrich` fills and the store keeps. Fixed in size, never a protobuf tree.
 
+#[cfg(test)]
+pub(crate) mod any;
+
 use crate::{
     endpoint::{Endpoint, Service},
     layer7::Layer7,
     policy_verdict::PolicyVerdict,
 };
 use observer_proto::flow::{DropReason, TraceObservationPoint, Verdict};
-use std::{net::IpAddr, ops::Deref, sync::Arc};
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, net::IpAddr, ops::Deref, sync::Arc};
 
 /// A value that may be unknown, in one byte: Hubble's `is_reply` is unset, false or true, and clients tell them apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -223,7 +227,7 @@ pub struct Translated {
 pub type DnsNames = Arc<[Box<str>]>;
 
 /// A network interface.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Link {
     /// Its index in the node's namespace.
     pub index: u32,
@@ -234,7 +238,7 @@ pub struct Link {
 }
 
 /// What stands behind a network interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LinkKind {
     /// A pod, or any other network namespace at the far end of a veth.
     Pod,
@@ -247,7 +251,7 @@ pub enum LinkKind {
 }
 
 /// How a packet is carried inside another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TunnelKind {
     /// VXLAN.
     Vxlan,
@@ -262,7 +266,7 @@ pub enum TunnelKind {
 }
 
 /// The headers around a packet that was carried inside another; of several, the outermost.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tunnel {
     /// How it is carried.
     pub kind: TunnelKind,
@@ -275,7 +279,7 @@ pub struct Tunnel {
 }
 
 /// Why and where the kernel dropped a packet; one for each (reason, location), shared.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DropSite {
     /// The kernel's own name, from its BTF: `NETFILTER_DROP`; `reason 131` where BTF has no name for the number. Empty
     /// where policies denied it and our own programs dropped it.
@@ -283,7 +287,7 @@ pub struct DropSite {
     /// The nearest `flow.DropReason`, for clients that know only Hubble's.
     pub hubble_reason: u16,
     /// `symbol+0xoffset`, or why there is none.
-    pub location: Result<String, &'static str>,
+    pub location: Result<String, Cow<'static, str>>,
 }
 
 impl DropSite {

@@ -14,6 +14,7 @@ pub mod flow;
 mod followed;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod history;
 mod inspect;
 pub mod instance;
 pub mod l7;
@@ -30,3 +31,4 @@ pub mod stats;
 mod status;
 pub mod store;
 pub mod track;
+mod trouble;

@@ -7,12 +7,17 @@ use std::fmt;
 /// A policy as verdicts name it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyName {
-    /// Such as `NetworkPolicy`.
+    /// One of [`PolicyName::KINDS`].
     pub kind: &'static str,
     /// Empty for one of the cluster.
     pub namespace: Box<str>,
     /// Its name.
     pub name: Box<str>,
+}
+
+impl PolicyName {
+    /// What [`PolicyName::kind`] may be.
+    pub const KINDS: [&str; 3] = ["NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"];
 }
 
 impl fmt::Display for PolicyName {

@@ -4,11 +4,14 @@ use crate::{
     capture::{CaptureStatus, Fill, HookStatus, LinkKind, LinkStatus, ProgramStatus},
     enrich::ipcache::IpCache,
     export::{Board, Counts},
+    history::{self, History},
     pipeline::{BehindLinks, Counters},
     policy::Policies,
-    serve::{CaptureInfo, KernelUse},
+    serve::{CaptureInfo, KernelUse, encode::proto_time},
 };
-use observer_proto::control::{CaptureStatusResponse, Counter, Hook, Link, counter::Kind, hook::State};
+use observer_proto::control::{
+    self as wire, CaptureStatusResponse, Counter, Hook, Link, counter::Kind, hook::State,
+};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -28,6 +31,8 @@ pub(crate) struct Status {
     pub(crate) behind: Arc<BehindLinks>,
     /// By which connections are judged, where any are given.
     pub(crate) policies: Option<Arc<Policies>>,
+    /// Flows on the disk, where they are kept.
+    pub(crate) history: Option<Arc<History>>,
     /// What exporters tell of themselves.
     pub(crate) exports: Arc<Board>,
     /// Why there is no conntrack to listen to, where there is none.
@@ -71,7 +76,26 @@ impl CaptureInfo for Status {
         for (name, counts) in self.exports.exporters() {
             export_counters(&format!("export {name}"), &counts, &mut counters);
         }
+        let history = self.history.as_ref().map(|history| history.counts());
+        if let Some(counts) = &history {
+            history_counters(counts, &mut counters);
+        }
         CaptureStatusResponse {
+            history: history.map(|counts| wire::History {
+                flows: counts.flows,
+                on_disk: counts.flows + counts.flushed,
+                bytes: counts.bytes,
+                max_bytes: counts.most_bytes,
+                oldest: counts.oldest_ns.map(proto_time),
+                suspended: counts.suspended,
+                failures: counts.failures,
+                recovered: counts.recovered,
+                removed: counts.removed,
+                torn: counts.torn,
+                torn_bytes: counts.torn_bytes,
+                damaged: counts.damaged,
+                foreign_files: counts.foreign,
+            }),
             kernel: self.kernel.clone(),
             hooks,
             links: status.links.iter().map(|link| self.link(link)).collect(),
@@ -193,6 +217,20 @@ fn export_counters(stage: &str, count: &Counts, counters: &mut Vec<Counter>) {
         (Kind::Lost, "refused by the collector", count.refused),
     ] {
         counters.push(counter(stage, kind, cause, value));
+    }
+}
+
+/// Of this life; what earlier ones wrote stands in the state of the history.
+fn history_counters(count: &history::Counts, counters: &mut Vec<Counter>) {
+    let lost = count.overwritten + count.unwritten;
+    for (kind, cause, value) in [
+        (Kind::Made, "flows to keep", count.written + count.waiting + lost),
+        (Kind::Delivered, "kept", count.written),
+        (Kind::Delivered, "waiting to be written together", count.waiting),
+        (Kind::Lost, "overwritten before they were kept", count.overwritten),
+        (Kind::Lost, "not written at the end", count.unwritten),
+    ] {
+        counters.push(counter("history", kind, cause, value));
     }
 }
 

@@ -7,8 +7,10 @@ use std::{
 };
 
 /// The stages in the way of an event.
-const ORDER: [&str; 11] =
-    ["capture", "decode", "track", "enrich", "l7", "policy", "store", "stats", "serve", "export", "metrics"];
+const ORDER: [&str; 12] = [
+    "capture", "decode", "track", "enrich", "l7", "policy", "store", "history", "stats", "serve", "export",
+    "metrics",
+];
 
 #[test]
 fn no_stage_imports_a_later_one() {

@@ -1,6 +1,8 @@
 //! What the benches share: how a row is measured and printed, and a world of pods with the records they cause.
 #![allow(dead_code, reason = "each bench uses its own part of this")]
 
+#[cfg(feature = "bench")]
+pub(crate) mod history;
 pub(crate) mod world;
 
 use rustix::time::{ClockId, clock_gettime};

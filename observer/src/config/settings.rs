@@ -316,6 +316,18 @@ pub struct Settings {
     /// Series of flows that there may be; what has no room is summed as `other` [default: 10000].
     #[arg(long, env = "OBSERVER_METRICS_MAX_SERIES", hide_env_values = true, value_name = "N")]
     metrics_max_series: Option<usize>,
+    /// Keep flows in this folder, so that questions reach past what is in memory and past a restart (docs/history.md).
+    #[arg(long, env = "OBSERVER_HISTORY", hide_env_values = true, value_name = "FOLDER")]
+    history: Option<PathBuf>,
+    /// MiB that they may take; the oldest go [default: 1024].
+    #[arg(long, env = "OBSERVER_HISTORY_MAX_MIB", hide_env_values = true, value_name = "N")]
+    history_max_mib: Option<u64>,
+    /// How old they may get, such as 72h [default: 168h].
+    #[arg(long, env = "OBSERVER_HISTORY_MAX_AGE", hide_env_values = true, value_name = "DURATION")]
+    history_max_age: Option<String>,
+    /// Flows of how long a time may be lost when the daemon or the machine falls [default: 1s].
+    #[arg(long, env = "OBSERVER_HISTORY_MAX_LOSS", hide_env_values = true, value_name = "DURATION")]
+    history_max_loss: Option<String>,
     /// Nets to be told apart from the rest of the world, each with an identity of its own. Repeatable.
     #[arg(
         long = "cidr",
@@ -426,6 +438,10 @@ impl Settings {
                 .dynamic_metrics_config_path
                 .or(file.dynamic_metrics_config_path),
             metrics_max_series: self.metrics_max_series.or(file.metrics_max_series),
+            history: self.history.or(file.history),
+            history_max_mib: self.history_max_mib.or(file.history_max_mib),
+            history_max_age: self.history_max_age.or(file.history_max_age),
+            history_max_loss: self.history_max_loss.or(file.history_max_loss),
             cidrs: if self.cidrs.is_empty() { file.cidrs } else { self.cidrs },
             log_level: self.log_level.or(file.log_level),
             log_format: self.log_format.or(file.log_format),

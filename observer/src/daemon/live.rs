@@ -1,6 +1,6 @@
 //! The running capture, served or recorded or both.
 
-use super::{Life, Serving, policies, serve_config, tell_start};
+use super::{Flows, Life, Serving, policies, serve_config, tell_start};
 use crate::{
     capture::{
         self, Capture, CaptureConfig, CaptureError, LinkStatus, Loaded, Opener, RingUse, StatusHandle,
@@ -21,7 +21,6 @@ use crate::{
     recording::{Head, Input, Recorded, Recorder},
     serve::{Inspect, ServeConfig},
     status::Status,
-    store::{Store, StoreConfig},
     track::{ConntrackSource, Entry, SourceOptions, Update},
 };
 use anyhow::Context as _;
@@ -123,7 +122,7 @@ fn run(
     // Nobody else sets it.
     let _ = attached.set(capture.status());
     let following = updater.map(Follower::start).transpose()?;
-    let (store, writer) = Store::new(StoreConfig { flows: config.max_flows, bytes: config.max_bytes });
+    let flows = Flows::open(config)?;
     let head = head(config, &capture, conntrack.as_ref().err());
     if let Some(recorder) = &recorder {
         recorder.begin(&head);
@@ -149,6 +148,7 @@ fn run(
         names: Arc::clone(&cache),
         behind: Arc::clone(&shared.behind),
         policies: judged_by,
+        history: flows.history(),
         exports: Arc::default(),
         no_conntrack: head.no_conntrack.clone(),
         kernel: head.kernel.clone(),
@@ -169,6 +169,7 @@ fn run(
         let usual = serve_config(config, &config.cluster, &cache);
         ServeConfig { policies, inspect, updater, l7_is_watched, ..usual }
     });
+    let Flows { history, store, writer } = flows;
     let work = move |stop: &Stop| {
         let symbols = resolve(symbols, recorder.clone());
         let mut stages = Stages::new(&head, symbols, cache, writer, shared, recorder.clone());
@@ -176,7 +177,7 @@ fn run(
         Ok(running.run(&mut stages, stop.as_fd())?)
     };
     let (export, metrics) = (config.export.clone(), config.metrics.clone());
-    let serving = serving.map(|server| Serving { server, export, metrics, store, status });
+    let serving = serving.map(|server| Serving { server, export, metrics, history, store, status });
     life.run(work, serving, time)
 }
 

@@ -1,6 +1,6 @@
 //! A recording in the place of the capture. It needs no rights, and nothing of the machine's network.
 
-use super::{Life, Serving, policies, serve_config, tell_start};
+use super::{Flows, Life, Serving, policies, serve_config, tell_start};
 use crate::{
     capture::{CaptureStatus, HookStatus, LinkStatus},
     config::{Config, Replay as Task},
@@ -10,7 +10,6 @@ use crate::{
     recording::{Head, Reader},
     serve::ServeConfig,
     status::Status,
-    store::{Store, StoreConfig},
 };
 use anyhow::Context as _;
 use observer_ebpf::LinkTraffic;
@@ -25,7 +24,7 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
     let life = Life::begin()?;
     let cache = Arc::new(IpCache::new(head.node.clone()));
     tell_start(config, &cache, "replay");
-    let (store, writer) = Store::new(StoreConfig { flows: config.max_flows, bytes: config.max_bytes });
+    let flows = Flows::open(config)?;
     // What commands said here is of this node, and not of the recorded one.
     let mut policy = PolicyConfig { state_dir: None, ..config.policy.clone() };
     policy.drop_nothing("a replay drops nothing");
@@ -49,6 +48,7 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
         names: Arc::clone(&cache),
         behind: Arc::clone(&shared.behind),
         policies: judged_by,
+        history: flows.history(),
         exports: Arc::default(),
         no_conntrack: head.no_conntrack.clone(),
         kernel: head.kernel.clone(),
@@ -62,6 +62,7 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
     );
 
     let replay = Replay::new(reader, cache, links, task.speed, updater);
+    let Flows { history, store, writer } = flows;
     let work = move |stop: &_| {
         let played = replay.run(writer, shared, stop);
         if let Some(cut) = &played.cut {
@@ -73,7 +74,7 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
         Ok(())
     };
     let (export, metrics) = (config.export.clone(), config.metrics.clone());
-    let serving = Serving { server: serving, export, metrics, store, status };
+    let serving = Serving { server: serving, export, metrics, history, store, status };
     life.run(work, Some(serving), None)
 }
 

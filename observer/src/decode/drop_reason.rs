@@ -7,6 +7,7 @@ use crate::flow::DropSite;
 use hashbrown::HashMap;
 use observer_ebpf::policy::{POLICY_DENY, POLICY_REASON};
 use observer_proto::flow::DropReason as Hubble;
+use std::borrow::Cow;
 
 /// The names that this kernel's BTF gives to its `skb_drop_reason` numbers.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,7 @@ impl DropReasons {
 
     /// What is shown of a drop for this reason at this place.
     pub(super) fn site(&self, reason: u32, location: Result<String, &'static str>) -> DropSite {
+        let location = location.map_err(Cow::Borrowed);
         if reason & POLICY_REASON != 0 {
             let hubble_reason = if reason == POLICY_DENY { Hubble::PolicyDeny } else { Hubble::PolicyDenied };
             return DropSite { kernel_reason: String::new(), hubble_reason: hubble_reason as u16, location };

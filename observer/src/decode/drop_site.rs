@@ -82,8 +82,8 @@ mod tests {
         assert_eq!(first.kernel_reason, "NETFILTER_DROP");
         assert_eq!(first.hubble_reason, 133);
         assert_eq!(first.location.as_deref(), Ok("nf_hook_slow+0x0"));
-        assert_eq!(sites.site(12, 0).location, Err("the kernel told no location"));
-        assert_eq!(sites.site(12, 0x11).location, Err("no such symbol"));
+        assert_eq!(sites.site(12, 0).location, Err("the kernel told no location".into()));
+        assert_eq!(sites.site(12, 0x11).location, Err("no such symbol".into()));
     }
 
     #[test]

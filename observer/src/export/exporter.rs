@@ -7,11 +7,12 @@ use super::{
     config::Exporter,
     counters::{Counters, add},
     lines::{Lines, Pending},
-    sink::{LOG, Sink},
+    sink::Sink,
 };
 use crate::{
     serve::{LostEvents, NodeInfo, now_ns, query::Selector, view::NodeView},
     store::{Cursor, LossCursor, Lot, Steps, Store},
+    trouble::Trouble,
 };
 use std::{
     io,
@@ -54,18 +55,12 @@ pub(super) struct Task {
     lines: Lines,
     out: Pending,
     sink: Sink,
+    /// The disk, or the Collector, takes nothing.
     trouble: Option<Trouble>,
     counters: Arc<Counters>,
     orders: watch::Receiver<Orders>,
     reopened: u64,
     around: Around,
-}
-
-/// The disk, or the Collector, takes nothing.
-struct Trouble {
-    since: Instant,
-    logged: Instant,
-    failures: u32,
 }
 
 /// Why there is nothing more to write for now.
@@ -118,7 +113,7 @@ impl Task {
             }
             let is_over = orders.end || self.end.is_some_and(|end| now_ns() > end);
             if is_over && until.is_none() {
-                until = Some(self.around.store.seen());
+                until = Some(self.around.store.head());
             }
             let position = self.cursor.position();
             let filled = self.fill(until);
@@ -130,7 +125,7 @@ impl Task {
                 break;
             }
             if !is_written {
-                let failures = self.trouble.as_ref().map_or(1, |trouble| trouble.failures);
+                let failures = self.trouble.as_ref().map_or(1, Trouble::failures);
                 self.pause(Some(self.sink.retry(failures)));
             } else if filled == Filled::Drained {
                 self.wait(self.cursor.position() - position);
@@ -188,8 +183,7 @@ impl Task {
                 add(&self.counters.sums, std::mem::take(&mut self.out.sums));
                 if let Some(trouble) = self.trouble.take() {
                     self.counters.suspended.store(false, Ordering::Relaxed);
-                    let seconds = trouble.since.elapsed().as_secs_f64();
-                    tracing::info!(exporter = self.name, "writes again after {seconds:.1} s");
+                    tracing::info!(exporter = self.name, "writes again after {:.1} s", trouble.seconds());
                 }
                 true
             }
@@ -205,13 +199,8 @@ impl Task {
         self.counters.suspended.store(true, Ordering::Relaxed);
         // A file that can't be written may have been replaced.
         self.sink.close(&mut self.out);
-        let now = Instant::now();
-        let is_new = self.trouble.is_none();
-        let trouble = self.trouble.get_or_insert(Trouble { since: now, logged: now, failures: 0 });
-        trouble.failures = trouble.failures.saturating_add(1);
-        if is_new || now - trouble.logged >= LOG {
-            trouble.logged = now;
-            let behind = self.around.store.seen() - self.cursor.position();
+        if Trouble::again(&mut self.trouble) {
+            let behind = self.around.store.head() - self.cursor.position();
             tracing::warn!(
                 exporter = self.name,
                 "cannot write: {error}; it is tried again and again, and {behind} flows wait in the store"

@@ -164,14 +164,14 @@ impl Set {
             .into_iter()
             .partition(|running| [fixed, &wanted].iter().any(|all| all.contains(&running.exporter)));
         self.running = keep;
-        let seen = self.around.store.seen();
+        let head = self.around.store.head();
         let mut places = Vec::new();
         end.iter().for_each(Running::tell_end);
         for running in end {
             let name = running.exporter.name.clone();
             // One that hangs on its disk is left to itself; what it would have written is its loss.
             let place = tokio::time::timeout(END, running.ended()).await.ok().flatten();
-            places.push((name, place.unwrap_or(seen)));
+            places.push((name, place.unwrap_or(head)));
         }
         for exporter in wanted {
             if self.running.iter().any(|running| running.exporter == exporter) {
@@ -180,7 +180,7 @@ impl Set {
             let place = places.iter().position(|(name, _)| *name == exporter.name);
             let (operation, from) = match place {
                 Some(place) => (Operation::Update, places.swap_remove(place).1),
-                None => (Operation::Add, seen),
+                None => (Operation::Add, head),
             };
             self.begin(exporter, from)?;
             self.board.count(operation);

@@ -9,6 +9,7 @@ use super::{
     otlp::{Client, Sent},
     rotate::Backups,
 };
+use crate::trouble::{LOG, RETRY};
 use std::{
     fs::{self, File, OpenOptions},
     hash::{BuildHasher as _, RandomState},
@@ -25,15 +26,9 @@ use tokio::sync::watch;
 
 /// How often to look whether the file is still the one of that name.
 const LOOK: Duration = Duration::from_secs(2);
-/// How often a disk that takes nothing is tried.
-const RETRY: Duration = Duration::from_secs(2);
-// Users are promised 5 s.
-const _: () = assert!(2 * RETRY.as_secs() <= 5);
 /// A Collector is tried after half of this to all of it first, then after twice as much, up to a limit.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// How often the log says that a Collector refuses records.
-pub(super) const LOG: Duration = Duration::from_secs(30);
 
 /// Takes lines.
 pub(super) struct Sink {

@@ -8,7 +8,7 @@ mod inventory;
 mod record;
 mod recording;
 
-pub use crate::{serve::fuzz::request, track::fuzz::conntrack};
+pub use crate::{history::fuzz::history, serve::fuzz::request, track::fuzz::conntrack};
 pub use dynamic::dynamic;
 pub use inventory::inventory;
 pub use record::record;
@@ -44,9 +44,10 @@ mod tests {
     #[test]
     fn the_corpora_hold() {
         let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-        let checks: [Check; 6] = [
+        let checks: [Check; 7] = [
             ("conntrack", super::conntrack),
             ("dynamic", super::dynamic),
+            ("history", super::history),
             ("inventory", super::inventory),
             ("record", super::record),
             ("recording", super::recording),

@@ -101,7 +101,11 @@ impl Metrics {
             page.gauge("observer_start_time_seconds", "When the daemon started, Unix time.");
             page.sample(&[], started);
             kept(page, &store);
-            own::capture(page, &capture.capture_status());
+            let status = capture.capture_status();
+            own::capture(page, &status);
+            if let Some(history) = &status.history {
+                own::history(page, history);
+            }
             own::kernel(page, &capture.kernel_use());
             own::names(page, names.confirmed(), Clock::kernel_now());
             own::server(page, &server.to_wire());

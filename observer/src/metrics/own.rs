@@ -6,7 +6,7 @@ use crate::{
     serve::KernelUse,
 };
 use observer_proto::{
-    control::{CaptureStatusResponse, Server, hook::State},
+    control::{CaptureStatusResponse, History, Server, hook::State},
     text::status::counter_kind,
 };
 use std::time::Duration;
@@ -37,6 +37,37 @@ pub(super) fn capture(page: &mut Page, status: &CaptureStatusResponse) {
     page.counter("observer_link_repairs_total", "Times that others had taken the programs off this link.");
     for link in &status.links {
         page.sample(&[("link", &link.name)], link.repairs);
+    }
+}
+
+/// Flows on the disk, where they are kept.
+pub(super) fn history(page: &mut Page, history: &History) {
+    for (name, help, value) in [
+        ("observer_history_flows", "Flows on the disk that can be read.", history.flows),
+        ("observer_history_bytes", "Bytes that they take.", history.bytes),
+        ("observer_history_bytes_limit", "Bytes that they may take.", history.max_bytes),
+        ("observer_history_suspended", "Whether the disk takes nothing now.", history.suspended.into()),
+    ] {
+        page.gauge(name, help);
+        page.sample(&[], value);
+    }
+    if let Some(oldest) = &history.oldest {
+        page.gauge("observer_history_oldest_seconds", "Unix time of the oldest flow on the disk.");
+        page.sample(&[], oldest.seconds);
+    }
+    for (name, help, value) in [
+        ("observer_history_failures_total", "Times that writing failed.", history.failures),
+        (
+            "observer_history_recovered_total",
+            "Flows of earlier runs found unfinished and kept.",
+            history.recovered,
+        ),
+        ("observer_history_removed_total", "Flows removed, too many or too old.", history.removed),
+        ("observer_history_torn_total", "Torn ends of files that are left out.", history.torn),
+        ("observer_history_damaged_total", "Times that readers found something damaged.", history.damaged),
+    ] {
+        page.counter(name, help);
+        page.sample(&[], value);
     }
 }
 

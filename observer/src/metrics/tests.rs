@@ -85,7 +85,7 @@ fn flows() -> Vec<Sample> {
     let drop = Arc::new(DropSite {
         kernel_reason: "NETFILTER_DROP".into(),
         hubble_reason: 196,
-        location: Err("unknown"),
+        location: Err("unknown".into()),
     });
     vec![
         syn(),

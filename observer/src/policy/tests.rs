@@ -217,7 +217,8 @@ fn what_others_drop_between_pods_is_judged_at_its_sender() {
     let mut bed = Bed::new(Mode::Audit, POLICIES);
     let flow = bed.flow("10.0.0.3", "10.0.0.2:80", Point::UnknownPoint);
     let link = |kind| Some(Arc::new(Link { index: 4, name: "veth1".into(), kind }));
-    let site = DropSite { kernel_reason: "NETFILTER_DROP".into(), hubble_reason: 133, location: Err("") };
+    let site =
+        DropSite { kernel_reason: "NETFILTER_DROP".into(), hubble_reason: 133, location: Err("".into()) };
     let record = Record {
         event_type: Record::DROP_EVENT,
         verdict: 2,

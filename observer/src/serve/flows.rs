@@ -10,7 +10,7 @@ use super::{
     stream::FlowStream,
     view::NodeView,
 };
-use crate::store::Store;
+use crate::{history::History, store::Store};
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use observer_proto::filter::Filters;
 use observer_proto::observer::{GetFlowsRequest, GetFlowsResponse};
@@ -32,6 +32,8 @@ const PATH: &str = "/observer.Observer/GetFlows";
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) store: Arc<Store>,
+    /// Where flows are kept on the disk, if they are.
+    pub(super) history: Option<Arc<History>>,
     pub(super) encoder: Encoder,
     pub(super) fanout: Arc<Fanout>,
     pub(super) node: Arc<NodeView>,
@@ -77,7 +79,7 @@ async fn get_flows(context: &Shared, request: Request<Body>) -> Result<Response<
     let request = read(request, context.limits.message_bytes).await?;
     let (query, mask) = check(request, &context.node)?;
     let permit = context.places.take()?;
-    let reader = Reader::new(query, &context.store);
+    let reader = Reader::new(query, &context.store, context.history.as_ref());
     let stream = FlowStream::new(context, reader, mask, permit);
     let mut response = Response::new(Body::new(stream.into_body()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

@@ -183,7 +183,7 @@ pub fn request(data: &[u8]) {
     };
     let (since, until) = (query.since.unwrap_or(i64::MIN), query.until.unwrap_or(i64::MAX));
     let mut encoder = bed.encoder.clone();
-    let mut reader = Reader::new(query, &bed.store);
+    let mut reader = Reader::new(query, &bed.store, None);
     let mut given = Vec::new();
     // One step for each flow, and one to see the end.
     let ended = (0..=bed.store.seen()).any(|_| {

@@ -15,6 +15,7 @@
 //! | frames that carry nothing, beyond those that answer data | 1,000 at once, 100/s | closed |
 //! | filters of a request | those of `observer_proto::filter` | INVALID_ARGUMENT |
 //! | flows that a reader is behind | the store's capacity | they are lost to it, and it is told how many |
+//! | streams that read flows of the past from the disk at a time | 32 | RESOURCE_EXHAUSTED |
 //! | bytes of a stream that its client doesn't read | 128 KiB and a message | the stream waits |
 //! | bytes that a socket doesn't take | 80 KiB a connection | its streams wait |
 //! | a client without a sign of life | 20 s | closed |
@@ -40,6 +41,7 @@ mod limits;
 mod lost;
 pub mod mask;
 mod nodes;
+mod past;
 mod peers;
 mod policies;
 pub mod query;
@@ -64,6 +66,7 @@ pub use tls::{CertificateCounters, TlsConfig, TlsError};
 use crate::{
     enrich::source::Node,
     events::Events,
+    history::History,
     policy::{Policies, Updater},
     store::Store,
 };
@@ -131,6 +134,8 @@ pub struct ServeConfig {
     pub updater: Option<Arc<Mutex<Updater>>>,
     /// Whether HTTP and DNS can be among the flows.
     pub l7_is_watched: bool,
+    /// Where flows are kept on the disk, if they are.
+    pub history: Option<Arc<History>>,
     /// What is turned down.
     pub limits: Limits,
 }
@@ -152,6 +157,7 @@ impl ServeConfig {
             inspect: None,
             updater: None,
             l7_is_watched: true,
+            history: None,
             limits: Limits::default(),
         }
     }
@@ -257,6 +263,7 @@ pub async fn start(
     store: Arc<Store>,
     capture: Arc<dyn CaptureInfo>,
 ) -> Result<Server, ServeError> {
+    config.history.iter().for_each(|history| encode::begin_life(history.life()));
     let mut reload = JoinSet::new();
     let certificate = match (config.listen, config.tls) {
         (None, _) => None,
@@ -302,6 +309,7 @@ pub async fn start(
     tokio::spawn(health::watch(Arc::clone(&capture), config.events, ending.clone()));
     let shared = Shared {
         store: Arc::clone(&store),
+        history: config.history,
         encoder: Encoder::new(&node),
         fanout: Arc::default(),
         node: Arc::new((&*node).into()),

@@ -41,6 +41,7 @@ fn read(reader: &mut Reader) -> (Vec<i64>, bool) {
             Item::Flow | Item::Skipped => {}
             Item::Lost(count) => panic!("{count} lost"),
             Item::Pause => return (times, false),
+            Item::Past => panic!("there is no history"),
             Item::Done => return (times, true),
         }
     }
@@ -48,7 +49,7 @@ fn read(reader: &mut Reader) -> (Vec<i64>, bool) {
 
 fn selected(times: &[i64], query: Query) -> Vec<i64> {
     let (store, _writer) = store(times);
-    let (times, done) = read(&mut Reader::new(query, &store));
+    let (times, done) = read(&mut Reader::new(query, &store, None));
     assert!(done);
     times
 }
@@ -88,9 +89,9 @@ fn ranges_without_flows_are_empty() {
 #[test]
 fn a_follower_ends_with_the_first_flow_after_its_time() {
     let (store, mut writer) = store(&[1, 5, 2]);
-    let mut late = Reader::new(Query { follow: true, ..query(Some(0), Some(3)) }, &store);
+    let mut late = Reader::new(Query { follow: true, ..query(Some(0), Some(3)) }, &store, None);
     assert_eq!(read(&mut late), (vec![1, 2], true), "its time was over when it came");
-    let mut reader = Reader::new(Query { follow: true, ..query(Some(0), Some(7)) }, &store);
+    let mut reader = Reader::new(Query { follow: true, ..query(Some(0), Some(7)) }, &store, None);
     assert_eq!(read(&mut reader), (vec![1, 5, 2], false));
     for time_ns in [7, 8] {
         writer.push(&Sample::from(Record { time_ns, ..Record::default() }).flow());
@@ -107,7 +108,7 @@ fn more_than_a_walk_back_remembers_is_read_all_the_same() {
     }
     writer.publish();
     for number in [Found::MOST as u64, Found::MOST as u64 + 1, count as u64] {
-        let (times, done) = read(&mut Reader::new(Query { number, ..query(None, None) }, &store));
+        let (times, done) = read(&mut Reader::new(Query { number, ..query(None, None) }, &store, None));
         let wanted: Vec<i64> = (count - number as i64..count).collect();
         assert!(done && times == wanted, "{number}: {} flows", times.len());
     }
@@ -156,7 +157,7 @@ proptest! {
         }
         let whitelist = of_port.map(|port| FlowFilter { source_port: vec![port.to_string()], ..FlowFilter::default() });
         let query = Query { number, first, follow, since, until, filter: filter(whitelist.as_slice()) };
-        let mut reader = Reader::new(query, &store);
+        let mut reader = Reader::new(query, &store, None);
         let mut actual = read(&mut reader).0;
         for (index, time) in later.iter().enumerate() {
             writer.push(&flow(times.len() + index, *time).flow());
@@ -299,7 +300,7 @@ proptest! {
         let selector = Selector::new(filters.matcher(), node);
         let read = |number| {
             let query = Query { number, filter: selector.clone(), ..query(None, None) };
-            let (mut reader, mut sequences) = (Reader::new(query, &store), Vec::new());
+            let (mut reader, mut sequences) = (Reader::new(query, &store, None), Vec::new());
             while reader.next(|sequence, _| sequences.push(sequence)) != Item::Done {}
             sequences
         };

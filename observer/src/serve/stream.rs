@@ -107,6 +107,12 @@ impl FlowStream {
         loop {
             // Before the look into the store: what was stored before the end is given still.
             let ends = *self.shutdown.borrow();
+            if self.reader.wants_past() {
+                if ends {
+                    return Err(Status::unavailable("the server is shutting down"));
+                }
+                self.reader.load().await?;
+            }
             let stop = if self.shares() { self.share(ends) } else { self.fill() };
             self.take_reported();
             self.tell_lost(ends || stop == Stop::Done);
@@ -147,7 +153,7 @@ impl FlowStream {
         let is_short = self.pause() < TIMER;
         tokio::select! {
             () = sleep_until(self.due().unwrap_or_else(Instant::now)) => {}
-            () = self.store.changed(self.store.seen(), &self.reported), if is_short => {}
+            () = self.store.changed(self.store.head(), &self.reported), if is_short => {}
         }
     }
 
@@ -158,7 +164,7 @@ impl FlowStream {
 
     /// As `fill`, with messages that others need as well.
     fn share(&mut self, ends: bool) -> Stop {
-        let waiting = self.store.seen().saturating_sub(self.reader.position());
+        let waiting = self.store.head().saturating_sub(self.reader.position());
         if waiting == 0 {
             return Stop::Pause;
         }
@@ -174,7 +180,7 @@ impl FlowStream {
                 match reader.next(|sequence, flow| encoder.response(bytes, sequence, flow, None)) {
                     Item::Flow => draft.end_message(),
                     Item::Lost(count) => return lost = count,
-                    Item::Skipped | Item::Pause | Item::Done => return,
+                    Item::Skipped | Item::Pause | Item::Past | Item::Done => return,
                 }
             }
         });
@@ -205,6 +211,7 @@ impl FlowStream {
                     tell(&mut self.lost, encoder, out, false);
                 }
                 Item::Pause => return Stop::Pause,
+                Item::Past => return Stop::Budget,
                 Item::Done => return Stop::Done,
             }
         }

@@ -134,7 +134,7 @@ impl Stats {
             }
             // Rather many flows at once than a look at each: looking costs more than counting.
             let began = Instant::now();
-            while began.elapsed() < LATEST && store.seen() - cursor.position() < capacity / 8 {
+            while began.elapsed() < LATEST && store.head() - cursor.position() < capacity / 8 {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     _ = ending.wait_for(|down| *down) => return,

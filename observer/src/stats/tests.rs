@@ -57,7 +57,7 @@ fn tcp(
 
 fn dropped(source: &Arc<Endpoint>, destination: &Arc<Endpoint>, packets: u64) -> Sample {
     let flow = tcp(source, destination, 1, false, 0);
-    let drop = DropSite { kernel_reason: "NO_SOCKET".into(), hubble_reason: 0, location: Err("") };
+    let drop = DropSite { kernel_reason: "NO_SOCKET".into(), hubble_reason: 0, location: Err("".into()) };
     Sample {
         record: Record {
             event_type: Record::DROP_EVENT,

@@ -6,7 +6,7 @@ use std::{
     iter,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -20,6 +20,7 @@ type Room = Box<[OnceLock<(u64, Arc<Endpoint>)>]>;
 /// A list that one writer appends to while others read it. Segments that share one keep it.
 #[derive(Debug)]
 pub struct Ends {
+    id: u64,
     first: u64,
     rooms: [OnceLock<Room>; ROOMS],
     count: AtomicUsize,
@@ -31,10 +32,17 @@ impl Ends {
 
     /// For the segments from sequence number `first` on.
     pub(super) fn new(first: u64) -> Self {
-        Self { first, rooms: Default::default(), count: AtomicUsize::new(0) }
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let id = LAST.fetch_add(1, Ordering::Relaxed);
+        Self { id, first, rooms: Default::default(), count: AtomicUsize::new(0) }
     }
 
-    /// Sequence number of the first flow; no other list has it.
+    /// No other list has it in the life of the process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Sequence number of the first flow; no other list of this store has it.
     pub fn first(&self) -> u64 {
         self.first
     }

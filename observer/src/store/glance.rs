@@ -19,10 +19,11 @@ use std::{
 };
 
 /// A flow's numbers, by [`Column`].
-pub(super) type Glance = [u32; Column::COUNT];
+pub(crate) type Glance = [u32; Column::COUNT];
 
+/// Of a flow with these ends.
 #[inline]
-pub(super) fn glance(flow: &Record, [source, destination]: [NonZeroU64; 2]) -> Glance {
+pub(crate) fn glance(flow: &Record, [source, destination]: [NonZeroU64; 2]) -> Glance {
     let serial = |serial: NonZeroU64| u32::try_from(serial.get()).unwrap_or(0);
     let v4 = |ip: Option<IpAddr>| match ip {
         Some(IpAddr::V4(ip)) => ip.to_bits(),
@@ -142,6 +143,7 @@ impl<'a> Stored<'a> {
         let Kept { record, numbers } = self.kept;
         let segment = self.segment;
         let [around, cause] = [numbers.around, numbers.cause].map(|number| segment.part(number));
+        let several = cause.and_then(Part::several);
         Flow {
             record,
             source: self.source(),
@@ -150,10 +152,13 @@ impl<'a> Stored<'a> {
             destination_service: segment.part(numbers.destination_service).and_then(Part::service),
             link: self.link(),
             tunnel: around.and_then(Part::tunnel),
-            drop: cause.and_then(Part::drop),
-            policy: cause.and_then(Part::policy).or_else(|| around.and_then(Part::policy)),
+            drop: cause.and_then(Part::drop).or_else(|| several?.drop.as_ref()),
+            policy: cause
+                .and_then(Part::policy)
+                .or_else(|| around.and_then(Part::policy))
+                .or_else(|| several?.policy.as_ref()),
             translated: segment.part(numbers.translated).and_then(Part::translated),
-            l7: cause.and_then(Part::l7),
+            l7: cause.and_then(Part::l7).or_else(|| several?.l7.as_ref()),
         }
     }
 

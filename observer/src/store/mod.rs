@@ -18,7 +18,7 @@ mod writer;
 pub use cursor::{Cursor, Rewind, Step, Steps};
 pub use ends::Ends;
 pub use glance::{Lot, Stored};
-pub(crate) use glance::{ip_version, l4, ports, tcp_flags};
+pub(crate) use glance::{glance, ip_version, l4, ports, tcp_flags};
 pub use losses::{Loss, LossCursor, LossSource};
 pub use namespaces::Namespace;
 pub use writer::Writer;
@@ -53,6 +53,8 @@ pub struct Store {
     segments: ArcSwap<Vec<Arc<Segment>>>,
     /// Sequence number of the next flow: everything below is written and readable.
     head: AtomicU64,
+    /// Of the first flow that was ever written to it.
+    first: u64,
     bytes: AtomicU64,
     capacity: u64,
     wake: Notify,
@@ -63,12 +65,26 @@ pub struct Store {
 impl Store {
     /// An empty store and its only writer.
     pub fn new(config: StoreConfig) -> (Arc<Self>, Writer) {
-        let shape = writer::Shape::of(config);
-        let first = Arc::new(Segment::new(0, Arc::new(Ends::new(0))));
+        Self::starting_at(0, config)
+    }
+
+    /// As [`Store::new`]; the first flow gets this sequence number, which goes on where another store ended.
+    pub fn starting_at(first: u64, config: StoreConfig) -> (Arc<Self>, Writer) {
+        Self::shaped(first, writer::Shape::of(config))
+    }
+
+    /// For flows that are read back from elsewhere, with the numbers that they had: it keeps all that it is given.
+    pub(crate) fn read_back(first: u64) -> (Arc<Self>, Writer) {
+        Self::shaped(first, writer::Shape::UNBOUNDED)
+    }
+
+    fn shaped(base: u64, shape: writer::Shape) -> (Arc<Self>, Writer) {
+        let first = Arc::new(Segment::new(base, Arc::new(Ends::new(base))));
         let store = Arc::new(Self {
             bytes: AtomicU64::new(Segment::FIXED_BYTES as u64),
             segments: ArcSwap::from_pointee(vec![Arc::clone(&first)]),
-            head: AtomicU64::new(0),
+            head: AtomicU64::new(base),
+            first: base,
             capacity: shape.flows as u64,
             wake: Notify::new(),
             namespaces: Namespaces::default(),
@@ -100,9 +116,14 @@ impl Store {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Flows written since the start; also the sequence number of the next one.
+    /// Flows written since the start.
     pub fn seen(&self) -> u64 {
-        self.head()
+        self.head() - self.first
+    }
+
+    /// Sequence number of the next flow: everything below was written.
+    pub fn head(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
     }
 
     /// Sequence number of the oldest flow that can be read.
@@ -160,9 +181,5 @@ impl Store {
             }
             woken.await;
         }
-    }
-
-    fn head(&self) -> u64 {
-        self.head.load(Ordering::Acquire)
     }
 }

@@ -19,6 +19,16 @@ pub(super) enum Part {
     Policy(Arc<PolicyVerdict>),
     Translated(Arc<Translated>),
     L7(Arc<Layer7>),
+    Several(Arc<Causes>),
+}
+
+/// The causes of a flow that has more of them than a drop and its policy verdict have places for. No stage makes such a
+/// flow today.
+#[derive(Clone, Debug)]
+pub(super) struct Causes {
+    pub(super) drop: Option<Arc<DropSite>>,
+    pub(super) policy: Option<Arc<PolicyVerdict>>,
+    pub(super) l7: Option<Arc<Layer7>>,
 }
 
 macro_rules! kinds {
@@ -43,7 +53,8 @@ kinds!(
     drop: Drop(DropSite),
     policy: Policy(PolicyVerdict),
     translated: Translated(Translated),
-    l7: L7(Layer7)
+    l7: L7(Layer7),
+    several: Several(Causes)
 );
 
 /// The place of a part in its segment: the block that brought it, and where in that block's list.
@@ -81,9 +92,9 @@ pub(super) struct Numbers {
     pub(super) source_service: Number,
     pub(super) destination_service: Number,
     pub(super) link: Number,
-    /// A tunnel; of a drop the policy verdict, since none is told inside a tunnel.
+    /// A tunnel, else of a drop the policy verdict.
     pub(super) around: Number,
-    /// A place of a drop, else a policy verdict, else what was said inside a connection.
+    /// A place of a drop, else a policy verdict, else what was said inside a connection; or what has room nowhere else.
     pub(super) cause: Number,
     pub(super) translated: Number,
 }

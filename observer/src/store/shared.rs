@@ -3,7 +3,7 @@
 use super::{
     ends::Ends,
     namespaces::{HOUR_NS, Namespaces},
-    parts::{Number, Numbers, Part},
+    parts::{Causes, Number, Numbers, Part},
     segment::Segment,
 };
 use crate::{
@@ -120,17 +120,22 @@ impl Shared {
             source_service: self.other(flow.source_service, filled, Part::Service, service_bytes),
             destination_service: self.other(flow.destination_service, filled, Part::Service, service_bytes),
             link: self.other(flow.link, filled, Part::Link, |link| size_of::<Link>() + link.name.len()),
-            around: match (flow.tunnel, flow.policy.filter(|_| flow.drop.is_some())) {
-                (None, None) => Number::NONE,
+            around: match (flow.tunnel, flow.drop, flow.policy, flow.l7) {
                 // Each record brings its own.
-                (Some(tunnel), _) => filled.take(Part::Tunnel(Arc::clone(tunnel)), size_of::<Tunnel>()),
-                (None, Some(verdict)) => self.verdict(verdict, filled),
+                (Some(tunnel), ..) => filled.take(Part::Tunnel(Arc::clone(tunnel)), size_of::<Tunnel>()),
+                (None, Some(_), Some(verdict), None) => self.verdict(verdict, filled),
+                _ => Number::NONE,
             },
-            cause: match (flow.policy.filter(|_| flow.drop.is_none()), flow.l7) {
-                (None, None) => self.other(flow.drop, filled, Part::Drop, site_bytes),
-                (Some(verdict), _) => self.verdict(verdict, filled),
+            cause: match (flow.drop, flow.policy, flow.l7) {
+                (None, None, None) => Number::NONE,
+                (Some(_), None, None) => self.other(flow.drop, filled, Part::Drop, site_bytes),
+                (Some(_), Some(_), None) if flow.tunnel.is_none() => {
+                    self.other(flow.drop, filled, Part::Drop, site_bytes)
+                }
+                (None, Some(verdict), None) => self.verdict(verdict, filled),
                 // Each is another one.
-                (None, Some(l7)) => filled.take(Part::L7(Arc::clone(l7)), l7.bytes()),
+                (None, None, Some(l7)) => filled.take(Part::L7(Arc::clone(l7)), l7.bytes()),
+                _ => several(flow, filled),
             },
             translated: self.other(flow.translated, filled, Part::Translated, translated_bytes),
         };
@@ -219,6 +224,16 @@ impl Shared {
         let is_kept = |last: &Arc<AtomicI64>| last.load(Ordering::Relaxed) >= from_ns;
         self.ends.retain(|_, end| end.namespace.as_ref().is_some_and(is_kept));
     }
+}
+
+#[cold]
+fn several(flow: &Flow<'_>, filled: &mut Filled) -> Number {
+    let causes = Causes { drop: flow.drop.cloned(), policy: flow.policy.cloned(), l7: flow.l7.cloned() };
+    let bytes = size_of::<Causes>()
+        + flow.drop.map_or(0, |site| site_bytes(site))
+        + flow.policy.map_or(0, |policy| policy.bytes())
+        + flow.l7.map_or(0, |l7| l7.bytes());
+    filled.take(Part::Several(Arc::new(causes)), bytes)
 }
 
 fn service_bytes(service: &Service) -> usize {

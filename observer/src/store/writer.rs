@@ -33,6 +33,9 @@ pub(super) struct Shape {
 }
 
 impl Shape {
+    /// Of a store that frees nothing.
+    pub(super) const UNBOUNDED: Self = Self { flows: usize::MAX, segment: SEGMENT, bytes: usize::MAX };
+
     pub(super) fn of(config: StoreConfig) -> Self {
         let flows = config.flows.max(2);
         // Eviction frees one segment. Each end is counted once a segment, so it should hold many flows.

@@ -73,7 +73,7 @@ mod tests {
     fn denied(port: u16, second: u64, decided: Option<(u32, [bool; 2])>) -> DropEvent {
         let end = |last, port| End::new([10, 0, 1, last].into(), port);
         let tuple = Tuple { source: end(1, port), destination: end(2, 80), protocol: 6 };
-        let site = DropSite { kernel_reason: String::new(), hubble_reason: 133, location: Err("") };
+        let site = DropSite { kernel_reason: String::new(), hubble_reason: 133, location: Err("".into()) };
         let bits = |denies| decision::JUDGED | if denies { decision::DENIED } else { 0 };
         let denied = decided.map(|(generation, [egress, ingress])| Denied {
             judged: Judged { generation, egress: bits(egress), ingress: bits(ingress), flags: 0 },

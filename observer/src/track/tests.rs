@@ -146,7 +146,8 @@ fn flow_event(tuple: Tuple, time_ns: u64) -> FlowEvent {
 }
 
 pub(super) fn drop_event(tuple: Tuple, time_ns: u64) -> DropEvent {
-    let site = DropSite { kernel_reason: "NO_SOCKET".into(), hubble_reason: 178, location: Err("none") };
+    let site =
+        DropSite { kernel_reason: "NO_SOCKET".into(), hubble_reason: 178, location: Err("none".into()) };
     DropEvent {
         time_ns: time_ns as i64,
         kernel_ns: time_ns,

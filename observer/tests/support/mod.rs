@@ -110,6 +110,11 @@ impl Daemon {
         self.log.lock().unwrap().join("\n")
     }
 
+    /// The same, also of what it logs when it ends.
+    pub(crate) fn log_handle(&self) -> Arc<Mutex<Vec<String>>> {
+        Arc::clone(&self.log)
+    }
+
     pub(crate) fn pid(&self) -> rustix::process::Pid {
         rustix::process::Pid::from_child(&self.child)
     }
@@ -490,7 +495,8 @@ impl Sums {
     /// Delivered by the programs or a sweep, and not taken by the pipeline yet. Policies' verdicts are of no record.
     pub(crate) fn in_the_rings(&self) -> i128 {
         let before = |stage: &&String| {
-            !["pipeline", "policy", "l7"].contains(&stage.as_str()) && !stage.starts_with("export ")
+            !["pipeline", "policy", "l7", "history"].contains(&stage.as_str())
+                && !stage.starts_with("export ")
         };
         let delivered: u64 =
             self.stages.iter().filter(|(stage, _)| before(stage)).map(|(_, [_, d, _])| d).sum();

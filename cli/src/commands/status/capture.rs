@@ -2,7 +2,7 @@
 
 use crate::table::table;
 use observer_proto::{
-    control::{CaptureStatusResponse, Counter, Link, Refusal, Server, counter::Kind, hook::State},
+    control::{CaptureStatusResponse, Counter, History, Link, Refusal, Server, counter::Kind, hook::State},
     text::status::{counter_kind, grouped},
 };
 use std::{cmp::Ordering, fmt::Write as _, iter};
@@ -54,10 +54,36 @@ pub(super) fn text(status: &CaptureStatusResponse) -> String {
         }
         None => out.push_str("Store: no answer\n"),
     }
+    if let Some(history) = &status.history {
+        history_text(&mut out, history);
+    }
     if let Some(server) = &status.server {
         server_text(&mut out, server);
     }
     out
+}
+
+/// How far back the flows on the disk reach, and what is not as it should be.
+fn history_text(out: &mut String, history: &History) {
+    let oldest = history.oldest.and_then(|t| jiff::Timestamp::new(t.seconds, 0).ok());
+    let since = oldest.map_or_else(String::new, |t| format!(", oldest of {t}"));
+    let [flows, bytes, most] = [history.flows, history.bytes, history.max_bytes].map(grouped);
+    let _ = writeln!(out, "History: {flows} flows, {bytes} of {most} bytes{since}");
+    if history.suspended {
+        let failures = grouped(history.failures);
+        let _ = writeln!(out, "History: SUSPENDED: the disk takes nothing; tried {failures} times");
+    }
+    for (count, what) in [
+        (history.recovered, "flows of an earlier run found unfinished and kept"),
+        (history.removed, "flows removed, too many or too old"),
+        (history.torn, "torn ends of files left out"),
+        (history.damaged, "times that readers found something damaged"),
+        (history.foreign_files, "files of another version or origin left alone"),
+    ] {
+        if count > 0 {
+            let _ = writeln!(out, "History: {} {what}", grouped(count));
+        }
+    }
 }
 
 /// How Hubble's API is served: what is taken, the certificate, and what was refused.
@@ -215,6 +241,16 @@ mod tests {
                 counter("store", Kind::Delivered, "", 6),
             ],
             store: Some(Store { flows: 6, capacity: 4095, bytes: 1200, oldest: None }),
+            history: Some(History {
+                flows: 7_000_000,
+                bytes: 250_000_000,
+                max_bytes: 1 << 30,
+                oldest: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+                suspended: true,
+                failures: 3,
+                torn: 1,
+                ..History::default()
+            }),
             server: Some(Server {
                 connections: 3,
                 max_connections: 1024,
@@ -258,6 +294,9 @@ store    delivered       6
 store    sum                FAULT: 1 more delivered or lost than made
 
 Store: 6 of 4,095 flows, 1,200 bytes
+History: 7,000,000 flows, 250,000,000 of 1,073,741,824 bytes, oldest of 2023-11-14T22:13:20Z
+History: SUSPENDED: the disk takes nothing; tried 3 times
+History: 1 torn ends of files left out
 Server: 3 of 1,024 connections, 2 of 1,000 flow streams
 TLS: clients show a certificate; certificate expires in 89 days on 2027-01-15T08:00:00Z; reloaded 2 times, 1 failed
 TLS: NOT RELOADED: /tls.key: no private key in it

@@ -5,15 +5,19 @@ use crate::{
     capture::Glob,
     config::{Config, ConfigError, PolicyEnforcement, Task, UnknownIdentity, transport::Transport},
     export::{self, ExportConfig},
+    history::HistoryConfig,
     l7::Redaction,
     metrics::{self, MetricsConfig},
     policy::{Cap, PolicyConfig},
 };
 use observer_policy::model::Mode;
+use observer_proto::time::parse_duration;
+use std::time::Duration;
 
 impl Settings {
     pub(in crate::config) fn check(mut self, task: Task) -> Result<Config, ConfigError> {
         let (export, metrics) = self.out_of_flows()?;
+        let history = self.history()?;
         let value = |field, problem: String| ConfigError::Value { field, problem };
         let tls = Transport {
             listens: self.listen.is_some(),
@@ -69,6 +73,7 @@ impl Settings {
             task,
             export,
             metrics,
+            history,
             node_name,
             cluster,
             socket,
@@ -135,6 +140,26 @@ impl Settings {
         };
         let metrics = metrics.check().map_err(|(field, problem)| ConfigError::Value { field, problem })?;
         Ok((ExportConfig { fixed, file: self.flowlogs_config_path.take() }, metrics))
+    }
+
+    /// What is kept on the disk.
+    fn history(&mut self) -> Result<Option<HistoryConfig>, ConfigError> {
+        let duration = |field, text: Option<String>, usual, least, most| {
+            let Some(text) = text else { return Ok(usual) };
+            let parsed = parse_duration(&text).and_then(|parsed| Duration::try_from(parsed).ok());
+            parsed.filter(|parsed| (least..=most).contains(parsed)).ok_or_else(|| ConfigError::Value {
+                field,
+                problem: format!("`{text}` is no duration from {least:?} to {most:?}, such as 1s or 72h"),
+            })
+        };
+        let (age, loss) = (self.history_max_age.take(), self.history_max_loss.take());
+        let (minute, year) = (Duration::from_mins(1), Duration::from_hours(24 * 366));
+        let most_age = duration("--history-max-age", age, Duration::from_hours(168), minute, year)?;
+        let most_loss =
+            duration("--history-max-loss", loss, Duration::from_secs(1), Duration::from_millis(10), minute)?;
+        let mib = self.history_max_mib.map_or(1024, |mib| usize::try_from(mib).unwrap_or(usize::MAX));
+        let most_bytes = (bounded("--history-max-mib", mib, 16, 1 << 24)? as u64) << 20;
+        Ok(self.history.take().map(|folder| HistoryConfig { folder, most_bytes, most_age, most_loss }))
     }
 }
 

@@ -78,7 +78,7 @@ fn said(flow: &Flow<'_>) -> String {
 
 /// As a packet that the programs dropped.
 fn denied(flow: Sample) -> Sample {
-    let site = DropSite { kernel_reason: String::new(), hubble_reason: 133, location: Err("") };
+    let site = DropSite { kernel_reason: String::new(), hubble_reason: 133, location: Err("".into()) };
     let record = Record {
         event_type: Record::DROP_EVENT,
         verdict: 2,

@@ -8,7 +8,7 @@ mod json;
 mod protobuf;
 mod text;
 
-pub(super) use text::uuid as uuid_text;
+pub(super) use text::{begin_life, uuid as uuid_text};
 
 use super::{mask::Mask, wire};
 use crate::flow::{Flow, Tunnel, TunnelKind};

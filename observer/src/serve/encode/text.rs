@@ -8,7 +8,7 @@ use crate::{
 use observer_proto::summary::{self, Packet};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::LazyLock,
+    sync::OnceLock,
 };
 
 const HEX: [[u8; 2]; 256] = {
@@ -39,12 +39,20 @@ const OCTETS: [([u8; 3], u8); 256] = {
     octets
 };
 
-/// Of this life of the daemon, so that ids of two lives never meet.
-static LIFE: LazyLock<u64> = LazyLock::new(|| uuid::Uuid::new_v4().as_u64_pair().0);
+/// Of this life of the daemon, so that ids of two lives never meet; of all lives with the same history, where it has one,
+/// since in these no two flows have the same number.
+static LIFE: OnceLock<u64> = OnceLock::new();
+
+/// Before the first flow is encoded: the flows have the ids of this history.
+pub(in crate::serve) fn begin_life(life: u64) {
+    // Of two in a process, which only tests have, each id is of one flow all the same.
+    let _ = LIFE.set(life);
+}
 
 /// The uuid of a flow by its sequence number: RFC 9562 version 4 in form, unique by the number in its second half.
 pub(in crate::serve) fn uuid(sequence: u64) -> [u8; 36] {
-    let high = hex((*LIFE ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)) & !0xf000 | 0x4000);
+    let life = *LIFE.get_or_init(|| uuid::Uuid::new_v4().as_u64_pair().0);
+    let high = hex((life ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)) & !0xf000 | 0x4000);
     let low = hex(sequence & (u64::MAX >> 2) | 1 << 63);
     let mut text = [b'-'; 36];
     text[..8].copy_from_slice(&high[..8]);

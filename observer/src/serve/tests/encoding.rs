@@ -213,7 +213,7 @@ fn a_drop_without_a_location_says_why() {
     let site = |hubble_reason, location| {
         Some(Arc::new(DropSite { kernel_reason: "NO_SOCKET".into(), hubble_reason, location }))
     };
-    let mut flow = Sample { drop: site(178, Err("no symbols")), ..dropped() };
+    let mut flow = Sample { drop: site(178, Err("no symbols".into())), ..dropped() };
     flow.record.flags_or_type = 2;
     let flow = wire_flow(encode(1, &flow, &[]));
     assert_eq!(flow.summary, "TCP Flags: SYN; NO_SOCKET");

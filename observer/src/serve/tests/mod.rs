@@ -3,6 +3,7 @@ mod any_flow;
 mod calls;
 mod encoding;
 mod events;
+mod history;
 mod inspect;
 mod peers;
 mod policies;

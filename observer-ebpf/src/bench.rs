@@ -2,8 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// How the packets of one test run vary: each has the next source port, and the address of any of some pods, the last four
-/// bytes of which are a number.
+/// How the packets of one test run vary: each has the source port of the one before and a step, and the address of any of
+/// some pods, the last four bytes of which are a number.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Varied {
@@ -19,6 +19,8 @@ pub struct Varied {
     pub port_at: u32,
     /// The last one that was used.
     pub port: u16,
+    /// From one packet's port to that of the next.
+    pub step: u16,
     /// Always 0.
-    pub pad: [u16; 3],
+    pub pad: [u16; 2],
 }

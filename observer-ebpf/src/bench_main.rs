@@ -31,13 +31,13 @@ mod programs {
         TCX_NEXT
     }
 
-    /// Makes each run's packet the first one of another connection, and hands it on.
+    /// Makes each run's packet one of another connection, and hands it on.
     #[classifier]
     pub(crate) fn observer_varied(ctx: TcContext) -> i32 {
         let Some(varied) = VARIED.get_ptr_mut(0) else { return TCX_NEXT };
         // SAFETY: one test runs at a time; the map's value outlives the run.
         let (address, port) = unsafe {
-            (*varied).port = (*varied).port.wrapping_add(1);
+            (*varied).port = (*varied).port.wrapping_add((*varied).step);
             let mut state = (*varied).state;
             state ^= state << 13;
             state ^= state >> 7;

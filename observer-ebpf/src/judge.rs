@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::btf_maps::HashMap;
 use observer_ebpf::parse::{self, Echo, ICMP, ICMPV6, Packet, TCP, UDP, copy_address, tunnel};
-use observer_ebpf::policy::{Judged, OpenerKey, endpoint_flags, slot};
+use observer_ebpf::policy::{Judged, OpenerKey, slot};
 use observer_ebpf::{
     Counters, DENIED, DeniedRecord, DropKey, DropRecord, DropValue, FlowDirection, FlowRecord, FlowValue,
     JudgedFlowRecord, SEEN, Tuple, drop_flags, flow_flags, hook, kind, link_kind, program, tick,
@@ -20,10 +20,10 @@ use crate::maps::{
     DROPS_0, DROPS_1, FLOW_SCRATCH, FLOW_TABLE, FLOWS, GENERATION, PRIORITY, SETTINGS, SHORT_FLOW_TABLE,
 };
 use crate::payload;
-use crate::policy_maps::{OPENERS, POLICY_ENDPOINTS, POLICY_SCRATCH};
+use crate::policy_maps::{OPENERS, POLICY_SCRATCH};
 use crate::record::{add_alone, counters, header, now, write};
 use crate::table::{Key, fill_key, short_key};
-use crate::weigh::{Question, how, observer_weigh, same_address};
+use crate::weigh::{Question, how, is_node, observer_weigh, same_address};
 
 const TCX_DROP: i32 = 2;
 
@@ -292,15 +292,9 @@ const _: () = assert!(core::mem::offset_of!(Scratch, tunnel).is_multiple_of(8));
 
 #[inline(always)]
 unsafe fn is_between_nodes(generation: u32, tuple: *const Tuple) -> bool {
-    // SAFETY: a packet's or a tunnel's.
-    unsafe { is_node(generation, &(*tuple).source) && is_node(generation, &(*tuple).destination) }
-}
-
-#[inline(always)]
-fn is_node(generation: u32, address: &[u8; 16]) -> bool {
-    let endpoint = POLICY_ENDPOINTS.get_value_ptr_mut(slot(generation), address);
-    // SAFETY: a map value of the slot in force, which nobody writes.
-    endpoint.is_some_and(|endpoint| unsafe { (*endpoint).flags } & endpoint_flags::NODE != 0)
+    let slot = slot(generation);
+    // SAFETY: a packet's or a tunnel's, whose tuples are aligned to 8.
+    unsafe { is_node(slot, &raw const (*tuple).source) && is_node(slot, &raw const (*tuple).destination) }
 }
 
 /// Whether an ICMP error is about a packet of a connection that is known on this link and not denied.

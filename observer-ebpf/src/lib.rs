@@ -12,6 +12,7 @@ extern crate std;
 pub mod bench;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod lines;
 pub mod parse;
 pub mod policy;
 pub mod proxy;

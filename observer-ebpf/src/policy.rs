@@ -6,6 +6,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::lines::{Line, Shape, Standing, Words};
+
 /// Which slot a generation means.
 #[must_use]
 pub const fn slot(generation: u32) -> u32 {
@@ -61,6 +63,52 @@ pub struct PolicyRowKey {
 /// In [`PolicyRowKey::peer`]: every peer that has no row of its own.
 pub const OTHERS: u32 = u32::MAX;
 
+/// A line of the table of endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+pub struct EndpointLine {
+    /// Addresses.
+    pub addresses: [[u8; 16]; 2],
+    /// Who has them.
+    pub endpoints: [PolicyEndpoint; 2],
+    /// How the line stands.
+    pub standing: Standing,
+}
+
+impl Line for EndpointLine {
+    type Key = [u8; 16];
+    type Value = PolicyEndpoint;
+    const ROOM: usize = 2;
+
+    #[inline]
+    fn words(address: &[u8; 16]) -> Words {
+        zerocopy::transmute!(*address)
+    }
+
+    #[inline]
+    fn key(&self, place: usize) -> &[u8; 16] {
+        &self.addresses[place]
+    }
+
+    #[inline]
+    fn value(&self, place: usize) -> &PolicyEndpoint {
+        &self.endpoints[place]
+    }
+
+    fn set(&mut self, place: usize, address: [u8; 16], endpoint: PolicyEndpoint) {
+        (self.addresses[place], self.endpoints[place]) = (address, endpoint);
+    }
+
+    #[inline]
+    fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    fn standing_mut(&mut self) -> &mut Standing {
+        &mut self.standing
+    }
+}
+
 /// Where a row stands among the cuts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -69,6 +117,64 @@ pub struct PolicyRow {
     pub begin: u32,
     /// How many they are, at least 1.
     pub len: u32,
+}
+
+/// A line of the table of rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+pub struct RowLine {
+    /// Tables and peers.
+    pub keys: [PolicyRowKey; 3],
+    /// Their rows.
+    pub rows: [PolicyRow; 3],
+    /// How the line stands.
+    pub standing: Standing,
+    /// Always 0.
+    pub pad: u64,
+}
+
+impl Line for RowLine {
+    type Key = PolicyRowKey;
+    type Value = PolicyRow;
+    const ROOM: usize = 3;
+
+    #[inline]
+    fn words(key: &PolicyRowKey) -> Words {
+        [u64::from(key.table) | u64::from(key.peer) << 32, 0]
+    }
+
+    #[inline]
+    fn key(&self, place: usize) -> &PolicyRowKey {
+        &self.keys[place]
+    }
+
+    #[inline]
+    fn value(&self, place: usize) -> &PolicyRow {
+        &self.rows[place]
+    }
+
+    fn set(&mut self, place: usize, key: PolicyRowKey, row: PolicyRow) {
+        (self.keys[place], self.rows[place]) = (key, row);
+    }
+
+    #[inline]
+    fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    fn standing_mut(&mut self) -> &mut Standing {
+        &mut self.standing
+    }
+}
+
+/// How the lines of a slot's tables are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PolicyShapes {
+    /// Of [`EndpointLine`]s.
+    pub endpoints: Shape,
+    /// Of [`RowLine`]s.
+    pub rows: Shape,
 }
 
 /// From which protocol and port on which decision holds; the cuts of a row are in order.
@@ -218,6 +324,7 @@ pub const POLICY_DENIED: u32 = POLICY_REASON + 133;
 pub const POLICY_DENY: u32 = POLICY_REASON + 181;
 
 const _: () = assert!(size_of::<PolicyEndpoint>() == 12);
+const _: () = assert!(size_of::<EndpointLine>() == 64 && size_of::<RowLine>() == 64);
 const _: () = assert!(size_of::<PolicyFrontend>() == 20);
 const _: () = assert!(size_of::<PolicyBackend>() == 20);
 const _: () = assert!(size_of::<OpenerKey>() == 40);

@@ -1,12 +1,12 @@
 //! The maps of policies. Each kind of table is an array of two, one for each slot; the daemon puts a larger map into a slot
 //! where the one that is here does not suffice.
 
-use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC};
+use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use observer_ebpf::policy::{
-    OpenerKey, PolicyBackend, PolicyBackends, PolicyCut, PolicyEndpoint, PolicyFrontend, PolicyRow,
-    PolicyRowKey, PolicySides,
+    EndpointLine, OpenerKey, PolicyBackend, PolicyBackends, PolicyCut, PolicyFrontend, PolicyShapes,
+    PolicySides, RowLine,
 };
 
 use crate::judge::Work;
@@ -14,15 +14,20 @@ use crate::judge::Work;
 type Address = [u8; 16];
 /// An array that another length may take the place of.
 type List<V, const N: usize> = Array<V, N, { BPF_F_INNER_MAP as usize }>;
+/// One whose entries of 64 bytes are lines of the cache: only where a map can be mapped, which nobody does, they begin with a page.
+type Lines<L, const N: usize> = Array<L, N, { (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize }>;
+
+/// How the tables of lines are read, by slot.
+#[btf_map]
+pub(crate) static POLICY_SHAPES: Array<PolicyShapes, 2> = Array::new();
 
 /// Pods, nodes, this node, by address.
 #[btf_map]
-pub(crate) static POLICY_ENDPOINTS: ArrayOfMaps<HashMap<Address, PolicyEndpoint, 4_096>, 2> =
-    ArrayOfMaps::new();
+pub(crate) static POLICY_ENDPOINTS: ArrayOfMaps<Lines<EndpointLine, 4_096>, 2> = ArrayOfMaps::new();
 #[btf_map]
-static ENDPOINTS_0: HashMap<Address, PolicyEndpoint, 4_096> = HashMap::new();
+static ENDPOINTS_0: Lines<EndpointLine, 4_096> = Lines::new();
 #[btf_map]
-static ENDPOINTS_1: HashMap<Address, PolicyEndpoint, 4_096> = HashMap::new();
+static ENDPOINTS_1: Lines<EndpointLine, 4_096> = Lines::new();
 
 /// The peers that all other addresses are, by net.
 #[btf_map]
@@ -42,11 +47,11 @@ static SIDES_1: List<PolicySides, 1_024> = List::new();
 
 /// The rows of tables.
 #[btf_map]
-pub(crate) static POLICY_ROWS: ArrayOfMaps<HashMap<PolicyRowKey, PolicyRow, 16_384>, 2> = ArrayOfMaps::new();
+pub(crate) static POLICY_ROWS: ArrayOfMaps<Lines<RowLine, 8_192>, 2> = ArrayOfMaps::new();
 #[btf_map]
-static ROWS_0: HashMap<PolicyRowKey, PolicyRow, 16_384> = HashMap::new();
+static ROWS_0: Lines<RowLine, 8_192> = Lines::new();
 #[btf_map]
-static ROWS_1: HashMap<PolicyRowKey, PolicyRow, 16_384> = HashMap::new();
+static ROWS_1: Lines<RowLine, 8_192> = Lines::new();
 
 /// The cuts of rows.
 #[btf_map]

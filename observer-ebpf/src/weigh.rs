@@ -5,10 +5,11 @@
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use observer_ebpf::Tuple;
+use observer_ebpf::lines::{Line as _, Words, find};
 use observer_ebpf::parse::{self, ICMP, ICMPV6, copy_address};
 use observer_ebpf::policy::{
-    Judged, MOST_BACKENDS, NO_TABLE, OTHERS, PolicyFrontend, PolicyRowKey, cut_key, decision, endpoint_flags,
-    judged_flags, side, slot,
+    EndpointLine, Judged, MOST_BACKENDS, NO_TABLE, OTHERS, PolicyEndpoint, PolicyFrontend, PolicyRowKey,
+    RowLine, cut_key, decision, endpoint_flags, judged_flags, side, slot,
 };
 
 use crate::config::config;
@@ -16,7 +17,7 @@ use crate::connection::LOCAL_POD;
 use crate::maps::LOCAL;
 use crate::policy_maps::{
     POLICY_BACKENDS, POLICY_CUTS, POLICY_ENDPOINTS, POLICY_FRONTENDS, POLICY_NETS, POLICY_ROWS,
-    POLICY_SCRATCH, POLICY_SIDES,
+    POLICY_SCRATCH, POLICY_SHAPES, POLICY_SIDES,
 };
 
 /// A connection, and what was found of it.
@@ -25,9 +26,11 @@ pub(crate) struct Question {
     source: [u8; 16],
     destination: [u8; 16],
     pub(crate) judged: Judged,
+    /// Whose owner is looked for, and who that is.
+    wanted: Words,
+    found: PolicyEndpoint,
     net: Key<[u8; 16]>,
     frontend: PolicyFrontend,
-    row: PolicyRowKey,
     port: u16,
     other_port: u16,
     protocol: u8,
@@ -90,20 +93,52 @@ struct Who {
     flags: u32,
 }
 
+/// `address` must be aligned to 8, and the question this CPU's.
 #[inline(always)]
-unsafe fn who(slot: u32, address: *const [u8; 16], net: *mut Key<[u8; 16]>) -> Who {
-    // SAFETY: the address stands in a map, and so does the net; a slot in force is not written.
+unsafe fn who(slot: u32, question: *mut Question, address: *const [u8; 16]) -> Who {
+    // SAFETY: as the caller says; a slot in force is not written.
     unsafe {
-        if let Some(endpoint) = POLICY_ENDPOINTS.get_value_ptr_mut(slot, &*address) {
-            let (peer, subject, flags) = ((*endpoint).peer, (*endpoint).subject, (*endpoint).flags);
+        (*question).wanted = *address.cast();
+        if observer_find(slot) != 0 {
+            let PolicyEndpoint { peer, subject, flags } = (*question).found;
             return Who { known: true, peer, subject, flags };
         }
         // A length, and the address behind it, aligned to 4.
+        let net = &raw mut (*question).net;
         let words = net.cast::<u32>();
         *words = 128;
         *words.add(1).cast::<[u32; 4]>() = *address.cast::<[u32; 4]>();
         let peer = POLICY_NETS.get_value_ptr_mut(slot, &*net).map_or(OTHERS, |peer| *peer);
         Who { known: false, peer, subject: 0, flags: 0 }
+    }
+}
+
+/// Finds who has the wanted address of [`Question`], if it is an endpoint's: 1 then.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_find(slot: u32) -> u64 {
+    let (Some(work), Some(shapes)) = (POLICY_SCRATCH.get_ptr_mut(0), POLICY_SHAPES.get(slot)) else {
+        return 0;
+    };
+    // SAFETY: this CPU's memory.
+    unsafe {
+        let question = &raw mut (*work).question;
+        let read = |line: u32| POLICY_ENDPOINTS.get_value(slot, &line);
+        let found = find::<EndpointLine, _>(shapes.endpoints, (*question).wanted, read);
+        let Some(endpoint) = found else { return 0 };
+        (*question).found = endpoint;
+    }
+    1
+}
+
+/// Whether an address, aligned to 8, is a node's.
+#[inline(always)]
+pub(crate) unsafe fn is_node(slot: u32, address: *const [u8; 16]) -> bool {
+    let Some(work) = POLICY_SCRATCH.get_ptr_mut(0) else { return false };
+    // SAFETY: as the caller says; this CPU's memory.
+    unsafe {
+        (*work).question.wanted = *address.cast();
+        observer_find(slot) != 0 && (*work).question.found.flags & endpoint_flags::NODE != 0
     }
 }
 
@@ -118,8 +153,8 @@ pub(crate) extern "C" fn observer_weigh(generation: u32, facts: u32) -> u64 {
     unsafe {
         let question = &raw mut (*work).question;
         let key = cut_key((*question).protocol, (*question).port);
-        let from = who(slot, &raw const (*question).source, &raw mut (*question).net);
-        let to = who(slot, &raw const (*question).destination, &raw mut (*question).net);
+        let from = who(slot, question, &raw const (*question).source);
+        let to = who(slot, question, &raw const (*question).destination);
         (*question).judged = Judged { generation, egress: 0, ingress: 0, flags: 0 };
 
         // Where that is of no matter, and of a pod's address, it is not asked whether the destination is a service.
@@ -262,7 +297,7 @@ pub(crate) extern "C" fn observer_weigh_backend(slot: u32, subject: u32, index: 
         if same_address(address, &raw const (*question).source) {
             return 0;
         }
-        let to = who(slot, address, &raw mut (*question).net);
+        let to = who(slot, question, address);
         let key = cut_key((*question).protocol, (*backend).port);
         observer_decide(slot, subject, side::EGRESS as u32, to.peer, key)
     }
@@ -275,24 +310,16 @@ const STEPS: u32 = 21;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn observer_decide(slot: u32, subject: u32, side: u32, peer: u32, key: u32) -> u64 {
-    let Some(work) = POLICY_SCRATCH.get_ptr_mut(0) else { return 0 };
     let Some([egress, ingress]) = POLICY_SIDES.get_value(slot, &subject) else { return 0 };
     let table = if side == side::EGRESS as u32 { *egress } else { *ingress };
     if table == NO_TABLE {
         return 0;
     }
-    // SAFETY: this CPU's memory; a slot in force is not written.
-    let (begin, len) = unsafe {
-        let row = &raw mut (*work).question.row;
-        *row = PolicyRowKey { table, peer };
-        let mut found = POLICY_ROWS.get_value_ptr_mut(slot, &*row);
-        if found.is_none() {
-            (*row).peer = OTHERS;
-            found = POLICY_ROWS.get_value_ptr_mut(slot, &*row);
-        }
-        let Some(found) = found else { return 0 };
-        ((*found).begin, (*found).len)
-    };
+    let mut row = observer_row(slot, table, peer);
+    if row == 0 {
+        row = observer_row(slot, table, OTHERS);
+    }
+    let (begin, len) = (row as u32, (row >> 32) as u32);
     // The last cut that is not behind the key.
     let (mut low, mut high, mut decision) = (0, len, 0);
     for _ in 0..STEPS {
@@ -309,4 +336,15 @@ pub(crate) extern "C" fn observer_decide(slot: u32, subject: u32, side: u32, pee
         }
     }
     u64::from(decision)
+}
+
+/// Where a table's row for a peer begins, and above that how long it is; 0 where there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_row(slot: u32, table: u32, peer: u32) -> u64 {
+    let Some(shapes) = POLICY_SHAPES.get(slot) else { return 0 };
+    let read = |line: u32| POLICY_ROWS.get_value(slot, &line);
+    let words = RowLine::words(&PolicyRowKey { table, peer });
+    let Some(row) = find::<RowLine, _>(shapes.rows, words, read) else { return 0 };
+    u64::from(row.len) << 32 | u64::from(row.begin)
 }

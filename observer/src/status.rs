@@ -63,7 +63,12 @@ impl CaptureInfo for Status {
             if self.policies.is_some() {
                 program_counters("denied packets", &status.denied, &mut counters);
             }
-            counters.push(counter("flow table", Kind::Suppressed, "connections evicted", status.evicted));
+            for (cause, value) in [
+                ("connections evicted", status.evicted),
+                ("packets without room, each judged by itself", status.without_room()),
+            ] {
+                counters.push(counter("flow table", Kind::Suppressed, cause, value));
+            }
         } else {
             let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
             let lost = read(&self.pipeline.lost);

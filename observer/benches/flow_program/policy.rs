@@ -3,8 +3,9 @@
 //! As many pods as entries, all allowed by a row of their own to send to one; there are as many rows, and the search is among
 //! four cuts. `first`: each packet opens a connection, so its entry is made, both sides are judged, and a record is written;
 //! 2,000 such packets in a row, as a busy node has them, over a program that does nothing with the same packets; the median of
-//! the rounds. `hot`: always of the same pod; `random`: of any. `by itself`: one run a call, the median, which finds the
-//! program's own code as cold as a packet once in a while does.
+//! the rounds. `hot`: always of the same pod; `random`: of any. `established, random`: 2,000 in a row of connections that each
+//! pod has one of. `by itself`: one run a call, the median, which finds the program's own code as cold as a packet once in a
+//! while does.
 
 use aya::maps::HashMap;
 use observer::capture::{PolicyMaps, PolicyTables};
@@ -21,7 +22,9 @@ const FLOW: &str = "observer_egress";
 const ENTRIES: [u32; 3] = [10, 1_000, MOST];
 /// Entries at most.
 pub(crate) const MOST: u32 = 50_000;
-const IN_A_ROW: u32 = 2_000;
+pub(crate) const IN_A_ROW: u32 = 2_000;
+/// Of the connection that each pod has from the start.
+const STANDING: u16 = 65_000;
 const ROUNDS: u32 = 9;
 /// All in all there are fewer connections than ports.
 const BY_ITSELF: u32 = 4_000;
@@ -39,7 +42,8 @@ struct Filled {
     frame: Frame,
     /// The last one that was used.
     port: u16,
-    established: Vec<f64>,
+    /// Of one connection, of any.
+    established: [Vec<f64>; 2],
     /// Of one pod, of any.
     first: [Vec<f64>; 2],
 }
@@ -56,7 +60,8 @@ pub(crate) fn measure(object: &[u8]) -> Result<(), Failure> {
         }
         for one in &mut filled {
             let name = |what: &str| format!("policy of {} entries, {family}, {what}", one.entries);
-            report(&name("established packet"), middle(&one.established)?, aim);
+            report(&name("established packet"), middle(&one.established[0])?, aim);
+            report(&name("established packet, random"), middle(&one.established[1])?, 250.0);
             report(&name("first packet, hot"), middle(&one.first[0])?, 600.0);
             report(&name("first packet, random"), middle(&one.first[1])?, 600.0);
             let [hot, random] =
@@ -85,23 +90,28 @@ impl Filled {
         let mut programs = Programs::of(object, FLOW, 131_072)?;
         fill(&mut programs, entries, frame)?;
         programs.run(FLOW, &frame(0, 1, SYN), 2)?;
-        Ok(Self { programs, entries, frame, port: 0, established: Vec::new(), first: Default::default() })
+        for pod in 0..entries {
+            programs.run(FLOW, &frame(pod, STANDING.into(), SYN), 1)?;
+            programs.run(FLOW, &frame(pod, STANDING.into(), ACK), 1)?;
+            programs.forget_records();
+        }
+        let (established, first) = Default::default();
+        Ok(Self { programs, entries, frame, port: 1, established, first })
     }
 
     fn round(&mut self) -> Result<(), Failure> {
         let Self { programs, entries, frame, .. } = self;
         let packet = frame(0, 1, ACK);
         let nothing = programs.run(NOTHING, &packet, REPEAT)?;
-        self.established.push(programs.run(FLOW, &packet, REPEAT)? - nothing);
+        self.established[0].push(programs.run(FLOW, &packet, REPEAT)? - nothing);
+        let mut of_any =
+            Varied { port: STANDING, step: 0, ..varied(*frame, 0, *entries, u64::from(self.port)) };
+        self.established[1].push(programs.over_nothing(FLOW, &frame(0, 0, ACK), &mut of_any)?);
         for (times, (pod, pods)) in self.first.iter_mut().zip([(*entries / 2, 0), (0, *entries)]) {
             programs.forget_records();
-            let mut varied = varied(*frame, pod, pods);
+            let mut varied = varied(*frame, pod, pods, u64::from(self.port));
             varied.port = self.port;
-            // Others in each round: those of the last one may still be in the caches.
-            varied.state = varied.state.wrapping_mul(2 * u64::from(self.port) + 1);
-            let packet = frame(0, 0, SYN);
-            let nothing = programs.vary(NOTHING, &packet, &mut Varied { ..varied }, IN_A_ROW)?;
-            times.push(programs.vary(FLOW, &packet, &mut varied, IN_A_ROW)? - nothing);
+            times.push(programs.over_nothing(FLOW, &frame(0, 0, SYN), &mut varied)?);
             self.port = varied.port;
         }
         Ok(())
@@ -128,14 +138,15 @@ impl Filled {
     }
 }
 
-/// Packets of any of so many pods from this one on, or always of this one.
-fn varied(frame: Frame, pod: u32, pods: u32) -> Varied {
+/// New connections of any of so many pods from this one on, or always of this one; others in each round, since those of the
+/// last one may still be in the caches.
+fn varied(frame: Frame, pod: u32, pods: u32, round: u64) -> Varied {
     let packet = frame(pod, 0, SYN);
     let (address_at, port_at) = if packet[12] == 8 { (26, 34) } else { (34, 54) };
     let number = &packet[address_at..address_at + 4];
     let first = number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
     let (address_at, port_at) = (address_at as u32, port_at);
-    Varied { state: 0x9e37_79b9_7f4a_7c15, first, pods, address_at, port_at, port: 0, pad: [0; 3] }
+    Varied { state: crate::state(round), first, pods, address_at, port_at, port: 0, step: 1, pad: [0; 2] }
 }
 
 fn fill(programs: &mut Programs, entries: u32, frame: Frame) -> Result<(), Failure> {

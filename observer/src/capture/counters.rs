@@ -113,6 +113,11 @@ impl CaptureStatus {
             .map(|each| counter(&each.counters))
             .sum()
     }
+
+    /// Packets for whose connection the full flow table had no room: no flow tells of them, and policies are asked about each.
+    pub fn without_room(&self) -> u64 {
+        [&self.ingress, &self.egress].iter().map(|each| each.counters.table_full).sum()
+    }
 }
 
 /// Reads the status from any thread.

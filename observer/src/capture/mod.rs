@@ -18,6 +18,7 @@ mod glob;
 mod hooks;
 mod inspect;
 pub mod kernel;
+mod lines;
 mod links;
 pub(crate) mod netlink;
 mod object;

@@ -3,19 +3,20 @@
 //! The tables begin as maps of the object, which have types that tools can show. One that gets too small is replaced by a
 //! larger one; that is possible at any time, since only the slot that is not in force is ever written.
 
-use std::collections::HashMap as StdHashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::Array;
+use aya::maps::{Array, MapData};
+use hashbrown::HashMap;
 use observer_ebpf::policy::{
-    PolicyBackend, PolicyBackends, PolicyCut, PolicyEndpoint, PolicyFrontend, PolicyRow, PolicyRowKey,
-    PolicySides, slot,
+    EndpointLine, PolicyBackend, PolicyBackends, PolicyCut, PolicyEndpoint, PolicyFrontend, PolicyRow,
+    PolicyRowKey, PolicyShapes, PolicySides, RowLine, slot,
 };
 
 use super::error::CaptureError;
 use super::generation::Generation;
-use super::slots::{Exact, List, Longest, Slots};
+use super::pod::Raw;
+use super::slots::{Exact, InLines, List, Longest, Slots};
 
 /// What one kind of table may hold, for the memory that it takes in the kernel: up to 100 bytes an entry, in two slots.
 const MOST_ENDPOINTS: usize = 1 << 18;
@@ -33,28 +34,29 @@ pub type PolicyNet = (u8, [u8; 16]);
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PolicyTables {
     /// Who has an address.
-    pub endpoints: StdHashMap<[u8; 16], PolicyEndpoint>,
+    pub endpoints: HashMap<[u8; 16], PolicyEndpoint>,
     /// The peers of all other addresses. The longest net that has an address decides.
-    pub nets: StdHashMap<PolicyNet, u32>,
+    pub nets: HashMap<PolicyNet, u32>,
     /// By subject.
     pub sides: Vec<PolicySides>,
     /// By table and peer.
-    pub rows: StdHashMap<PolicyRowKey, PolicyRow>,
+    pub rows: HashMap<PolicyRowKey, PolicyRow>,
     /// Where the rows point.
     pub cuts: Vec<PolicyCut>,
     /// Services.
-    pub frontends: StdHashMap<PolicyFrontend, PolicyBackends>,
+    pub frontends: HashMap<PolicyFrontend, PolicyBackends>,
     /// Where services point.
     pub backends: Vec<PolicyBackend>,
 }
 
 /// The maps that programs judge by.
 pub struct PolicyMaps {
-    endpoints: Slots<Exact<[u8; 16], PolicyEndpoint>>,
+    endpoints: Slots<InLines<EndpointLine>>,
     nets: Slots<Longest>,
     /// Locked by nobody else, but it is also what waiting is done with.
     sides: Mutex<Slots<List<PolicySides>>>,
-    rows: Slots<Exact<PolicyRowKey, PolicyRow>>,
+    rows: Slots<InLines<RowLine>>,
+    shapes: Array<MapData, Raw<PolicyShapes>>,
     cuts: Slots<List<PolicyCut>>,
     frontends: Slots<Exact<PolicyFrontend, PolicyBackends>>,
     backends: Slots<List<PolicyBackend>>,
@@ -77,11 +79,16 @@ impl PolicyMaps {
     }
 
     pub(super) fn take(ebpf: &mut Ebpf, generation: Arc<Generation>) -> Result<Self, CaptureError> {
+        let name = "POLICY_SHAPES";
+        let shapes =
+            ebpf.take_map(name).ok_or(CaptureError::Map { name, error: "not in the object".into() })?;
+        let shapes = Array::try_from(shapes).map_err(CaptureError::map(name))?;
         Ok(Self {
             endpoints: Slots::take(ebpf, ["POLICY_ENDPOINTS", "ENDPOINTS_0", "ENDPOINTS_1"], MOST_ENDPOINTS)?,
             nets: Slots::take(ebpf, ["POLICY_NETS", "NETS_0", "NETS_1"], MOST_NETS)?,
             sides: Mutex::new(Slots::take(ebpf, ["POLICY_SIDES", "SIDES_0", "SIDES_1"], MOST_SUBJECTS)?),
             rows: Slots::take(ebpf, ["POLICY_ROWS", "ROWS_0", "ROWS_1"], MOST_ROWS)?,
+            shapes,
             cuts: Slots::take(ebpf, ["POLICY_CUTS", "CUTS_0", "CUTS_1"], MOST_CUTS)?,
             frontends: Slots::take(ebpf, ["POLICY_FRONTENDS", "FRONTENDS_0", "FRONTENDS_1"], MOST_FRONTENDS)?,
             backends: Slots::take(ebpf, ["POLICY_BACKENDS", "BACKENDS_0", "BACKENDS_1"], MOST_BACKENDS)?,
@@ -98,8 +105,25 @@ impl PolicyMaps {
         sides.write(slot, &wanted.sides)?;
         self.rows.write(slot, &wanted.rows)?;
         self.cuts.write(slot, &wanted.cuts)?;
+        self.write_services(slot, wanted)
+    }
+
+    /// Likewise, where it can differ by these addresses only, and by services; never after an error.
+    pub fn write_addresses(
+        &mut self,
+        slot: u32,
+        wanted: &PolicyTables,
+        addresses: &[[u8; 16]],
+    ) -> Result<(), CaptureError> {
+        self.endpoints.write_some(slot, &wanted.endpoints, addresses)?;
+        self.write_services(slot, wanted)
+    }
+
+    fn write_services(&mut self, slot: u32, wanted: &PolicyTables) -> Result<(), CaptureError> {
         self.frontends.write(slot, &wanted.frontends)?;
-        self.backends.write(slot, &wanted.backends)
+        self.backends.write(slot, &wanted.backends)?;
+        let shapes = PolicyShapes { endpoints: self.endpoints.shape(slot), rows: self.rows.shape(slot) };
+        self.shapes.set(slot & 1, Raw(shapes), 0).map_err(CaptureError::map("POLICY_SHAPES"))
     }
 
     /// Puts the other slot in force, after all of its maps were written; returns the new generation. Programs that began

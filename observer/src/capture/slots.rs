@@ -1,14 +1,16 @@
 //! A kind of table in two slots: a map in a map for each, and what it holds.
 
-use std::collections::HashMap as StdHashMap;
 use std::hash::Hash;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, ArrayOfMaps, HashMap, InnerMap, Map, MapData, MapError};
+use aya::maps::{Array, ArrayOfMaps, HashMap as KernelHash, InnerMap, Map, MapData, MapError};
 use aya::{Ebpf, EbpfLoader};
+use hashbrown::HashMap;
+use observer_ebpf::lines::{Line, Shape};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::error::{CaptureError, chain};
+use super::lines::Lines;
 use super::object::JUDGING_OBJECT;
 use super::pod::Raw;
 
@@ -18,48 +20,107 @@ impl<T: Copy + FromBytes + IntoBytes + Immutable + PartialEq + 'static> Plain fo
 
 /// A kind of table.
 pub(super) trait Kind {
-    type Content: Clone + Default + PartialEq;
+    type Content;
     type Map: InnerMap + TryFrom<Map, Error = MapError>;
+    /// What a map is known to hold.
+    type Held;
 
     fn len(content: &Self::Content) -> usize;
-    /// Makes a map that holds `held` hold `wanted`.
-    fn turn(map: &mut Self::Map, held: &Self::Content, wanted: &Self::Content) -> Result<(), MapError>;
+
+    /// How many entries of a map so much needs.
+    fn needed(len: usize) -> usize {
+        len
+    }
+
+    /// What a new map of so many entries holds.
+    fn nothing(entries: usize) -> Self::Held;
+
+    /// Makes a map that holds `held` hold `wanted`. False where it has no room for it all the same; then it holds anything.
+    fn turn(map: &mut Self::Map, held: &mut Self::Held, wanted: &Self::Content) -> Result<bool, MapError>;
 }
 
 /// By key.
 pub(super) struct Exact<K, V>(std::marker::PhantomData<(K, V)>);
 
 impl<K: Plain + Eq + Hash, V: Plain> Kind for Exact<K, V> {
-    type Content = StdHashMap<K, V>;
-    type Map = HashMap<MapData, Raw<K>, Raw<V>>;
+    type Content = HashMap<K, V>;
+    type Map = KernelHash<MapData, Raw<K>, Raw<V>>;
+    type Held = Self::Content;
 
     fn len(content: &Self::Content) -> usize {
         content.len()
     }
 
-    fn turn(map: &mut Self::Map, held: &Self::Content, wanted: &Self::Content) -> Result<(), MapError> {
+    fn nothing(_: usize) -> Self::Held {
+        HashMap::new()
+    }
+
+    fn turn(map: &mut Self::Map, held: &mut Self::Held, wanted: &Self::Content) -> Result<bool, MapError> {
         for key in held.keys().filter(|key| !wanted.contains_key(*key)) {
             map.remove(&Raw(*key))?;
         }
         for (key, value) in wanted.iter().filter(|(key, value)| held.get(*key) != Some(*value)) {
             map.insert(Raw(*key), Raw(*value), 0)?;
         }
-        Ok(())
+        held.clone_from(wanted);
+        Ok(true)
     }
 }
 
-/// By address, the longest prefix that it has.
-pub(super) struct Longest;
+/// By key, in lines of the cache.
+pub(super) struct InLines<L>(std::marker::PhantomData<L>);
 
-impl Kind for Longest {
-    type Content = StdHashMap<(u8, [u8; 16]), u32>;
-    type Map = LpmTrie<MapData, [u8; 16], u32>;
+impl<L> Kind for InLines<L>
+where
+    L: Line + Plain,
+    L::Key: Eq + Hash,
+    L::Value: PartialEq,
+{
+    type Content = HashMap<L::Key, L::Value>;
+    type Map = Array<MapData, Raw<L>>;
+    type Held = Lines<L>;
 
     fn len(content: &Self::Content) -> usize {
         content.len()
     }
 
-    fn turn(map: &mut Self::Map, held: &Self::Content, wanted: &Self::Content) -> Result<(), MapError> {
+    fn needed(len: usize) -> usize {
+        Lines::<L>::needed(len)
+    }
+
+    fn nothing(entries: usize) -> Self::Held {
+        Lines::new(entries)
+    }
+
+    fn turn(map: &mut Self::Map, held: &mut Self::Held, wanted: &Self::Content) -> Result<bool, MapError> {
+        let gone: Vec<L::Key> =
+            held.iter().map(|(key, _)| *key).filter(|key| !wanted.contains_key(key)).collect();
+        gone.iter().for_each(|key| held.remove(key));
+        for (key, value) in wanted {
+            if held.get(key) != Some(value) && held.put(*key, *value).is_err() {
+                return Ok(false);
+            }
+        }
+        write(map, held)
+    }
+}
+/// By address, the longest prefix that it has.
+pub(super) struct Longest;
+
+impl Kind for Longest {
+    type Content = HashMap<(u8, [u8; 16]), u32>;
+    type Map = LpmTrie<MapData, [u8; 16], u32>;
+    type Held = Self::Content;
+
+    fn len(content: &Self::Content) -> usize {
+        content.len()
+    }
+
+    fn nothing(_: usize) -> Self::Held {
+        HashMap::new()
+    }
+
+    fn turn(map: &mut Self::Map, held: &mut Self::Held, wanted: &Self::Content) -> Result<bool, MapError> {
         let key = |(bits, address): &(u8, [u8; 16])| Key::new(u32::from(*bits), *address);
         for net in held.keys().filter(|net| !wanted.contains_key(*net)) {
             map.remove(&key(net))?;
@@ -67,7 +128,8 @@ impl Kind for Longest {
         for (net, peer) in wanted.iter().filter(|(net, peer)| held.get(*net) != Some(*peer)) {
             map.insert(&key(net), peer, 0)?;
         }
-        Ok(())
+        held.clone_from(wanted);
+        Ok(true)
     }
 }
 
@@ -77,18 +139,24 @@ pub(super) struct List<V>(std::marker::PhantomData<V>);
 impl<V: Plain> Kind for List<V> {
     type Content = Vec<V>;
     type Map = Array<MapData, Raw<V>>;
+    type Held = Self::Content;
 
     fn len(content: &Self::Content) -> usize {
         content.len()
     }
 
-    fn turn(map: &mut Self::Map, held: &Self::Content, wanted: &Self::Content) -> Result<(), MapError> {
+    fn nothing(_: usize) -> Self::Held {
+        Vec::new()
+    }
+
+    fn turn(map: &mut Self::Map, held: &mut Self::Held, wanted: &Self::Content) -> Result<bool, MapError> {
         for (index, value) in (0..).zip(wanted) {
             if held.get(index as usize) != Some(value) {
                 map.set(index, Raw(*value), 0)?;
             }
         }
-        Ok(())
+        held.clone_from(wanted);
+        Ok(true)
     }
 }
 
@@ -97,7 +165,7 @@ struct Slot<T: Kind> {
     map: T::Map,
     entries: usize,
     /// `None` after an error: anything.
-    held: Option<T::Content>,
+    held: Option<T::Held>,
 }
 
 pub(super) struct Slots<T: Kind> {
@@ -118,7 +186,7 @@ impl<T: Kind> Slots<T> {
             let map = take(ebpf, name)?;
             let entries = entries(&map).map_err(CaptureError::map(name))?;
             let map = T::Map::try_from(map).map_err(CaptureError::map(name))?;
-            Ok(Slot { name, map, entries, held: Some(T::Content::default()) })
+            Ok(Slot { name, map, entries, held: Some(T::nothing(entries)) })
         };
         let each = [slot(first)?, slot(second)?];
         let mut outer = ArrayOfMaps::try_from(take(ebpf, name)?).map_err(CaptureError::map(name))?;
@@ -129,25 +197,48 @@ impl<T: Kind> Slots<T> {
     }
 
     pub(super) fn write(&mut self, slot: u32, wanted: &T::Content) -> Result<(), CaptureError> {
+        self.write_by(slot, wanted, T::turn)
+    }
+
+    /// Writes by `turn`, as [`Kind::turn`] does, what the map that is there has room for.
+    fn write_by(
+        &mut self,
+        slot: u32,
+        wanted: &T::Content,
+        turn: impl FnOnce(&mut T::Map, &mut T::Held, &T::Content) -> Result<bool, MapError>,
+    ) -> Result<(), CaptureError> {
         let number = slot & 1;
         let slot = &mut self.each[number as usize];
         let len = T::len(wanted);
         if len > self.most {
             return Err(CaptureError::PolicyTable { name: self.name, wanted: len, most: self.most });
         }
-        let held = if let Some(held) = slot.held.take().filter(|_| len <= slot.entries) {
-            held
-        } else {
-            // A quarter of it for what comes, so that it isn't replaced each time.
-            let entries = (len + len / 4).next_power_of_two().max(slot.entries).min(self.most);
+        let needed = T::needed(len);
+        if let Some(mut held) = slot.held.take().filter(|_| needed <= slot.entries)
+            && turn(&mut slot.map, &mut held, wanted).map_err(CaptureError::map(self.name))?
+        {
+            slot.held = Some(held);
+            return Ok(());
+        }
+        // A quarter of it for what comes, so that it isn't replaced each time.
+        let least = (needed + needed / 4).next_power_of_two();
+        let most = T::needed(self.most).next_power_of_two();
+        let mut entries = least.max(slot.entries).min(most);
+        loop {
             slot.map = T::Map::try_from(like(slot.name, entries)?).map_err(CaptureError::map(self.name))?;
             slot.entries = entries;
             self.outer.set(number, &slot.map, 0).map_err(CaptureError::map(self.name))?;
-            T::Content::default()
-        };
-        T::turn(&mut slot.map, &held, wanted).map_err(CaptureError::map(self.name))?;
-        slot.held = Some(wanted.clone());
-        Ok(())
+            let mut held = T::nothing(entries);
+            if T::turn(&mut slot.map, &mut held, wanted).map_err(CaptureError::map(self.name))? {
+                slot.held = Some(held);
+                return Ok(());
+            }
+            if entries > most {
+                let error = "its keys have no place, however many lines there are".to_owned();
+                return Err(CaptureError::Map { name: self.name, error });
+            }
+            entries *= 2;
+        }
     }
 
     /// The kernel returns from a change of such a map when no program runs that might have read what was there.
@@ -156,6 +247,45 @@ impl<T: Kind> Slots<T> {
         let map = &self.each[number as usize].map;
         self.outer.set(number, map, 0).map_err(CaptureError::map(self.name))
     }
+}
+
+impl<L> Slots<InLines<L>>
+where
+    L: Line + Plain,
+    L::Key: Eq + Hash,
+    L::Value: PartialEq,
+{
+    /// Likewise, where what is wanted can differ from what the slot holds by these keys only.
+    pub(super) fn write_some(
+        &mut self,
+        slot: u32,
+        wanted: &HashMap<L::Key, L::Value>,
+        keys: &[L::Key],
+    ) -> Result<(), CaptureError> {
+        self.write_by(slot, wanted, |map, held, wanted| {
+            for key in keys {
+                match wanted.get(key) {
+                    Some(value) if held.put(*key, *value).is_err() => return Ok(false),
+                    Some(_) => {}
+                    None => held.remove(key),
+                }
+            }
+            write(map, held)
+        })
+    }
+
+    /// How the lines of a slot are found.
+    pub(super) fn shape(&self, slot: u32) -> Shape {
+        self.each[(slot & 1) as usize].held.as_ref().map(Lines::shape).unwrap_or_default()
+    }
+}
+
+/// Brings a map to what its copy has become.
+fn write<L: Line + Plain>(map: &mut Array<MapData, Raw<L>>, held: &mut Lines<L>) -> Result<bool, MapError> {
+    for (number, line) in held.take_changed() {
+        map.set(number, Raw(*line), 0)?;
+    }
+    Ok(true)
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, CaptureError> {

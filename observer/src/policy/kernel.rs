@@ -14,7 +14,7 @@ use observer_ebpf::{
     },
 };
 use observer_policy::{
-    engine::{At, Decision, Engine, RuleSetId, Verdict},
+    engine::{At, Decision, Engine, RuleSetId, Touched, Verdict},
     label::{K8S, Labels, NAMESPACE},
     world::{Endpoint, NamedPort},
 };
@@ -27,8 +27,13 @@ const MOST_FRONTENDS: usize = 1 << 16;
 
 /// The kernel's side of policies: two slots of tables, one in force.
 pub(crate) trait Kernel: Send + fmt::Debug {
-    /// See [`PolicyMaps::write`].
-    fn write(&mut self, slot: u32, wanted: &PolicyTables) -> Result<(), CaptureError>;
+    /// See [`PolicyMaps::write`], and [`PolicyMaps::write_addresses`] where it can differ by these only.
+    fn write(
+        &mut self,
+        slot: u32,
+        wanted: &PolicyTables,
+        only: Option<&[[u8; 16]]>,
+    ) -> Result<(), CaptureError>;
     /// See [`PolicyMaps::flip`].
     fn flip(&mut self) -> Result<u32, CaptureError>;
     /// See [`PolicyMaps::wait_for_programs`].
@@ -38,8 +43,16 @@ pub(crate) trait Kernel: Send + fmt::Debug {
 }
 
 impl Kernel for PolicyMaps {
-    fn write(&mut self, slot: u32, wanted: &PolicyTables) -> Result<(), CaptureError> {
-        self.write(slot, wanted)
+    fn write(
+        &mut self,
+        slot: u32,
+        wanted: &PolicyTables,
+        only: Option<&[[u8; 16]]>,
+    ) -> Result<(), CaptureError> {
+        match only {
+            Some(addresses) => self.write_addresses(slot, wanted, addresses),
+            None => self.write(slot, wanted),
+        }
     }
 
     fn flip(&mut self) -> Result<u32, CaptureError> {
@@ -52,6 +65,53 @@ impl Kernel for PolicyMaps {
 
     fn generation(&self) -> u32 {
         self.generation()
+    }
+}
+
+/// What a slot is to hold.
+#[derive(Debug)]
+pub struct Made {
+    /// The tables.
+    pub tables: PolicyTables,
+    /// How many addresses of names found no room in them.
+    pub left_out: usize,
+    /// Of addresses of endpoints, those alone that may differ from what was made before.
+    pub only: Option<Vec<[u8; 16]>>,
+}
+
+impl Made {
+    /// What a slot is to hold now, which was to hold `before` when its engine was asked last.
+    pub fn anew(
+        before: Option<Self>,
+        engine: &mut Engine,
+        known: &[ServiceEntry],
+        is_local: impl Fn(&str) -> bool,
+    ) -> Self {
+        let touched = engine.touched();
+        let Some(mut made) = before.filter(|made| made.left_out == 0) else {
+            return Self::whole(engine, known, is_local);
+        };
+        let Touched::Addresses(addresses) = touched else { return Self::whole(engine, known, is_local) };
+        if made.tables.endpoints.len() + addresses.len() > MOST_ENDPOINTS {
+            return Self::whole(engine, known, is_local);
+        }
+        let Self { tables, left_out, only } = &mut made;
+        for &address in &addresses {
+            match engine.owner(address) {
+                Some((name, at)) => tables.endpoints.insert(octets(address), endpoint(name, at, &is_local)),
+                None => tables.endpoints.remove(&octets(address)),
+            };
+        }
+        tables.frontends.clear();
+        tables.backends.clear();
+        *left_out = services(engine, known, tables);
+        *only = Some(addresses.into_iter().map(octets).collect());
+        made
+    }
+
+    fn whole(engine: &Engine, known: &[ServiceEntry], is_local: impl Fn(&str) -> bool) -> Self {
+        let (tables, left_out) = tables(engine, known, is_local);
+        Self { tables, left_out, only: None }
     }
 }
 
@@ -119,15 +179,17 @@ fn endpoints(engine: &Engine, is_local: impl Fn(&str) -> bool, tables: &mut Poli
         addresses.sort_unstable_by_key(|(address, name, at)| (!at.is_host, !is_local(name), *address));
         addresses.truncate(MOST_ENDPOINTS);
     }
-    let endpoint = |(address, name, at): (IpAddr, &Arc<str>, At)| {
-        let host = if at.is_host { endpoint_flags::HOST } else { 0 };
-        let node = if at.is_node { endpoint_flags::NODE } else { 0 };
-        let local = if !at.is_node && is_local(name) { endpoint_flags::LOCAL } else { 0 };
-        let flags = host | node | local;
-        (octets(address), PolicyEndpoint { peer: at.peer.0, subject: at.subject.0, flags })
-    };
+    let endpoint =
+        |(address, name, at): (IpAddr, &Arc<str>, At)| (octets(address), endpoint(name, at, &is_local));
     tables.endpoints = addresses.into_iter().map(endpoint).collect();
     left_out
+}
+
+fn endpoint(name: &str, at: At, is_local: impl Fn(&str) -> bool) -> PolicyEndpoint {
+    let host = if at.is_host { endpoint_flags::HOST } else { 0 };
+    let node = if at.is_node { endpoint_flags::NODE } else { 0 };
+    let local = if !at.is_node && is_local(name) { endpoint_flags::LOCAL } else { 0 };
+    PolicyEndpoint { peer: at.peer.0, subject: at.subject.0, flags: host | node | local }
 }
 
 /// An address as the programs have it.
@@ -149,16 +211,24 @@ fn net_key(net: IpNet) -> Option<(u8, [u8; 16])> {
 
 /// The services' addresses with what stands behind them; how many found no room.
 fn services(engine: &Engine, known: &[ServiceEntry], tables: &mut PolicyTables) -> usize {
-    // Pods by what is the same of them.
+    if known.is_empty() {
+        return 0;
+    }
+    // Pods by their namespace and what is the same of them.
     let mut kinds: HashMap<_, (&Labels, Vec<&Endpoint>)> = HashMap::new();
     for (_, kind, endpoint) in engine.endpoints() {
         kinds.entry(kind).or_insert_with(|| (&endpoint.labels, Vec::new())).1.push(endpoint);
+    }
+    let mut of_namespace: HashMap<_, Vec<_>> = HashMap::new();
+    for kind in kinds.values() {
+        of_namespace.entry(kind.0.get(K8S, NAMESPACE)).or_default().push(kind);
     }
     let own: Vec<IpAddr> =
         engine.addresses().filter(|(.., at)| at.is_host).map(|(address, ..)| address).collect();
     let mut left_out = 0;
     for service in known {
-        let chosen = kinds.values().filter(|(labels, _)| selects(service, labels));
+        let near = of_namespace.get(&Some(&*service.namespace)).into_iter().flatten();
+        let chosen = near.filter(|(labels, _)| selects(service, labels));
         let pods: Vec<&Endpoint> = chosen.flat_map(|(_, pods)| pods).copied().collect();
         for port in &service.ports {
             let called = service.addresses.iter().map(|address| (address.to_canonical(), port.port));
@@ -183,9 +253,9 @@ fn services(engine: &Engine, known: &[ServiceEntry], tables: &mut PolicyTables) 
     left_out
 }
 
+/// Whether a service selects pods of its namespace with these labels.
 fn selects(service: &ServiceEntry, labels: &Labels) -> bool {
     !service.selector.is_empty()
-        && labels.get(K8S, NAMESPACE) == Some(&*service.namespace)
         && service.selector.iter().all(|(key, value)| labels.get(K8S, key) == Some(&**value))
 }
 

@@ -25,7 +25,7 @@ mod world;
 
 pub(crate) use drained::Drained;
 pub(crate) use judge::Judge;
-pub use kernel::tables as kernel_tables;
+pub use kernel::{Made, tables as kernel_tables};
 pub use modes::ModesError;
 pub use requests::Judged;
 pub use set::{Declared, Set};

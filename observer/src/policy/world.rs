@@ -10,10 +10,10 @@
 use super::{
     drained::Drained,
     feed::Fed,
-    kernel::{self, Kernel},
+    kernel::{Kernel, Made},
 };
 use crate::{
-    capture::{CaptureError, PolicyTables},
+    capture::CaptureError,
     decode::Clock,
     endpoint::Endpoint,
     enrich::{identity::LOCAL_SCOPE, reserved::Reserved, source::ServiceEntry},
@@ -49,6 +49,8 @@ pub struct World {
     pub(super) services: Arc<[ServiceEntry]>,
     /// Of the set of policies.
     pub(super) revision: u64,
+    /// What its slot in the kernel holds, where that is known.
+    made: Option<Made>,
 }
 
 /// The engine's name of a pod, and whether it is on this node.
@@ -77,7 +79,8 @@ impl World {
     pub(super) fn new() -> Self {
         // The world is one identity for both families, as the IP cache has it.
         let engine = Engine::new(false);
-        Self { engine, names: HashMap::new(), local: HashMap::new(), services: Arc::from([]), revision: 0 }
+        let services = Arc::from([]);
+        Self { engine, names: HashMap::new(), local: HashMap::new(), services, revision: 0, made: None }
     }
 
     pub(super) fn apply(&mut self, change: Change) {
@@ -91,7 +94,11 @@ impl World {
                 *self.local.entry(Arc::clone(name)).or_default() += 1;
             }
             let old = match name {
-                Some(name) => self.names.insert(serial, name),
+                Some(name) => {
+                    // Whether it is on this node may be another answer.
+                    self.engine.touch(&name.0);
+                    self.names.insert(serial, name)
+                }
                 None => self.names.remove(&serial),
             };
             if let Some((old, true)) = old
@@ -100,6 +107,7 @@ impl World {
                 *versions -= 1;
                 if *versions == 0 {
                     self.local.remove(&old);
+                    self.engine.touch(&old);
                 }
             }
         }
@@ -111,9 +119,10 @@ impl World {
         (self.revision, now.collect())
     }
 
-    /// A slot of it for the kernel, and how many addresses of names found no room in it.
-    fn tables(&self) -> (PolicyTables, usize) {
-        kernel::tables(&self.engine, &self.services, |name| self.is_local(name))
+    /// What its slot is to hold; it is to be given back once the slot holds it.
+    fn make(&mut self) -> Made {
+        let Self { engine, local, services, made, .. } = self;
+        Made::anew(made.take(), engine, services, |name| local.contains_key(name))
     }
 
     /// Whether the engine's name is that of a pod of this node.
@@ -195,8 +204,10 @@ impl Worlds {
         let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let in_force = slot(kernel.generation());
         let next = (1 - in_force) as usize;
-        let (tables, left_out) = self.lock(next).tables();
-        kernel.write(next as u32, &tables)?;
+        let made = self.lock(next).make();
+        kernel.write(next as u32, &made.tables, None)?;
+        let left_out = made.left_out;
+        self.lock(next).made = Some(made);
         self.since[next].store(kernel.generation().into(), Ordering::Release);
         kernel.flip()?;
         self.published.store(next, Ordering::Release);
@@ -263,9 +274,9 @@ impl Worlds {
         behind[old] = Some(behind[old].take().unwrap_or_default().then(change));
         if let Some(kernel) = kernel {
             // The guard is let go of before the kernel writes: nobody else writes, and nobody reads it yet.
-            let (tables, none) = self.lock(next).tables();
-            left_out = none;
-            if let Err(why) = self.put_in_force(&mut **kernel, next, &tables) {
+            let made = self.lock(next).make();
+            left_out = made.left_out;
+            if let Err(why) = self.put_in_force(&mut **kernel, next, made) {
                 if back.is_some() {
                     self.lock(next).apply(Change { policies: back, ..Change::default() });
                     behind[old].iter_mut().for_each(|change| change.policies = None);
@@ -287,13 +298,9 @@ impl Worlds {
         Ok(left_out)
     }
 
-    fn put_in_force(
-        &self,
-        kernel: &mut dyn Kernel,
-        next: usize,
-        tables: &PolicyTables,
-    ) -> Result<(), CaptureError> {
-        kernel.write(next as u32, tables)?;
+    fn put_in_force(&self, kernel: &mut dyn Kernel, next: usize, made: Made) -> Result<(), CaptureError> {
+        kernel.write(next as u32, &made.tables, made.only.as_deref())?;
+        self.lock(next).made = Some(made);
         // Before the first packet is judged by it: the next generation is none before this one.
         self.since[next].store(kernel.generation().into(), Ordering::Release);
         let flipped = kernel.flip();

@@ -2,8 +2,12 @@
 
 use super::{Class, Decision, Engine, NO_GROUP, PeerId, SubjectId, peers::Peer, table::Table};
 use crate::{model::Direction, world::Endpoint};
+use hashbrown::HashSet;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use std::{net::IpAddr, ops::Range, sync::Arc};
+use std::{mem, net::IpAddr, ops::Range, sync::Arc};
+
+/// More addresses than these are not told one by one.
+const MOST_TOUCHED: usize = 1 << 16;
 
 /// The number of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,7 +47,39 @@ pub struct At {
     pub is_node: bool,
 }
 
+/// What of all this has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// Anything.
+    All,
+    /// Nothing but who has these addresses.
+    Addresses(HashSet<IpAddr>),
+}
+
+impl Touched {
+    pub(super) fn address(&mut self, address: IpAddr) {
+        if let Self::Addresses(addresses) = self {
+            addresses.insert(address);
+            if addresses.len() > MOST_TOUCHED {
+                *self = Self::All;
+            }
+        }
+    }
+}
+
 impl Engine {
+    /// What has changed since this was asked for the last time.
+    pub fn touched(&mut self) -> Touched {
+        mem::replace(&mut self.touched, Touched::Addresses(HashSet::new()))
+    }
+
+    /// Takes the addresses of an endpoint for such as have changed: the caller says something else of it.
+    pub fn touch(&mut self, name: &str) {
+        for address in self.endpoints.get(name).iter().flat_map(|known| &known.endpoint.addresses) {
+            self.touched.address(*address);
+        }
+    }
+
     /// All tables with their rows.
     pub fn tables(&self) -> impl Iterator<Item = Rows<'_>> {
         let tables = self.tables.iter();
@@ -65,13 +101,18 @@ impl Engine {
 
     /// Every address that is an endpoint's, with the endpoint's name.
     pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Arc<str>, At)> {
-        self.of_address.iter().filter_map(|(address, (name, peer))| {
-            let class = self.endpoints.get(name)?.class;
-            let Class { is_host, ref labels, .. } = self.classes[class as usize];
-            let at =
-                At { subject: SubjectId(class), peer: PeerId(*peer), is_host, is_node: labels.is_node() };
-            Some((*address, name, at))
-        })
+        self.of_address
+            .keys()
+            .filter_map(|address| self.owner(*address).map(|(name, at)| (*address, name, at)))
+    }
+
+    /// Who has an address, with the endpoint's name.
+    pub fn owner(&self, address: IpAddr) -> Option<(&Arc<str>, At)> {
+        let (name, peer) = self.of_address.get(&address)?;
+        let class = self.endpoints.get(name)?.class;
+        let Class { is_host, ref labels, .. } = self.classes[class as usize];
+        let at = At { subject: SubjectId(class), peer: PeerId(*peer), is_host, is_node: labels.is_node() };
+        Some((name, at))
     }
 
     /// The world's peers by net, those of all addresses first: of several entries for a net the last one counts, and the

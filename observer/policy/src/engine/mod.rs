@@ -17,7 +17,7 @@ mod table;
 mod update;
 
 pub use decision::{Decision, MatchType, RuleSetId, Verdict};
-pub use kernel::{At, Rows, TableId};
+pub use kernel::{At, Rows, TableId, Touched};
 pub use look::Size;
 pub use ruling::Ruling;
 
@@ -124,6 +124,7 @@ pub struct Engine {
     tables: Slab<Option<Table>>,
     table_numbers: HashMap<TableKey, u32>,
     rule_sets: Slab<RuleSet>,
+    touched: Touched,
 }
 
 /// A rule that a verdict comes from.
@@ -162,6 +163,7 @@ impl Engine {
             tables: Slab::new(),
             table_numbers: HashMap::new(),
             rule_sets: Slab::new(),
+            touched: Touched::All,
         };
         let names = if dual_stack { ["world-ipv4", "world-ipv6"] } else { ["world"; 2] };
         this.world = names.map(|name| {

@@ -1,7 +1,7 @@
 //! Changes of endpoints, policies and surroundings: only the tables that they reach are made anew.
 
 use super::{
-    Change, Class, Engine, Known, PolicyKey, Slot, WithMode,
+    Change, Class, Engine, Known, PolicyKey, Slot, Touched, WithMode,
     addresses::NO_GROUP,
     peers::Peer,
     rules::{self, Context},
@@ -49,9 +49,15 @@ impl Engine {
             let sets = slot.ingress.iter().chain(&slot.egress).filter_map(|rule| rule.set);
             sets.for_each(|(set, _)| self.addresses.release(set));
         }
-        let gone_groups = self.regroup();
-        self.follow_peers(&work);
+        let regrouped = self.regroup();
+        let gone_groups = regrouped.clone().unwrap_or_default();
+        let are_others = self.follow_peers(&work);
         self.addresses.forget(&gone_groups);
+        let Work { dirty, retired, unused_classes } = &work;
+        let is_same = dirty.is_empty() && retired.is_empty() && unused_classes.is_empty();
+        if !is_same || regrouped.is_some() || are_others {
+            self.touched = Touched::All;
+        }
         for number in work.retired {
             let slot = self.policies.remove(number as usize);
             let rules = slot.ingress.iter().chain(&slot.egress);
@@ -111,6 +117,7 @@ impl Engine {
                 let peer = self.peers.acquire(Peer { class, group: self.addresses.group_of(*address) });
                 at.push(peer);
                 self.of_address.insert(*address, (name.clone(), peer));
+                self.touched.address(*address);
             }
             self.endpoints.insert(name.clone(), Known { endpoint, class, own, at });
         }
@@ -119,6 +126,7 @@ impl Engine {
         old.at.iter().for_each(|peer| self.peers.release(*peer));
         let kept = self.endpoints.get(name).map_or(&[][..], |known| &known.endpoint.addresses);
         for address in old.endpoint.addresses.iter().filter(|address| !kept.contains(address)) {
+            self.touched.address(*address);
             // Another endpoint may have it by now.
             if self.of_address.get(address).is_some_and(|(owner, _)| owner == name) {
                 self.of_address.remove(address);
@@ -170,8 +178,8 @@ impl Engine {
         (subject, Slot { policy, mode, subject, ingress, egress })
     }
 
-    /// Puts endpoints and world into the groups that the rules make now; the groups that are gone.
-    fn regroup(&mut self) -> Vec<u32> {
+    /// Puts endpoints and world into the groups that the rules make now, if these are others; the groups that are gone.
+    fn regroup(&mut self) -> Option<Vec<u32>> {
         let changed = self.addresses.regroup();
         let gone = changed.clone().unwrap_or_default();
         if changed.is_some() {
@@ -208,11 +216,11 @@ impl Engine {
                 stays
             });
         }
-        gone
+        changed
     }
 
-    /// Brings the tables to the peers and policies that there are now.
-    fn follow_peers(&mut self, work: &Work) {
+    /// Brings the tables to the peers and policies that there are now; whether the peers are others.
+    fn follow_peers(&mut self, work: &Work) -> bool {
         let (mut added, unused) = self.peers.changes();
         let gone: HashSet<u32> = unused.iter().copied().collect();
         added.retain(|number| !gone.contains(number));
@@ -229,7 +237,8 @@ impl Engine {
                 self.rekey(class);
             }
         }
-        if !added.is_empty() || !unused.is_empty() {
+        let are_others = !added.is_empty() || !unused.is_empty();
+        if are_others {
             let numbers: Vec<usize> = self.tables.iter().map(|(number, _)| number).collect();
             for number in numbers {
                 let Some(mut table) = self.tables[number].take() else { continue };
@@ -247,6 +256,7 @@ impl Engine {
         for number in unused {
             self.peers.remove(number);
         }
+        are_others
     }
 
     /// Gives a class the tables of the policies that select it now.

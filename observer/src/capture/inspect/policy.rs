@@ -3,24 +3,45 @@
 use std::io;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, MapError};
-use observer_ebpf::policy::{PolicyCut, PolicyEndpoint, PolicyRow, PolicyRowKey, PolicySides, slot};
+use aya::maps::{Array, Map, MapData, MapError};
+use observer_ebpf::lines::{Line, Shape, find};
+use observer_ebpf::policy::{
+    EndpointLine, PolicyCut, PolicyEndpoint, PolicyRow, PolicyRowKey, PolicyShapes, PolicySides, RowLine,
+    slot,
+};
 
 use super::{Inspector, bpf, handle};
 use crate::capture::error::CaptureError;
+use crate::capture::lines::entries;
 use crate::capture::pod::Raw;
 use crate::capture::policy::PolicyNet;
+use crate::capture::slots::Plain;
 
-type Table<K, V> = HashMap<MapData, Raw<K>, Raw<V>>;
+/// A table of lines as the kernel has it.
+struct Table<L: Line + Plain> {
+    shape: Shape,
+    lines: Array<MapData, Raw<L>>,
+}
+
+impl<L: Line + Plain> Table<L> {
+    fn get(&self, key: &L::Key) -> Option<L::Value> {
+        find(self.shape, L::words(key), |line| self.lines.get(&line, 0).ok().map(|Raw(line)| line))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (L::Key, L::Value)> {
+        let lines = self.lines.iter().filter_map(Result::ok);
+        lines.flat_map(|Raw(line)| entries(&line).map(|(key, value)| (*key, *value)).collect::<Vec<_>>())
+    }
+}
 
 /// The slot that is in force. It is read while it may go out of force, so its generation is to be compared after.
 pub struct PolicyInForce {
     /// The number that is in force.
     pub generation: u32,
-    endpoints: Table<[u8; 16], PolicyEndpoint>,
+    endpoints: Table<EndpointLine>,
     nets: LpmTrie<MapData, [u8; 16], u32>,
     sides: Array<MapData, Raw<PolicySides>>,
-    rows: Table<PolicyRowKey, PolicyRow>,
+    rows: Table<RowLine>,
     cuts: Array<MapData, Raw<PolicyCut>>,
 }
 
@@ -33,10 +54,13 @@ impl std::fmt::Debug for PolicyInForce {
 impl Inspector {
     /// The number by which the programs notice changes of policies and local addresses.
     pub fn generation(&self) -> Result<u32, CaptureError> {
-        let name = "GENERATION";
+        self.entry("GENERATION", 0)
+    }
+
+    fn entry<V: aya::Pod>(&self, name: &'static str, index: u32) -> Result<V, CaptureError> {
         let data = handle(self.map(name)?).map_err(CaptureError::system("a handle of a map"))?;
-        let array: Array<_, u32> = Array::try_from(Map::Array(data)).map_err(CaptureError::map(name))?;
-        array.get(&0, 0).map_err(CaptureError::map(name))
+        let array: Array<_, V> = Array::try_from(Map::Array(data)).map_err(CaptureError::map(name))?;
+        array.get(&index, 0).map_err(CaptureError::map(name))
     }
 
     /// Whether the programs judge.
@@ -51,12 +75,13 @@ impl Inspector {
         }
         let generation = self.generation()?;
         let slot = slot(generation);
+        let Raw(shapes): Raw<PolicyShapes> = self.entry("POLICY_SHAPES", slot)?;
         Ok(Some(PolicyInForce {
             generation,
-            endpoints: self.inner("POLICY_ENDPOINTS", slot)?,
+            endpoints: Table { shape: shapes.endpoints, lines: self.inner("POLICY_ENDPOINTS", slot)? },
             nets: self.inner("POLICY_NETS", slot)?,
             sides: self.inner("POLICY_SIDES", slot)?,
-            rows: self.inner("POLICY_ROWS", slot)?,
+            rows: Table { shape: shapes.rows, lines: self.inner("POLICY_ROWS", slot)? },
             cuts: self.inner("POLICY_CUTS", slot)?,
         }))
     }
@@ -91,7 +116,7 @@ impl PolicyInForce {
 
     /// Who has an address that is an endpoint's.
     pub fn endpoint(&self, address: [u8; 16]) -> Option<PolicyEndpoint> {
-        self.endpoints.get(&Raw(address), 0).map(|Raw(endpoint)| endpoint).ok()
+        self.endpoints.get(&address)
     }
 
     /// The peer that all of a net is that is no endpoint's.
@@ -101,7 +126,7 @@ impl PolicyInForce {
 
     /// All addresses of endpoints.
     pub fn endpoints(&self) -> impl Iterator<Item = ([u8; 16], PolicyEndpoint)> {
-        self.endpoints.iter().filter_map(Result::ok).map(|(Raw(address), Raw(endpoint))| (address, endpoint))
+        self.endpoints.iter()
     }
 
     /// All nets with the peers that they are.
@@ -119,7 +144,7 @@ impl PolicyInForce {
 
     /// All rows of all tables.
     pub fn rows(&self) -> impl Iterator<Item = (PolicyRowKey, PolicyRow)> {
-        self.rows.iter().filter_map(Result::ok).map(|(Raw(key), Raw(row))| (key, row))
+        self.rows.iter()
     }
 
     /// The cuts of a row.

@@ -163,3 +163,56 @@ fn a_node_port_leads_to_the_pods_from_the_nodes_own_addresses() {
     assert_eq!(tables.frontends.len(), 1, "another node's port is not translated here");
     assert_eq!(tables.frontends[&frontend("192.168.0.1", 30080)].len, 2);
 }
+
+/// Whatever changes, the tables that follow it are those that would be made anew, and what differs is said.
+#[test]
+fn tables_that_follow_changes_are_those_made_anew() {
+    let mut engine = engine(Mode::Enforce);
+    let policies = parse(POLICIES, &Options::default()).unwrap();
+    let key = (policies[0].id.clone(), policies[0].part);
+    let mut made = Made::anew(None, &mut engine, &[], |_| false);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut pick = |of: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) % of
+    };
+    let mut some = 0;
+    for _ in 0..2_000 {
+        let mut change = Change::default();
+        for _ in 0..1 + pick(2) {
+            let name = format!("shop/pod-{}", pick(6));
+            // Some addresses are in the policy's network, some are others' too.
+            let address = [format!("192.0.2.{}", pick(4)), format!("10.0.1.{}", pick(6))];
+            let app = format!("k8s:app={}", ["web", "api", "db"][pick(3) as usize]);
+            let labels = [&*app, "k8s:io.kubernetes.pod.namespace=shop"];
+            let mut put = endpoint(&name, &labels, &[&address[pick(2) as usize]]);
+            if pick(5) == 0 {
+                put.1 = None;
+            }
+            change.endpoints.push(put);
+        }
+        if pick(30) == 0 {
+            let mode = [Mode::Audit, Mode::Enforce][pick(2) as usize];
+            let policy = (pick(4) > 0).then(|| (Arc::new(policies[0].clone()), mode));
+            change.policies.push((key.clone(), policy));
+        }
+        let before = made.tables.clone();
+        engine.apply(change);
+        made = Made::anew(Some(made), &mut engine, &[], |_| false);
+        let (anew, left_out) = tables(&engine, &[], |_| false);
+        assert_eq!((&made.tables, made.left_out), (&anew, left_out));
+        let Some(only) = &made.only else { continue };
+        some += 1;
+        let said = |address: &&[u8; 16]| !only.contains(*address);
+        for address in before.endpoints.keys().chain(anew.endpoints.keys()).filter(said) {
+            assert_eq!(before.endpoints.get(address), anew.endpoints.get(address));
+        }
+        assert_eq!(
+            PolicyTables { endpoints: HashMap::default(), ..before },
+            PolicyTables { endpoints: HashMap::default(), ..anew }
+        );
+    }
+    assert!(some > 100, "{some}");
+}

@@ -1,4 +1,5 @@
 use super::*;
+use crate::capture::PolicyTables;
 use observer_policy::{
     model::Mode,
     source::{Options, parse},
@@ -13,6 +14,8 @@ pub(in crate::policy) struct State {
     pub(in crate::policy) slots: [PolicyTables; 2],
     pub(in crate::policy) generation: u32,
     pub(in crate::policy) is_full: bool,
+    /// Of each write, whether it was of addresses only.
+    only: Vec<bool>,
 }
 
 impl Fake {
@@ -22,13 +25,33 @@ impl Fake {
 }
 
 impl Kernel for Fake {
-    fn write(&mut self, number: u32, wanted: &PolicyTables) -> Result<(), CaptureError> {
+    fn write(
+        &mut self,
+        number: u32,
+        wanted: &PolicyTables,
+        only: Option<&[[u8; 16]]>,
+    ) -> Result<(), CaptureError> {
         let mut state = self.state();
         assert_ne!(number, slot(state.generation), "what is in force is never written");
         if state.is_full {
             return Err(CaptureError::Map { name: "POLICY_ROWS", error: "no room".into() });
         }
-        state.slots[number as usize] = wanted.clone();
+        state.only.push(only.is_some());
+        let slot = &mut state.slots[number as usize];
+        if let Some(addresses) = only {
+            // All else is as it was, which the kernel does not look at.
+            for address in addresses {
+                match wanted.endpoints.get(address) {
+                    Some(endpoint) => slot.endpoints.insert(*address, *endpoint),
+                    None => slot.endpoints.remove(address),
+                };
+            }
+            slot.frontends.clone_from(&wanted.frontends);
+            slot.backends.clone_from(&wanted.backends);
+            assert_eq!(slot, wanted, "all that differs was said");
+        } else {
+            slot.clone_from(wanted);
+        }
         Ok(())
     }
 
@@ -131,4 +154,33 @@ fn policies_that_do_not_fit_change_nothing() {
     }
     worlds.apply(Change { policies: Some((6, two)), ..Change::default() }).unwrap();
     assert_eq!((names(&worlds).len(), worlds.are_behind()), (2, false));
+}
+
+#[test]
+fn where_an_address_moves_the_kernel_is_asked_to_look_at_nothing_else() {
+    let kernel = Fake::default();
+    let worlds = Worlds::new(change(1)).unwrap();
+    worlds.drained.tell(u64::MAX);
+    let pod = |number: u8| {
+        let endpoint = observer_policy::world::Endpoint {
+            labels: observer_policy::label::Labels::parse(["k8s:app=web".to_owned()]),
+            ports: Vec::new(),
+            addresses: vec![IpAddr::from([10, 0, 0, number])],
+        };
+        let endpoints = vec![("shop/web".into(), Some(endpoint))];
+        Change { fed: Fed { endpoints, ..Fed::default() }, ..Change::default() }
+    };
+    worlds.apply(pod(1)).unwrap();
+    worlds.enter(Box::new(kernel.clone())).unwrap();
+    for number in 2..6 {
+        worlds.apply(pod(number)).unwrap();
+    }
+    // A slot is filled once.
+    assert_eq!(kernel.state().only, [false, false, true, true, true]);
+    kernel.state().is_full = true;
+    worlds.apply(pod(6)).unwrap_err();
+    kernel.state().is_full = false;
+    // What the slot holds after an error nobody knows.
+    worlds.apply(pod(7)).unwrap();
+    assert!(!kernel.state().only.last().unwrap());
 }

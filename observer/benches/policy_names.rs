@@ -102,12 +102,13 @@ impl Kernel {
         engine.apply(change);
         let (changed, began) = (milliseconds(began), Instant::now());
         // A hundred of them are on this node.
-        let now = Made::anew(made.take(), engine, &[], |name| name.starts_with("team-7/"));
+        let mut now = Made::anew(made.take(), engine, &[], |name| name.starts_with("team-7/"));
         let (tables, began) = (milliseconds(began), Instant::now());
         match &now.only {
             Some(addresses) => self.maps.write_addresses(next, &now.tables, addresses)?,
             None => self.maps.write(next, &now.tables)?,
         }
+        now.keep_addresses();
         *made = Some(now);
         let (written, began) = (milliseconds(began), Instant::now());
         self.maps.flip()?;

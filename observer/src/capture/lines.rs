@@ -70,7 +70,7 @@ impl<L: Line> Lines<L> {
         Err(Crowded)
     }
 
-    /// Takes an entry out, if there is one. How far its line is looked beyond stays as it is.
+    /// Takes an entry out, if there is one.
     pub(super) fn remove(&mut self, key: &L::Key) {
         let Some((number, place)) = self.place_of(key) else { return };
         let line = &mut self.lines[number as usize];
@@ -78,6 +78,17 @@ impl<L: Line> Lines<L> {
         line.set(place, *line.key(last), *line.value(last));
         line.standing_mut().taken -= 1;
         self.changed.push(number);
+        // It may have been the last one that is looked for so far away.
+        let home = self.shape.home(L::words(key));
+        let before = self.lines[home as usize].standing().beyond;
+        let belongs = |(key, _): (&L::Key, &L::Value)| self.shape.home(L::words(key)) == home;
+        let is_needed =
+            |beyond: &u32| entries(&self.lines[self.shape.behind(home, *beyond) as usize]).any(belongs);
+        let beyond = (1..=before).rev().find(is_needed).unwrap_or(0);
+        if beyond != before {
+            self.lines[home as usize].standing_mut().beyond = beyond;
+            self.changed.push(home);
+        }
     }
 
     /// Lines to be written, each once.
@@ -110,7 +121,7 @@ pub(super) fn entries<L: Line>(line: &L) -> impl Iterator<Item = (&L::Key, &L::V
 mod tests {
     use std::collections::HashMap;
 
-    use observer_ebpf::lines::find;
+    use observer_ebpf::lines::{Standing, find};
     use observer_ebpf::policy::{PolicyRow, PolicyRowKey, RowLine};
 
     use super::*;
@@ -163,6 +174,10 @@ mod tests {
         }
         let all: HashMap<u32, PolicyRow> = table.iter().map(|(key, row)| (key.peer, *row)).collect();
         assert_eq!(all, held);
+        for number in held.into_keys() {
+            table.remove(&key(number));
+        }
+        assert!(table.lines.iter().all(|line| *line.standing() == Standing::default()));
     }
 
     #[test]

@@ -109,6 +109,13 @@ impl Made {
         made
     }
 
+    /// Without what a change of addresses doesn't need, once it is written: after another one it is made anew.
+    pub fn keep_addresses(&mut self) {
+        let Self { tables: PolicyTables { nets, sides, rows, cuts, .. }, .. } = self;
+        (*nets, *rows) = (HashMap::new(), HashMap::new());
+        (*sides, *cuts) = (Vec::new(), Vec::new());
+    }
+
     fn whole(engine: &Engine, known: &[ServiceEntry], is_local: impl Fn(&str) -> bool) -> Self {
         let (tables, left_out) = tables(engine, known, is_local);
         Self { tables, left_out, only: None }

@@ -49,7 +49,7 @@ pub struct World {
     pub(super) services: Arc<[ServiceEntry]>,
     /// Of the set of policies.
     pub(super) revision: u64,
-    /// What its slot in the kernel holds, where that is known.
+    /// What its slot in the kernel says of addresses, where that is known.
     made: Option<Made>,
 }
 
@@ -204,9 +204,10 @@ impl Worlds {
         let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let in_force = slot(kernel.generation());
         let next = (1 - in_force) as usize;
-        let made = self.lock(next).make();
+        let mut made = self.lock(next).make();
         kernel.write(next as u32, &made.tables, None)?;
         let left_out = made.left_out;
+        made.keep_addresses();
         self.lock(next).made = Some(made);
         self.since[next].store(kernel.generation().into(), Ordering::Release);
         kernel.flip()?;

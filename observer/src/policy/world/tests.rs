@@ -48,7 +48,7 @@ impl Kernel for Fake {
             }
             slot.frontends.clone_from(&wanted.frontends);
             slot.backends.clone_from(&wanted.backends);
-            assert_eq!(slot, wanted, "all that differs was said");
+            assert_eq!(slot.endpoints, wanted.endpoints, "all that differs was said");
         } else {
             slot.clone_from(wanted);
         }

@@ -13,7 +13,7 @@ pub(super) struct Crowded;
 #[derive(Debug)]
 pub(super) struct Lines<L> {
     shape: Shape,
-    lines: Vec<L>,
+    all: Vec<L>,
     changed: Vec<u32>,
 }
 
@@ -23,7 +23,7 @@ impl<L: Line> Lines<L> {
         debug_assert!(lines.is_power_of_two());
         let mask = u32::try_from(lines - 1).unwrap_or(u32::MAX);
         let shape = Shape { seed: RandomState::new().build_hasher().finish(), mask, pad: 0 };
-        Self { shape, lines: vec![L::default(); lines], changed: Vec::new() }
+        Self { shape, all: vec![L::default(); lines], changed: Vec::new() }
     }
 
     pub(super) fn shape(&self) -> Shape {
@@ -36,30 +36,30 @@ impl<L: Line> Lines<L> {
     }
 
     pub(super) fn get(&self, key: &L::Key) -> Option<&L::Value> {
-        self.place_of(key).map(|(line, place)| self.lines[line as usize].value(place))
+        self.place_of(key).map(|(line, place)| self.all[line as usize].value(place))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&L::Key, &L::Value)> {
-        self.lines.iter().flat_map(entries)
+        self.all.iter().flat_map(entries)
     }
 
     /// Puts an entry in, or in the place of the one with its key.
     pub(super) fn put(&mut self, key: L::Key, value: L::Value) -> Result<(), Crowded> {
         if let Some((line, place)) = self.place_of(&key) {
-            self.lines[line as usize].set(place, key, value);
+            self.all[line as usize].set(place, key, value);
             self.changed.push(line);
             return Ok(());
         }
         let home = self.shape.home(L::words(&key));
         for beyond in 0..=MOST_BEYOND {
             let number = self.shape.behind(home, beyond);
-            let line = &mut self.lines[number as usize];
+            let line = &mut self.all[number as usize];
             let taken = line.standing().taken;
             if (taken as usize) < L::ROOM {
                 line.set(taken as usize, key, value);
                 line.standing_mut().taken += 1;
                 self.changed.push(number);
-                let standing = self.lines[home as usize].standing_mut();
+                let standing = self.all[home as usize].standing_mut();
                 if standing.beyond < beyond {
                     standing.beyond = beyond;
                     self.changed.push(home);
@@ -73,20 +73,20 @@ impl<L: Line> Lines<L> {
     /// Takes an entry out, if there is one.
     pub(super) fn remove(&mut self, key: &L::Key) {
         let Some((number, place)) = self.place_of(key) else { return };
-        let line = &mut self.lines[number as usize];
+        let line = &mut self.all[number as usize];
         let last = line.standing().taken as usize - 1;
         line.set(place, *line.key(last), *line.value(last));
         line.standing_mut().taken -= 1;
         self.changed.push(number);
         // It may have been the last one that is looked for so far away.
         let home = self.shape.home(L::words(key));
-        let before = self.lines[home as usize].standing().beyond;
+        let before = self.all[home as usize].standing().beyond;
         let belongs = |(key, _): (&L::Key, &L::Value)| self.shape.home(L::words(key)) == home;
         let is_needed =
-            |beyond: &u32| entries(&self.lines[self.shape.behind(home, *beyond) as usize]).any(belongs);
+            |beyond: &u32| entries(&self.all[self.shape.behind(home, *beyond) as usize]).any(belongs);
         let beyond = (1..=before).rev().find(is_needed).unwrap_or(0);
         if beyond != before {
-            self.lines[home as usize].standing_mut().beyond = beyond;
+            self.all[home as usize].standing_mut().beyond = beyond;
             self.changed.push(home);
         }
     }
@@ -96,15 +96,15 @@ impl<L: Line> Lines<L> {
         let mut changed = std::mem::take(&mut self.changed);
         changed.sort_unstable();
         changed.dedup();
-        changed.into_iter().map(|number| (number, &self.lines[number as usize]))
+        changed.into_iter().map(|number| (number, &self.all[number as usize]))
     }
 
     fn place_of(&self, key: &L::Key) -> Option<(u32, usize)> {
         let words = L::words(key);
         let home = self.shape.home(words);
-        let beyond = self.lines[home as usize].standing().beyond;
+        let beyond = self.all[home as usize].standing().beyond;
         (0..=beyond).map(|by| self.shape.behind(home, by)).find_map(|number| {
-            let line = &self.lines[number as usize];
+            let line = &self.all[number as usize];
             let mut keys = (0..line.standing().taken as usize).map(|place| L::words(line.key(place)));
             keys.position(|found| found == words).map(|place| (number, place))
         })
@@ -177,7 +177,7 @@ mod tests {
         for number in held.into_keys() {
             table.remove(&key(number));
         }
-        assert!(table.lines.iter().all(|line| *line.standing() == Standing::default()));
+        assert!(table.all.iter().all(|line| *line.standing() == Standing::default()));
     }
 
     #[test]

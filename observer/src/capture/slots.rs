@@ -95,7 +95,9 @@ where
     fn turn(map: &mut Self::Map, held: &mut Self::Held, wanted: &Self::Content) -> Result<bool, MapError> {
         let gone: Vec<L::Key> =
             held.iter().map(|(key, _)| *key).filter(|key| !wanted.contains_key(key)).collect();
-        gone.iter().for_each(|key| held.remove(key));
+        for key in &gone {
+            held.remove(key);
+        }
         for (key, value) in wanted {
             if held.get(key) != Some(value) && held.put(*key, *value).is_err() {
                 return Ok(false);

@@ -170,7 +170,7 @@ fn tables_that_follow_changes_are_those_made_anew() {
     let mut engine = engine(Mode::Enforce);
     let policies = parse(POLICIES, &Options::default()).unwrap();
     let key = (policies[0].id.clone(), policies[0].part);
-    let mut made = Made::anew(None, &mut engine, &[], |_| false);
+    let mut kept = Made::anew(None, &mut engine, &[], |_| false);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut pick = |of: u64| {
         state ^= state << 13;
@@ -198,12 +198,12 @@ fn tables_that_follow_changes_are_those_made_anew() {
             let policy = (pick(4) > 0).then(|| (Arc::new(policies[0].clone()), mode));
             change.policies.push((key.clone(), policy));
         }
-        let before = made.tables.clone();
+        let before = kept.tables.clone();
         engine.apply(change);
-        made = Made::anew(Some(made), &mut engine, &[], |_| false);
+        kept = Made::anew(Some(kept), &mut engine, &[], |_| false);
         let (anew, left_out) = tables(&engine, &[], |_| false);
-        assert_eq!((&made.tables, made.left_out), (&anew, left_out));
-        let Some(only) = &made.only else { continue };
+        assert_eq!((&kept.tables, kept.left_out), (&anew, left_out));
+        let Some(only) = &kept.only else { continue };
         some += 1;
         let said = |address: &&[u8; 16]| !only.contains(*address);
         for address in before.endpoints.keys().chain(anew.endpoints.keys()).filter(said) {

@@ -66,7 +66,7 @@ lint: ## formatting, clippy (host and eBPF), docs, licences, shell scripts
 
 bench: ## the speed table: ours, the aims, and Hubble's Go code measured beside it
 	$(need_root)
-	@scripts/setup build lab go
+	@scripts/setup build lab bench go
 	@scripts/bench
 
 bench-peer: ## Hubble's own server and ours, by turns, as one table; needs two processors and Go

@@ -1,7 +1,7 @@
 //! The globals that the daemon sets before load. They are frozen, so the verifier knows them as constants.
 
 use aya_ebpf::Global;
-use observer_ebpf::{Config, Offsets};
+use observer_ebpf::{Config, MOST_PAYLOAD_PORTS, Offsets, PayloadPort, PayloadPorts};
 
 /// What to tell and how often.
 #[unsafe(no_mangle)]
@@ -21,6 +21,11 @@ static CONFIG: Global<Config> = Global::new(Config {
     l7: 0,
     payload_cost_ns: 0,
 });
+
+/// Where something is looked for inside packets.
+#[unsafe(no_mangle)]
+static PAYLOAD_PORTS: Global<PayloadPorts> =
+    Global::new(PayloadPorts { limited: 0, ports: [PayloadPort { port: 0, l7: 0 }; MOST_PAYLOAD_PORTS] });
 
 /// Where the kernel's fields are.
 #[unsafe(no_mangle)]
@@ -54,6 +59,11 @@ static OFFSETS: Global<Offsets> = Global::new(Offsets {
 #[inline(always)]
 pub(crate) fn config() -> Config {
     CONFIG.load()
+}
+
+#[inline(always)]
+pub(crate) fn payload_ports() -> PayloadPorts {
+    PAYLOAD_PORTS.load()
 }
 
 #[inline(always)]

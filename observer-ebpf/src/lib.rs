@@ -254,6 +254,8 @@ pub mod payload_kind {
     pub const HTTP: u8 = 1;
     /// DNS; of TCP with the length before each message.
     pub const DNS: u8 = 2;
+    /// A handshake of TLS, or an alert in its place.
+    pub const TLS: u8 = 3;
 }
 
 /// The first bytes inside a packet, at most [`MOST_PAYLOAD`], which stand behind it. Its header tells the size of both.

@@ -1,4 +1,4 @@
-//! What is inside packets that are told of here: where it begins like HTTP or DNS its first bytes are copied, for the daemon
+//! What is inside packets that are told of here: where it begins like HTTP, DNS or TLS its first bytes are copied, for the daemon
 //! to read. What a connection was found to be stands in its entry, so that all others cost nothing; nor do bodies, of
 //! which only four bytes are looked at.
 
@@ -6,11 +6,11 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use observer_ebpf::parse::{Bytes as _, TCP, UDP};
 use observer_ebpf::{
-    DENIED, FlowRecord, FlowValue, MOST_PAYLOAD, PayloadRecord, TELLABLE, Tuple, flow_flags, flow_reason,
-    hook, kind, l7, payload_kind, payload_state, program,
+    DENIED, FlowRecord, FlowValue, MOST_PAYLOAD, PayloadPort, PayloadPorts, PayloadRecord, TELLABLE, Tuple,
+    flow_flags, flow_reason, hook, kind, l7, payload_kind, payload_state, program,
 };
 
-use crate::config::config;
+use crate::config::{config, payload_ports};
 use crate::flow::{SYN, Scratch, Skb, directions, opaque};
 use crate::maps::{FLOW_SCRATCH, FLOWS, PAYLOAD, PAYLOAD_CAP};
 use crate::record::{add, add_alone, counters, header, now};
@@ -22,6 +22,11 @@ const BEFORE: u32 = 4;
 /// What a CPU may copy at once, in time of its rate: a quarter of a second.
 const BURST_NS: u64 = 250_000_000;
 const DNS_PORT: u16 = 53;
+/// A header and a question about the root.
+const LEAST_DNS: u32 = 17;
+/// Of TLS: an alert by itself, and the head of a message with that of the record around it.
+const ALERT: u32 = 7;
+const HELLO_HEAD: u32 = 9;
 
 /// A record on its way to the ring, and the bytes behind it.
 #[repr(C)]
@@ -108,23 +113,55 @@ pub(crate) extern "C" fn observer_payload(
             (state, true)
         }
         payload_state::HTTP => (state, left > 0),
-        _ if config.l7 & l7::HTTP != 0 && tuple.protocol == TCP && begins_head(&bytes, &payload) => {
-            left = MOST_HEAD;
-            (payload_state::HTTP, true)
+        payload_state::TLS => {
+            // It may come again.
+            let length = hello(&bytes, &payload);
+            left = if length > 0 { length } else { left };
+            (state, left > 0)
         }
-        _ if config.l7 & l7::DNS != 0 && is_dns(&bytes, tuple, &payload) => (payload_state::DNS, true),
-        _ => (state + payload_state::ONE, false),
+        _ => {
+            let (wanted, at_port) = looked_for(config.l7, tuple);
+            let is_tcp = tuple.protocol == TCP;
+            let hello = if wanted & l7::TLS != 0 && is_tcp { hello(&bytes, &payload) } else { 0 };
+            if wanted & l7::HTTP != 0 && is_tcp && begins_head(&bytes, &payload) {
+                left = MOST_HEAD;
+                (payload_state::HTTP, true)
+            } else if hello > 0 {
+                left = hello;
+                (payload_state::TLS, true)
+            } else if wanted & l7::DNS != 0 && (at_port & l7::DNS != 0 || is_dns(&bytes, tuple, &payload)) {
+                (payload_state::DNS, true)
+            } else {
+                (state + payload_state::ONE, false)
+            }
+        }
     };
     if !wanted {
         return answer(known, found, 0);
     }
     copy(skb, known, &payload, found, packets, first_ns);
-    left = if found != payload_state::HTTP || left <= payload.length || ends_head(&bytes, &payload) {
-        0
-    } else {
-        left - payload.length
+    left = match found {
+        payload_state::HTTP if ends_head(&bytes, &payload) => 0,
+        payload_state::HTTP | payload_state::TLS if left > payload.length => left - payload.length,
+        _ => 0,
     };
-    answer(known, found, left)
+    let is_over = found == payload_state::TLS && left == 0;
+    answer(known, if is_over { payload_state::PLAIN } else { found }, left)
+}
+
+/// Of what is looked for at all what is looked for between these ports, and what is because of them.
+#[inline(always)]
+fn looked_for(all: u32, tuple: &Tuple) -> (u32, u32) {
+    let PayloadPorts { limited, ports } = payload_ports();
+    let mut at_port = 0;
+    if limited != 0 {
+        for PayloadPort { port, l7 } in ports {
+            if port != 0 && (port == tuple.source_port || port == tuple.destination_port) {
+                at_port |= u32::from(l7);
+            }
+        }
+    }
+    (all & (!limited | at_port), at_port)
 }
 
 #[inline(always)]
@@ -206,6 +243,45 @@ fn ends_head(bytes: &Skb, payload: &Payload) -> bool {
         && end == *b"\r\n\r\n"
 }
 
+/// How many bytes a hello of TLS that begins here has, so far as they are read; 0 where none begins. An alert may stand in its place.
+#[inline(always)]
+fn hello(bytes: &Skb, payload: &Payload) -> u32 {
+    const HANDSHAKE: u8 = 22;
+    const ALERTS: u8 = 21;
+    let mut first = [0; 1];
+    if bytes.read(payload.offset, &mut first).is_none() || !matches!(first[0], HANDSHAKE | ALERTS) {
+        return 0;
+    }
+    let mut head = [0; HELLO_HEAD as usize];
+    if payload.length < HELLO_HEAD {
+        let mut alert = [0; ALERT as usize];
+        if first[0] == HANDSHAKE {
+            // It goes on in the next segment; nobody knows yet how far.
+            return MOST_HEAD;
+        }
+        let is_alert = payload.length == ALERT
+            && bytes.read(payload.offset, &mut alert).is_some()
+            && alert[1] == 3
+            && alert[3] == 0
+            && alert[4] == 2;
+        return if is_alert { ALERT } else { 0 };
+    }
+    // RFC 8446, 4: from a client, from a server.
+    let is_hello = bytes.read(payload.offset, &mut head).is_some()
+        && first[0] == HANDSHAKE
+        && head[1] == 3
+        && head[2] <= 4
+        && matches!(head[5], 1 | 2)
+        && head[6] == 0;
+    if !is_hello {
+        return 0;
+    }
+    let record = u32::from(u16::from_be_bytes([head[3], head[4]]));
+    let message = u32::from(u16::from_be_bytes([head[7], head[8]])) + 4;
+    // Where it goes on in further records there are their heads, too.
+    if record < message || message + 5 > MOST_HEAD { MOST_HEAD } else { message + 5 }
+}
+
 /// At DNS's own port anything is; elsewhere what has a header as only DNS has it: one question, and of a query no answer.
 #[inline(always)]
 fn is_dns(bytes: &Skb, tuple: &Tuple, payload: &Payload) -> bool {
@@ -213,26 +289,28 @@ fn is_dns(bytes: &Skb, tuple: &Tuple, payload: &Payload) -> bool {
         return true;
     }
     let before = if tuple.protocol == TCP { 2 } else { 0 };
-    let mut header = [0; 12];
-    if bytes.read(payload.offset + before, &mut header).is_none() || payload.length < 12 + before {
+    let mut header = [0; 13];
+    if bytes.read(payload.offset + before, &mut header).is_none() || payload.length < 13 + before {
         return false;
     }
     if before != 0 {
         let mut length = [0; 2];
         let read = bytes.read(payload.offset, &mut length).is_some();
-        if !read || u32::from(u16::from_be_bytes(length)) + 2 != payload.length {
+        // The message may go on in the next segment, or another begin behind it.
+        if !read || u32::from(u16::from_be_bytes(length)) < LEAST_DNS {
             return false;
         }
     }
     let is_response = header[2] & 0x80 != 0;
     let no_answers = u32::from_be_bytes([header[6], header[7], header[8], header[9]]) == 0;
-    // The kind of question is 0, a plain one; the bit that must be 0 is.
+    // The kind of question is 0, a plain one; the bit that must be 0 is; the first label is none longer than labels are.
     header[2] & 0x78 == 0
         && header[3] & 0x40 == 0
         && header[4] == 0
         && header[5] == 1
         && (is_response || no_answers)
         && header[10] == 0
+        && header[12] < 64
 }
 
 /// Whether this CPU may copy so many bytes more: a bucket kept as the time at which it is full again.
@@ -309,7 +387,11 @@ fn copy(skb: *mut __sk_buff, known: u32, payload: &Payload, state: u16, packets:
         (*record).sequence = payload.sequence;
         (*record).length = payload.length;
         (*record).copied = bytes as u16;
-        (*record).payload = if state == payload_state::DNS { payload_kind::DNS } else { payload_kind::HTTP };
+        (*record).payload = match state {
+            payload_state::DNS => payload_kind::DNS,
+            payload_state::TLS => payload_kind::TLS,
+            _ => payload_kind::HTTP,
+        };
         (*record).pad = 0;
         let (made, submitted, lost) =
             (&raw mut (*counters).made, &raw mut (*counters).submitted, &raw mut (*counters).ring_full);

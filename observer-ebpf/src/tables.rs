@@ -57,6 +57,31 @@ pub mod l7 {
     pub const DNS: u32 = 1 << 0;
     /// HTTP.
     pub const HTTP: u32 = 1 << 1;
+    /// Beginnings of TLS.
+    pub const TLS: u32 = 1 << 2;
+}
+
+/// The most ports that can be named.
+pub const MOST_PAYLOAD_PORTS: usize = 16;
+
+/// Where something is looked for inside packets, told before load as [`Config`] is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PayloadPorts {
+    /// What is looked for at some ports only, bits of [`l7`]; all else is looked for at any.
+    pub limited: u32,
+    /// These ports; those behind the last one are 0.
+    pub ports: [PayloadPort; MOST_PAYLOAD_PORTS],
+}
+
+/// What is looked for where either end has this port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PayloadPort {
+    /// The port.
+    pub port: u16,
+    /// Bits of [`l7`].
+    pub l7: u16,
 }
 
 /// Where the fields are in this kernel's structs, in bytes. From BTF.
@@ -235,6 +260,8 @@ pub mod payload_state {
     pub const HTTP: u16 = 4 << 8;
     /// DNS.
     pub const DNS: u16 = 5 << 8;
+    /// A hello of TLS that goes on; behind it nothing is looked at.
+    pub const TLS: u16 = 6 << 8;
 }
 
 /// In [`FlowDirection::flags`]: this direction is told of on this link.

@@ -1,5 +1,6 @@
 //! The daemon in a lab of network namespaces: how long from the kernel to a client, how many events it takes without loss
-//! on one core, what it costs while nothing happens, and how soon a new link is attached to.
+//! on one core, what it costs while nothing happens, how soon a new link is attached to, and what requests of HTTP cost more
+//! where they are read.
 //!
 //! The daemon runs on the last processor; the lab, its traffic and the client on the others.
 #![expect(clippy::unwrap_used, reason = "a bench stops where something is not as it should be")]
@@ -18,6 +19,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use std::{
     fmt::Write as _,
     fs,
+    net::TcpStream,
     path::Path,
     process::Command,
     sync::mpsc,
@@ -25,7 +27,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use support::row;
-use tests_support::{Daemon, OBSERVER, Sums, can_run, empty_node, scenario};
+use tests_support::{Daemon, OBSERVER, Sums, can_run, empty_node, late, scenario};
 use tokio_stream::StreamExt as _;
 use tonic::transport::Endpoint;
 
@@ -49,9 +51,13 @@ fn main() {
     }
     // `--bench` is cargo's word; others name the parts that are wanted.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    for (name, part) in
-        [("latency", latency as fn(usize)), ("full", full), ("idle", idle), ("attach", attach)]
-    {
+    for (name, part) in [
+        ("latency", latency as fn(usize)),
+        ("full", full),
+        ("idle", idle),
+        ("attach", attach),
+        ("nginx", nginx),
+    ] {
         if wanted.is_empty() || wanted.iter().any(|word| word == name) {
             part(last);
         }
@@ -238,6 +244,89 @@ fn attach(cpu: usize) {
     row("attach p99", percentile(&times, 99), "ms");
     assert!(daemon.stop().0.success());
     assert!(lab.command_in("n1", OBSERVER).arg("detach").output().unwrap().status.success());
+}
+
+/// What a request to nginx costs all processors together, without `--l7` and with it, by turns.
+fn nginx(cpu: usize) {
+    const ROUNDS: usize = 5;
+    const SCENARIO: &str = "name = 'nginx'\n[outside]\naddresses = ['192.168.50.1/24']\n\
+         [[nodes]]\nname = 'n1'\nwiring = 'routed'\naddresses = ['192.168.50.11']\n\
+         [[pods]]\nname = 'client'\nnamespace = 'web'\nnode = 'n1'\nips = ['10.244.1.10']\n\
+         [[pods]]\nname = 'server'\nnamespace = 'shop'\nnode = 'n1'\nips = ['10.244.1.20']\n";
+    if ["nginx", "wrk"].iter().any(|tool| Command::new(tool).arg("-v").output().is_err()) {
+        println!(
+            "nginx and wrk are not there (scripts/setup bench): what a request to nginx costs is not measured"
+        );
+        return;
+    }
+    let lab = Lab::up(&Scenario::parse(SCENARIO, "nginx").unwrap(), &unique_prefix("bench-nginx")).unwrap();
+    let in_pod = |name: &str, program: &str| {
+        let pod = lab.scenario().pods.iter().find(|pod| pod.name == name).unwrap();
+        netns::command_in(&lab.pod_netns(pod), program)
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (config, root) = (dir.path().join("nginx.conf"), dir.path().display());
+    fs::write(dir.path().join("index.html"), [b'x'; 612]).unwrap();
+    let text = format!(
+        "daemon off; master_process off; pid {root}/pid; error_log {root}/errors;\n\
+         events {{ worker_connections 256; }}\n\
+         http {{ access_log {root}/access; server {{ listen 8080; root {root}; }} }}\n"
+    );
+    fs::write(&config, text).unwrap();
+    let mut server = in_pod("server", "nginx").arg("-c").arg(&config).spawn().unwrap();
+    let at = ("10.244.1.20", 8080);
+    let space = lab.pod_netns(&lab.scenario().pods[1]).file_name().unwrap().to_string_lossy().into_owned();
+    late::until("nginx", || netns::inside(&space, || Ok(TcpStream::connect(at).ok())).unwrap());
+    // Microseconds of all, and of the daemon alone.
+    let round = |l7: &str| {
+        let daemon = daemon(&lab, cpu, &["--l7", l7]);
+        let (busy, own) = (busy_seconds(cpu), cpu_seconds(&daemon));
+        let told = in_pod("client", "wrk")
+            .args(["--threads", "1", "--connections", "32", "--duration", "5s", "http://10.244.1.20:8080/"])
+            .output()
+            .unwrap();
+        let (busy, own) = (busy_seconds(cpu) - busy, cpu_seconds(&daemon) - own);
+        let told = String::from_utf8(told.stdout).unwrap();
+        let requests =
+            told.lines().find_map(|line| line.split_once(" requests in")).map(|(count, _)| count.trim());
+        let requests: f64 = requests.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{told}"));
+        let sums = Sums::of(&daemon.settled());
+        println!("--l7 {l7}: {requests} requests, {busy:.2} s of others, {own:.2} s of the daemon, {sums:?}");
+        [(busy + own) * 1e6 / requests, own * 1e6 / requests]
+    };
+    let mut rounds = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (l7, rounds) in ["off", "http"].into_iter().zip(&mut rounds) {
+            rounds.push(round(l7));
+        }
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let median = |rounds: &[[f64; 2]], of: usize| {
+        let mut times: Vec<f64> = rounds.iter().map(|round| round[of]).collect();
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    let [without, with] = [0, 1].map(|place| median(&rounds[place], 0));
+    row("nginx request without l7", without, "us");
+    row("nginx request with l7", with, "us");
+    row("nginx request of the daemon", median(&rounds[1], 1), "us");
+    row("nginx request more", (with / without - 1.0) * 100.0, "%");
+}
+
+/// How long all processors but this one were busy so far.
+fn busy_seconds(but: usize) -> f64 {
+    let stat = fs::read_to_string("/proc/stat").unwrap();
+    let own = format!("cpu{but} ");
+    let of_each = stat.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));
+    let ticks: u64 = of_each
+        .filter(|line| !line.starts_with(&own))
+        // User, nice and system; idle and waiting; interrupts, hard and soft.
+        .flat_map(|line| line.split_whitespace().skip(1).take(7).enumerate())
+        .filter(|(field, _)| !matches!(field, 3 | 4))
+        .map(|(_, ticks)| ticks.parse::<u64>().unwrap())
+        .sum();
+    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
 /// Processor time that a process took so far, all threads: nanoseconds of each thread's first field in `schedstat`.

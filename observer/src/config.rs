@@ -3,6 +3,7 @@
 //! [`Options`] is what was written, every field optional; [`Config`] is checked and ready to run. No other
 //! module sees a clap type.
 
+mod l7_ports;
 mod options;
 mod replay;
 mod settings;
@@ -13,6 +14,7 @@ mod transport;
 pub use options::Options;
 
 use ipnet::IpNet;
+use observer_ebpf::PayloadPorts;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
@@ -54,6 +56,8 @@ pub struct Config {
     pub new_flow_cap: u32,
     /// What is read inside connections.
     pub l7: L7,
+    /// Where it is looked for.
+    pub l7_ports: PayloadPorts,
     /// What of it is not told.
     pub redaction: Redaction,
     /// Bytes of the kernel's ring for flows.
@@ -141,18 +145,24 @@ pub enum L7 {
     Dns,
     /// HTTP/1.
     Http,
-    /// Both.
+    /// How TLS begins: the server's name, the version.
+    Tls,
+    /// All of these.
     All,
 }
 
 impl L7 {
+    /// Bits of that of which there are golden signals.
+    pub const SIGNALS: u32 = observer_ebpf::l7::DNS | observer_ebpf::l7::HTTP;
+
     /// Bits of [`observer_ebpf::l7`].
     pub fn bits(self) -> u32 {
         match self {
             Self::Off => 0,
             Self::Dns => observer_ebpf::l7::DNS,
             Self::Http => observer_ebpf::l7::HTTP,
-            Self::All => observer_ebpf::l7::DNS | observer_ebpf::l7::HTTP,
+            Self::Tls => observer_ebpf::l7::TLS,
+            Self::All => Self::SIGNALS | observer_ebpf::l7::TLS,
         }
     }
 }

@@ -150,7 +150,7 @@ impl Status {
         for (kind, cause, value) in [
             (Kind::Made, "records to tell", to_tell),
             (Kind::Delivered, "flows", read(&pipeline.stored)),
-            (Kind::Delivered, "payload, read for HTTP and DNS", read(&pipeline.payloads)),
+            (Kind::Delivered, "payload, read for HTTP, DNS and TLS", read(&pipeline.payloads)),
             (Kind::Delivered, "facts, shown with their flows", read(&pipeline.facts)),
             (Kind::Delivered, "waiting for conntrack", read(&pipeline.waiting)),
             (Kind::Suppressed, "told at another point", read(&pipeline.told_elsewhere)),

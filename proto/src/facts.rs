@@ -27,6 +27,12 @@ pub struct Facts {
     pub frontend: String,
     /// RFC 3339: since when packets and bytes are counted.
     pub first_seen: String,
+    /// Of a hello of TLS: `TLS 1.3`.
+    pub tls_version: String,
+    /// Whom the client asked for.
+    pub tls_server_name: String,
+    /// Why the server did not go on.
+    pub tls_alert: String,
 }
 
 impl Facts {
@@ -46,6 +52,8 @@ impl Facts {
             |key| if let Some(Kind::StringValue(text)) = value(key) { text } else { String::new() };
         let [kernel_reason, kernel_location, frontend, first_seen] =
             ["kernel_drop_reason", "kernel_location", "frontend", "first_seen"].map(&mut text);
+        let [tls_version, tls_server_name, tls_alert] =
+            ["tls_version", "tls_server_name", "tls_alert"].map(&mut text);
         let mut number =
             |key| if let Some(Kind::NumberValue(number)) = value(key) { number as u64 } else { 0 };
         let [packets, bytes, retransmits, resets] =
@@ -62,7 +70,15 @@ impl Facts {
             resets,
             frontend,
             first_seen,
+            tls_version,
+            tls_server_name,
+            tls_alert,
         }
+    }
+
+    /// Whether the flow tells how TLS began.
+    pub fn is_of_tls(&self) -> bool {
+        !self.tls_version.is_empty() || !self.tls_alert.is_empty()
     }
 
     /// The function in which a packet was dropped: the offset is for who reads the kernel's code.

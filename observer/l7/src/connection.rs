@@ -91,7 +91,7 @@ impl<A> Connection<A> {
 
     /// Whether nothing more can be read of it.
     pub fn is_over(&self) -> bool {
-        self.directions.iter().all(|direction| direction.state == State::Closed)
+        self.directions.iter().all(Direction::is_closed)
     }
 
     /// Takes a segment that one of the two ends sent: the first one, or the other.

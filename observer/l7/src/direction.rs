@@ -93,6 +93,10 @@ impl Default for Direction {
 }
 
 impl Direction {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
     /// Bytes that are kept.
     pub(crate) fn kept(&self) -> usize {
         self.head.capacity()

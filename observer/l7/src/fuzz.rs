@@ -3,9 +3,10 @@
 #![expect(clippy::missing_panics_doc, reason = "they do nothing else")]
 
 use crate::{
-    Connection, Counters, DnsExchange, DnsTold, Segment, Told,
+    Connection, Counters, DnsExchange, DnsTold, Handshake, Segment, TlsTold, Told,
     dns::{Data, Message},
     head::Head,
+    tls::First,
 };
 
 #[derive(Default)]
@@ -44,6 +45,23 @@ impl DnsTold for Count {
                 assert!(name.labels().map(|label| label.len() + 1).sum::<usize>() < 256);
             }
         }
+    }
+}
+
+impl TlsTold for Count {
+    type Asked = ();
+
+    fn hello(&mut self, hello: First<'_>) {
+        self.requests += 1;
+        let First::Client { server_name, .. } = hello else { panic!("{hello:?}") };
+        let name = server_name.map(|name| name.to_string()).unwrap_or_default();
+        // Each byte of a name becomes four at most.
+        assert!(name.bytes().all(|byte| byte.is_ascii_graphic()) && name.len() <= 4 * 255);
+    }
+
+    fn answer(&mut self, answer: First<'_>, _: Option<((), u64)>) {
+        self.responses += 1;
+        assert!(!matches!(answer, First::Client { .. }));
     }
 }
 
@@ -92,6 +110,20 @@ pub fn dns(data: &[u8]) {
     assert_eq!((counters.requests, counters.responses), (count.requests, count.responses));
 }
 
+/// A connection that may begin with TLS.
+pub fn tls(data: &[u8]) {
+    let (mut handshake, mut counters, mut count) =
+        (Handshake::default(), Counters::default(), Count::default());
+    segments(data, |by_first, segment| {
+        handshake.take(by_first, segment, &mut counters, &mut count);
+        assert!(handshake.kept() < 64 << 10);
+        assert_eq!((counters.requests, counters.responses), (count.requests, count.responses));
+        assert!(counters.requests <= 1 && counters.responses <= 1, "{counters:?}");
+        let answered = counters.responses - counters.unasked;
+        assert_eq!(counters.requests, answered + u64::from(handshake.is_waiting()), "{counters:?}");
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, path::Path};
@@ -99,7 +131,7 @@ mod tests {
     #[test]
     fn the_corpora_hold() {
         let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
-        for (name, check) in [("http", super::http as fn(&[u8])), ("dns", super::dns)] {
+        for (name, check) in [("http", super::http as fn(&[u8])), ("dns", super::dns), ("tls", super::tls)] {
             let files: Vec<_> =
                 fs::read_dir(corpora.join(name)).unwrap().map(|file| file.unwrap().path()).collect();
             assert!(!files.is_empty(), "{name}");

@@ -1,8 +1,8 @@
-//! HTTP/1 and DNS out of the payload of packets that somebody else carries: no input or output, no clock, no thread.
+//! HTTP/1, DNS and beginnings of TLS out of the payload of packets that somebody else carries: no input or output, no clock, no thread.
 //!
 //! A [`Connection`] takes the segments of one TCP connection, both ways, as they come: in any order, again, with parts left out. It
 //! tells each request and each response once, in order, a response with the request that it answers. Where it can't be sure it
-//! tells nothing and counts: see [`Counters`]. [`dns`] reads DNS messages, [`DnsExchange`] pairs them.
+//! tells nothing and counts: see [`Counters`]. [`dns`] reads DNS messages, [`DnsExchange`] pairs them; likewise [`tls`] and [`Handshake`].
 #![forbid(unsafe_code)]
 
 mod chunks;
@@ -12,13 +12,16 @@ pub mod dns;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod handshake;
 pub mod head;
+pub mod tls;
 
 pub use connection::{Asked, Connection, Told};
 pub use direction::Segment;
 pub use exchange::{DnsExchange, DnsTold};
+pub use handshake::{Handshake, TlsTold};
 
-/// The longest head that is read, in bytes; of DNS over TCP the longest message.
+/// The longest head that is read, in bytes; of DNS over TCP the longest message, of TLS the longest hello.
 pub const MOST_HEAD: usize = 8192;
 
 /// What could not be read, or not be told: each is counted once, where it was noticed.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use observer_ebpf::aggregation;
+use observer_ebpf::{PayloadPorts, aggregation};
 
 use super::Glob;
 
@@ -102,6 +102,8 @@ pub struct CaptureConfig {
     pub unknown_denied: bool,
     /// What is looked for inside packets: bits of [`observer_ebpf::l7`], 0 = nothing is.
     pub l7: u32,
+    /// Where it is.
+    pub l7_ports: PayloadPorts,
     /// Bytes of payload that one CPU may copy in a second; 0 = no cap.
     pub payload_per_second: u64,
     /// Size of the flow ring in bytes: a power of two, at least a page.
@@ -125,6 +127,7 @@ impl Default for CaptureConfig {
             judge: false,
             unknown_denied: false,
             l7: 0,
+            l7_ports: PayloadPorts::default(),
             payload_per_second: 64 << 20,
             flow_ring_bytes: 8 << 20,
             priority_ring_bytes: 2 << 20,

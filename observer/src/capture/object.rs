@@ -143,6 +143,7 @@ impl Object {
     ) -> Result<Self, CaptureError> {
         let globals = Raw(globals(config, facts));
         let offsets = Raw(facts.offsets);
+        let ports = Raw(config.l7_ports);
         let mut with = EbpfLoader::new();
         for (name, path) in kept.map(Pins::tables_there).unwrap_or_default() {
             with.map_pin_path(name, path);
@@ -150,6 +151,7 @@ impl Object {
         let loaded = with
             .override_global("CONFIG", &globals, true)
             .override_global("OFFSETS", &offsets, true)
+            .override_global("PAYLOAD_PORTS", &ports, true)
             .map_max_entries("FLOWS", config.flow_ring_bytes)
             .map_max_entries("PRIORITY", config.priority_ring_bytes)
             .map_max_entries("SHORT_FLOW_TABLE", config.flow_table_entries)

@@ -1,7 +1,7 @@
 //! What a replay is told on the command line.
 
 /// Options whose values come from a recording where one is played.
-pub(super) const FROM_THE_RECORDING: [&str; 13] = [
+pub(super) const FROM_THE_RECORDING: [&str; 14] = [
     "node_name",
     "cluster",
     "inventory",
@@ -10,6 +10,7 @@ pub(super) const FROM_THE_RECORDING: [&str; 13] = [
     "aggregation",
     "new_flow_cap",
     "l7",
+    "l7_ports",
     "ignore_drop_reasons",
     "drops_host_wide",
     "cidrs",

@@ -110,9 +110,12 @@ pub struct Settings {
     /// New connections told of per second and CPU; further ones are counted as suppressed [default: 20000].
     #[arg(long, env = "OBSERVER_NEW_FLOW_CAP", hide_env_values = true, value_name = "N")]
     new_flow_cap: Option<u32>,
-    /// What is read inside connections without TLS, wherever it is spoken [default: off].
+    /// What is read inside connections, wherever it is spoken [default: off].
     #[arg(long, env = "OBSERVER_L7", value_enum, hide_env_values = true, value_name = "WHAT")]
     l7: Option<L7>,
+    /// Look for what is named here at these ports only, such as `dns=53,5353 http=80,8080 tls=443`; at those of DNS anything is DNS.
+    #[arg(long, env = "OBSERVER_L7_PORTS", hide_env_values = true, value_name = "PORTS")]
+    l7_ports: Option<String>,
     /// Leave the query out of URLs.
     #[arg(long, env = "OBSERVER_REDACT_HTTP_URLQUERY", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
     redact_http_urlquery: Option<bool>,
@@ -390,6 +393,7 @@ impl Settings {
             aggregation: self.aggregation.or(file.aggregation),
             new_flow_cap: self.new_flow_cap.or(file.new_flow_cap),
             l7: self.l7.or(file.l7),
+            l7_ports: self.l7_ports.or(file.l7_ports),
             redact_http_urlquery: self.redact_http_urlquery.or(file.redact_http_urlquery),
             redact_http_userinfo: self.redact_http_userinfo.or(file.redact_http_userinfo),
             redact_http_headers_allow: self.redact_http_headers_allow.or(file.redact_http_headers_allow),

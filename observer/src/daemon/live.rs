@@ -165,7 +165,7 @@ fn run(
             policies: policies.clone(),
         };
         let inspect = Some(Arc::new(inspection) as Arc<dyn Inspect>);
-        let l7_is_watched = config.l7 != L7::Off;
+        let l7_is_watched = config.l7.bits() & L7::SIGNALS != 0;
         let usual = serve_config(config, &config.cluster, &cache);
         ServeConfig { policies, inspect, updater, l7_is_watched, ..usual }
     });
@@ -221,6 +221,7 @@ fn capture_config(config: &Config) -> CaptureConfig {
         judge: config.policy.judges(),
         unknown_denied: config.policy.unknown_denied,
         l7: config.l7.bits(),
+        l7_ports: config.l7_ports,
         ignored_reasons: config.ignored_drop_reasons.clone().unwrap_or(defaults.ignored_reasons),
         ..CaptureConfig::default()
     }

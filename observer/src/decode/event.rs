@@ -113,6 +113,8 @@ pub enum PayloadKind {
     Http,
     /// DNS; over TCP with the length before each message.
     Dns,
+    /// The beginning of TLS.
+    Tls,
 }
 
 /// The first bytes inside a packet.
@@ -196,6 +198,7 @@ impl FlowEvent {
         let kind = match record.payload {
             payload_kind::HTTP => PayloadKind::Http,
             payload_kind::DNS => PayloadKind::Dns,
+            payload_kind::TLS => PayloadKind::Tls,
             value => return Err(DecodeError::Field { field: "payload", value }),
         };
         let PayloadRecord { sequence, length, .. } = *record;

@@ -189,7 +189,7 @@ fn payload_is_as_long_as_it_says() {
     assert_eq!(wrong(PayloadRecord { copied: 4, ..record }), size(132));
     assert_eq!(wrong(PayloadRecord { length: 2, ..record }), size(131));
     let field = |field, value| DecodeError::Field { field, value };
-    assert_eq!(wrong(PayloadRecord { payload: 3, ..record }), field("payload", 3));
+    assert_eq!(wrong(PayloadRecord { payload: 4, ..record }), field("payload", 4));
     let flow = FlowRecord { reason: flow_reason::NEW, ..record.flow };
     assert_eq!(wrong(PayloadRecord { flow, ..record }), field("reason", flow_reason::NEW));
 }

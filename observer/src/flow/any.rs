@@ -3,7 +3,7 @@
 use super::{DropSite, Link, LinkKind, Notes, Record, Sample, Translated, Tristate, Tunnel, TunnelKind};
 use crate::{
     endpoint::{Endpoint, Service, Workload},
-    layer7::Layer7,
+    layer7::{Layer7, Tls},
     policy_verdict::{PolicyName, PolicyTold, PolicyVerdict},
 };
 use observer_proto::flow as proto;
@@ -72,7 +72,14 @@ fn any_l7() -> impl Strategy<Value = Option<Arc<Layer7>>> {
             Arc::new(Layer7::new(proto::Layer7 { r#type, latency_ns, record: Some(record) }, &trace_id))
         },
     );
-    prop::option::of(l7)
+    let version = prop::option::of(prop::sample::select(vec!["SSL 3.0", "TLS 1.3"]));
+    let alert = prop::option::of("[a-z_]{1,20}");
+    let tls = ("[!-~]{0,300}", version, alert, any::<bool>(), any::<u64>()).prop_map(
+        |(server_name, version, alert, is_answer, latency_ns)| {
+            Arc::new(Layer7::tls_began(Tls { server_name, version, alert }, is_answer, latency_ns))
+        },
+    );
+    prop::option::of(prop_oneof![l7, tls])
 }
 
 /// A flow of which each part may be there or not, and be any.

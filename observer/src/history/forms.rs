@@ -4,9 +4,10 @@
 use crate::{
     endpoint::{Endpoint, Service, Workload},
     flow::{DropSite, Link, Translated, Tunnel},
-    layer7::Layer7,
+    layer7::{Layer7, Tls},
     policy_verdict::{PolicyName, PolicyTold, PolicyVerdict},
 };
+use observer_l7::tls::Version;
 use observer_proto::flow as wire;
 use prost::Message as _;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -178,17 +179,41 @@ struct Layer7Form<'a> {
     /// Hubble's message.
     message: &'a [u8],
     trace_id: &'a str,
+    #[serde(borrow)]
+    tls: Option<TlsForm<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TlsForm<'a> {
+    server_name: &'a str,
+    version: Option<&'a str>,
+    alert: Option<&'a str>,
 }
 
 impl Form for Layer7 {
     fn write(&self, out: &mut Vec<u8>) {
         let message = self.message().encode_to_vec();
-        write(&Layer7Form { message: &message, trace_id: self.trace_id().unwrap_or_default() }, out);
+        let tls = self.tls().map(|tls| TlsForm {
+            server_name: &tls.server_name,
+            version: tls.version,
+            alert: tls.alert.as_deref(),
+        });
+        write(&Layer7Form { message: &message, trace_id: self.trace_id().unwrap_or_default(), tls }, out);
     }
 
     fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (form, rest) = read::<Layer7Form<'_>>(bytes)?;
-        Some((Self::new(wire::Layer7::decode(form.message).ok()?, form.trace_id), rest))
+        let message = wire::Layer7::decode(form.message).ok()?;
+        let Some(TlsForm { server_name, version, alert }) = form.tls else {
+            return Some((Self::new(message, form.trace_id), rest));
+        };
+        let version = match version {
+            Some(name) => Some(Version::named(name)?.name()),
+            None => None,
+        };
+        let tls = Tls { server_name: server_name.to_owned(), version, alert: alert.map(str::to_owned) };
+        let is_answer = message.r#type() == wire::L7FlowType::Response;
+        Some((Self::tls_began(tls, is_answer, message.latency_ns), rest))
     }
 }
 

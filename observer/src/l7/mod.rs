@@ -12,7 +12,7 @@ use crate::{
     track::TrackedFlow,
 };
 use hashbrown::HashMap;
-use observer_l7::{Connection, Counters, DnsExchange, Segment};
+use observer_l7::{Connection, Counters, DnsExchange, Handshake, Segment};
 use said::{Asked, Teller};
 
 /// Connections that are put together at a time.
@@ -39,6 +39,7 @@ struct Key {
 enum Speaks {
     Http(Connection<Asked>),
     Dns(DnsExchange),
+    Tls(Handshake<String>),
 }
 
 #[derive(Debug)]
@@ -118,6 +119,7 @@ impl Reader {
                 exchange.segment(by_first, &segment, counters, &mut teller);
             }
             Speaks::Dns(exchange) => exchange.datagram(&segment, counters, &mut teller),
+            Speaks::Tls(handshake) => handshake.take(by_first, &segment, counters, &mut teller),
         }
         let kept = entry.speaks.kept();
         self.kept = self.kept - entry.kept + kept;
@@ -143,6 +145,7 @@ impl Reader {
         let after_ns = if is_needed { FORGOTTEN_IN_NEED_NS } else { FORGOTTEN_AFTER_NS };
         let kept = &mut self.kept;
         self.connections.retain(|_, entry| {
+            let after_ns = if entry.speaks.is_over() { SEARCH_NS } else { after_ns };
             let stays = now_ns.saturating_sub(entry.last_ns) < after_ns;
             *kept -= if stays { 0 } else { entry.kept };
             stays
@@ -155,6 +158,7 @@ impl Entry {
         let speaks = Box::new(match kind {
             PayloadKind::Http => Speaks::Http(Connection::default()),
             PayloadKind::Dns => Speaks::Dns(DnsExchange::default()),
+            PayloadKind::Tls => Speaks::Tls(Handshake::default()),
         });
         Self { speaks, last_ns: event.kernel_ns, last_unix_ns: event.time_ns, kept: 0 }
     }
@@ -162,13 +166,23 @@ impl Entry {
 
 impl Speaks {
     fn is(&self, kind: PayloadKind) -> bool {
-        matches!((self, kind), (Self::Http(_), PayloadKind::Http) | (Self::Dns(_), PayloadKind::Dns))
+        kind == match self {
+            Self::Http(_) => PayloadKind::Http,
+            Self::Dns(_) => PayloadKind::Dns,
+            Self::Tls(_) => PayloadKind::Tls,
+        }
+    }
+
+    /// Whether nothing more comes of it: of TLS only the beginning is told.
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Tls(handshake) if handshake.is_over())
     }
 
     fn kept(&self) -> usize {
         match self {
             Self::Http(connection) => connection.kept(),
             Self::Dns(exchange) => exchange.kept(),
+            Self::Tls(handshake) => handshake.kept(),
         }
     }
 }

@@ -4,13 +4,14 @@ use super::Redaction;
 use crate::{
     enrich::Filler,
     flow::{Flow, Notes, Record, Tristate},
-    layer7::Layer7,
+    layer7::{Layer7, Tls},
     track::TrackedFlow,
 };
 use observer_l7::{
-    DnsTold, Told,
+    DnsTold, TlsTold, Told,
     dns::{self, Data, Message},
     head::{Head, Start, field},
+    tls::{self, First},
 };
 use observer_proto::flow::{
     self as wire, Dns, Http, HttpHeader, L7FlowType, TrafficDirection, layer7::Record as Kind,
@@ -176,6 +177,40 @@ impl DnsTold for Teller<'_> {
             dns.ttl = ttl.unwrap_or(0);
         }
         self.tell(Kind::Dns(dns), "", latency_ns, is_response);
+    }
+}
+
+impl TlsTold for Teller<'_> {
+    /// The server's name.
+    type Asked = String;
+
+    fn hello(&mut self, hello: First<'_>) -> String {
+        let tls = tls(hello, String::new());
+        let server_name = tls.server_name.clone();
+        self.said.push(Said { l7: Arc::new(Layer7::tls_began(tls, false, 0)), is_response: false });
+        server_name
+    }
+
+    fn answer(&mut self, answer: First<'_>, asked: Option<(String, u64)>) {
+        let (server_name, latency_ns) = asked.unwrap_or_default();
+        let l7 = Layer7::tls_began(tls(answer, server_name), true, latency_ns);
+        self.said.push(Said { l7: Arc::new(l7), is_response: true });
+    }
+}
+
+/// With the name that was asked for, where it doesn't say it itself.
+fn tls(first: First<'_>, server_name: String) -> Tls {
+    match first {
+        First::Client { server_name, version } => Tls {
+            server_name: server_name.map(|name| name.to_string()).unwrap_or_default(),
+            version: Some(version.name()),
+            alert: None,
+        },
+        First::Server { version } => Tls { server_name, version: Some(version.name()), alert: None },
+        First::Alert(number) => {
+            let alert = tls::alert_name(number).map_or_else(|| number.to_string(), str::to_owned);
+            Tls { server_name, version: None, alert: Some(alert) }
+        }
     }
 }
 

@@ -386,7 +386,8 @@ fn protocol(flow: &Flow<'_>) -> &'static str {
 
 fn l7_name(flow: &Flow<'_>) -> Option<&'static str> {
     let l7 = flow.l7?;
-    l7.dns().map(|_| "DNS").or_else(|| l7.http().map(|_| "HTTP"))
+    let http = || l7.http().map(|_| "HTTP");
+    l7.dns().map(|_| "DNS").or_else(http).or_else(|| l7.tls().map(|_| "TLS"))
 }
 
 fn l4_name(l4: Option<L4>) -> &'static str {

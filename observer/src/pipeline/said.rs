@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why.
 pub(crate) const UNTOLD: [&str; 11] = [
-    "not parsed: no HTTP or DNS after all",
+    "not parsed: no HTTP, DNS or TLS after all",
     "not parsed: longer than is read",
     "not parsed: bytes are missing",
     "not parsed: HTTP/2",

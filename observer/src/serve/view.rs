@@ -139,7 +139,8 @@ impl FlowView for View<'_> {
 
     fn l7(&self) -> Option<L7> {
         let l7 = self.stored.flow().l7?;
-        if l7.http().is_some() { Some(L7::Http) } else { l7.dns().map(|_| L7::Dns) }
+        let dns = || l7.dns().map(|_| L7::Dns);
+        l7.http().map(|_| L7::Http).or_else(dns).or_else(|| l7.tls().map(|_| L7::Tls))
     }
 
     fn http(&self) -> Option<HttpView<'_>> {

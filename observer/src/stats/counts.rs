@@ -173,7 +173,7 @@ counts!(
         flows,
         /// Policy verdicts examined.
         policy_verdicts,
-        /// Requests and responses examined.
+        /// Requests and responses examined, of HTTP and DNS.
         l7,
         /// Flows overwritten before they were.
         lost,
@@ -265,8 +265,7 @@ impl All {
             match looked_up {
                 Some(looked_up) => self.examine_one(&stored, looked_up, &mut totals),
                 None if stored.record().is_l7() => {
-                    totals.l7 += 1;
-                    self.signals.examine(&stored, &mut self.names);
+                    totals.l7 += u64::from(self.signals.examine(&stored, &mut self.names));
                 }
                 None => self.examine_verdict(&stored, &mut totals),
             }

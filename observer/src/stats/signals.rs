@@ -85,11 +85,12 @@ impl AllSignals {
         self.0.iter().map(Signals::folded).sum()
     }
 
-    pub(super) fn examine(&mut self, stored: &Stored<'_>, names: &mut Names) {
+    /// Counts a request or a response; says whether it is of what is counted.
+    pub(super) fn examine(&mut self, stored: &Stored<'_>, names: &mut Names) -> bool {
         let flow = stored.flow();
         let l7 = flow.l7.map(|l7| l7.message());
         let Some(((protocol, sums), route)) = l7.and_then(Sums::of).zip(l7.and_then(Route::of)) else {
-            return;
+            return false;
         };
         let server = if flow.is_reply == Tristate::Yes { flow.source } else { flow.destination };
         let name = &names.end(server.serial(), server).name;
@@ -103,5 +104,6 @@ impl AllSignals {
         let key = || SignalKey { server: name.clone(), route: Name { id, text: route.to_string().into() } };
         let row = signals.routes.row(&Wanted { server: name.id, route: id }, key);
         signals.routes.add(row, sums);
+        true
     }
 }

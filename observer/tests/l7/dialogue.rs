@@ -11,6 +11,8 @@ use std::{
 /// What the server did.
 #[derive(Clone, Debug)]
 pub(crate) struct Logged {
+    /// The pod that answered.
+    pub(crate) by: String,
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) shape: String,
@@ -68,17 +70,14 @@ struct Client {
     shape: Shape,
 }
 
-/// Holds one conversation of this shape.
-pub(crate) fn converse(server: SocketAddr, shape: Shape, round: usize) {
+/// Holds one conversation of this shape, on this of several ways to the server.
+pub(crate) fn converse(way: usize, server: SocketAddr, shape: Shape, round: usize) {
     let stream = TcpStream::connect(server).unwrap();
     stream.set_nodelay(true).unwrap();
     let port = stream.local_addr().unwrap().port();
     let reader = BufReader::new(stream.try_clone().unwrap());
     let mut client = Client { stream, reader, shape };
-    let target = |number: usize| {
-        let family = if server.is_ipv6() { 6 } else { 4 };
-        format!("/{shape:?}/{family}/{port}/{round}/{number}?x=%20")
-    };
+    let target = |number: usize| format!("/{shape:?}/{way}/{port}/{round}/{number}?x=%20");
     match shape {
         Shape::Plain | Shape::Bytewise | Shape::Slow => client.ask("GET", &target(0), "", ""),
         Shape::KeepAlive => {
@@ -198,13 +197,13 @@ fn read_body(reader: &mut BufReader<TcpStream>, lines: &[String]) {
 }
 
 /// Answers whoever comes, until the process ends.
-pub(crate) fn serve(listener: &TcpListener, log: &Mutex<Vec<Logged>>) {
+pub(crate) fn serve(listener: &TcpListener, by: &str, log: &Mutex<Vec<Logged>>) {
     while let Ok((stream, _)) = listener.accept() {
-        answer_all(&stream, log);
+        answer_all(&stream, by, log);
     }
 }
 
-fn answer_all(stream: &TcpStream, log: &Mutex<Vec<Logged>>) {
+fn answer_all(stream: &TcpStream, by: &str, log: &Mutex<Vec<Logged>>) {
     stream.set_nodelay(true).unwrap();
     let mut writer = stream;
     let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -234,7 +233,9 @@ fn answer_all(stream: &TcpStream, log: &Mutex<Vec<Logged>>) {
         }
         let took = began.elapsed();
         // Before the client can know.
-        log.lock().unwrap().push(Logged { method: method.clone(), target, shape: shape.clone(), code, took });
+        let entry =
+            Logged { by: by.to_owned(), method: method.clone(), target, shape: shape.clone(), code, took };
+        log.lock().unwrap().push(entry);
         let end = response.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
         let response = if method == "HEAD" { &response[..end] } else { &response };
         let size = if shape == "Bytewise" { 1 } else { response.len() };

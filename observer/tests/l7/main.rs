@@ -1,22 +1,27 @@
-//! HTTP and DNS that a daemon saw, held against what servers and clients logged themselves.
+//! HTTP, DNS and TLS that a daemon saw, held against what servers and clients logged themselves.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod by_name;
 mod dialogue;
 mod resolver;
+mod secure;
 #[path = "../support/mod.rs"]
 mod support;
 
 use dialogue::{Logged, Shape, converse, serve};
-use observer_lab::{Entry, Lab, Outcome, netns, scenario::Kind, unique_prefix};
+use observer_lab::{
+    Entry, Lab, Outcome, netns,
+    scenario::{Kind, Pod, ServicePort},
+    unique_prefix,
+};
 use observer_proto::{
     flow::{Dns, Flow, HttpHeader, L7FlowType, TrafficDirection, Verdict, layer4::Protocol, layer7::Record},
     stats::{Signal, WindowRequest, stats_client},
 };
 use resolver::Answered;
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    collections::{BTreeMap, BTreeSet},
+    net::{SocketAddr, TcpListener, UdpSocket},
     path::Path,
     process::Command,
     sync::{Arc, Mutex},
@@ -239,39 +244,88 @@ fn is_dns(flow: &Flow) -> bool {
     matches!(said(flow), Some((.., Record::Dns(_))))
 }
 
+/// Where the servers of HTTP in every shape listen.
+const PORT: u16 = 9000;
+
+/// A way to them: who asks, and whom.
+struct Way {
+    client: &'static str,
+    /// A pod, or a service of pods.
+    server: &'static str,
+    rounds: usize,
+}
+
 #[test]
 fn whatever_shape_a_request_has_it_is_told_once_with_its_status_and_time() {
     if !can_run("whatever_shape_a_request_has_it_is_told_once_with_its_status_and_time") {
         return;
     }
-    let lab = Lab::up(&scenario("routed.toml"), &unique_prefix("l7s")).unwrap();
+    // Of both families together more than 5,000 requests; with SOAK ten times as many.
+    let rounds = scaled(38, 380);
+    let requests: usize = [
+        ("routed.toml", vec![Way { client: "web/client-a", server: "shop/api-0", rounds }]),
+        ("bridged.toml", vec![Way { client: "web/client-a", server: "shop/api", rounds }]),
+        (
+            "two-nodes.toml",
+            vec![
+                Way { client: "web/client-1", server: "shop/server-2", rounds: rounds / 2 },
+                Way { client: "web/client-1", server: "shop/server", rounds: rounds / 2 },
+            ],
+        ),
+    ]
+    .iter()
+    .map(|(file, ways)| requests_are_told(file, ways))
+    .sum();
+    assert!(requests >= 5000, "{requests}");
+}
+
+/// Has all shapes be asked for on these ways, and gives the count.
+fn requests_are_told(file: &str, ways: &[Way]) -> usize {
+    let mut scenario = scenario(file);
+    for service in scenario.services.iter_mut().filter(|service| service.namespace == "shop") {
+        let http = service.ports[0].clone();
+        service.ports.push(ServicePort {
+            name: Some("shapes".into()),
+            port: PORT,
+            target_port: PORT,
+            ..http
+        });
+    }
+    let lab = Lab::up(&scenario, &unique_prefix("l7s")).unwrap();
     let daemon = Daemon::start(&lab, "n1", &["--l7", "http", "--max-flows", "200000"]);
-    let space = |namespace: &str, name: &str| {
-        let pod = lab.scenario().pod(namespace, name).unwrap();
-        lab.pod_netns(pod).file_name().unwrap().to_str().unwrap().to_owned()
-    };
-    let (client, server) = (space("web", "client-a"), space("shop", "api-0"));
+    let space = |pod: &Pod| lab.pod_netns(pod).file_name().unwrap().to_str().unwrap().to_owned();
     let log: Arc<Mutex<Vec<Logged>>> = Arc::default();
-    let addresses: [IpAddr; 2] = ["10.244.1.20".parse().unwrap(), "fd00:10:244:1::14".parse().unwrap()];
-    // Both families together more than 5,000 requests; with SOAK ten times as many.
-    let rounds = scaled(110, 1100);
-    for address in addresses {
-        let at = SocketAddr::new(address, 9000);
-        let listener = netns::inside(&server, || Ok(TcpListener::bind(at).unwrap())).unwrap();
-        let log = Arc::clone(&log);
-        std::thread::spawn(move || serve(&listener, &log));
-        netns::inside(&client, || {
-            for round in 0..rounds {
-                for shape in Shape::ALL {
-                    converse(at, *shape, round);
+    let servers: Vec<_> = scenario.pods.iter().filter(|pod| pod.namespace == "shop").collect();
+    for (server, ip) in servers.iter().flat_map(|pod| pod.ips.iter().map(move |ip| (*pod, *ip))) {
+        let at = SocketAddr::new(ip, PORT);
+        let listener = netns::inside(&space(server), || Ok(TcpListener::bind(at).unwrap())).unwrap();
+        let (log, by) = (Arc::clone(&log), pod_name(server));
+        std::thread::spawn(move || serve(&listener, &by, &log));
+    }
+    let mut number = 0;
+    for Way { client, server, rounds } in ways {
+        let is_it = |pod: &&Pod| pod_name(pod) == *client;
+        let client = space(scenario.pods.iter().find(is_it).unwrap());
+        let (namespace, name) = server.split_once('/').unwrap();
+        let service = scenario.services.iter().find(|service| service.name == name);
+        let pod = || &scenario.pod(namespace, name).unwrap().ips;
+        for ip in service.map_or_else(pod, |service| &service.cluster_ips) {
+            number += 1;
+            netns::inside(&client, || {
+                for round in 0..*rounds {
+                    for shape in Shape::ALL {
+                        converse(number, SocketAddr::new(*ip, PORT), *shape, round);
+                    }
                 }
-            }
-            Ok(())
-        })
-        .unwrap();
+                Ok(())
+            })
+            .unwrap();
+        }
     }
     let log = log.lock().unwrap().clone();
-    assert!(log.len() >= 5000, "{}", log.len());
+    let answered: BTreeSet<_> = log.iter().map(|entry| &entry.by).collect();
+    let is_by_service = ways.iter().any(|way| scenario.pods.iter().all(|pod| pod_name(pod) != way.server));
+    assert_eq!(answered.len(), if is_by_service { 2 } else { 1 }, "all who should answer do");
 
     let told = |flows: &[Flow]| {
         let of_server = flows.iter().filter_map(|flow| match said(flow)? {
@@ -300,9 +354,12 @@ fn whatever_shape_a_request_has_it_is_told_once_with_its_status_and_time() {
             panic!("{entry:?}: {found:#?}");
         };
         assert_eq!((request.code, response.code), (0, u32::from(entry.code)), "{entry:?}");
-        assert_eq!(parties(asked), ("web/client-a".to_owned(), "shop/api-0".to_owned()));
+        assert_eq!(parties(asked), (ways[0].client.to_owned(), entry.by.clone()));
         assert_eq!(parties(answered), parties(asked));
-        assert_eq!(asked.traffic_direction(), TrafficDirection::Ingress);
+        // Of pods of the node it is told where they are delivered, of others where they leave.
+        let is_here = lab.scenario().pods.iter().any(|pod| pod.node == "n1" && pod_name(pod) == entry.by);
+        let direction = if is_here { TrafficDirection::Ingress } else { TrafficDirection::Egress };
+        assert_eq!(asked.traffic_direction(), direction);
         // The server's own time lies within what the network saw.
         let server_ns = entry.took.as_nanos() as u64;
         assert!(*latency >= server_ns.saturating_sub(1_000_000), "{latency} {server_ns} {entry:?}");
@@ -312,8 +369,9 @@ fn whatever_shape_a_request_has_it_is_told_once_with_its_status_and_time() {
             assert_eq!(header.value, value);
         }
     }
-    print_off_by("requests of HTTP", off_by);
+    print_off_by(&format!("requests of HTTP in {file}"), off_by);
     nothing_was_left_out(&daemon);
+    log.len()
 }
 
 /// How far latencies are from the server's own, which has no part in how long it waits to be run.
@@ -348,9 +406,7 @@ fn every_answer_of_a_dns_server_is_told_as_it_gave_it() {
     let daemon = Daemon::start(&lab, "n1", &["--l7", "dns", "--max-flows", "200000"]);
     let pods = lab.scenario().pods.clone();
     let [client, server] = &pods[..2] else { panic!("two pods") };
-    let space = |pod: &observer_lab::scenario::Pod| {
-        lab.pod_netns(pod).file_name().unwrap().to_str().unwrap().to_owned()
-    };
+    let space = |pod: &Pod| lab.pod_netns(pod).file_name().unwrap().to_str().unwrap().to_owned();
     let log: Arc<Mutex<Vec<Answered>>> = Arc::default();
     for ip in &server.ips {
         // Where it is expected, and where it is recognised by what it says.
@@ -396,6 +452,6 @@ fn every_answer_of_a_dns_server_is_told_as_it_gave_it() {
     nothing_was_left_out(&daemon);
 }
 
-fn pod_name(pod: &observer_lab::scenario::Pod) -> String {
+fn pod_name(pod: &Pod) -> String {
     format!("{}/{}", pod.namespace, pod.name)
 }

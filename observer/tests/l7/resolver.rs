@@ -45,8 +45,8 @@ fn record(owner: &str, kind: u16, data: &[u8]) -> Vec<u8> {
     [&encoded(owner)[..], &fixed, data].concat()
 }
 
-/// The answer to a question, by TCP with at most so many addresses, and what the log says of it.
-fn answer(query: &[u8], is_tcp: bool, most: u8) -> (Vec<u8>, Answered) {
+/// The answer to a question, and what the log says of it.
+fn answer(query: &[u8], is_tcp: bool) -> (Vec<u8>, Answered) {
     let (mut at, mut name) = (12, String::new());
     while query[at] != 0 {
         let length = usize::from(query[at]);
@@ -71,7 +71,7 @@ fn answer(query: &[u8], is_tcp: bool, most: u8) -> (Vec<u8>, Answered) {
         "nothing" => flags |= 3,
         "failure" => flags |= 2,
         "long" if !is_tcp => flags = TRUNCATED,
-        "long" => addresses.extend(1..=most),
+        "long" => addresses.extend(1..=60),
         _ => addresses.extend([1, 2]),
     }
     for last in addresses {
@@ -90,7 +90,7 @@ pub(crate) fn serve_udp(socket: &UdpSocket, log: &Mutex<Vec<Answered>>) {
     let mut query = [0; 512];
     while let Ok((length, from)) = socket.recv_from(&mut query) {
         let began = Instant::now();
-        let (message, answered) = answer(&query[..length], false, 0);
+        let (message, answered) = answer(&query[..length], false);
         log.lock().unwrap().push(Answered { took: began.elapsed(), ..answered });
         socket.send_to(&message, from).unwrap();
     }
@@ -98,14 +98,16 @@ pub(crate) fn serve_udp(socket: &UdpSocket, log: &Mutex<Vec<Answered>>) {
 
 /// Answers streams until the process ends.
 pub(crate) fn serve_tcp(listener: &TcpListener, log: &Mutex<Vec<Answered>>) {
-    // Elsewhere a message that takes more than a segment is not known for one.
-    let most = if listener.local_addr().unwrap().port() == 53 { 60 } else { 20 };
     while let Ok((mut stream, _)) = listener.accept() {
+        stream.set_nodelay(true).unwrap();
         while let Ok(query) = receive(&mut stream) {
             let began = Instant::now();
-            let (message, answered) = answer(&query, true, most);
+            let (message, answered) = answer(&query, true);
             log.lock().unwrap().push(Answered { took: began.elapsed(), ..answered });
-            send(&mut stream, &message);
+            // In several segments, also where it is the first of all.
+            for part in with_length(&message).chunks(700) {
+                stream.write_all(part).unwrap();
+            }
         }
     }
 }
@@ -118,9 +120,8 @@ fn receive(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(message)
 }
 
-fn send(stream: &mut TcpStream, message: &[u8]) {
-    let length = (message.len() as u16).to_be_bytes();
-    stream.write_all(&[&length[..], message].concat()).unwrap();
+fn with_length(message: &[u8]) -> Vec<u8> {
+    [&(message.len() as u16).to_be_bytes()[..], message].concat()
 }
 
 /// Asks for this many names of each kind, by UDP, and what was too long again by TCP, several on a connection.
@@ -139,7 +140,7 @@ pub(crate) fn ask(server: SocketAddr, count: u16) {
             assert_eq!(message[..2], number.to_be_bytes());
             assert!(length >= query.len());
             if message[2] & 2 != 0 {
-                send(&mut stream, &query);
+                stream.write_all(&with_length(&query)).unwrap();
                 assert_eq!(receive(&mut stream).unwrap()[..2], number.to_be_bytes());
             }
         }

@@ -156,6 +156,7 @@ impl Protocol {
             "dns" => Self::Application(L7::Dns),
             "http" => Self::Application(L7::Http),
             "kafka" => Self::Application(L7::Kafka),
+            "tls" => Self::Application(L7::Tls),
             _ => {
                 return Err(InvalidFilter::new(format!(
                     "invalid protocol filter: unknown protocol: {}",

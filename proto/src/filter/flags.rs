@@ -239,8 +239,11 @@ pub const FLAGS: &[Flag] = &[
     flag("to-port", any("PORT"), "The destination port is", OfSide(Destination, PORT)),
     flag(
         "protocol",
-        words("NAME", &["tcp", "udp", "sctp", "icmp", "icmpv4", "icmpv6", "vrrp", "igmp", "dns", "http"]),
-        "tcp, udp, sctp, icmp, icmpv4, icmpv6, vrrp, igmp, dns or http",
+        words(
+            "NAME",
+            &["tcp", "udp", "sctp", "icmp", "icmpv4", "icmpv6", "vrrp", "igmp", "dns", "http", "tls"],
+        ),
+        "tcp, udp, sctp, icmp, icmpv4, icmpv6, vrrp, igmp, dns, http or tls (not Hubble's)",
         Whole(whole!(protocol, v => v.to_owned())),
     ),
     flag(

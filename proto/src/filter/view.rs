@@ -41,6 +41,8 @@ pub enum L7 {
     Dns,
     Http,
     Kafka,
+    /// Hubble has no record of it: what [`crate::facts::Facts`] tell.
+    Tls,
 }
 
 /// An HTTP record.

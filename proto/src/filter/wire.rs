@@ -1,6 +1,7 @@
 //! A wire message as filters see it.
 
 use super::view::{EndpointView, FlowView, HttpView, L4, L7, Side};
+use crate::facts::Facts;
 use crate::flow::{Endpoint, Flow, layer4::Protocol, layer7::Record};
 use std::{borrow::Cow, net::IpAddr};
 
@@ -131,10 +132,11 @@ impl FlowView for Flow {
     }
     fn l7(&self) -> Option<L7> {
         #[expect(deprecated, reason = "older agents still send Kafka records")]
-        Some(match self.record()? {
-            Record::Dns(_) => L7::Dns,
-            Record::Http(_) => L7::Http,
-            Record::Kafka(_) => L7::Kafka,
+        Some(match &self.l7.as_ref()?.record {
+            Some(Record::Dns(_)) => L7::Dns,
+            Some(Record::Http(_)) => L7::Http,
+            Some(Record::Kafka(_)) => L7::Kafka,
+            None => return Facts::of(self).is_of_tls().then_some(L7::Tls),
         })
     }
     fn http(&self) -> Option<HttpView<'_>> {

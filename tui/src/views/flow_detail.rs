@@ -46,7 +46,7 @@ pub(crate) fn lines(state: &State) -> Vec<Line> {
     }
     lines.extend(reason(&flow, &facts));
     lines.extend(policies(&flow));
-    lines.extend(l7(&flow));
+    lines.extend(l7(&flow, &facts));
     if facts.known {
         // Writing to a string can't fail, here and below.
         let mut text = format!("{} packets, {} bytes", grouped(facts.packets), grouped(facts.bytes));
@@ -140,7 +140,7 @@ fn policies(flow: &Flow) -> Vec<Line> {
     told.map(|(name, list)| fact(name, list.iter().map(named).collect::<Vec<_>>().join(", "))).collect()
 }
 
-fn l7(flow: &Flow) -> Option<Line> {
+fn l7(flow: &Flow, facts: &Facts) -> Option<Line> {
     let l7 = flow.l7.as_ref()?;
     let time = match l7.latency_ns {
         0 => String::new(),
@@ -154,6 +154,12 @@ fn l7(flow: &Flow) -> Option<Line> {
         Some(Record::Dns(dns)) => {
             let ips = dns.ips.join(" ");
             Some(fact("dns", format!("{} {} {ips}{time}", dns.qtypes.join(","), dns.query)))
+        }
+        _ if facts.is_of_tls() => {
+            let Facts { tls_version, tls_server_name, tls_alert, .. } = facts;
+            let said = [tls_version, tls_alert, tls_server_name].map(String::as_str);
+            let said: Vec<_> = said.into_iter().filter(|text| !text.is_empty()).collect();
+            Some(fact("tls", format!("{}{time}", said.join(" "))))
         }
         _ => None,
     }

@@ -3,7 +3,7 @@
 use super::Settings;
 use crate::{
     capture::Glob,
-    config::{Config, ConfigError, PolicyEnforcement, Task, UnknownIdentity, transport::Transport},
+    config::{Config, ConfigError, PolicyEnforcement, Task, UnknownIdentity, l7_ports, transport::Transport},
     export::{self, ExportConfig},
     history::HistoryConfig,
     l7::Redaction,
@@ -68,6 +68,9 @@ impl Settings {
         } else {
             None
         };
+        let l7 = self.l7.unwrap_or_default();
+        let l7_ports = l7_ports::read(self.l7_ports.as_deref().unwrap_or_default(), l7)
+            .map_err(|problem| value("--l7-ports", problem))?;
         let usual = Redaction::default();
         Ok(Config {
             task,
@@ -95,7 +98,8 @@ impl Settings {
             interfaces,
             aggregation: self.aggregation.unwrap_or_default(),
             new_flow_cap: new_flow_cap as u32,
-            l7: self.l7.unwrap_or_default(),
+            l7,
+            l7_ports,
             redaction: Redaction {
                 userinfo: self.redact_http_userinfo.unwrap_or(usual.userinfo),
                 query: self.redact_http_urlquery.unwrap_or(usual.query),

@@ -5,6 +5,7 @@
 
 use crate::serve::NodeInfo;
 use observer_proto::{
+    Facts,
     flow::{
         Endpoint, Flow, IpVersion, L7FlowType, LostEvent, Policy, Service, TrafficDirection, Verdict,
         layer4::Protocol, layer7::Record,
@@ -265,7 +266,12 @@ fn said(flow: &Flow, attributes: &mut Attributes) {
                 attributes.add("dns.response_code", Value::IntValue(dns.rcode.into()));
             }
         }
-        _ => {}
+        _ => {
+            // Whose name and version stand among the extensions.
+            if Facts::of(flow).is_of_tls() {
+                attributes.text("network.protocol.name", "tls");
+            }
+        }
     }
 }
 

@@ -9,6 +9,8 @@
 //! | `tunnel` | `GRE` or `IP in IP`, which the flow's own field has no name for |
 //! | `frontend` | `ip:port` of the service address that the client called |
 //! | `retransmits`, `resets` | numbers: segments sent again by local sockets, RST segments seen |
+//! | `tls_version` | of a client's hello the highest version that it knows, of a server's the one that it chose: `TLS 1.3` |
+//! | `tls_server_name`, `tls_alert` | whom the client asked for; why the server did not go on: `handshake_failure` |
 //! | `opener_guessed`, `partial`, `fragment`, `connect_failed`, `sum`, `final` | `true` ([`Notes`] says what they mean) |
 //!
 //! Unknown and zero values are left out.
@@ -42,6 +44,7 @@ pub(super) fn has_any(flow: &Flow<'_>) -> bool {
         || flow.notes != Notes::default()
         || flow.retransmits != 0
         || flow.resets != 0
+        || flow.l7.is_some_and(|l7| l7.tls().is_some())
 }
 
 /// The entries with their keys sorted: so JSON has them, and so most libraries write a map.
@@ -74,6 +77,16 @@ pub(super) fn write(flow: &Flow<'_>, calendar: &mut Calendar, to: &mut impl Entr
     to.number("resets", flow.resets.into());
     to.number("retransmits", flow.retransmits.into());
     note(flow, Notes::SUM, "sum", to);
+    if let Some(tls) = flow.l7.and_then(|l7| l7.tls()) {
+        for (key, text) in [("tls_alert", tls.alert.as_deref()), ("tls_server_name", Some(&*tls.server_name))]
+            .into_iter()
+            .chain([("tls_version", tls.version)])
+        {
+            if let Some(text) = text.filter(|text| !text.is_empty()) {
+                to.text(key, text);
+            }
+        }
+    }
     match flow.tunnel.map(|tunnel| tunnel.kind) {
         Some(TunnelKind::Gre) => to.text("tunnel", "GRE"),
         Some(TunnelKind::IpInIp) => to.text("tunnel", "IP in IP"),

@@ -165,7 +165,7 @@ pub(super) fn packet_summary(out: &mut Vec<u8>, flow: &Flow<'_>) {
 
 /// The summary of a request or response: `HTTP/1.1 GET http://shop/`.
 pub(super) fn l7_summary(out: &mut Vec<u8>, l7: &Layer7) {
-    let _ = summary::write_l7(l7.message(), &mut Text(out));
+    let _ = std::fmt::write(&mut Text(out), format_args!("{l7}"));
 }
 
 /// Appends text that others format.

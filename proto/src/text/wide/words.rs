@@ -4,7 +4,7 @@ use super::super::{
     Options,
     parts::{self, End},
     sanitize::clean,
-    shown::Shown,
+    shown::{L7Record, Shown},
 };
 use crate::{
     facts::Facts,
@@ -27,7 +27,13 @@ const SHORT: [(&str, &str); 6] = [
 pub(super) fn event_type(flow: &Flow, shown: &Shown<'_>, is_short: bool, out: &mut String) -> Result {
     let event = flow.event_type.unwrap_or_default();
     match (&shown.l7, event.r#type, flow.trace_reason()) {
-        (Some(l7), ..) => parts::l7_type(l7, out)?,
+        (Some(l7), ..) => {
+            parts::l7_type(l7, out)?;
+            // Hubble has no record of it.
+            if l7.record == L7Record::None && Facts::of(flow).is_of_tls() {
+                *out = out.replacen("l7", "tls", 1);
+            }
+        }
         (None, names::EVENT_DROP, TraceReason::Unknown) => out.write_str("DROP")?,
         (None, names::EVENT_TRACE | names::EVENT_DROP, reason) if reason != TraceReason::Unknown => {
             write!(out, "L4-{}", reason.as_str_name().replace('_', "-"))?;

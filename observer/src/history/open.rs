@@ -105,6 +105,12 @@ impl Left {
         }
         let unsealed = folder.join(UNSEALED);
         if unsealed.exists() {
+            if let Found::Foreign(why) = segment::look(&unsealed, Look::Heads)? {
+                // It would be written over.
+                return Err(io::Error::other(format!(
+                    "{UNSEALED} {why}: move it away, or name another folder"
+                )));
+            }
             left.unsealed = left.look(&unsealed, Look::All, counters)?;
         }
         Ok(left)

@@ -1,6 +1,6 @@
 //! Files of pieces: how they are named, found, looked through and cut.
 
-use super::frame::{FileHead, Foreign, PieceHead, Place};
+use super::frame::{FileHead, Foreign, PieceHead, Place, VERSION};
 use jiff::Timestamp;
 use std::{
     fs::{File, OpenOptions},
@@ -10,8 +10,9 @@ use std::{
 };
 
 const SUFFIX: &str = ".flows";
-/// The file of flows that have no piece yet.
-pub(super) const UNSEALED: &str = "unsealed.flows";
+/// The file of flows that have no piece yet. Its name has the format's version: that of another is left alone.
+pub(super) const UNSEALED: &str = "unsealed-1.flows";
+const _: () = assert!(VERSION == 1);
 const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
 
 /// `00000a0000000000-2026-05-01T12-00-00Z.flows`: by the first flow's number, so that names are in the order of flows, and

@@ -123,6 +123,13 @@ impl Past {
         }
     }
 
+    /// What the store has no more is lost.
+    pub(super) fn lose(&mut self, cursor: &mut Cursor) {
+        let oldest = cursor.store().oldest();
+        self.lost += oldest.saturating_sub(cursor.position());
+        cursor.skip_to(oldest);
+    }
+
     /// Finds where to begin, or the next piece; `cursor` in the store then stands where the reader is, before the piece.
     pub(super) async fn load(
         &mut self,

@@ -66,7 +66,8 @@ impl Selector {
     /// Which flows of the lot pass: the lowest bit is the first one's answer.
     pub fn select(&mut self, lot: &Lot<'_>) -> u64 {
         let Self { matcher, node, learned, barren } = self;
-        if barren.contains(&lot.first()) {
+        // All of it: of flows that were read back from the disk others lie together than in the store.
+        if barren.start <= lot.first() && lot.first() + lot.count() as u64 <= barren.end {
             return 0;
         }
         let ends = lot.ends();
@@ -288,8 +289,15 @@ impl Reader {
     ///
     /// Too many do so, or it fails.
     pub async fn load(&mut self) -> Result<(), PastError> {
-        let Self { past: Some(past), cursor, end, query, .. } = self else { return Ok(()) };
-        past.load(cursor, *end, (query.since, query.until)).await
+        let Self { past: Some(past), cursor, end, query, history, .. } = self else { return Ok(()) };
+        match past.load(cursor, *end, (query.since, query.until)).await {
+            // A follower that is too slow loses, as it does where nothing is kept.
+            Err(PastError::TooMany) if query.follow && cursor.position() >= *history => {
+                past.lose(cursor);
+                Ok(())
+            }
+            loaded => loaded,
+        }
     }
 
     /// Goes on behind a piece that is read.

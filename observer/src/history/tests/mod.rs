@@ -206,6 +206,12 @@ fn files_of_others_are_left_alone() {
     for (name, bytes) in &others {
         assert_eq!(fs::read(folder.path().join(name)).unwrap(), *bytes, "{name}");
     }
+    // One that would be written over.
+    let unsealed = folder.path().join(super::segment::UNSEALED);
+    fs::write(&unsealed, b"something else, and long enough for a head").unwrap();
+    let refused = Life::try_begin(&config(folder.path()), 1024).err().unwrap().to_string();
+    assert!(refused.contains("unsealed-1.flows is no file of a history: move it away"), "{refused}");
+    assert!(fs::read(&unsealed).unwrap().starts_with(b"something"));
 }
 
 #[test]

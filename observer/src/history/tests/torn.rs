@@ -1,6 +1,9 @@
 //! Files that end, or are damaged, at any byte of what was written last.
 
-use super::{super::frame::FileHead, *};
+use super::{
+    super::{frame::FileHead, segment::UNSEALED},
+    *,
+};
 
 /// A copy of a folder, with this file's content changed.
 fn changed(folder: &Path, file: &Path, change: impl Fn(&mut Vec<u8>)) -> TempDir {
@@ -39,7 +42,7 @@ fn pieces(folder: &Path) -> (PathBuf, Vec<u64>) {
         begins.push(segments[0].pieces.iter().map(|place| place.at).max().unwrap());
     }
     life.end();
-    let file = files(folder).into_iter().find(|file| !file.ends_with("unsealed.flows")).unwrap();
+    let file = files(folder).into_iter().find(|file| !file.ends_with(UNSEALED)).unwrap();
     let head = super::super::frame::PieceHead::LEN as u64;
     (file, begins.into_iter().map(|at| at - head).collect())
 }
@@ -83,7 +86,7 @@ fn flows_without_a_piece_may_end_anywhere() {
     let folder = TempDir::new().unwrap();
     let mut life = Life::begin(&config(folder.path()), 1024);
     let mut ends = vec![FileHead::LEN];
-    let file = folder.path().join("unsealed.flows");
+    let file = folder.path().join(UNSEALED);
     for round in 0..3 {
         life.push(round * 5..round * 5 + 5);
         life.until("the disk", |counts| counts.flushed == round * 5 + 5);

@@ -250,7 +250,14 @@ pub(crate) extern "C" fn observer_weigh_backends(slot: u32, subject: u32, begin:
             if index >= len {
                 break;
             }
-            let decision = observer_weigh_backend(slot, subject, begin.wrapping_add(index)) as u32;
+            let backend = observer_backend(slot, begin.wrapping_add(index));
+            let (peer, key) = (backend as u32, (backend >> 32) as u32);
+            // All but the one that is the opener itself.
+            let decision = if key == 0 {
+                0
+            } else {
+                observer_decide(slot, subject, side::EGRESS as u32, peer, key) as u32
+            };
             if decision & decision::DENIED != 0 {
                 denied += 1;
             }
@@ -283,10 +290,11 @@ const fn rank(decision: u32) -> u32 {
     if decision & decision::DENIED != 0 { decision::DENIED } else { decision & decision::AUDITED }
 }
 
-/// The decision on the opener's side towards one backend at its own port; 0, which denies nothing, towards itself.
+/// A backend as a peer, and above that the key of its own port; of the opener itself, which is denied nothing, 0. It does not
+/// ask for the decision itself: before Linux 6.12 the stacks of functions that call each other are too much together.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn observer_weigh_backend(slot: u32, subject: u32, index: u32) -> u64 {
+pub(crate) extern "C" fn observer_backend(slot: u32, index: u32) -> u64 {
     let Some(work) = POLICY_SCRATCH.get_ptr_mut(0) else { return 0 };
     let Some(backend) = POLICY_BACKENDS.get_value(slot, &index) else { return 0 };
     let backend = &raw const *backend;
@@ -298,8 +306,7 @@ pub(crate) extern "C" fn observer_weigh_backend(slot: u32, subject: u32, index: 
             return 0;
         }
         let to = who(slot, question, address);
-        let key = cut_key((*question).protocol, (*backend).port);
-        observer_decide(slot, subject, side::EGRESS as u32, to.peer, key)
+        u64::from(cut_key((*question).protocol, (*backend).port)) << 32 | u64::from(to.peer)
     }
 }
 
@@ -319,8 +326,13 @@ pub(crate) extern "C" fn observer_decide(slot: u32, subject: u32, side: u32, pee
     if row == 0 {
         row = observer_row(slot, table, OTHERS);
     }
-    let (begin, len) = (row as u32, (row >> 32) as u32);
-    // The last cut that is not behind the key.
+    observer_cut(slot, row as u32, (row >> 32) as u32, key)
+}
+
+/// The decision of a row's last cut that is not behind the key.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_cut(slot: u32, begin: u32, len: u32, key: u32) -> u64 {
     let (mut low, mut high, mut decision) = (0, len, 0);
     for _ in 0..STEPS {
         if low >= high {

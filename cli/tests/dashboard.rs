@@ -7,7 +7,8 @@ mod tmux;
 use observer_proto::{
     flow::{DropReason, Endpoint, Flow, Ip, Verdict},
     json,
-    observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
+    observer::{GetFlowsResponse, Node, ServerStatusResponse, get_flows_response::ResponseTypes},
+    relay::{NodeState, NodeStatusEvent},
     text::sanitize,
 };
 use server::{Mock, Server};
@@ -115,6 +116,48 @@ fn a_server_that_goes_and_comes_again_is_waited_for() {
     assert!(screen.contains("web/frontend-2"), "what was there stays:\n{screen}");
     let _server = Server::start_in(folder.path(), Mock { flows: vec![flow(7)], ..mock() });
     tmux.shows("again", &["LIVE", "web/frontend-7"]);
+}
+
+#[test]
+fn behind_a_relay_the_nodes_that_are_missing_are_named() {
+    const NODES: usize = 40;
+    let name = |number: usize| format!("node-{number:02}");
+    let node = |number: usize| Node {
+        name: name(number),
+        state: if number == 7 { NodeState::NodeUnavailable } else { NodeState::NodeConnected } as i32,
+        address: format!("192.0.2.{number}:4244"),
+        max_flows: 4095,
+        num_flows: 4095,
+        seen_flows: 90_000,
+        uptime_ns: 100_000_000_000,
+        ..Node::default()
+    };
+    let missing = NodeStatusEvent {
+        state_change: NodeState::NodeUnavailable as i32,
+        node_names: vec![name(7)],
+        message: String::new(),
+    };
+    let mut flows: Vec<_> = (0..3).map(flow).collect();
+    flows.push(GetFlowsResponse {
+        response_types: Some(ResponseTypes::NodeStatus(missing)),
+        ..GetFlowsResponse::default()
+    });
+    let status = ServerStatusResponse {
+        num_connected_nodes: Some(NODES as u32 - 1),
+        num_unavailable_nodes: Some(1),
+        unavailable_nodes: vec![name(7)],
+        ..ServerStatusResponse::default()
+    };
+    let nodes = (0..NODES).map(node).collect();
+    let server = Server::start(Mock { flows, nodes, status: Some(status), ..mock() });
+    let tmux = Tmux(format!("observe-relay-{}", std::process::id()));
+    start(&tmux, "relay", &server.address(), "");
+    tmux.shows("relay", &["PARTIAL 39/40 nodes", "1 nodes are unavailable: node-07", "web/frontend-2"]);
+    tmux.keys("relay", &["7"]);
+    tmux.shows("relay", &["40 nodes, 39 connected", "node-00", "unavailable"]);
+    // The last one is there, too.
+    tmux.keys("relay", &["PageDown", "PageDown", "PageDown"]);
+    tmux.shows("relay", &["node-39"]);
 }
 
 #[test]

@@ -131,6 +131,7 @@ pub enum Action {
     Mode,
     Group,
     Audit,
+    OpenPods,
     Trace,
     Detail,
     Time,
@@ -247,6 +248,14 @@ pub const BINDINGS: &[Binding] = &[
         &[Key::char('a')],
         "only what would be denied, or is",
         "audit only",
+        &[View::Policy],
+    ),
+    bind(
+        Action::OpenPods,
+        "uncovered",
+        &[Key::char('u')],
+        "pods that no policy isolates, and back",
+        "uncovered",
         &[View::Policy],
     ),
     bind(

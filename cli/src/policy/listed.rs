@@ -10,6 +10,8 @@ use std::fmt::{Display, Write as _};
 
 /// The most warnings below a list.
 const MAX_WARNINGS: usize = 20;
+/// The most pods that are named there.
+const MAX_OPEN: usize = 10;
 
 /// Every policy in a line, then warnings.
 pub(crate) fn listed(answer: &ListPoliciesResponse) -> String {
@@ -57,8 +59,28 @@ pub(crate) fn listed(answer: &ListPoliciesResponse) -> String {
             format_args!("and {} more warnings; observe policy show has them", all.len() - MAX_WARNINGS),
         );
     }
+    open(answer, &mut out);
     end(answer, &mut out);
     out
+}
+
+/// Pods that policies leave open.
+fn open(answer: &ListPoliciesResponse, out: &mut String) {
+    if answer.open_count == 0 {
+        return;
+    }
+    let named = answer.open_pods.iter().take(MAX_OPEN).map(|pod| {
+        let sides = match (pod.ingress, pod.egress) {
+            (true, false) => " (in)",
+            (false, true) => " (out)",
+            _ => "",
+        };
+        format!("{}{sides}", pod.name)
+    });
+    let named: Vec<_> = named.collect();
+    let more = answer.open_count - named.len() as u64;
+    let more = if more == 0 { String::new() } else { format!(" and {} more", grouped(more)) };
+    line(out, format_args!("not isolated by any policy: {}{more}", named.join(", ")));
 }
 
 /// All about each policy.

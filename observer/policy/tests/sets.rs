@@ -267,7 +267,15 @@ fn messages_say_what_the_engine_says() {
         ]
     );
     assert_eq!(rule.ports, ["8080/TCP, HTTP GET|POST /api/v1/charges"]);
-    let all = wire::list(&engine, &ListPoliciesRequest::default(), besides).policies;
+    let listed = wire::list(&engine, &request, besides);
+    assert_eq!((listed.open_count, listed.open_pods.len()), (0, 0), "of some policies that is not known");
+    let listed = wire::list(&engine, &ListPoliciesRequest::default(), besides);
+    let open: Vec<_> =
+        listed.open_pods.iter().map(|pod| (pod.name.as_str(), pod.ingress, pod.egress)).collect();
+    assert_eq!(listed.open_count, open.len() as u64);
+    assert!(open.contains(&("web/frontend-app-7b5b9c6d4-x2x9z", true, true)), "{open:?}");
+    assert!(!open.iter().any(|(name, ..)| name.starts_with("payments/payments-api")), "{open:?}");
+    let all = listed.policies;
     assert!(all.len() == 6 && all.iter().all(|policy| policy.rules.is_empty() && policy.rule_count > 0));
 }
 

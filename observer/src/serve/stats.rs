@@ -123,11 +123,15 @@ impl stats_server::Stats for StatsApi {
     async fn get_drops(&self, request: Request<WindowRequest>) -> Answer<GetDropsResponse> {
         let (span, limit) = check(request.get_ref())?;
         self.answer(request.get_ref().follow, move |stats| {
-            let Rows { window: about, rows, other } = stats.drops(span, limit);
+            let Rows { window: about, rows, trends, other } = stats.drops(span, limit);
             GetDropsResponse {
                 window: Some(window(about)),
-                drops: rows.into_iter().map(|(key, counts)| drop_count(key, counts)).collect(),
-                other: Some(drop_count(DropKey::default(), other)),
+                drops: rows
+                    .into_iter()
+                    .zip(trends)
+                    .map(|((key, counts), trend)| drop_count(key, counts, trend))
+                    .collect(),
+                other: Some(drop_count(DropKey::default(), other, Vec::new())),
             }
         })
     }
@@ -135,7 +139,7 @@ impl stats_server::Stats for StatsApi {
     async fn get_edges(&self, request: Request<WindowRequest>) -> Answer<GetEdgesResponse> {
         let (span, limit) = check(request.get_ref())?;
         self.answer(request.get_ref().follow, move |stats| {
-            let Rows { window: about, rows, other } = stats.edges(span, limit);
+            let Rows { window: about, rows, other, .. } = stats.edges(span, limit);
             GetEdgesResponse {
                 window: Some(window(about)),
                 edges: rows.into_iter().map(|(key, counts)| edge(key, counts)).collect(),
@@ -147,11 +151,15 @@ impl stats_server::Stats for StatsApi {
     async fn get_talkers(&self, request: Request<WindowRequest>) -> Answer<GetTalkersResponse> {
         let (span, limit) = check(request.get_ref())?;
         self.answer(request.get_ref().follow, move |stats| {
-            let Rows { window: about, rows, other } = stats.talkers(span, limit);
+            let Rows { window: about, rows, trends, other } = stats.talkers(span, limit);
             GetTalkersResponse {
                 window: Some(window(about)),
-                talkers: rows.into_iter().map(|(name, counts)| talker(&name, counts)).collect(),
-                other: Some(talker(&Name::default(), other)),
+                talkers: rows
+                    .into_iter()
+                    .zip(trends)
+                    .map(|((name, counts), trend)| talker(&name, counts, trend))
+                    .collect(),
+                other: Some(talker(&Name::default(), other, Vec::new())),
             }
         })
     }
@@ -170,7 +178,7 @@ impl stats_server::Stats for StatsApi {
     async fn get_policies(&self, request: Request<WindowRequest>) -> Answer<GetPoliciesResponse> {
         let (span, limit) = check(request.get_ref())?;
         self.answer(request.get_ref().follow, move |stats| {
-            let Rows { window: about, rows, other } = stats.policies(span, limit);
+            let Rows { window: about, rows, other, .. } = stats.policies(span, limit);
             GetPoliciesResponse {
                 not_built_in: String::new(),
                 window: Some(window(about)),
@@ -225,11 +233,11 @@ fn signals(stats: &Stats, protocol: Protocol, span: Span, limit: usize) -> wire:
     }
 }
 
-fn drop_count(key: DropKey, counts: DropCounts) -> wire::DropCount {
+fn drop_count(key: DropKey, counts: DropCounts, trend: Vec<u64>) -> wire::DropCount {
     let DropKey { reason, source, destination } = key;
     let DropCounts { flows, packets, bytes } = counts;
     let [reason, source, destination] = [reason, source, destination].map(|name| name.text.to_string());
-    wire::DropCount { reason, source, destination, packets, bytes, flows }
+    wire::DropCount { reason, source, destination, packets, bytes, flows, trend }
 }
 
 fn edge(key: EdgeKey, counts: EdgeCounts) -> wire::Edge {
@@ -239,10 +247,10 @@ fn edge(key: EdgeKey, counts: EdgeCounts) -> wire::Edge {
     wire::Edge { client, server, protocol: protocol(number), port: port.into(), flows, bytes, errors }
 }
 
-fn talker(name: &Name, counts: TalkerCounts) -> wire::Talker {
+fn talker(name: &Name, counts: TalkerCounts, trend: Vec<u64>) -> wire::Talker {
     let TalkerCounts { sent_flows, received_flows, sent_bytes, received_bytes, drops } = counts;
     let name = name.text.to_string();
-    wire::Talker { name, sent_flows, received_flows, sent_bytes, received_bytes, drops }
+    wire::Talker { name, sent_flows, received_flows, sent_bytes, received_bytes, drops, trend }
 }
 
 fn policy_count(key: Option<&PolicyKey>, counts: PolicyCounts) -> wire::PolicyCount {

@@ -58,6 +58,14 @@ impl Span {
         }
     }
 
+    /// Parts of a trend: each of some full buckets.
+    fn parts(self) -> usize {
+        match self {
+            Self::Minute => 12,
+            Self::FiveMinutes | Self::QuarterHour => 20,
+        }
+    }
+
     fn buckets(self) -> usize {
         self.seconds() as usize / BUCKET.as_secs() as usize
     }
@@ -81,6 +89,8 @@ pub struct Rows<K, C> {
     pub window: Window,
     /// The heaviest first.
     pub rows: Vec<(K, C)>,
+    /// Of each of them, where that is told: how much of it was in equal parts of the window, the newest last.
+    pub trends: Vec<Vec<u64>>,
     /// Of those that are not among them.
     pub other: C,
 }
@@ -193,28 +203,30 @@ impl Stats {
     pub fn edges(&self, span: Span, limit: usize) -> Rows<EdgeKey, EdgeCounts> {
         let state = self.state();
         let (rows, other) = state.all.edges.window(span.buckets(), limit);
-        Rows { window: state.window(span), rows, other }
+        Rows { window: state.window(span), rows, trends: Vec::new(), other }
     }
 
-    /// What was dropped.
+    /// What was dropped; trends are of flows.
     pub fn drops(&self, span: Span, limit: usize) -> Rows<DropKey, DropCounts> {
         let state = self.state();
-        let (rows, other) = state.all.drops.window(span.buckets(), limit);
-        Rows { window: state.window(span), rows, other }
+        let (rows, trends, other) =
+            state.all.drops.trends(span.buckets(), limit, span.parts(), |sum| sum.flows);
+        Rows { window: state.window(span), rows, trends, other }
     }
 
-    /// Who talks most.
+    /// Who talks most; trends are of bytes, both ways.
     pub fn talkers(&self, span: Span, limit: usize) -> Rows<Name, TalkerCounts> {
         let state = self.state();
-        let (rows, other) = state.all.talkers.window(span.buckets(), limit);
-        Rows { window: state.window(span), rows, other }
+        let bytes = |sum: &TalkerCounts| sum.sent_bytes + sum.received_bytes;
+        let (rows, trends, other) = state.all.talkers.trends(span.buckets(), limit, span.parts(), bytes);
+        Rows { window: state.window(span), rows, trends, other }
     }
 
     /// What policies decided.
     pub fn policies(&self, span: Span, limit: usize) -> Rows<PolicyKey, PolicyCounts> {
         let state = self.state();
         let (rows, other) = state.all.policies.window(span.buckets(), limit);
-        Rows { window: state.window(span), rows, other }
+        Rows { window: state.window(span), rows, trends: Vec::new(), other }
     }
 
     /// Requests and responses of a protocol, by server and by route.
@@ -223,7 +235,7 @@ impl Stats {
         let signals = state.all.signals.of(protocol);
         [&signals.servers, &signals.routes].map(|table| {
             let (rows, other) = table.window(span.buckets(), limit);
-            Rows { window: state.window(span), rows, other }
+            Rows { window: state.window(span), rows, trends: Vec::new(), other }
         })
     }
 

@@ -133,18 +133,45 @@ impl<K: Eq + Hash + Clone, C: Counts> Table<K, C> {
 
     /// The heaviest keys of the bucket that is filled and so many full ones, and the sum of all that are not among them.
     pub(super) fn window(&self, buckets: usize, limit: usize) -> (Vec<(K, C)>, C) {
+        let (rows, other) = self.heaviest(buckets, limit);
+        (rows.into_iter().map(|(key, _, sum)| (key.clone(), sum)).collect(), other)
+    }
+
+    /// Likewise, each with what `of` says of it in so many equal parts of the full buckets, the newest last.
+    pub(super) fn trends(
+        &self,
+        buckets: usize,
+        limit: usize,
+        parts: usize,
+        of: impl Fn(&C) -> u64,
+    ) -> (Vec<(K, C)>, Vec<Vec<u64>>, C) {
+        let (rows, other) = self.heaviest(buckets, limit);
+        let mut trends = vec![vec![0; parts]; rows.len()];
+        let places: HashMap<u32, usize> = rows.iter().enumerate().map(|(at, row)| (row.1, at)).collect();
+        for (age, bucket) in self.past.iter().take(buckets).enumerate() {
+            let part = parts - 1 - age * parts / buckets;
+            for (place, sum) in &bucket.rows {
+                if let Some(row) = places.get(place) {
+                    trends[*row][part] += of(sum);
+                }
+            }
+        }
+        (rows.into_iter().map(|(key, _, sum)| (key.clone(), sum)).collect(), trends, other)
+    }
+
+    fn heaviest(&self, buckets: usize, limit: usize) -> (Vec<(&K, u32, C)>, C) {
         let mut other = self.other;
         for bucket in self.past.iter().take(buckets) {
             other += bucket.other;
         }
         let totals = self.totals(buckets);
-        let keys = self.rows.iter().map(|(key, row)| (key, totals[*row as usize]));
-        let mut rows: Vec<_> = keys.filter(|(_, sum)| *sum != C::default()).collect();
-        rows.sort_unstable_by_key(|(_, sum)| std::cmp::Reverse(sum.weight()));
-        for (_, sum) in rows.drain(limit.min(rows.len())..) {
+        let keys = self.rows.iter().map(|(key, row)| (key, *row, totals[*row as usize]));
+        let mut rows: Vec<_> = keys.filter(|(.., sum)| *sum != C::default()).collect();
+        rows.sort_unstable_by_key(|(.., sum)| std::cmp::Reverse(sum.weight()));
+        for (.., sum) in rows.drain(limit.min(rows.len())..) {
             other += sum;
         }
-        (rows.into_iter().map(|(key, sum)| (key.clone(), sum)).collect(), other)
+        (rows, other)
     }
 }
 
@@ -174,6 +201,9 @@ mod tests {
         table.add(row, 100);
         assert_eq!(table.window(1, 10), (vec![(9, 100), (3, 4), (2, 3)], 5 + 6 + 1 + 2));
         assert_eq!(table.folded(), 2);
+        table.turn();
+        let (rows, trends, _) = table.trends(3, 2, 3, |sum| *sum);
+        assert_eq!((rows, trends), (vec![(9, 100), (3, 4)], vec![vec![0, 0, 100], vec![0, 4, 0]]));
         // And all is forgotten in time.
         (0..4).for_each(|_| table.turn());
         assert_eq!(table.window(3, 10), (vec![], 0));

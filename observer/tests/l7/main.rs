@@ -374,6 +374,43 @@ fn requests_are_told(file: &str, ways: &[Way]) -> usize {
     log.len()
 }
 
+#[test]
+fn where_ports_are_named_nothing_is_looked_for_at_others() {
+    if !can_run("where_ports_are_named_nothing_is_looked_for_at_others") {
+        return;
+    }
+    let lab = Lab::up(&scenario("routed.toml"), &unique_prefix("l7o")).unwrap();
+    let daemon = Daemon::start(&lab, "n1", &["--l7", "all", "--l7-ports", "dns=5353 http=9001,9002"]);
+    let space = |namespace: &str, name: &str| {
+        let pod = lab.scenario().pod(namespace, name).unwrap();
+        lab.pod_netns(pod).file_name().unwrap().to_str().unwrap().to_owned()
+    };
+    let (client, server) = (space("web", "client-a"), space("shop", "api-0"));
+    // What is not told comes first.
+    for (way, port) in [PORT, 9001].into_iter().enumerate() {
+        let at = SocketAddr::new("10.244.1.20".parse().unwrap(), port);
+        let listener = netns::inside(&server, || Ok(TcpListener::bind(at).unwrap())).unwrap();
+        std::thread::spawn(move || serve(&listener, "shop/api-0", &Mutex::default()));
+        netns::inside(&client, || {
+            converse(way, at, Shape::Plain, 0);
+            Ok(())
+        })
+        .unwrap();
+    }
+    let flows = daemon.flows_until(|flows| {
+        let told = flows.iter().filter(|flow| said(flow).is_some()).count();
+        (told < 2).then(|| format!("{told} of a request and its response"))
+    });
+    let urls: Vec<_> = flows
+        .iter()
+        .filter_map(|flow| match said(flow)? {
+            (.., Record::Http(http)) => Some(http.url.clone()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(urls.len() == 2 && urls.iter().all(|url| url.contains("/Plain/1/")), "{urls:?}");
+}
+
 /// How far latencies are from the server's own, which has no part in how long it waits to be run.
 fn print_off_by(what: &str, mut off_by: Vec<u64>) {
     off_by.sort_unstable();

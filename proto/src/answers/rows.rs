@@ -233,7 +233,7 @@ fn name(names: &mut [String], at: usize) -> String {
 fn drop_count((mut names, ..): Key, sums: Sums) -> DropCount {
     let [reason, source, destination] = [0, 1, 2].map(|at| name(&mut names, at));
     let Volume { packets, bytes, .. } = sums.sent;
-    DropCount { reason, source, destination, packets, bytes, flows: sums.flows }
+    DropCount { reason, source, destination, packets, bytes, flows: sums.flows, trend: Vec::new() }
 }
 
 fn edge((mut names, protocol, port): Key, sums: Sums) -> Edge {
@@ -250,6 +250,7 @@ fn talker((mut names, ..): Key, sums: Sums) -> Talker {
         sent_bytes: sums.sent.bytes,
         received_bytes: sums.received.bytes,
         drops: sums.bad,
+        trend: Vec::new(),
     }
 }
 

@@ -79,6 +79,8 @@ pub(crate) struct Modes {
     pub by_server: bool,
     /// Policies that deny or would deny.
     pub audit_only: bool,
+    /// In Policy the pods that no policy isolates, in place of policies.
+    pub open_pods: bool,
 }
 
 /// All of it.

@@ -181,6 +181,7 @@ impl State {
             Action::Group if self.view == View::Golden => self.modes.by_server = !self.modes.by_server,
             Action::Group => self.modes.by_namespace = !self.modes.by_namespace,
             Action::Audit => self.modes.audit_only = !self.modes.audit_only,
+            Action::OpenPods => self.modes.open_pods = !self.modes.open_pods,
             Action::Trace => self.trace(effects),
             Action::Sort | Action::Reverse => self.sort(action == Action::Sort),
             Action::CopyCommand => {

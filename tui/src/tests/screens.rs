@@ -85,6 +85,7 @@ fn drops() -> Answer {
         packets,
         bytes: packets * 60,
         flows: packets / 2 + 1,
+        trend: (0..12).map(|part| packets * part / 100).collect(),
     };
     let drops = vec![
         row("POLICY_DENIED", "shop/web", "pay/ledger", 1102),
@@ -158,6 +159,7 @@ fn talkers() {
         sent_bytes: bytes,
         received_bytes: bytes / 50,
         drops,
+        trend: (0..12).map(|part| bytes / (1 + (part * 7) % 5)).collect(),
     };
     let talkers = vec![
         row("batch/sync", 2_886_000_000, 1860, 0),
@@ -218,12 +220,20 @@ fn policies() {
             policy("deny-all", control::policy::Mode::Enforce),
             policy("ledger-allow", control::policy::Mode::Audit),
         ],
+        open_count: 102,
+        open_pods: vec![
+            control::OpenPod { name: "shop/web-7d9f-x2kqp".into(), ingress: true, egress: true },
+            control::OpenPod { name: "pay/ledger-6b44-k8s2d".into(), ingress: false, egress: true },
+        ],
         ..ListPoliciesResponse::default()
     };
     dashboard.tell(Message::Policies(Ok(Box::new(listed))));
     check("policies", &mut dashboard);
     dashboard.keys("a");
     check("policies-audit-only", &mut dashboard);
+    dashboard.keys("u");
+    check("policies-uncovered", &mut dashboard);
+    dashboard.keys("u");
     let none = stats::GetPoliciesResponse { not_built_in: "no policies here".into(), ..Default::default() };
     counts(&mut dashboard, Answer::Policies(none));
     dashboard.tell(Message::Policies(Ok(Box::default())));

@@ -87,6 +87,7 @@ fn by_reason(state: &State, answer: &GetDropsResponse, seconds: f64) -> Grid {
         let (sum, top) = reasons.entry(&row.reason).or_default();
         sum.flows += row.flows;
         sum.packets += row.packets;
+        sum.trend = added(&sum.trend, &row.trend);
         if top.is_none_or(|top| top.flows < row.flows) {
             *top = Some(row);
         }
@@ -100,6 +101,7 @@ fn by_reason(state: &State, answer: &GetDropsResponse, seconds: f64) -> Grid {
             count(sum.flows),
             told(state, count(sum.packets)),
             rate(sum.flows, seconds),
+            trend(state, &sum.trend),
             Cell::text(top.map_or("", |top| &top.source)),
             Cell::text(top.map_or("", |top| &top.destination)),
         ],
@@ -110,6 +112,7 @@ fn by_reason(state: &State, answer: &GetDropsResponse, seconds: f64) -> Grid {
         Column::number("FLOWS"),
         Column::number("PACKETS").rank(2),
         Column::number("FLOWS/s").rank(1),
+        Column::word("TREND").rank(3),
         Column::name("TOP SOURCE"),
         Column::name("TOP DESTINATION"),
     ];
@@ -126,6 +129,7 @@ fn by_pair(state: &State, answer: &GetDropsResponse, seconds: f64) -> Grid {
             count(row.flows),
             told(state, count(row.packets)),
             rate(row.flows, seconds),
+            trend(state, &row.trend),
         ],
         flags: {
             let mut all = flags(&row.reason);
@@ -141,8 +145,26 @@ fn by_pair(state: &State, answer: &GetDropsResponse, seconds: f64) -> Grid {
         Column::number("FLOWS"),
         Column::number("PACKETS").rank(2),
         Column::number("FLOWS/s").rank(1),
+        Column::word("TREND").rank(3),
     ];
     Grid { columns, rows: rows.collect() }
+}
+
+/// Two trends as one.
+pub(super) fn added(a: &[u64], b: &[u64]) -> Vec<u64> {
+    let at = |list: &[u64], place| list.get(place).copied().unwrap_or(0);
+    (0..a.len().max(b.len())).map(|place| at(a, place) + at(b, place)).collect()
+}
+
+/// Counts one after the other as heights, the highest of them as high as can be. Empty where nobody tells.
+pub(super) fn trend(state: &State, counts: &[u64]) -> Cell {
+    const BLOCKS: [&str; 9] = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
+    const ASCII: [&str; 9] = [" ", ".", ":", "-", "=", "+", "*", "#", "@"];
+    let heights = if state.look.is_ascii { ASCII } else { BLOCKS };
+    let most = counts.iter().copied().max().unwrap_or(0).max(1);
+    // Of what is more than nothing something is seen.
+    let height = |count: u64| (u128::from(count) * 8).div_ceil(u128::from(most)) as usize;
+    Cell { text: counts.iter().map(|count| heights[height(*count)]).collect(), ..Cell::default() }
 }
 
 /// The net of a name such as `cidr:10.0.0.0/8`; a label has `-` in place of the colons of IPv6.

@@ -7,7 +7,7 @@ use crate::{
     state::State,
 };
 use observer_proto::{
-    control::{ListPoliciesResponse, Policy, policy::Mode},
+    control::{ListPoliciesResponse, OpenPod, Policy, policy::Mode},
     stats::PolicyCount,
     text::status::grouped,
 };
@@ -29,6 +29,9 @@ pub(super) fn page(state: &State) -> Page {
     let counts = &state.counts;
     let verdicts = counts.verdicts.as_ref();
     let listed = counts.policies.as_ref().and_then(|told| told.as_deref().ok());
+    if state.modes.open_pods {
+        return open_pods(state, listed);
+    }
     let mut told: BTreeMap<String, Told<'_>> = BTreeMap::new();
     for policy in listed.into_iter().flat_map(|listed| &listed.policies) {
         told.entry(name(policy)).or_default().policy = Some(policy);
@@ -75,7 +78,11 @@ fn summary(state: &State, listed: Option<&ListPoliciesResponse>) -> Line {
         (Some(listed), _) if !listed.problem.is_empty() => {
             line.push(Role::Error, format!("  not in force: {}", listed.problem));
         }
-        (Some(listed), _) => line.push(Role::Muted, format!("  {} policies in force", listed.policies.len())),
+        (Some(listed), _) => {
+            line.push(Role::Muted, format!("  {} in force", listed.policies.len()));
+            let role = if listed.open_count > 0 { Role::Audit } else { Role::Muted };
+            line.push(role, format!("  {} pods uncovered (u)", grouped(listed.open_count)));
+        }
         (None, Some(Err(why))) => {
             let why = why.lines().next().unwrap_or_default();
             line.push(Role::Muted, format!("  which are in force is not known: {why}"));
@@ -112,6 +119,47 @@ fn grid(rows: &[(String, Told<'_>)]) -> Grid {
         }
     };
     Grid { columns, rows: rows.iter().map(row).collect() }
+}
+
+/// Pods of which no policy isolates a side.
+fn open_pods(state: &State, listed: Option<&ListPoliciesResponse>) -> Page {
+    let pods = listed.map_or(&[][..], |listed| &listed.open_pods);
+    let count = listed.map_or(0, |listed| listed.open_count);
+    let mut summary =
+        Line::plain(format!(" {} pods with a side that no policy isolates (u)", grouped(count)));
+    if count > pods.len() as u64 {
+        summary.push(Role::Muted, format!("  the first {} of them", pods.len()));
+    }
+    let row = |pod: &OpenPod| {
+        let side = |is_open: bool, open: &str| {
+            let (text, role) = if is_open { (open, Role::Audit) } else { ("isolated", Role::Muted) };
+            Cell::text(text).role(role)
+        };
+        Row {
+            key: pod.name.clone(),
+            cells: vec![
+                Cell::text(pod.name.clone()),
+                side(pod.ingress, "all may come in"),
+                side(pod.egress, "it may go anywhere"),
+            ],
+            flags: vec![("pod", pod.name.clone())],
+        }
+    };
+    let columns = vec![Column::name("POD"), Column::word("INGRESS"), Column::word("EGRESS")];
+    let reason = match &state.counts.policies {
+        Some(Ok(_)) => "each side of each pod is isolated by a policy".to_owned(),
+        Some(Err(why)) => format!("not known: {}", why.lines().collect::<Vec<_>>().join(": ")),
+        None => String::new(),
+    };
+    let grid = Grid { columns, rows: pods.iter().map(row).collect() };
+    let below = match grid.selected(state.cursor()) {
+        Some(row) => vec![
+            heading(format!(" {}", row.key)),
+            fact("", "Enter shows its flows; what no policy isolates is allowed, and has no verdict"),
+        ],
+        None => Vec::new(),
+    };
+    Page { summary, grid, reason, below, ..Page::default() }
 }
 
 fn mode(policy: &Policy) -> &'static str {

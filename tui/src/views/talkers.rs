@@ -11,7 +11,7 @@ use crate::{
     line::{Line, Role},
     state::State,
 };
-use observer_proto::{stats::Talker, text::status::grouped};
+use observer_proto::{answers::scaled, stats::Talker, text::status::grouped};
 use std::collections::BTreeMap;
 
 /// Cells of a whole bar.
@@ -44,6 +44,7 @@ pub(super) fn page(state: &State) -> Page {
         Column::number("RECV/s"),
         Column::number("FLOWS/s").rank(2),
         Column::number("DROPS").rank(1),
+        Column::word("TREND").rank(4),
         Column::word("SHARE").rank(3),
     ];
     let rows = talkers.iter().map(|talker| Row {
@@ -54,6 +55,7 @@ pub(super) fn page(state: &State) -> Page {
             told(state, rate(talker.received_bytes, seconds)),
             rate(talker.sent_flows + talker.received_flows, seconds),
             count(talker.drops).role(if talker.drops > 0 { Role::Drop } else { Role::Muted }),
+            drops::trend(state, &talker.trend),
             share(of(talker), all, state.look.is_ascii),
         ],
         flags: flags(state, &talker.name),
@@ -81,6 +83,7 @@ fn talkers(state: &State, told: &[Talker]) -> Vec<Talker> {
         sum.sent_bytes += talker.sent_bytes;
         sum.received_bytes += talker.received_bytes;
         sum.drops += talker.drops;
+        sum.trend = drops::added(&sum.trend, &talker.trend);
     }
     sums.into_values().collect()
 }
@@ -113,6 +116,14 @@ fn below(state: &State, talker: &Talker) -> Vec<Line> {
         fact("received", format!("{} flows{}", grouped(talker.received_flows), bytes(talker.received_bytes))),
         fact("dropped", format!("{} flows, sent or to be received", grouped(talker.drops))),
     ];
+    if let Some(most) = talker.trend.iter().max() {
+        // Of full parts alone.
+        let part = state.window.seconds() as f64 / talker.trend.len() as f64;
+        let text = format!("bytes a second: {} at most over {part:.0} s", scaled(*most as f64 / part));
+        let mut line = fact("trend", drops::trend(state, &talker.trend).text);
+        line.push(Role::Muted, format!("  {text}"));
+        lines.push(line);
+    }
     if !state.counts.tells_bytes {
         lines.push(Line::of(Role::Muted, "  - is not known: bytes are told by Observer's daemon only"));
     }

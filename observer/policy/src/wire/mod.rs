@@ -15,7 +15,8 @@ use crate::{
 use hashbrown::HashMap;
 use observer_proto::{
     control::{
-        ListPoliciesRequest, ListPoliciesResponse, Policy as Message, PolicyHits, PolicyRule, PolicyWarning,
+        ListPoliciesRequest, ListPoliciesResponse, OpenPod, Policy as Message, PolicyHits, PolicyRule,
+        PolicyWarning,
         policy::{Mode as WireMode, SetBy},
     },
     flow::TrafficDirection,
@@ -48,6 +49,11 @@ pub fn list(
         warnings.entry((warning.policy.clone(), warning.part)).or_default().push(warning);
     }
     let asked = |given: &str, own: &str| given.is_empty() || given == own;
+    let are_all_asked =
+        [&request.kind, &request.namespace, &request.name].iter().all(|given| given.is_empty());
+    let mut open_pods = if are_all_asked { open(engine) } else { Vec::new() };
+    let open_count = open_pods.len() as u64;
+    open_pods.truncate(MAX_ENDPOINTS);
     let mut policies: Vec<(&Policy, Message)> = Vec::new();
     for (policy, mode, kinds) in engine.policies_with_kinds() {
         let id = &policy.id;
@@ -79,8 +85,32 @@ pub fn list(
     ListPoliciesResponse {
         policies: policies.into_iter().map(|(_, message)| message).collect(),
         revision: engine.revision(),
+        open_count,
+        open_pods,
         ..ListPoliciesResponse::default()
     }
+}
+
+/// Pods with a side that no policy isolates, by name.
+fn open(engine: &Engine) -> Vec<OpenPod> {
+    let mut isolated: HashMap<u32, [bool; 2]> = HashMap::new();
+    for (policy, _, kinds) in engine.policies_with_kinds() {
+        for kind in kinds {
+            let sides = isolated.entry(kind).or_default();
+            sides[0] |= policy.isolates(Direction::Ingress);
+            sides[1] |= policy.isolates(Direction::Egress);
+        }
+    }
+    let pods = engine.known().filter(|(name, ..)| name.contains('/'));
+    let mut pods: Vec<OpenPod> = pods
+        .map(|(name, kind, _)| {
+            let [ingress, egress] = isolated.get(&kind).copied().unwrap_or_default();
+            OpenPod { name: name.to_string(), ingress: !ingress, egress: !egress }
+        })
+        .filter(|pod| pod.ingress || pod.egress)
+        .collect();
+    pods.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    pods
 }
 
 /// What the policy says of itself.

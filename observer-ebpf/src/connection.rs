@@ -129,6 +129,7 @@ pub(crate) unsafe fn restart(value: *mut FlowValue, from_local: bool) {
         (*value).opener = u8::from(!from_local);
         (*value).guessed = 0;
         (*value).resets = 0;
+        (*value).proxied = 0;
         (*value).first_ns = now();
     }
 }
@@ -183,7 +184,8 @@ pub(crate) unsafe fn finish(
                     },
                     ifindex: seen.ifindex,
                     packet_len: 0,
-                    flags: u16::from((*direction).flags & !(TELLABLE | DENIED)),
+                    flags: u16::from((*direction).flags & !(TELLABLE | DENIED))
+                        | (u16::from((*value).proxied.min(1)) * flow_flags::PROXIED),
                     vlan_tci: 0,
                     hook: if outward { hook::INGRESS } else { hook::EGRESS },
                     link_kind: seen.link_kind,

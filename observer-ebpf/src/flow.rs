@@ -303,13 +303,14 @@ pub(crate) unsafe fn count(counters: *mut Counters, scratch: &Scratch, value: *m
         }
         let bytes = (*this).bytes;
         let resets = (*value).resets;
+        let proxied = if JUDGING { u16::from((*value).proxied.min(1)) * flow_flags::PROXIED } else { 0 };
         let fill = |record: &mut MaybeUninit<FlowRecord>| {
             record.write(FlowRecord {
                 header: header::<FlowRecord>(kind::FLOW, time_ns),
                 tuple: *tuple,
                 ifindex: seen.ifindex,
                 packet_len: seen.len,
-                flags: if seen.ethernet { bits | flow_flags::ETHERNET } else { bits },
+                flags: proxied | if seen.ethernet { bits | flow_flags::ETHERNET } else { bits },
                 vlan_tci: seen.vlan_tci,
                 hook: seen.hook,
                 link_kind: seen.link_kind,

@@ -22,6 +22,8 @@ use crate::maps::{
 use crate::payload;
 use crate::policy_maps::{OPENERS, POLICY_SCRATCH};
 use crate::record::{add_alone, counters, header, now, write};
+use crate::redirect::is_to_proxy;
+use crate::requests::{observer_out_of_bridge, observer_proxied, observer_route, route};
 use crate::table::{Key, fill_key, short_key};
 use crate::weigh::{Question, how, is_node, observer_weigh, same_address};
 
@@ -81,6 +83,11 @@ mod answer {
 /// for the stack where one calls the next.
 #[inline(always)]
 pub(crate) fn follow(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut Scratch) -> i32 {
+    // SAFETY: the program's own context.
+    let may_be = unsafe { is_to_proxy(skb) } || scratch.seen.link_kind == link_kind::BRIDGE;
+    if may_be && observer_out_of_bridge(skb) != 0 {
+        return TCX_NEXT;
+    }
     let value = met(counters, scratch);
     let standing = scratch.standing;
     let from_local = scratch.seen.from_local;
@@ -101,8 +108,19 @@ pub(crate) fn follow(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut
                 return deny(skb, standing);
             }
         }
+        if (*value).proxied != 0 {
+            let routed = observer_route(skb, u32::from((*value).proxied));
+            if routed == route::NOWHERE {
+                return deny(skb, standing);
+            }
+            // Where it passes by, its further packets do so too.
+            (*value).proxied = routed as u8;
+        }
         counted(counters, scratch, value, standing);
-        payload::look(skb, scratch, value);
+        // What is said to the proxy it tells itself.
+        if (*value).proxied == 0 {
+            payload::look(skb, scratch, value);
+        }
     }
     TCX_NEXT
 }
@@ -154,7 +172,7 @@ unsafe fn judge(skb: *mut __sk_buff, value: *mut FlowValue, from_local: bool, st
         }
         let how = answer as u32;
         if observer_weigh(generation, how) == 0 {
-            return standing;
+            return handed(skb, value, generation, standing);
         }
         if answer & answer::EITHER != 0 {
             turn();
@@ -163,7 +181,7 @@ unsafe fn judge(skb: *mut __sk_buff, value: *mut FlowValue, from_local: bool, st
                 standing ^= flow_flags::REPLY;
                 // Which way the other one goes is decided anew.
                 (*other).generation = generation.wrapping_sub(1);
-                return standing;
+                return handed(skb, value, generation, standing);
             }
             turn();
             observer_weigh(generation, how);
@@ -171,6 +189,17 @@ unsafe fn judge(skb: *mut __sk_buff, value: *mut FlowValue, from_local: bool, st
         // Of the next packet it is to be told again why.
         (*this).generation = generation.wrapping_sub(1);
         standing | u16::from(DENIED)
+    }
+}
+
+/// Of an allowed connection: whether the proxy has it, from now on or already. Without a branch, see [`judge`].
+#[inline(always)]
+unsafe fn handed(skb: *mut __sk_buff, value: *mut FlowValue, generation: u32, standing: u16) -> u16 {
+    // SAFETY: as the callers say.
+    unsafe {
+        let proxied = observer_proxied(skb, generation, u32::from((*value).proxied));
+        (*value).proxied = proxied as u8;
+        standing | (proxied >> 8) as u16
     }
 }
 
@@ -315,6 +344,10 @@ pub(crate) extern "C" fn observer_is_related(skb: *mut __sk_buff) -> u64 {
         let (ifindex, from_local) = ((*scratch).seen.ifindex, !(*scratch).seen.from_local);
         let Some(value) = known(ifindex, from_local, quoted, key) else { return 0 };
         let (sent, _) = directions(value, from_local);
+        // Of the proxy's connections it is the proxy that must learn of it.
+        if (*value).proxied != 0 {
+            observer_route(skb, 1);
+        }
         u64::from((*sent).seen & SEEN != 0 && (*sent).flags & DENIED == 0)
     }
 }
@@ -394,11 +427,14 @@ pub(crate) unsafe fn judge_alone(skb: *mut __sk_buff, scratch: *mut Scratch) -> 
         (*this).generation = GENERATION.get(0).copied().unwrap_or(0);
         let standing = if (*scratch).seen.forwarded { flow_flags::FORWARDED } else { 0 };
         let standing = judge(skb, value, from_local, standing);
-        (*value).directions = [FlowDirection::default(); 2];
-        if standing & u16::from(DENIED) == 0 {
-            return TCX_NEXT;
+        let is_proxied = (*value).proxied != 0;
+        ((*value).directions, (*value).proxied) = ([FlowDirection::default(); 2], 0);
+        let denied = standing & u16::from(DENIED) != 0;
+        // Whether it was open before nobody knows.
+        if denied || is_proxied && observer_route(skb, 1) == route::NOWHERE {
+            return deny(skb, standing);
         }
-        deny(skb, standing)
+        TCX_NEXT
     }
 }
 

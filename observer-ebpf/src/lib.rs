@@ -100,6 +100,8 @@ pub mod link_kind {
     pub const UPLINK: u8 = 2;
     /// Other nodes, through an overlay (VXLAN, Geneve, ...).
     pub const TUNNEL: u8 = 3;
+    /// A bridge of pods alone, of which no packet is told: the way to the proxy leads through it.
+    pub const BRIDGE: u8 = 4;
 }
 
 /// Why a flow record was written.
@@ -134,6 +136,8 @@ pub mod flow_flags {
     pub const FORWARDED: u16 = 1 << 5;
     /// The destination is an address of a local pod, as the node's own table says.
     pub const TO_LOCAL_POD: u16 = 1 << 6;
+    /// The proxy has the connection: what comes in goes there.
+    pub const PROXIED: u16 = 1 << 8;
 }
 
 /// One flow event: a packet that was worth telling of, and the connection's totals so far on this link.

@@ -209,6 +209,8 @@ pub mod decision {
     pub const BY_RULE: u32 = 1 << 29;
     /// Who the subject is was not known; there is no set of rules. With [`DENIED`] it is refused for that.
     pub const UNKNOWN: u32 = 1 << 28;
+    /// By the enforced policies it is allowed, but in it only those requests that a rule names.
+    pub const REQUESTS: u32 = 1 << 26;
     /// By all policies, the audited ones too, the connection is denied. The programs only weigh a service's backends by it.
     pub const AUDITED: u32 = 1 << 27;
 }
@@ -314,6 +316,8 @@ pub mod judged_flags {
     pub const MIXED: u32 = 1 << 1;
     /// Likewise by all policies, with [`super::decision::AUDITED`] in the place of [`super::decision::DENIED`].
     pub const AUDIT_MIXED: u32 = 1 << 2;
+    /// Requests are judged in it: the proxy has it.
+    pub const REDIRECTED: u32 = 1 << 3;
 }
 
 /// Set in [`crate::DropRecord::reason`] where our own programs dropped the packet; the rest is Cilium's number.

@@ -9,6 +9,8 @@ use observer_ebpf::policy::{
     PolicySides, RowLine,
 };
 
+use observer_ebpf::proxy::ProxyState;
+
 use crate::judge::Work;
 
 type Address = [u8; 16];
@@ -81,6 +83,14 @@ static BACKENDS_1: List<PolicyBackend, 16_384> = List::new();
 /// Who opened what is older than the programs, as nf_conntrack knew it then. Written before the programs are attached.
 #[btf_map]
 pub(crate) static OPENERS: HashMap<OpenerKey, u32, 131_072, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// By slot: not 0 where requests are judged in any connection.
+#[btf_map]
+pub(crate) static POLICY_READS: Array<u32, 2> = Array::new();
+
+/// The proxy; one entry.
+#[btf_map]
+pub(crate) static PROXY: Array<ProxyState, 1> = Array::new();
 
 /// Working memory of what judges.
 #[btf_map]

@@ -14,11 +14,15 @@ pub const FROM_PROXY: u32 = 0x2000;
 /// Where the proxy listens: on the loopback addresses, where nobody from outside finds it. One entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
-pub struct ProxyPorts {
+pub struct ProxyState {
     /// The port on 127.0.0.1, in host order; 0 where there is none.
     pub ipv4: u16,
     /// The port on `::1`.
     pub ipv6: u16,
+    /// 1 where connections are handed over at all.
+    pub is_on: u16,
+    /// 1 where they pass as they are while nobody listens, 0 where they are dropped then.
+    pub lets_pass: u16,
 }
 
 /// How a packet comes from a link to the node's own sockets.
@@ -42,4 +46,4 @@ pub mod way {
     pub const BRIDGE: u16 = 2;
 }
 
-const _: () = assert!(size_of::<LinkWay>() == 8);
+const _: () = assert!(size_of::<LinkWay>() == 8 && size_of::<ProxyState>() == 8);

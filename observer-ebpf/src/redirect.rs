@@ -6,7 +6,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_CURRENT_NETNS, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{bpf_sk_assign, bpf_sk_lookup_tcp, bpf_sk_release, bpf_skb_store_bytes};
-use observer_ebpf::proxy::{FROM_PROXY, LinkWay, ProxyPorts, TO_PROXY, TO_PROXY_MASK, way};
+use observer_ebpf::proxy::{FROM_PROXY, LinkWay, ProxyState, TO_PROXY, TO_PROXY_MASK, way};
 
 /// The sizes of `bpf_sock_tuple`'s forms, which tell the helper the family.
 const IPV4: u32 = 12;
@@ -28,7 +28,7 @@ pub(crate) unsafe fn is_from_proxy(skb: *mut __sk_buff) -> bool {
 
 /// Sends the first packet of a connection to the proxy. `false`, and the packet is as it was, where nobody listens.
 #[inline(always)]
-pub(crate) unsafe fn first(skb: *mut __sk_buff, ipv4: bool, ports: &ProxyPorts, link: &LinkWay) -> bool {
+pub(crate) unsafe fn first(skb: *mut __sk_buff, ipv4: bool, ports: &ProxyState, link: &LinkWay) -> bool {
     // SAFETY: as the caller says.
     unsafe {
         // At a bridge's port the listener is only asked for: the socket would be lost.
@@ -54,7 +54,7 @@ pub(crate) unsafe fn further(skb: *mut __sk_buff, link: &LinkWay) {
 
 /// Whether the proxy listens; with `assign` the packet is given to it.
 #[inline(always)]
-unsafe fn listener(skb: *mut __sk_buff, ipv4: bool, ports: &ProxyPorts, assign: bool) -> bool {
+pub(crate) unsafe fn listener(skb: *mut __sk_buff, ipv4: bool, ports: &ProxyState, assign: bool) -> bool {
     // SAFETY: all zeros is such a tuple; the socket is held until it is released.
     unsafe {
         let mut tuple: bpf_sock_tuple = core::mem::zeroed();

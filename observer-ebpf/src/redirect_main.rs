@@ -28,7 +28,7 @@ mod programs {
     use aya_ebpf::macros::{btf_map, classifier};
     use aya_ebpf::programs::TcContext;
     use observer_ebpf::parse::{self, Bytes, Fragments, Packet, TCP};
-    use observer_ebpf::proxy::{LinkWay, ProxyPorts, way};
+    use observer_ebpf::proxy::{LinkWay, ProxyState, way};
     use observer_ebpf::{FragmentKey, Tuple};
 
     use crate::redirect::{first, further, is_from_proxy, is_to_proxy};
@@ -40,7 +40,7 @@ mod programs {
     const ACK: u8 = 16;
 
     #[btf_map]
-    static PROXY: Array<ProxyPorts, 1> = Array::new();
+    static PROXY: Array<ProxyState, 1> = Array::new();
 
     #[btf_map]
     static WAYS: HashMap<u32, LinkWay, 64> = HashMap::new();

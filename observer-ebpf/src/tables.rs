@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::parse::{ICMP, ICMPV6, TCP, UDP, mapped};
+use crate::proxy::LinkWay;
 
 /// How much of the traffic becomes records; the numbers of [`Config::aggregation`].
 pub mod aggregation {
@@ -134,6 +135,8 @@ pub struct LinkState {
     pub kind: u32,
     /// 1 where frames have no Ethernet header.
     pub layer3: u32,
+    /// How packets come from there to the node's own sockets.
+    pub way: LinkWay,
     /// What came in (`[0]`) and went out (`[1]`), as tcx names it.
     pub traffic: [LinkTraffic; 2],
 }
@@ -306,8 +309,9 @@ pub struct FlowValue {
     pub link_kind: u8,
     /// 4 or 6.
     pub ip_version: u8,
-    /// Always 0.
-    pub pad: u8,
+    /// 1 where the proxy has the connection: what comes in on the link goes there. 2 where it should have it, and was open before:
+    /// it is reset.
+    pub proxied: u8,
     /// Of ICMP each direction's type and code, of the last packet. Of HTTP how many bytes of each may still be of a head that
     /// was begun.
     pub icmp: [[u8; 2]; 2],

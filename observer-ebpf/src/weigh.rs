@@ -23,17 +23,17 @@ use crate::policy_maps::{
 /// A connection, and what was found of it.
 #[repr(C, align(8))]
 pub(crate) struct Question {
-    source: [u8; 16],
-    destination: [u8; 16],
+    pub(crate) source: [u8; 16],
+    pub(crate) destination: [u8; 16],
     pub(crate) judged: Judged,
     /// Whose owner is looked for, and who that is.
     wanted: Words,
     found: PolicyEndpoint,
     net: Key<[u8; 16]>,
-    frontend: PolicyFrontend,
-    port: u16,
+    pub(crate) frontend: PolicyFrontend,
+    pub(crate) port: u16,
     other_port: u16,
-    protocol: u8,
+    pub(crate) protocol: u8,
 }
 
 impl Question {
@@ -86,16 +86,16 @@ pub(crate) mod how {
 }
 
 /// Who has an address.
-struct Who {
-    known: bool,
-    peer: u32,
-    subject: u32,
-    flags: u32,
+pub(crate) struct Who {
+    pub(crate) known: bool,
+    pub(crate) peer: u32,
+    pub(crate) subject: u32,
+    pub(crate) flags: u32,
 }
 
 /// `address` must be aligned to 8, and the question this CPU's.
 #[inline(always)]
-unsafe fn who(slot: u32, question: *mut Question, address: *const [u8; 16]) -> Who {
+pub(crate) unsafe fn who(slot: u32, question: *mut Question, address: *const [u8; 16]) -> Who {
     // SAFETY: as the caller says; a slot in force is not written.
     unsafe {
         (*question).wanted = *address.cast();

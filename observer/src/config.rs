@@ -212,6 +212,17 @@ pub enum UnknownIdentity {
     Deny,
 }
 
+/// What becomes of new connections whose requests are to be judged while no daemon is there to do it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum L7OnFailure {
+    /// They pass, and their requests are not judged.
+    Allow,
+    /// They are dropped.
+    #[default]
+    Deny,
+}
+
 /// Whose reading of a NetworkPolicy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]

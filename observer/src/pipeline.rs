@@ -9,6 +9,7 @@ mod feed;
 mod live;
 mod local;
 mod replay;
+mod requests;
 pub(crate) mod said;
 
 use crate::{

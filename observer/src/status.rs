@@ -125,6 +125,7 @@ impl Status {
                 LinkKind::Pod => "pod",
                 LinkKind::Uplink => "uplink",
                 LinkKind::Tunnel => "tunnel",
+                LinkKind::Bridge => "bridge",
             }
             .to_owned(),
             endpoint: self.behind.name(link.ifindex),
@@ -190,6 +191,22 @@ fn policy_counters(policies: &Policies, counters: &mut Vec<Counter>) {
     let count = &policies.counters;
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let verdicts = read(&count.verdicts);
+    let (told, lost) = (read(&count.requests_told), read(&count.requests_lost));
+    if read(&count.proxied) > 0 {
+        for (kind, cause, value) in [
+            (Kind::Made, "requests and responses", told + lost),
+            (Kind::Delivered, "flows of them", told),
+            (Kind::Lost, "without room on the way to the store", lost),
+            (
+                Kind::Suppressed,
+                "connections: requests that can't be read, or in two ways",
+                read(&count.proxied_refused),
+            ),
+            (Kind::Suppressed, "connections: the client took too long", read(&count.proxied_late)),
+        ] {
+            counters.push(counter("proxy", kind, cause, value));
+        }
+    }
     for (kind, cause, value) in [
         (Kind::Made, "verdicts", verdicts),
         (Kind::Delivered, "policy verdicts, beside the flows", verdicts),

@@ -217,7 +217,8 @@ fn bits(decided: &Decision) -> u32 {
     let denied = if decided.enforced.passes() { 0 } else { decision::DENIED };
     let by_rule = if decided.enforced == Verdict::Denied { decision::BY_RULE } else { 0 };
     let audited = if decided.all.passes() { 0 } else { decision::AUDITED };
-    decision::JUDGED | denied | by_rule | audited | rules.0
+    let requests = if decided.enforced == Verdict::Requests { decision::REQUESTS } else { 0 };
+    decision::JUDGED | denied | by_rule | requests | audited | rules.0
 }
 
 fn in_mode(policies: &[Policy], mode: impl Fn(&Policy) -> Mode) -> Vec<Policy> {

@@ -1,9 +1,11 @@
 //! What stands behind each link, by what netlink says of it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+
+use observer_ebpf::proxy::{LinkWay, way};
 
 use super::Glob;
 use super::links::{Link, LinkKind};
@@ -15,6 +17,7 @@ struct Raw<'a> {
     kind: Option<&'a InfoKind>,
     controller: Option<u32>,
     peer_nsid: Option<i32>,
+    mac: Option<[u8; 6]>,
     ethernet: bool,
     loopback: bool,
     default_route: bool,
@@ -28,6 +31,7 @@ impl<'a> Raw<'a> {
             kind: None,
             controller: None,
             peer_nsid: None,
+            mac: None,
             ethernet: message.header.link_layer_type == LinkLayerType::Ether,
             loopback: message.header.flags.contains(LinkFlags::Loopback),
             default_route: false,
@@ -36,6 +40,7 @@ impl<'a> Raw<'a> {
             match attribute {
                 LinkAttribute::IfName(name) => raw.name = name,
                 LinkAttribute::Controller(index) => raw.controller = Some(*index),
+                LinkAttribute::Address(address) => raw.mac = address.as_slice().try_into().ok(),
                 LinkAttribute::LinkNetNsId(id) => raw.peer_nsid = Some(*id),
                 LinkAttribute::LinkInfo(infos) => {
                     raw.kind = infos.iter().find_map(|info| match info {
@@ -79,12 +84,13 @@ impl<'a> Raw<'a> {
     }
 }
 
-/// The links to attach to, and the names of the others.
+/// The links to attach to, and the names of the others. Bridges of pods alone are among the former only on demand.
 pub(super) fn classify(
     messages: &[LinkMessage],
     addresses: &[(u32, IpAddr)],
     default_routes: &HashSet<u32>,
     globs: &[Glob],
+    with_bridges: bool,
 ) -> (Vec<Link>, Vec<String>) {
     let mut links: Vec<Raw<'_>> = messages.iter().map(Raw::read).collect();
     for link in &mut links {
@@ -96,6 +102,14 @@ pub(super) fn classify(
     let leads_out = |bridge: &Raw<'_>| {
         links.iter().any(|port| port.controller == Some(bridge.ifindex) && !pods.contains(&port.ifindex))
     };
+    let bridges: HashMap<u32, [u8; 6]> = links
+        .iter()
+        .filter(|link| link.kind == Some(&InfoKind::Bridge))
+        .filter_map(|link| Some((link.ifindex, link.mac?)))
+        .collect();
+    let has_pods = |bridge: u32| {
+        links.iter().any(|port| port.controller == Some(bridge) && pods.contains(&port.ifindex))
+    };
     let (mut wanted, mut others) = (Vec::new(), Vec::new());
     for link in &links {
         let named = globs.iter().any(|glob| glob.matches(link.name));
@@ -104,6 +118,13 @@ pub(super) fn classify(
             _ if link.is_pod() || named => Some(LinkKind::Pod),
             _ if link.is_tunnel() => Some(LinkKind::Tunnel),
             _ if link.default_route => Some(LinkKind::Uplink),
+            _ if with_bridges
+                && bridges.contains_key(&link.ifindex)
+                && has_pods(link.ifindex)
+                && !leads_out(link) =>
+            {
+                Some(LinkKind::Bridge)
+            }
             _ if link.controller.is_some() || !with_address.contains(&link.ifindex) => None,
             _ if link.kind == Some(&InfoKind::Bridge) && !leads_out(link) => None,
             _ => Some(LinkKind::Uplink),
@@ -119,6 +140,13 @@ pub(super) fn classify(
             ethernet: link.ethernet,
             peer_nsid: link.peer_nsid,
             peer_netns: None,
+            way: match link.controller.and_then(|bridge| bridges.get(&bridge)) {
+                Some(mac) => LinkWay { way: way::PORT, bridge_mac: *mac },
+                None if bridges.contains_key(&link.ifindex) => {
+                    LinkWay { way: way::BRIDGE, ..LinkWay::default() }
+                }
+                None => LinkWay::default(),
+            },
             attached_by: "",
             chained: [0; 2],
             error: None,
@@ -172,7 +200,7 @@ mod tests {
         let address = "10.0.0.1".parse().unwrap();
         let addresses = [(1, address), (2, address), (6, address), (8, address)];
         let (wanted, others) =
-            classify(&messages, &addresses, &HashSet::from([11]), &["tap*".parse().unwrap()]);
+            classify(&messages, &addresses, &HashSet::from([11]), &["tap*".parse().unwrap()], false);
         let kinds: Vec<(&str, LinkKind)> =
             wanted.iter().map(|link| (link.name.as_str(), link.kind)).collect();
         let expected = [

@@ -212,8 +212,12 @@ impl Shared {
 
     /// Makes a link known to the programs, which pass by packets of links they don't know.
     pub(super) fn add_link(&self, link: &Link) -> Result<(), String> {
-        let state =
-            LinkState { kind: link.kind.number(), layer3: u32::from(!link.ethernet), ..LinkState::default() };
+        let state = LinkState {
+            kind: link.kind.number(),
+            layer3: u32::from(!link.ethernet),
+            way: link.way,
+            ..LinkState::default()
+        };
         let cpus = nr_cpus().map_err(|(file, error)| format!("{file}: {error}"))?;
         let values = PerCpuValues::try_from(vec![Raw(state); cpus]).map_err(|e| e.to_string())?;
         self.link_map().insert(link.ifindex, values, 0).map_err(|e| super::error::chain(&e))

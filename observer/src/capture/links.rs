@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use netlink_sys::Socket;
 use observer_ebpf::link_kind;
+use observer_ebpf::proxy::LinkWay;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,8 @@ pub enum LinkKind {
     Uplink,
     /// Other nodes, through an overlay.
     Tunnel,
+    /// A bridge of pods alone, through which packets come to the proxy; none is told of there.
+    Bridge,
 }
 
 impl LinkKind {
@@ -46,6 +49,7 @@ impl LinkKind {
             Self::Pod => link_kind::POD,
             Self::Uplink => link_kind::UPLINK,
             Self::Tunnel => link_kind::TUNNEL,
+            Self::Bridge => link_kind::BRIDGE,
         })
     }
 }
@@ -65,6 +69,9 @@ pub struct Link {
     pub peer_nsid: Option<i32>,
     /// Inode number of that namespace, where something holds it that can be found.
     pub peer_netns: Option<u32>,
+    /// How packets come from there to the proxy.
+    #[serde(skip)]
+    pub way: LinkWay,
     /// `tcx` or `clsact`; empty where `error` is set.
     #[serde(skip)]
     pub attached_by: &'static str,
@@ -135,8 +142,14 @@ impl Watcher {
     ) -> Result<Self, CaptureError> {
         let socket = netlink::notifications().map_err(CaptureError::system("netlink notifications"))?;
         let (end, ended) = UnixStream::pair().map_err(CaptureError::system("a socket pair"))?;
-        let mut state =
-            State { keeper, shared, tables, globs: config.interfaces.clone(), attached: BTreeMap::new() };
+        let mut state = State {
+            keeper,
+            shared,
+            tables,
+            globs: config.interfaces.clone(),
+            with_bridges: config.judge,
+            attached: BTreeMap::new(),
+        };
         state.scan(false).map_err(CaptureError::system("listing links by netlink"))?;
         if let Some(Err(error)) = state.keeper.attacher().as_mut().map(Attacher::settle) {
             tracing::error!("attachments that an earlier daemon kept are still there: {error}");
@@ -196,6 +209,7 @@ struct State {
     shared: Arc<Shared>,
     tables: Arc<Tables>,
     globs: Vec<Glob>,
+    with_bridges: bool,
     attached: BTreeMap<u32, Link>,
 }
 
@@ -203,7 +217,8 @@ impl State {
     fn scan(&mut self, repair: bool) -> std::io::Result<()> {
         let addresses = netlink::addresses()?;
         let default_routes = netlink::default_route_links()?;
-        let (wanted, others) = classify(&netlink::links()?, &addresses, &default_routes, &self.globs);
+        let (wanted, others) =
+            classify(&netlink::links()?, &addresses, &default_routes, &self.globs, self.with_bridges);
         let kept = |link: &Link| {
             let at = wanted.binary_search_by_key(&link.ifindex, |other| other.ifindex);
             at.is_ok_and(|at| same(link, &wanted[at]))
@@ -321,7 +336,7 @@ impl State {
 
 /// Whether a link is still the one that was attached to, be it under another name.
 fn same(old: &Link, new: &Link) -> bool {
-    (old.ifindex, old.kind, old.peer_nsid) == (new.ifindex, new.kind, new.peer_nsid)
+    (old.ifindex, old.kind, old.peer_nsid, old.way) == (new.ifindex, new.kind, new.peer_nsid, new.way)
 }
 
 pub(super) fn own_namespace() -> Inode {

@@ -26,6 +26,7 @@ mod openers;
 mod pins;
 mod pod;
 mod policy;
+mod proxy;
 mod ring;
 mod rings;
 mod slots;
@@ -50,6 +51,7 @@ pub use links::{Link, LinkKind, LinkTable};
 pub use netlink::{namespaces_outside, node_addresses};
 pub use openers::Opener;
 pub use policy::{PolicyMaps, PolicyNet, PolicyTables};
+pub use proxy::ProxySwitch;
 pub use rings::Drained;
 
 /// What has a number in the programs' maps.
@@ -81,6 +83,11 @@ impl Loaded {
     /// the status of the hooks then says.
     pub fn policy_maps(&mut self) -> Option<PolicyMaps> {
         self.object.policy_maps()
+    }
+
+    /// Where the programs that judge are told of the proxy; `None` where there are none.
+    pub fn proxy_switch(&mut self) -> Option<ProxySwitch> {
+        self.object.proxy_switch()
     }
 
     /// Tells the programs that judge who opened connections that are older than they are: for those that they have no

@@ -21,6 +21,7 @@ use super::links::own_namespace;
 use super::pins::{self, Pins};
 use super::pod::Raw;
 use super::policy::PolicyMaps;
+use super::proxy::ProxySwitch;
 use super::ring::Ring;
 use super::rings::{Rings, monotonic};
 use super::sweep::SweepMaps;
@@ -274,6 +275,11 @@ impl Object {
 
     pub(super) fn is_judging(&self) -> bool {
         self.is_judging
+    }
+
+    pub(super) fn proxy_switch(&mut self) -> Option<ProxySwitch> {
+        // Of this object's own making: it is there.
+        self.is_judging.then(|| ProxySwitch::take(&mut self.ebpf).ok()).flatten()
     }
 
     pub(super) fn policy_maps(&mut self) -> Option<PolicyMaps> {

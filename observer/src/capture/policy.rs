@@ -10,7 +10,7 @@ use aya::maps::{Array, MapData};
 use hashbrown::HashMap;
 use observer_ebpf::policy::{
     EndpointLine, PolicyBackend, PolicyBackends, PolicyCut, PolicyEndpoint, PolicyFrontend, PolicyRow,
-    PolicyRowKey, PolicyShapes, PolicySides, RowLine, slot,
+    PolicyRowKey, PolicyShapes, PolicySides, RowLine, decision, slot,
 };
 
 use super::error::CaptureError;
@@ -57,6 +57,7 @@ pub struct PolicyMaps {
     sides: Mutex<Slots<List<PolicySides>>>,
     rows: Slots<InLines<RowLine>>,
     shapes: Array<MapData, Raw<PolicyShapes>>,
+    reads: Array<MapData, u32>,
     cuts: Slots<List<PolicyCut>>,
     frontends: Slots<Exact<PolicyFrontend, PolicyBackends>>,
     backends: Slots<List<PolicyBackend>>,
@@ -79,16 +80,19 @@ impl PolicyMaps {
     }
 
     pub(super) fn take(ebpf: &mut Ebpf, generation: Arc<Generation>) -> Result<Self, CaptureError> {
+        let mut map =
+            |name| ebpf.take_map(name).ok_or(CaptureError::Map { name, error: "not in the object".into() });
         let name = "POLICY_SHAPES";
-        let shapes =
-            ebpf.take_map(name).ok_or(CaptureError::Map { name, error: "not in the object".into() })?;
-        let shapes = Array::try_from(shapes).map_err(CaptureError::map(name))?;
+        let shapes = Array::try_from(map(name)?).map_err(CaptureError::map(name))?;
+        let name = "POLICY_READS";
+        let reads = Array::try_from(map(name)?).map_err(CaptureError::map(name))?;
         Ok(Self {
             endpoints: Slots::take(ebpf, ["POLICY_ENDPOINTS", "ENDPOINTS_0", "ENDPOINTS_1"], MOST_ENDPOINTS)?,
             nets: Slots::take(ebpf, ["POLICY_NETS", "NETS_0", "NETS_1"], MOST_NETS)?,
             sides: Mutex::new(Slots::take(ebpf, ["POLICY_SIDES", "SIDES_0", "SIDES_1"], MOST_SUBJECTS)?),
             rows: Slots::take(ebpf, ["POLICY_ROWS", "ROWS_0", "ROWS_1"], MOST_ROWS)?,
             shapes,
+            reads,
             cuts: Slots::take(ebpf, ["POLICY_CUTS", "CUTS_0", "CUTS_1"], MOST_CUTS)?,
             frontends: Slots::take(ebpf, ["POLICY_FRONTENDS", "FRONTENDS_0", "FRONTENDS_1"], MOST_FRONTENDS)?,
             backends: Slots::take(ebpf, ["POLICY_BACKENDS", "BACKENDS_0", "BACKENDS_1"], MOST_BACKENDS)?,
@@ -105,6 +109,10 @@ impl PolicyMaps {
         sides.write(slot, &wanted.sides)?;
         self.rows.write(slot, &wanted.rows)?;
         self.cuts.write(slot, &wanted.cuts)?;
+        // Else nobody need ask of each connection whether it is read.
+        let reads = wanted.cuts.iter().any(|cut| cut.decision & decision::REQUESTS != 0);
+        let written = self.reads.set(slot & 1, u32::from(reads), 0);
+        written.map_err(CaptureError::map("POLICY_READS"))?;
         self.write_services(slot, wanted)
     }
 

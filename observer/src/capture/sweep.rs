@@ -13,7 +13,7 @@ use observer_ebpf::parse::{ICMP, ICMPV6};
 use observer_ebpf::{
     ABI_VERSION, DENIED, DropKey, DropRecord, DropValue, FactKey, FactRecord, FactValue, FlowKey, FlowRecord,
     FlowValue, Header, INSIDE_TUNNEL, SEEN, Settings, TELLABLE, Tunnel, TunneledFlowRecord, Tuple,
-    drop_flags, flow_reason, hook, kind, link_kind, tick, ticks_since,
+    drop_flags, flow_flags, flow_reason, hook, kind, link_kind, tick, ticks_since,
 };
 use zerocopy::IntoBytes;
 
@@ -348,7 +348,8 @@ fn totals(key: &FlowKey, value: &FlowValue, index: usize) -> FlowRecord {
         },
         ifindex: key.ifindex & !INSIDE_TUNNEL,
         packet_len: 0,
-        flags: u16::from(direction.flags & !(TELLABLE | DENIED)),
+        flags: u16::from(direction.flags & !(TELLABLE | DENIED))
+            | (u16::from(value.proxied.min(1)) * flow_flags::PROXIED),
         vlan_tci: 0,
         hook: if ingress { hook::INGRESS } else { hook::EGRESS },
         link_kind: value.link_kind,

@@ -3,8 +3,8 @@
 mod check;
 
 use super::{
-    Aggregation, ConfigError, L7, LogFormat, LogLevel, PolicyDialect, PolicyEnforcement, PolicyMode,
-    UnknownIdentity,
+    Aggregation, ConfigError, L7, L7OnFailure, LogFormat, LogLevel, PolicyDialect, PolicyEnforcement,
+    PolicyMode, UnknownIdentity,
 };
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -81,6 +81,9 @@ pub struct Settings {
     /// What becomes of a pod's connections before it is known who the pod is [default: allow].
     #[arg(long, env = "OBSERVER_UNKNOWN_IDENTITY", value_enum, hide_env_values = true, value_name = "WHAT")]
     unknown_identity: Option<UnknownIdentity>,
+    /// What becomes of new connections whose requests are to be judged while no daemon is there to do it [default: deny].
+    #[arg(long, env = "OBSERVER_L7_ON_FAILURE", value_enum, hide_env_values = true, value_name = "WHAT")]
+    l7_on_failure: Option<L7OnFailure>,
     /// Enforce also policies that cut this node off from the Kubernetes API, DNS, those logged in by SSH or this
     /// daemon's clients.
     #[arg(long, env = "OBSERVER_ALLOW_LOCKOUT", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
@@ -385,6 +388,7 @@ impl Settings {
             policy_enforcement: self.policy_enforcement.or(file.policy_enforcement),
             policy_audit_mode: self.policy_audit_mode.or(file.policy_audit_mode),
             unknown_identity: self.unknown_identity.or(file.unknown_identity),
+            l7_on_failure: self.l7_on_failure.or(file.l7_on_failure),
             allow_lockout: self.allow_lockout.or(file.allow_lockout),
             state_dir: self.state_dir.or(file.state_dir),
             policy_dialect: self.policy_dialect.or(file.policy_dialect),

@@ -3,6 +3,7 @@
 use crate::{
     capture::{Detached, detach},
     instance::Instance,
+    proxy::routing,
 };
 use anyhow::Context as _;
 use std::{collections::BTreeSet, io::Write as _};
@@ -12,6 +13,8 @@ pub(super) fn run() -> anyhow::Result<()> {
     // A daemon would put its programs on again.
     let _instance = Instance::take()?;
     let Detached { kept, folder, filters } = detach().context("cannot detach")?;
+    // It leads nowhere without programs.
+    routing::take_down();
     let on = |links: &BTreeSet<String>| links.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     let mut said = Vec::new();
     if !kept.is_empty() {

@@ -17,7 +17,8 @@ use crate::{
     inspect::Inspection,
     instance::{Instance, InstanceError},
     pipeline::{Live, Resolve, Shared, Stages},
-    policy::Follower,
+    policy::{Follower, Updater},
+    proxy::{self, Listener, Proxy},
     recording::{Head, Input, Recorded, Recorder},
     serve::{Inspect, ServeConfig},
     status::Status,
@@ -32,6 +33,7 @@ use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
+use tokio::runtime::Handle;
 
 /// Serves what is captured.
 pub(super) fn serve(config: &Config) -> anyhow::Result<()> {
@@ -97,6 +99,7 @@ fn run(
     if let Some(why) = loaded.why_not_enforced() {
         policy.drop_nothing(&why);
     }
+    let may_enforce = policy.cap.is_none();
     let mut updater = policies(policy, &config.cluster, &cache)?;
     let attached = Arc::new(OnceLock::new());
     if let Some(updater) = &mut updater {
@@ -111,6 +114,8 @@ fn run(
             updater.drop_nothing(&why)?;
         }
     }
+    let (proxy, requests) =
+        set_up_proxy(config, &mut loaded, updater.as_ref().filter(|_| may_enforce), life.runtime.handle());
     let mut conntrack = conntrack();
     if let Ok(known) = &mut conntrack {
         tell_openers(&mut loaded, known)?;
@@ -173,12 +178,45 @@ fn run(
     let work = move |stop: &Stop| {
         let symbols = resolve(symbols, recorder.clone());
         let mut stages = Stages::new(&head, symbols, cache, writer, shared, recorder.clone());
-        let running = Live::new(capture, began_ns, conntrack.ok(), recorder, judging);
+        let running = Live::new(capture, began_ns, conntrack.ok(), recorder, judging, requests);
         Ok(running.run(&mut stages, stop.as_fd())?)
     };
     let (export, metrics) = (config.export.clone(), config.metrics.clone());
     let serving = serving.map(|server| Serving { server, export, metrics, history, store, status });
-    life.run(work, serving, time)
+    let ended = life.run(work, serving, time);
+    leave_to_programs(proxy);
+    ended
+}
+
+/// Programs that stay have their connections' packets go to the node; without the routing they would pass by.
+fn leave_to_programs(proxy: Option<Proxy>) {
+    if let Some(mut proxy) = proxy
+        && capture::staying_on().is_some()
+    {
+        proxy.leave();
+    }
+}
+
+/// The proxy that judges requests, and what it tells; without it whole connections pass in which some would be denied.
+fn set_up_proxy(
+    config: &Config,
+    loaded: &mut Loaded,
+    updater: Option<&Updater>,
+    runtime: &Handle,
+) -> (Option<Proxy>, Option<Listener>) {
+    let (Some(updater), Some(mut switch)) = (updater, loaded.proxy_switch()) else { return (None, None) };
+    let policies = updater.policies();
+    let mut set_up = || -> anyhow::Result<(Proxy, Listener)> {
+        let (teller, listener) = proxy::channel(policies).map_err(std::io::Error::from)?;
+        let mut proxy = Proxy::set_up()?;
+        proxy.serve(runtime, policies, config.redaction.clone(), teller)?;
+        switch.turn_on(proxy.port(false), proxy.port(true), config.policy.l7_on_failure_allows)?;
+        Ok((proxy, listener))
+    };
+    set_up()
+        .inspect_err(|error| tracing::error!(%error, "requests are not judged: the proxy can't be set up"))
+        .ok()
+        .unzip()
 }
 
 fn sources(config: &Config) -> anyhow::Result<Vec<Box<dyn Source>>> {

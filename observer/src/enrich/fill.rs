@@ -48,6 +48,38 @@ impl Filler {
         self.learnt.turned_away()
     }
 
+    /// Gives a flow of a record that is complete but for who is who; `kernel_ns` is its time.
+    pub(crate) fn name<R>(
+        &mut self,
+        record: &Record,
+        ends: &Ends,
+        kernel_ns: u64,
+        give: impl FnOnce(&Flow<'_>) -> R,
+    ) -> R {
+        let Self { enricher, translations, learnt } = self;
+        let names = enricher.ends(&Named {
+            kernel_ns,
+            source: ends.source,
+            destination: ends.destination,
+            protocol: record.protocol,
+            frontend: None,
+            is_reply: record.is_reply == Tristate::Yes,
+        });
+        give(&Flow {
+            record,
+            source: names.source,
+            destination: names.destination,
+            source_service: names.source_service.as_ref(),
+            destination_service: names.destination_service.as_ref(),
+            link: None,
+            tunnel: None,
+            drop: None,
+            policy: None,
+            translated: translated(translations, ends, learnt, kernel_ns),
+            l7: None,
+        })
+    }
+
     /// Gives the flow that tells of `tracked`, seen on `link`.
     #[inline]
     pub fn fill<R>(

@@ -66,5 +66,6 @@ pub(super) fn kind(kind: LinkKind) -> &'static str {
         LinkKind::Pod => "pod",
         LinkKind::Uplink => "uplink",
         LinkKind::Tunnel => "tunnel",
+        LinkKind::Bridge => "bridge",
     }
 }

@@ -27,7 +27,7 @@ impl Default for Redaction {
 
 impl Redaction {
     /// A field's value, as it is told.
-    pub(super) fn field<'a>(&self, name: &str, value: &'a [u8]) -> Cow<'a, str> {
+    pub(crate) fn field<'a>(&self, name: &str, value: &'a [u8]) -> Cow<'a, str> {
         let is_in = |names: &[String]| names.iter().any(|other| other.eq_ignore_ascii_case(name));
         if is_in(&self.denied) || !self.allowed.is_empty() && !is_in(&self.allowed) {
             return REDACTED.into();
@@ -36,7 +36,7 @@ impl Redaction {
     }
 
     /// The URL of a request: absolute, where the request says of which host.
-    pub(super) fn url(&self, target: &str, host: Option<&[u8]>) -> String {
+    pub(crate) fn url(&self, target: &str, host: Option<&[u8]>) -> String {
         let mut url = match host {
             Some(host) if target.starts_with('/') => {
                 format!("http://{}{target}", String::from_utf8_lossy(host))

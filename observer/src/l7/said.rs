@@ -144,7 +144,7 @@ impl Told for Teller<'_> {
 }
 
 /// Of `00-<32 digits>-<16 digits>-<2 digits>`, W3C's trace context, the first digits.
-fn trace_id(traceparent: &[u8]) -> Option<&str> {
+pub(crate) fn trace_id(traceparent: &[u8]) -> Option<&str> {
     let mut parts = std::str::from_utf8(traceparent).ok()?.split('-');
     let (version, id) = (parts.next()?, parts.next()?);
     let is_hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));

@@ -6,6 +6,7 @@ use crate::{
     capture::{Capture, CaptureError, LinkTable},
     decode::Clock,
     policy::Policies,
+    proxy::Listener,
     recording::{Input, Recorder},
     track::{ConntrackSource, Update},
 };
@@ -29,6 +30,8 @@ pub(crate) struct Live {
     recorder: Option<Arc<Recorder>>,
     /// Who must know how far the thread has come.
     policies: Option<Arc<Policies>>,
+    /// What the proxy tells, where it runs.
+    requests: Option<Listener>,
     links: Option<Arc<LinkTable>>,
     losses: Losses,
     last_tick_ns: u64,
@@ -52,10 +55,21 @@ impl Live {
         conntrack: Option<(ConntrackSource, Vec<Update>)>,
         recorder: Option<Arc<Recorder>>,
         policies: Option<Arc<Policies>>,
+        requests: Option<Listener>,
     ) -> Self {
         let (conntrack, dumped) = conntrack.map_or((None, Vec::new()), |(source, told)| (Some(source), told));
         let losses = Losses { told: 0, looked_ns: began_ns };
-        Self { capture, conntrack, dumped, recorder, policies, links: None, losses, last_tick_ns: 0 }
+        Self {
+            capture,
+            conntrack,
+            dumped,
+            recorder,
+            policies,
+            requests,
+            links: None,
+            losses,
+            last_tick_ns: 0,
+        }
     }
 
     /// Runs until `stop` is readable; then detaches, and stores what is left.
@@ -65,9 +79,13 @@ impl Live {
         }
         let recorder = self.recorder.take();
         let policies = self.policies.take();
+        let requests = self.requests.take();
         let drained = policies.as_ref().map(|policies| policies.drained());
-        let wakes: Vec<BorrowedFd<'_>> =
-            [stop].into_iter().chain(drained.map(|drained| drained.as_fd())).collect();
+        let wakes: Vec<BorrowedFd<'_>> = [stop]
+            .into_iter()
+            .chain(drained.map(|drained| drained.as_fd()))
+            .chain(requests.as_ref().map(|requests| requests.as_fd()))
+            .collect();
         while !is_readable(stop) && !recorder.as_ref().is_some_and(|recorder| recorder.is_broken()) {
             let until_tick = TICK_NS.saturating_sub(Clock::kernel_now().saturating_sub(self.last_tick_ns));
             // What only came too late for its batch goes with the next one, which is near or worth waiting for.
@@ -95,6 +113,10 @@ impl Live {
                 || stages.local.is_outdated(&stages.cache)
             {
                 stages.take(&Input::Batch(now));
+            }
+            // After the flows of their connections.
+            if let Some(requests) = &requests {
+                stages.say(requests);
             }
             if let Some(drained) = drained
                 && got.all

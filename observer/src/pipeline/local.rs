@@ -194,5 +194,6 @@ fn kind(kind: capture::LinkKind) -> LinkKind {
         capture::LinkKind::Pod => LinkKind::Pod,
         capture::LinkKind::Uplink => LinkKind::Uplink,
         capture::LinkKind::Tunnel => LinkKind::Tunnel,
+        capture::LinkKind::Bridge => LinkKind::Other,
     }
 }

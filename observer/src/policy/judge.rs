@@ -138,7 +138,8 @@ impl Judging<'_> {
             };
             let Some(verdict) = verdict else { continue };
             if !again {
-                self.give(flow, direction, &verdict, denies, give);
+                let is_redirected = judged.flags & judged_flags::REDIRECTED != 0;
+                self.give(flow, direction, &verdict, (denies, is_redirected), give);
                 told.verdicts += 1;
             }
             if denies && told.denied_by.is_none() {
@@ -203,7 +204,7 @@ impl Judging<'_> {
             if let Some(rules) = self.rules_of(number, flow, &Side { direction, subject, peer })
                 && let Some(verdict) = self.ruled(number, direction, rules, false)
             {
-                self.give(flow, direction, &verdict, false, give);
+                self.give(flow, direction, &verdict, (false, false), give);
                 given += 1;
             }
         }
@@ -287,7 +288,7 @@ impl Judging<'_> {
         flow: &Flow<'_>,
         direction: Direction,
         verdict: &Arc<PolicyVerdict>,
-        is_denied: bool,
+        (is_denied, is_redirected): (bool, bool),
         give: &mut impl FnMut(&Flow<'_>),
     ) {
         let counters = &self.policies.counters;
@@ -301,6 +302,7 @@ impl Judging<'_> {
                 Policies::count(&counters.audited);
                 Verdict::Audit
             }
+            (false, false) if is_redirected => Verdict::Redirected,
             (false, false) => Verdict::Forwarded,
         };
         give(&Flow {
@@ -322,7 +324,7 @@ fn is_by_policies(flow: &Flow<'_>) -> bool {
 /// Whether what the kernel decided on a side is told with this flow: not where a packet is told that another point tells.
 fn is_told_at(flow: &Flow<'_>, direction: Direction) -> bool {
     match Point::try_from(i32::from(flow.observation_point)) {
-        Ok(Point::ToEndpoint | Point::ToStack) => true,
+        Ok(Point::ToEndpoint | Point::ToStack | Point::ToProxy) => true,
         Ok(Point::ToNetwork | Point::ToOverlay) => direction == Direction::Egress,
         Ok(Point::FromNetwork | Point::FromOverlay) => direction == Direction::Ingress,
         _ => flow.is_drop(),

@@ -163,6 +163,7 @@ pub(super) fn bits(decided: &Decision) -> u32 {
     for (is_so, bit) in [
         (!decided.enforced.passes(), decision::DENIED),
         (decided.enforced == Verdict::Denied, decision::BY_RULE),
+        (decided.enforced == Verdict::Requests, decision::REQUESTS),
         (!decided.all.passes(), decision::AUDITED),
     ] {
         if is_so {

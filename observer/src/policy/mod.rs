@@ -62,6 +62,8 @@ pub struct PolicyConfig {
     pub cap: Option<Cap>,
     /// Whether a pod's connections are dropped until it is known who the pod is.
     pub unknown_denied: bool,
+    /// Whether connections pass whose requests can't be judged, since the proxy is not there.
+    pub l7_on_failure_allows: bool,
     /// Enforces also what cuts this node off.
     pub allow_lockout: bool,
     /// The TCP port that this daemon serves.
@@ -147,6 +149,16 @@ pub struct Counters {
     pub refused: AtomicU64,
     /// Changes of names that the kernel had no room for: who is new is judged as the world.
     pub names_refused: AtomicU64,
+    /// Connections that the proxy has taken.
+    pub proxied: AtomicU64,
+    /// Of these, ended since the client's requests could not be read, or could be read in two ways.
+    pub proxied_refused: AtomicU64,
+    /// Of these, ended since the client took too long.
+    pub proxied_late: AtomicU64,
+    /// Requests, and answers, that the proxy had and that are told.
+    pub requests_told: AtomicU64,
+    /// Those that are not: there was no room for them on the way.
+    pub requests_lost: AtomicU64,
     /// Addresses that the kernel's maps have no room for now: who has them is judged as the world.
     pub left_out: AtomicU64,
 }

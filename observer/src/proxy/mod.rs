@@ -1,4 +1,10 @@
-//! The transparent proxy's place in the node: how packets reach it, and its sockets.
+//! The transparent proxy in the node: how packets reach it, its sockets, and what it does with connections.
 
 pub mod routing;
+mod service;
+mod session;
 pub mod sockets;
+mod told;
+
+pub use service::Proxy;
+pub use told::{Listener, Teller, Told, channel};

@@ -138,6 +138,7 @@ fn links() -> impl Strategy<Value = LinkTable> {
             ethernet: true,
             peer_nsid: None,
             peer_netns,
+            way: observer_ebpf::proxy::LinkWay::default(),
             attached_by: "",
             chained: [0; 2],
             repairs: 0,

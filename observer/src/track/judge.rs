@@ -127,7 +127,10 @@ pub(super) fn judge_flow<'a>(
     translation: Option<&Translation>,
     addresses: &impl Addresses,
 ) -> Result<TrackedFlow<'a>, Suppressed> {
+    // What comes in goes to the proxy, and is delivered nowhere else.
+    let to_proxy = event.hook == Hook::Ingress && event.flags.has(flow_flags::PROXIED);
     let mut point = match (event.link_kind, event.hook) {
+        _ if to_proxy => Point::ToProxy,
         (LinkKind::Pod | LinkKind::Other, Hook::Egress) => Point::ToEndpoint,
         (LinkKind::Pod | LinkKind::Other, Hook::Ingress) => Point::ToStack,
         (LinkKind::Uplink, Hook::Ingress) => Point::FromNetwork,
@@ -135,7 +138,8 @@ pub(super) fn judge_flow<'a>(
         (LinkKind::Tunnel, Hook::Ingress) => Point::FromOverlay,
         (LinkKind::Tunnel, Hook::Egress) => Point::ToOverlay,
     };
-    if let Some(why) = suppressed(event, ends, point, translation, addresses) {
+    let why = if to_proxy { None } else { suppressed(event, ends, point, translation, addresses) };
+    if let Some(why) = why {
         let every_packet_is_told = event.reason == FlowReason::Packet && point == Point::ToStack;
         if !every_packet_is_told {
             return Err(why);

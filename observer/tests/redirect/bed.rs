@@ -19,7 +19,7 @@ use observer::proxy::{routing::Routing, sockets};
 use observer_ebpf::{
     Tuple,
     parse::TCP,
-    proxy::{LinkWay, ProxyPorts, way},
+    proxy::{LinkWay, ProxyState, way},
 };
 use observer_lab::{Lab, Scenario, netns, unique_prefix};
 use socket2::Socket;
@@ -93,9 +93,9 @@ impl Bed {
     }
 
     /// Tells the programs where the proxy is.
-    pub(crate) fn tell(&mut self, ports: ProxyPorts) {
-        let mut proxy = Array::<_, [u8; 4]>::try_from(self.map("PROXY")).unwrap();
-        proxy.set(0, <[u8; 4]>::try_from(ports.as_bytes()).unwrap(), 0).unwrap();
+    pub(crate) fn tell(&mut self, ports: ProxyState) {
+        let mut proxy = Array::<_, [u8; 8]>::try_from(self.map("PROXY")).unwrap();
+        proxy.set(0, <[u8; 8]>::try_from(ports.as_bytes()).unwrap(), 0).unwrap();
     }
 
     /// Starts the proxy in the node.
@@ -237,7 +237,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn start(lab: &Lab) -> (Self, ProxyPorts) {
+    fn start(lab: &Lab) -> (Self, ProxyState) {
         let taken = Arc::<Mutex<Vec<_>>>::default();
         let name = lab.node_netns("n1").file_name().unwrap().to_str().unwrap().to_owned();
         let (running, ended) = mpsc::channel::<()>();
@@ -263,7 +263,8 @@ impl Proxy {
         });
         let (listeners, threads) = wait.recv().unwrap();
         let port = |socket: &Socket| socket.local_addr().unwrap().as_socket().unwrap().port();
-        let ports = ProxyPorts { ipv4: port(&listeners[0]), ipv6: port(&listeners[1]) };
+        let ports =
+            ProxyState { ipv4: port(&listeners[0]), ipv6: port(&listeners[1]), ..ProxyState::default() };
         let threads = threads.into_iter().chain([node]).collect();
         (Self { taken, listeners: listeners.into(), threads, running }, ports)
     }

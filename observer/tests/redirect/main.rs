@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use bed::{Bed, CLIENT, OUTSIDE, PORT, SERVER, SERVICE, SERVICE_PORT, inside};
 use observer::proxy::routing::Routing;
-use observer_ebpf::proxy::ProxyPorts;
+use observer_ebpf::proxy::ProxyState;
 
 /// Calls each address of both families from there; the server must see `client`, and the proxy too, with the pod as the
 /// server, a service's address or not.
@@ -93,7 +93,7 @@ fn without_the_proxy_nobody_takes_its_place() {
     // A listener of somebody else on the proxy's port, who can't set a mark.
     let node = bed.lab.node_netns("n1");
     let other = inside(&node, || TcpListener::bind("127.0.0.1:0").unwrap());
-    bed.tell(ProxyPorts { ipv4: other.local_addr().unwrap().port(), ipv6: 0 });
+    bed.tell(ProxyState { ipv4: other.local_addr().unwrap().port(), ..ProxyState::default() });
     refused();
     // What an earlier daemon left is gone on with, and goes with the next one.
     let before = bed.routing();

@@ -495,7 +495,7 @@ impl Sums {
     /// Delivered by the programs or a sweep, and not taken by the pipeline yet. Policies' verdicts are of no record.
     pub(crate) fn in_the_rings(&self) -> i128 {
         let before = |stage: &&String| {
-            !["pipeline", "policy", "l7", "history"].contains(&stage.as_str())
+            !["pipeline", "policy", "proxy", "l7", "history"].contains(&stage.as_str())
                 && !stage.starts_with("export ")
         };
         let delivered: u64 =

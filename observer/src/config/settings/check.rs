@@ -3,7 +3,10 @@
 use super::Settings;
 use crate::{
     capture::Glob,
-    config::{Config, ConfigError, PolicyEnforcement, Task, UnknownIdentity, l7_ports, transport::Transport},
+    config::{
+        Config, ConfigError, L7OnFailure, PolicyEnforcement, Task, UnknownIdentity, l7_ports,
+        transport::Transport,
+    },
     export::{self, ExportConfig},
     history::HistoryConfig,
     l7::Redaction,
@@ -15,7 +18,19 @@ use observer_proto::time::parse_duration;
 use std::time::Duration;
 
 impl Settings {
+    /// What no policy exceeds.
+    fn cap(&self) -> Option<Cap> {
+        if self.policy_enforcement == Some(PolicyEnforcement::Never) {
+            Some(Cap { most: Mode::Observe, why: "nothing is judged by --policy-enforcement never".into() })
+        } else if self.policy_audit_mode == Some(true) {
+            Some(Cap { most: Mode::Audit, why: "nothing is dropped by --policy-audit-mode".into() })
+        } else {
+            None
+        }
+    }
+
     pub(in crate::config) fn check(mut self, task: Task) -> Result<Config, ConfigError> {
+        let cap = self.cap();
         let (export, metrics) = self.out_of_flows()?;
         let history = self.history()?;
         let value = |field, problem: String| ConfigError::Value { field, problem };
@@ -61,13 +76,6 @@ impl Settings {
         let max_mib = bounded("--max-mib", self.max_mib.unwrap_or(64), 1, 1 << 20)?;
         let new_flow_cap =
             bounded("--new-flow-cap", self.new_flow_cap.unwrap_or(20_000) as usize, 1, 10_000_000)?;
-        let cap = if self.policy_enforcement == Some(PolicyEnforcement::Never) {
-            Some(Cap { most: Mode::Observe, why: "nothing is judged by --policy-enforcement never".into() })
-        } else if self.policy_audit_mode == Some(true) {
-            Some(Cap { most: Mode::Audit, why: "nothing is dropped by --policy-audit-mode".into() })
-        } else {
-            None
-        };
         let l7 = self.l7.unwrap_or_default();
         let l7_ports = l7_ports::read(self.l7_ports.as_deref().unwrap_or_default(), l7)
             .map_err(|problem| value("--l7-ports", problem))?;
@@ -90,6 +98,7 @@ impl Settings {
                 dialect: self.policy_dialect.unwrap_or_default().into(),
                 cap,
                 unknown_denied: self.unknown_identity == Some(UnknownIdentity::Deny),
+                l7_on_failure_allows: self.l7_on_failure == Some(L7OnFailure::Allow),
                 allow_lockout: self.allow_lockout.unwrap_or(false),
                 own_port: self.listen.map(|address| address.port()),
                 state_dir: Some(self.state_dir.unwrap_or_else(|| "/var/lib/observer".into())),

@@ -1,0 +1,203 @@
+//! Connections in which requests are judged: they go to the proxy, which judges each of them.
+//!
+//! Whether one does is asked where its packets come into the node, of both sides that are this node's at once, and kept in
+//! its entry. What the proxy opens itself is told by its mark; the other end's packets go back to it. A connection that
+//! was open already when such a rule came goes there too, where nobody knows it: so the kernel resets it.
+
+use aya_ebpf::bindings::__sk_buff;
+use observer_ebpf::parse::TCP;
+use observer_ebpf::policy::{MOST_BACKENDS, cut_key, decision, endpoint_flags, judged_flags, side, slot};
+use observer_ebpf::proxy::{ProxyState, way};
+use observer_ebpf::{TELLABLE, hook, link_kind};
+
+use crate::flow::{ACK, SYN};
+use crate::maps::{FLOW_SCRATCH, LINKS};
+use crate::policy_maps::{POLICY_BACKENDS, POLICY_FRONTENDS, POLICY_READS, POLICY_SCRATCH, PROXY};
+use crate::redirect::{first, further, is_from_proxy, is_to_proxy, listener};
+use crate::weigh::{Who, observer_decide, same_address, who};
+
+/// What [`observer_route`] answers.
+pub(crate) mod route {
+    /// The packet goes on as it is.
+    pub(crate) const ON: u64 = 0;
+    /// It goes to the proxy.
+    pub(crate) const PROXY: u64 = 1;
+    /// It goes there, where nobody knows it: the kernel resets the connection.
+    pub(crate) const RESET: u64 = 2;
+    /// Nobody listens there, and then nothing is to pass.
+    pub(crate) const NOWHERE: u64 = 1 << 8;
+}
+
+/// Whether the proxy has the connection of the packet in [`FLOW_SCRATCH`], which is allowed: it opened it, is to have it by
+/// the question in [`POLICY_SCRATCH`] of this generation, or has it already. With [`TELLABLE`] above 8 bits where it comes in:
+/// there it is told, since what is delivered is another connection, of the proxy's. A global function, see [`crate::weigh`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_proxied(skb: *mut __sk_buff, generation: u32, already: u32) -> u64 {
+    let (Some(work), Some(scratch)) = (POLICY_SCRATCH.get_ptr_mut(0), FLOW_SCRATCH.get_ptr_mut(0)) else {
+        return 0;
+    };
+    // SAFETY: this CPU's memory, and a program's context.
+    unsafe {
+        let (seen, packet) = (&raw const (*scratch).seen, &raw const (*scratch).packet);
+        if (*packet).tuple.protocol != TCP || (*seen).tunneled != 0 || (*packet).fragment {
+            return u64::from(already);
+        }
+        if (*seen).hook == hook::EGRESS {
+            return u64::from(already | u32::from(is_from_proxy(skb)));
+        }
+        if already == 0
+            && (observer_reads(generation) == 0 || passes_by(skb, (*packet).tuple.ip_version == 4))
+        {
+            return 0;
+        }
+        (*work).question.judged.flags |= judged_flags::REDIRECTED;
+        let begins = u16::from((*packet).tcp_flags) & (SYN | ACK) == SYN;
+        let proxied = if already != 0 || begins { route::PROXY } else { route::RESET };
+        proxied | u64::from(TELLABLE) << 8
+    }
+}
+
+/// Whether nobody listens, and connections pass then.
+#[inline(always)]
+unsafe fn passes_by(skb: *mut __sk_buff, ipv4: bool) -> bool {
+    let Some(proxy) = PROXY.get(0) else { return true };
+    // SAFETY: a program's context.
+    proxy.lets_pass != 0 && unsafe { !listener(skb, ipv4, proxy, false) }
+}
+
+/// Whether requests are judged in the connection in [`POLICY_SCRATCH`]; a global function, see [`crate::weigh`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_reads(generation: u32) -> u64 {
+    let (Some(work), Some(proxy)) = (POLICY_SCRATCH.get_ptr_mut(0), PROXY.get(0)) else { return 0 };
+    let slot = slot(generation);
+    if proxy.is_on == 0 || POLICY_READS.get(slot).copied().unwrap_or(0) == 0 {
+        return 0;
+    }
+    // SAFETY: this CPU's memory; what is called writes it too, so there is no reference to it.
+    unsafe {
+        let question = &raw mut (*work).question;
+        let frontend = &raw mut (*question).frontend;
+        (&raw mut (*frontend).address).cast::<[u32; 4]>().write(*(&raw const (*question).destination).cast());
+        ((*frontend).port, (*frontend).protocol) = ((*question).port, (*question).protocol);
+        (*frontend).pad = 0;
+        if let Some(backends) = POLICY_FRONTENDS.get_value_ptr_mut(slot, &*frontend) {
+            let (begin, len) = ((*backends).begin, (*backends).len);
+            return observer_reads_backends(slot, begin, len);
+        }
+        let from = who(slot, question, &raw const (*question).source);
+        let to = who(slot, question, &raw const (*question).destination);
+        let key = cut_key((*question).protocol, (*question).port);
+        let (read, ingress) = reads(slot, &from, &to, key);
+        if read {
+            // It is told here, with what is said of the other side.
+            (*question).judged.ingress = ingress;
+        }
+        u64::from(read)
+    }
+}
+
+/// Likewise to any of a service's backends: which one it will be is not known yet. Of too many only the first are asked.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_reads_backends(slot: u32, begin: u32, len: u32) -> u64 {
+    let mut read = 0;
+    for index in 0..MOST_BACKENDS {
+        if index >= len {
+            break;
+        }
+        read |= observer_reads_backend(slot, begin.wrapping_add(index));
+    }
+    read
+}
+
+/// Likewise to one backend of a service, at its own port.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_reads_backend(slot: u32, index: u32) -> u64 {
+    let Some(work) = POLICY_SCRATCH.get_ptr_mut(0) else { return 0 };
+    let Some(backend) = POLICY_BACKENDS.get_value(slot, &index) else { return 0 };
+    let backend = &raw const *backend;
+    // SAFETY: this CPU's memory; entries of arrays are aligned to 8, and so is the question.
+    unsafe {
+        let question = &raw mut (*work).question;
+        let address = &raw const (*backend).address;
+        // What a pod says to itself never leaves it, unless the proxy were between.
+        if same_address(address, &raw const (*question).source) {
+            return 0;
+        }
+        let from = who(slot, question, &raw const (*question).source);
+        let to = who(slot, question, address);
+        u64::from(reads(slot, &from, &to, cut_key((*question).protocol, (*backend).port)).0)
+    }
+}
+
+/// Whether one of the sides that are this node's has requests judged, and none denies the connection: what is denied where
+/// it is delivered shall not reach the proxy. And what is said of the destination's side.
+#[inline(always)]
+fn reads(slot: u32, from: &Who, to: &Who, key: u32) -> (bool, u32) {
+    let is_local = |who: &Who| who.known && who.flags & endpoint_flags::LOCAL != 0;
+    let (mut egress, mut ingress) = (0, 0);
+    if is_local(from) {
+        egress = observer_decide(slot, from.subject, side::EGRESS as u32, to.peer, key) as u32;
+    }
+    if is_local(to) {
+        ingress = observer_decide(slot, to.subject, side::INGRESS as u32, from.peer, key) as u32;
+    }
+    let read = (egress | ingress) & (decision::REQUESTS | decision::DENIED) == decision::REQUESTS;
+    (read, ingress)
+}
+
+/// Sends the packet in [`FLOW_SCRATCH`], whose connection is [`FlowValue::proxied`](observer_ebpf::FlowValue), on its way: one of [`route`]. A global
+/// function, see [`crate::weigh`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_route(skb: *mut __sk_buff, proxied: u32) -> u64 {
+    let (Some(scratch), Some(proxy)) = (FLOW_SCRATCH.get_ptr_mut(0), PROXY.get(0)) else { return route::ON };
+    // SAFETY: this CPU's memory, and a program's context.
+    unsafe {
+        let proxied = u64::from(proxied);
+        if (*scratch).seen.hook == hook::EGRESS {
+            return proxied;
+        }
+        let ifindex = (*scratch).seen.ifindex;
+        let Some(link) = LINKS.get_ptr_mut(&ifindex) else { return route::ON };
+        let link = (*link).way;
+        let flags = u16::from((*scratch).packet.tcp_flags);
+        if flags & (SYN | ACK) != SYN && proxied != route::RESET {
+            further(skb, &link);
+            return proxied;
+        }
+        let ipv4 = (*scratch).packet.tuple.ip_version == 4;
+        let state: ProxyState = *proxy;
+        match first(skb, ipv4, &state, &link) {
+            // With the listener for its socket, a packet that does not begin a connection is answered with a reset.
+            true => proxied,
+            false if state.lets_pass != 0 => route::ON,
+            false => route::NOWHERE,
+        }
+    }
+}
+
+/// Whether the packet in [`FLOW_SCRATCH`] comes out of a bridge on its way to the proxy: then what remains to be done was
+/// done, unless nobody listens any more. A global function, see [`crate::weigh`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_out_of_bridge(skb: *mut __sk_buff) -> u64 {
+    let Some(scratch) = FLOW_SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's memory, and a program's context.
+    unsafe {
+        if (*scratch).seen.hook != hook::INGRESS || !is_to_proxy(skb) {
+            return u64::from((*scratch).seen.link_kind == link_kind::BRIDGE);
+        }
+        let ifindex = (*scratch).seen.ifindex;
+        let Some(link) = LINKS.get_ptr_mut(&ifindex) else { return 0 };
+        if (*link).way.way != way::BRIDGE {
+            return 0;
+        }
+        // Without a socket the kernel answers with a reset.
+        observer_route(skb, 1);
+        1
+    }
+}

@@ -1,0 +1,172 @@
+//! One connection in the proxy: its requests judged by policies, and told.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use http::request::Parts;
+use http::{Version, header};
+use observer_policy::l7::Request;
+use observer_proto::flow::{
+    Http, HttpHeader, L7FlowType, Layer7 as Message, Verdict, layer7::Record as Kind,
+};
+use observer_proxy::{Ruling, Session, normal};
+use tokio::net::TcpStream;
+
+use super::sockets;
+use super::told::{Teller, Told};
+use crate::decode::Clock;
+use crate::l7::{Redaction, trace_id};
+use crate::layer7::Layer7;
+use crate::policy::Policies;
+use crate::policy_verdict::PolicyTold;
+
+/// What all connections have in common.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) policies: Arc<Policies>,
+    pub(super) redaction: Redaction,
+    pub(super) teller: Teller,
+    /// From where the next connection to a server looks for a port.
+    pub(super) next_port: AtomicU16,
+}
+
+/// A connection that was handed over.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) common: Arc<Common>,
+    pub(super) client: SocketAddr,
+    pub(super) server: SocketAddr,
+}
+
+/// A request that is not answered yet.
+pub(super) struct Asked {
+    http: Http,
+    trace_id: Box<str>,
+    began: Instant,
+    verdict: Verdict,
+    is_egress: Option<bool>,
+}
+
+impl Session for Connection {
+    type Asked = Asked;
+    type Server = TcpStream;
+
+    fn ask(&self, parts: &Parts) -> (Ruling, Asked) {
+        let (request, meant) = requests(parts);
+        let policies = &self.common.policies;
+        let judged = policies.judge_request(self.client, self.server, &request, meant.as_ref());
+        let (ruling, verdict) = match (judged.passes, judged.passes_audited) {
+            (false, _) => (Ruling::Deny, Verdict::Dropped),
+            (true, false) => (Ruling::Allow, Verdict::Audit),
+            (true, true) => (Ruling::Allow, Verdict::Forwarded),
+        };
+        let mut asked = self.asked(parts, verdict);
+        // Of several sides the first that denies, else the last, which is the server's.
+        let told = judged.told;
+        let deciding = told.iter().position(|told| told.denies).unwrap_or(told.len().saturating_sub(1));
+        let policies = told.into_iter().nth(deciding);
+        asked.is_egress = policies.as_ref().map(|told| told.is_egress);
+        self.tell(&asked, asked.http.clone(), L7FlowType::Request, 0, policies);
+        (ruling, asked)
+    }
+
+    fn answered(&self, asked: Asked, status: u16) {
+        let http = Http { code: status.into(), headers: Vec::new(), ..asked.http.clone() };
+        let latency = u64::try_from(asked.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.tell(&asked, http, L7FlowType::Response, latency, None);
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let port = self.common.next_port.fetch_add(1, Ordering::Relaxed);
+        let stream = TcpStream::from_std(sockets::connect(self.client, self.server, port)?.into())?;
+        stream.writable().await?;
+        match stream.take_error()? {
+            Some(error) => Err(error),
+            None => Ok(stream),
+        }
+    }
+}
+
+impl Connection {
+    fn asked(&self, parts: &Parts, verdict: Verdict) -> Asked {
+        let redaction = &self.common.redaction;
+        let host = parts.headers.get(header::HOST).map(http::HeaderValue::as_bytes);
+        let text = |value: &http::HeaderValue| value.as_bytes().to_vec();
+        let headers = parts.headers.iter().map(|(name, value)| HttpHeader {
+            key: name.as_str().to_owned(),
+            value: redaction.field(name.as_str(), value.as_bytes()).into_owned(),
+        });
+        let protocol = match parts.version {
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_2 => "HTTP/2",
+            _ => "HTTP/1.1",
+        };
+        let trace = parts.headers.get("traceparent").map(text).unwrap_or_default();
+        Asked {
+            http: Http {
+                code: 0,
+                method: parts.method.to_string(),
+                url: redaction.url(&parts.uri.to_string(), host),
+                protocol: protocol.to_owned(),
+                headers: headers.collect(),
+            },
+            trace_id: trace_id(&trace).unwrap_or_default().into(),
+            began: Instant::now(),
+            verdict,
+            is_egress: None,
+        }
+    }
+
+    fn tell(
+        &self,
+        asked: &Asked,
+        http: Http,
+        kind: L7FlowType,
+        latency_ns: u64,
+        policies: Option<PolicyTold>,
+    ) {
+        let message = Message { r#type: kind.into(), latency_ns, record: Some(Kind::Http(http)) };
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let is_answer = kind == L7FlowType::Response;
+        self.common.teller.tell(Told {
+            time_ns: i64::try_from(unix.as_nanos()).unwrap_or(i64::MAX),
+            kernel_ns: Clock::kernel_now(),
+            client: self.client,
+            server: self.server,
+            said: Arc::new(Layer7::new(message, &asked.trace_id)),
+            is_answer,
+            is_egress: asked.is_egress,
+            // What is denied is answered by the proxy, and that is no packet of the server's.
+            verdict: if is_answer && asked.verdict == Verdict::Dropped {
+                Verdict::Forwarded
+            } else {
+                asked.verdict
+            },
+            policies,
+        });
+    }
+}
+
+/// The request as policies see it, and what a server may take it for, where that is another.
+fn requests(parts: &Parts) -> (Request, Option<Request>) {
+    let target = parts.uri.path_and_query().map_or("*", |target| target.as_str());
+    let host = match (parts.uri.authority(), parts.headers.get(header::HOST)) {
+        (Some(authority), _) => authority.as_str().to_owned(),
+        (None, Some(host)) => String::from_utf8_lossy(host.as_bytes()).into_owned(),
+        (None, None) => String::new(),
+    };
+    let value = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers: Vec<(String, String)> =
+        parts.headers.iter().map(|(name, found)| (name.as_str().to_owned(), value(found))).collect();
+    let with = |path: &str| Request::Http {
+        method: parts.method.to_string(),
+        path: path.to_owned(),
+        host: host.clone(),
+        headers: headers.clone(),
+    };
+    let meant = normal(target);
+    (with(target), (meant != target).then(|| with(&meant)))
+}

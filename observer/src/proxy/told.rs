@@ -1,0 +1,97 @@
+//! What the proxy tells of requests, for the pipeline's thread, which makes flows of it.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use observer_proto::flow::Verdict;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+
+use crate::layer7::Layer7;
+use crate::policy::Policies;
+use crate::policy_verdict::PolicyTold;
+
+/// Requests and answers that wait to be told; more are counted as lost.
+const MOST_WAITING: usize = 16_384;
+
+/// A request, or its answer.
+#[derive(Debug)]
+pub struct Told {
+    /// Unix time, nanoseconds.
+    pub time_ns: i64,
+    /// Kernel time.
+    pub kernel_ns: u64,
+    /// Who asked.
+    pub client: SocketAddr,
+    /// Who was asked.
+    pub server: SocketAddr,
+    /// What was said.
+    pub said: Arc<Layer7>,
+    /// Whether it is the answer.
+    pub is_answer: bool,
+    /// Whether policies speak of the client's side; nothing where none speak of any.
+    pub is_egress: Option<bool>,
+    /// What became of the request.
+    pub verdict: Verdict,
+    /// By which policies.
+    pub policies: Option<PolicyTold>,
+}
+
+/// The proxy's end.
+#[derive(Clone, Debug)]
+pub struct Teller {
+    sender: SyncSender<Told>,
+    wake: Arc<OwnedFd>,
+    policies: Arc<Policies>,
+}
+
+/// The pipeline's end.
+#[derive(Debug)]
+pub struct Listener {
+    told: Receiver<Told>,
+    wake: Arc<OwnedFd>,
+    policies: Arc<Policies>,
+}
+
+/// Both ends; what is told, and what is not, is counted with the policies.
+pub fn channel(policies: &Arc<Policies>) -> Result<(Teller, Listener), Errno> {
+    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let (sender, told) = sync_channel(MOST_WAITING);
+    let teller = Teller { sender, wake: Arc::clone(&wake), policies: Arc::clone(policies) };
+    Ok((teller, Listener { told, wake, policies: Arc::clone(policies) }))
+}
+
+impl Teller {
+    /// Tells; never waits.
+    pub fn tell(&self, told: Told) {
+        if self.sender.try_send(told).is_err() {
+            self.policies.counters.requests_lost.fetch_add(1, Ordering::Relaxed);
+        }
+        // Fails only where it is set already.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Listener {
+    /// What was told since the last time, no more at once than can wait: others wait too.
+    pub fn drain(&self, mut each: impl FnMut(Told)) {
+        // Nothing to be read is as good.
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        let mut count = 0;
+        for told in self.told.try_iter().take(MOST_WAITING) {
+            each(told);
+            count += 1;
+        }
+        self.policies.counters.requests_told.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+impl AsFd for Listener {
+    /// Readable where there is something to drain.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}

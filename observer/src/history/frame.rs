@@ -17,7 +17,7 @@ const PIECE: [u8; 4] = *b"PIEC";
 pub(super) const MOST_FLOWS: usize = 8192;
 /// The most bytes of a piece's content.
 const MOST_PLAIN: usize = 64 << 20;
-/// zstd's own default: a fifth smaller than the fastest at two thirds of its speed.
+/// zstd's own default.
 const LEVEL: i32 = 3;
 
 /// The beginning of a file.

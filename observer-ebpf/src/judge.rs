@@ -23,7 +23,7 @@ use crate::payload;
 use crate::policy_maps::{OPENERS, POLICY_SCRATCH};
 use crate::record::{add_alone, counters, header, now, write};
 use crate::redirect::is_to_proxy;
-use crate::requests::{observer_out_of_bridge, observer_proxied, observer_route, route};
+use crate::requests::{along, observer_out_of_bridge, observer_proxied, observer_route, route};
 use crate::table::{Key, fill_key, short_key};
 use crate::weigh::{Question, how, is_node, observer_weigh, same_address};
 
@@ -346,7 +346,7 @@ pub(crate) extern "C" fn observer_is_related(skb: *mut __sk_buff) -> u64 {
         let (sent, _) = directions(value, from_local);
         // Of the proxy's connections it is the proxy that must learn of it.
         if (*value).proxied != 0 {
-            observer_route(skb, 1);
+            along(skb, &raw const (*scratch).seen);
         }
         u64::from((*sent).seen & SEEN != 0 && (*sent).flags & DENIED == 0)
     }

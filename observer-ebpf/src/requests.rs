@@ -10,7 +10,7 @@ use observer_ebpf::policy::{MOST_BACKENDS, cut_key, decision, endpoint_flags, ju
 use observer_ebpf::proxy::{ProxyState, way};
 use observer_ebpf::{TELLABLE, hook, link_kind};
 
-use crate::flow::{ACK, SYN};
+use crate::flow::{ACK, SYN, Seen};
 use crate::maps::{FLOW_SCRATCH, LINKS};
 use crate::policy_maps::{POLICY_BACKENDS, POLICY_FRONTENDS, POLICY_READS, POLICY_SCRATCH, PROXY};
 use crate::redirect::{first, further, is_from_proxy, is_to_proxy, listener};
@@ -176,6 +176,22 @@ pub(crate) extern "C" fn observer_route(skb: *mut __sk_buff, proxied: u32) -> u6
             true => proxied,
             false if state.lets_pass != 0 => route::ON,
             false => route::NOWHERE,
+        }
+    }
+}
+
+/// Sends a packet that is about a connection of the proxy's the way of that one's further packets. No function of its own: it is
+/// asked for where the stack of Linux 6.1 has no room for more.
+#[inline(always)]
+pub(crate) unsafe fn along(skb: *mut __sk_buff, seen: *const Seen) {
+    // SAFETY: this CPU's memory, and a program's context.
+    unsafe {
+        let ifindex = (*seen).ifindex;
+        if (*seen).hook == hook::INGRESS
+            && let Some(link) = LINKS.get_ptr_mut(&ifindex)
+        {
+            let link = (*link).way;
+            further(skb, &link);
         }
     }
 }

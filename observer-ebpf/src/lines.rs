@@ -12,6 +12,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// How many lines behind its own an entry may stand: the table is to be made larger before that.
 pub const MOST_BEYOND: u32 = 63;
+/// Its own and those: an inclusive range would be a flag more in each round.
+const LINES: u32 = MOST_BEYOND + 1;
 
 /// How a table's lines are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -93,7 +95,7 @@ pub fn find<L: Line, R: Borrow<L>>(
 ) -> Option<L::Value> {
     let home = shape.home(words);
     let mut beyond = 0;
-    for behind in 0..=MOST_BEYOND {
+    for behind in 0..LINES {
         let line = read(shape.behind(home, behind))?;
         let line = line.borrow();
         let Standing { taken, beyond: further } = *line.standing();

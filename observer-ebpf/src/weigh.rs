@@ -125,8 +125,10 @@ pub(crate) extern "C" fn observer_find(slot: u32) -> u64 {
         let question = &raw mut (*work).question;
         let read = |line: u32| POLICY_ENDPOINTS.get_value(slot, &line);
         let found = find::<EndpointLine, _>(shapes.endpoints, (*question).wanted, read);
-        let Some(endpoint) = found else { return 0 };
-        (*question).found = endpoint;
+        // Field by field: a copy of all would be a call, whose stack is one too much.
+        let Some(PolicyEndpoint { peer, subject, flags }) = found else { return 0 };
+        let to = &raw mut (*question).found;
+        ((*to).peer, (*to).subject, (*to).flags) = (peer, subject, flags);
     }
     1
 }
@@ -250,7 +252,7 @@ pub(crate) extern "C" fn observer_weigh_backends(slot: u32, subject: u32, begin:
             if index >= len {
                 break;
             }
-            let backend = backend(slot, begin.wrapping_add(index));
+            let backend = observer_backend(slot, begin.wrapping_add(index));
             let (peer, key) = (backend as u32, (backend >> 32) as u32);
             // All but the one that is the opener itself.
             let decision = if key == 0 {
@@ -290,10 +292,11 @@ const fn rank(decision: u32) -> u32 {
     if decision & decision::DENIED != 0 { decision::DENIED } else { decision & decision::AUDITED }
 }
 
-/// A backend as a peer, and above that the key of its own port; of the opener itself, which is denied nothing, 0. No function of
-/// its own, and one that asks nobody: the stacks of functions that call each other are too much together for Linux 6.1.
-#[inline(always)]
-fn backend(slot: u32, index: u32) -> u64 {
+/// A backend as a peer, and above that the key of its own port; of the opener itself, which is denied nothing, 0. It does not
+/// ask for the decision itself: for Linux 6.1 the stacks of functions that call each other would be too much together.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_backend(slot: u32, index: u32) -> u64 {
     let Some(work) = POLICY_SCRATCH.get_ptr_mut(0) else { return 0 };
     let Some(backend) = POLICY_BACKENDS.get_value(slot, &index) else { return 0 };
     let backend = &raw const *backend;

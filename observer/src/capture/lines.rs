@@ -141,8 +141,8 @@ mod tests {
             }
         }
 
-        fn get(&self, shape: Shape, key: &PolicyRowKey) -> Option<PolicyRow> {
-            find(shape, RowLine::words(key), |line| Some(self.0.get(&line).copied().unwrap_or_default()))
+        fn get(&self, shape: Shape, key: PolicyRowKey) -> Option<PolicyRow> {
+            find(shape, RowLine::words(&key), |line| Some(self.0.get(&line).copied().unwrap_or_default()))
         }
     }
 
@@ -166,7 +166,7 @@ mod tests {
             if step % 10 == 0 {
                 written.follow(&mut table);
                 for number in 0..256 {
-                    let found = written.get(table.shape(), &key(number));
+                    let found = written.get(table.shape(), key(number));
                     assert_eq!(found, held.get(&number).copied(), "{number} at {step}");
                     assert_eq!(table.get(&key(number)).copied(), found);
                 }

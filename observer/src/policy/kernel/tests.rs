@@ -181,7 +181,7 @@ fn tables_that_follow_changes_are_those_made_anew() {
     let mut some = 0;
     for _ in 0..2_000 {
         let mut change = Change::default();
-        for _ in 0..1 + pick(2) {
+        for _ in 0..=pick(2) {
             let name = format!("shop/pod-{}", pick(6));
             // Some addresses are in the policy's network, some are others' too.
             let address = [format!("192.0.2.{}", pick(4)), format!("10.0.1.{}", pick(6))];

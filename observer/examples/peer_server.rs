@@ -17,7 +17,7 @@ use observer::{
     store::{Store, StoreConfig},
     track::Update,
 };
-use observer_ebpf::Header;
+use observer_ebpf::{Header, proxy::LinkWay};
 use observer_proto::control::CaptureStatusResponse;
 use std::{
     borrow::Cow,
@@ -191,6 +191,7 @@ fn pod_link(ifindex: u32, name: &str) -> capture::Link {
         ethernet: true,
         peer_nsid: None,
         peer_netns: None,
+        way: LinkWay::default(),
         attached_by: "",
         chained: [0; 2],
         error: None,

@@ -115,7 +115,7 @@ impl Framing {
                 Ok(line.len() + 2)
             }
             State::ChunkEnd => match bytes {
-                [b'\r'] => Ok(0),
+                [] | [b'\r'] => Ok(0),
                 [b'\r', b'\n', ..] => {
                     self.state = State::ChunkLine;
                     Ok(2)

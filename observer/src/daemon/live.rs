@@ -197,7 +197,8 @@ fn leave_to_programs(proxy: Option<Proxy>) {
     }
 }
 
-/// The proxy that judges requests, and what it tells; without it whole connections pass in which some would be denied.
+/// The proxy that judges requests, and what it tells. Where it can't be set up, the programs do without it as they do while
+/// nobody listens: `--l7-on-failure` says what.
 fn set_up_proxy(
     config: &Config,
     loaded: &mut Loaded,
@@ -206,17 +207,25 @@ fn set_up_proxy(
 ) -> (Option<Proxy>, Option<Listener>) {
     let (Some(updater), Some(mut switch)) = (updater, loaded.proxy_switch()) else { return (None, None) };
     let policies = updater.policies();
-    let mut set_up = || -> anyhow::Result<(Proxy, Listener)> {
+    let set_up = || -> anyhow::Result<(Proxy, Listener)> {
         let (teller, listener) = proxy::channel(policies).map_err(std::io::Error::from)?;
         let mut proxy = Proxy::set_up()?;
         proxy.serve(runtime, policies, config.redaction.clone(), teller)?;
-        switch.turn_on(proxy.port(false), proxy.port(true), config.policy.l7_on_failure_allows)?;
         Ok((proxy, listener))
     };
-    set_up()
-        .inspect_err(|error| tracing::error!(%error, "requests are not judged: the proxy can't be set up"))
+    let lets_pass = config.policy.l7_on_failure_allows;
+    let (proxy, listener) = set_up()
+        .inspect_err(|error| {
+            let become_of = if lets_pass { "pass unjudged" } else { "are dropped" };
+            tracing::error!(%error, "the proxy can't be set up: connections whose requests policies restrict {become_of}");
+        })
         .ok()
-        .unzip()
+        .unzip();
+    let port = |is_ipv6| proxy.as_ref().map_or(0, |proxy: &Proxy| proxy.port(is_ipv6));
+    if let Err(error) = switch.turn_on(port(false), port(true), lets_pass) {
+        tracing::error!(%error, "requests are not judged: the programs can't be told of the proxy");
+    }
+    (proxy, listener)
 }
 
 fn sources(config: &Config) -> anyhow::Result<Vec<Box<dyn Source>>> {

@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build man demo events test interop test-kernels lint bench bench-peer fuzz soak ci clean-lab
+.PHONY: help setup build man demo events test interop test-kubernetes test-kernels lint bench bench-peer fuzz soak ci clean-lab
 
 # A Debian with Rust may have it in the user's folder only; setup puts its own programs there and in .tools.
 CARGO_HOME ?= $(HOME)/.cargo
@@ -13,7 +13,7 @@ need_root = $(if $(filter-out 0,$(shell id -u)),$(error make $@ needs root (it m
 loads eBPF programs): run it with sudo -E env "PATH=$$PATH" make $@))
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what builds and tests need (Debian packages, bpf-linker, lint tools, cargo-fuzz, QEMU, Go); safe to repeat
 	@scripts/setup build lab lint fuzz kernels go
@@ -55,6 +55,11 @@ interop: ## the real hubble and hubble-relay, built from Go modules, against the
 	@scripts/setup build lab go
 	@scripts/interop
 
+test-kubernetes: ## the daemon and deploy/ with a real Kubernetes API server, built from Go modules once, in ten minutes
+	$(need_root)
+	@scripts/setup build lab go
+	@scripts/test-kubernetes
+
 test-kernels: ## the daemon and a small lab in Debian's 5.10, 6.1 and 6.12, each booted in QEMU; or in KERNELS="6.1"
 	$(need_root)
 	@scripts/setup build lab kernels
@@ -82,7 +87,7 @@ soak: ## fuzzing (FUZZ_RUNS inputs each, 10 million), then the heavy tests again
 	@scripts/setup build lab fuzz
 	@scripts/soak
 
-ci: ## lint, tests, interop, other kernels and fuzz, with the seconds of each part; a skipped test is a failure
+ci: ## lint, tests, interop, Kubernetes, other kernels and fuzz, with the seconds of each part; a skipped test is a failure
 	$(need_root)
 	@scripts/ci
 

@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build man demo events test interop test-kubernetes test-kernels lint bench bench-peer fuzz soak ci clean-lab
+.PHONY: help setup build man demo events test interop test-kubernetes test-kernels lint bench bench-peer fuzz soak dist ci clean-lab
 
 # A Debian with Rust may have it in the user's folder only; setup puts its own programs there and in .tools.
 CARGO_HOME ?= $(HOME)/.cargo
@@ -86,6 +86,10 @@ soak: ## fuzzing (FUZZ_RUNS inputs each, 10 million), then the heavy tests again
 	$(need_root)
 	@scripts/setup build lab fuzz
 	@scripts/soak
+
+dist: ## static programs, man pages, completions and deploy/ as target/dist/observer-VERSION-ARCH.tar.gz, with SHA256SUMS
+	@scripts/setup build
+	@scripts/dist
 
 ci: ## lint, tests, interop, Kubernetes, other kernels and fuzz, with the seconds of each part; a skipped test is a failure
 	$(need_root)

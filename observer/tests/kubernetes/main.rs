@@ -4,6 +4,8 @@
 
 mod api;
 mod cluster;
+mod container;
+mod deploy;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;

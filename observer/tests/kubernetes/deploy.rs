@@ -1,0 +1,279 @@
+//! `deploy/`: what the chart makes, whether the API takes it, and whether the daemon can do its work with it.
+
+use crate::{
+    cluster::{Cluster, program},
+    container::{Container, Objects, decoded},
+    support::{Daemon, OBSERVER, can_run, empty_node, get, late, scenario},
+};
+use observer_lab::{Lab, netns, unique_prefix};
+use observer_proto::{
+    control::{hook::State, policy::Mode},
+    flow::{DropReason, Flow, Verdict},
+};
+use serde_json::Value;
+use std::{
+    collections::BTreeSet,
+    io::ErrorKind,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+fn helm(arguments: &[&str], values: &[&str]) -> Output {
+    let mut command = Command::new(program("helm"));
+    command.args(arguments).arg(project("deploy/helm/observer")).env_clear().env("HOME", "/nonexistent");
+    command.args(values.iter().flat_map(|value| ["--set", value])).output().unwrap()
+}
+
+/// What the chart makes of these values, in the namespace `observer`.
+pub(crate) fn render(values: &[&str]) -> String {
+    let made = helm(&["template", "observer", "--namespace", "observer"], values);
+    assert!(made.status.success(), "{values:?}: {}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).unwrap()
+}
+
+/// The objects in it, by kind and name.
+pub(crate) fn objects(text: &str) -> Objects {
+    let objects: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    objects.into_iter().map(|it| ((text(&it["kind"]), text(&it["metadata"]["name"])), it)).collect()
+}
+
+/// What the daemon reads.
+const READ: [&str; 9] = [
+    "pods",
+    "namespaces",
+    "nodes",
+    "services",
+    "endpointslices.discovery.k8s.io",
+    "networkpolicies.networking.k8s.io",
+    "ciliumnetworkpolicies.cilium.io",
+    "ciliumclusterwidenetworkpolicies.cilium.io",
+    "ciliumcidrgroups.cilium.io",
+];
+
+/// Everything that is off by default.
+const ALL: [&str; 10] = [
+    "events.enabled=true",
+    "features.kernelPlaces=true",
+    "features.hostNames=true",
+    "features.oldKernels=true",
+    "metrics.serviceMonitor.enabled=true",
+    "metrics.serviceMonitor.labels.release=prometheus",
+    "metrics.flows=drop flow tcp",
+    "networkPolicy.enabled=true",
+    "networkPolicy.host=true",
+    "config.max-flows=131072",
+];
+
+/// Prometheus' operator's resource, as far as the API has to know it.
+const SERVICE_MONITORS: &str = r#"{ "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+    "metadata": { "name": "servicemonitors.monitoring.coreos.com" },
+    "spec": { "group": "monitoring.coreos.com", "scope": "Namespaced",
+              "names": { "plural": "servicemonitors", "singular": "servicemonitor", "kind": "ServiceMonitor" },
+              "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema":
+                  { "type": "object", "x-kubernetes-preserve-unknown-fields": true } } }] } }"#;
+
+#[test]
+fn the_plain_manifests_are_what_the_chart_makes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("observer.yaml");
+    let made = Command::new(project("scripts/manifests")).arg(&file).status().unwrap();
+    assert!(made.success());
+    let [made, kept] =
+        [file, project("deploy/kubernetes/observer.yaml")].map(|file| std::fs::read_to_string(file).unwrap());
+    assert!(
+        kept.contains(concat!("image: \"observer:", env!("CARGO_PKG_VERSION"))),
+        "Chart.yaml is of another version"
+    );
+    assert!(made == kept, "deploy/kubernetes/observer.yaml is old: scripts/manifests makes it anew");
+}
+
+#[test]
+fn the_chart_refuses_what_can_not_be() {
+    let linted = helm(&["lint", "--strict"], &[]);
+    assert!(linted.status.success(), "{}", String::from_utf8_lossy(&linted.stdout));
+    for (value, place) in [
+        ("server.prt=1", "/server"),
+        ("server.port=0", "/server/port"),
+        ("server.address=eth0", "/server/address"),
+        ("policy.mode=deny", "/policy/mode"),
+        ("config.Max_Flows=1", "Max_Flows"),
+        ("config.max-flows.most=1", "/config/max-flows"),
+        ("cluster=a/b", "/cluster"),
+        ("privileged=true", "privileged"),
+    ] {
+        let made = helm(&["template", "observer"], &[value]);
+        let error = String::from_utf8_lossy(&made.stderr).into_owned();
+        assert!(!made.status.success() && error.contains(place), "{value}: {error}");
+    }
+}
+
+#[test]
+fn the_api_takes_it_and_gives_the_daemon_no_right_but_to_read() {
+    if !can_run("kubernetes: deploy") {
+        return;
+    }
+    let lab = empty_node("k8sdep");
+    let cluster = Cluster::start(&lab);
+    cluster.install_crds();
+    cluster.apply(SERVICE_MONITORS);
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+    cluster.kubectl(&["create", "namespace", "observer"]);
+    let strict = ["apply", "--dry-run=server", "--validate=strict", "--warnings-as-errors", "-f", "-"];
+    for values in
+        [&[][..], &ALL, &["server.tls.enabled=false"], &["server.enabled=false", "metrics.enabled=false"]]
+    {
+        let text = render(values);
+        let said = cluster.kubectl_with(&strict, &text);
+        assert_eq!(said.lines().count(), objects(&text).len(), "{said}");
+    }
+
+    for file in ["observer", "hubble-relay"] {
+        cluster.apply_file(&project(&format!("deploy/kubernetes/{file}.yaml")));
+    }
+
+    // What any service account may, and besides this one reads what is named here.
+    let may = |account: &Path| {
+        let said = cluster.kubectl_as(account, &["auth", "can-i", "--list", "--no-headers"], "");
+        let said = String::from_utf8(said.stdout).unwrap();
+        let squeeze = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        said.lines().map(squeeze).collect::<BTreeSet<_>>()
+    };
+    cluster.kubectl(&["create", "serviceaccount", "any", "-n", "observer"]);
+    let any = may(&cluster.kubeconfig_of("observer", "any"));
+    let ours = cluster.kubeconfig_of("observer", "observer");
+    let mut rights: BTreeSet<_> = READ.map(|what| format!("{what} [] [] [get list watch]")).into();
+    late::until("the rights of the role", || (&may(&ours) - &any == rights).then_some(()));
+    cluster.apply(&render(&["events.enabled=true", "server.tls.generate=false"]));
+    rights.insert("events [] [] [create]".to_owned());
+    late::until("the right to create events", || (&may(&ours) - &any == rights).then_some(()));
+}
+
+/// The demo's node with the chart's container as its daemon, which has names by the lab's inventory.
+fn deployed(name: &str, values: &[&str], policies: Option<&str>) -> (Lab, Daemon, Container, Objects) {
+    let lab = Lab::up(&scenario("demo.toml"), &unique_prefix(name)).unwrap();
+    // A test reads its log as text.
+    let objects = objects(&render(&[values, &["config.log-format=text"]].concat()));
+    let dir = tempfile::tempdir().unwrap();
+    let inventory = dir.path().join("inventory.yaml");
+    lab.write_inventory(&inventory).unwrap();
+    let container = Container::of(&objects, dir.path());
+    let mut command = container.command(&lab.node_netns("n1"));
+    command.arg("--inventory").arg(inventory).env("OBSERVER_NODE_NAME", "n1");
+    if let Some(policies) = policies {
+        // Of the machine's folders the container has this one only.
+        let copy = dir.path().join("policies");
+        std::fs::create_dir(&copy).unwrap();
+        for file in std::fs::read_dir(project(policies)).unwrap().map(|file| file.unwrap()) {
+            std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+        }
+        command.arg("--policy").arg(copy);
+    }
+    let daemon = Daemon::spawn(command, dir);
+    let status = daemon.capture_status();
+    for hook in &status.hooks {
+        assert_eq!(hook.state, State::Attached as i32, "{hook:?}");
+    }
+    for link in &status.links {
+        assert_eq!(link.problem, "", "{link:?}");
+    }
+    (lab, daemon, container, objects)
+}
+
+#[test]
+fn the_daemon_does_its_work_with_the_rights_that_it_is_given() {
+    if !can_run("kubernetes: capabilities") {
+        return;
+    }
+    let values = ["metrics.flows=drop", "config.l7=all"];
+    let (mut lab, daemon, container, objects) = deployed("k8srun", &values, None);
+    for mut traffic in lab.scenario().traffic.clone() {
+        (traffic.count, traffic.interval_ms, traffic.delay_ms) = (Some(1), 0, 0);
+        lab.play(traffic).unwrap();
+    }
+    lab.wait_traffic();
+    daemon.flows_until(|flows| {
+        let has = |what: fn(&Flow) -> bool| flows.iter().any(what);
+        let missing = [
+            ("a request", has(|flow| flow.l7.is_some())),
+            (
+                "a pod",
+                has(|flow| flow.source.as_ref().is_some_and(|end| end.pod_name.starts_with("frontend"))),
+            ),
+            (
+                "a drop with its reason",
+                has(|flow| flow.verdict() == Verdict::Dropped && flow.drop_reason_desc != 0),
+            ),
+        ];
+        missing.into_iter().find(|(_, is_there)| !is_there).map(|(what, _)| what.to_owned())
+    });
+
+    // The node's own network has what probes, Prometheus and a client with a certificate ask for.
+    let node = lab.node_netns("n1");
+    let port = |name: &str| {
+        let ports = container.spec()["ports"].as_array().unwrap();
+        ports.iter().find(|port| port["name"] == name).unwrap()["containerPort"].as_u64().unwrap()
+    };
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        let request = &container.spec()[probe]["httpGet"];
+        let address = format!("{}:{}", request["host"].as_str().unwrap(), port("metrics")).parse().unwrap();
+        let path = request["path"].as_str().unwrap();
+        let (head, _) = inside(&node, || get(address, path));
+        assert!(head.starts_with("HTTP/1.1 200"), "{probe}: {head}");
+    }
+    let (_, page) =
+        inside(&node, || get(format!("192.168.50.11:{}", port("metrics")).parse().unwrap(), "/metrics"));
+    assert!(page.contains("\nhubble_drop_total{"), "{page}");
+    let client = &objects[&("Secret".to_owned(), "observer-client-certs".to_owned())]["data"];
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["tls.crt", "tls.key"] {
+        std::fs::write(dir.path().join(file), decoded(client[file].as_str().unwrap())).unwrap();
+    }
+    let mut observe = netns::command_in(&node, Path::new(OBSERVER).with_file_name("observe"));
+    observe.args(["status", "--server", &format!("tls://192.168.50.11:{}", port("hubble"))]);
+    observe.arg("--tls-ca-cert-files").arg(container.file("observer-server-certs", "ca.crt"));
+    observe.args(["--tls-server-name", "hubble-peer.default.hubble-grpc.cilium.io"]);
+    let certificate = |flag: &str, file: &str| [flag.to_owned(), dir.path().join(file).display().to_string()];
+    let stranger = observe.output().unwrap();
+    assert!(!stranger.status.success(), "let in without a certificate: {stranger:?}");
+    observe.args(certificate("--tls-client-cert-file", "tls.crt"));
+    let known = observe.args(certificate("--tls-client-key-file", "tls.key")).output().unwrap();
+    assert!(known.status.success(), "{known:?}");
+}
+
+#[test]
+fn policies_are_enforced_with_the_rights_that_it_is_given() {
+    if !can_run("kubernetes: enforce") {
+        return;
+    }
+    let values = ["policy.auditOnly=false", "policy.mode=enforce", "server.tls.enabled=false"];
+    let (lab, daemon, ..) = deployed("k8senf", &values, Some("testdata/policy/sets/payments"));
+    let policies = daemon.policies();
+    let all_enforce = policies.policies.iter().all(|policy| policy.mode() == Mode::Enforce);
+    assert!(all_enforce && !policies.policies.is_empty(), "{policies:?}\n{}", daemon.log());
+    let pod = |name: &str| lab.scenario().pods.iter().find(|pod| pod.name.starts_with(name)).unwrap();
+    let server = (pod("payments-api").ips[0], 8080).into();
+    let ask = |path| inside(&lab.pod_netns(pod("frontend-app")), || get(server, path).0);
+    assert!(ask("/api/v1/charges").starts_with("HTTP/1.1 200"));
+    assert!(ask("/api/v1/unknown").starts_with("HTTP/1.1 403"));
+    let timeout = Duration::from_millis(300);
+    let other = lab.pod_netns(pod("analytics-service"));
+    let refused = inside(&other, || TcpStream::connect_timeout(&server, timeout).map(drop)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::TimedOut, "{refused}");
+    daemon.flows_until(|flows| {
+        let denied = |flow: &Flow| {
+            flow.verdict() == Verdict::Dropped && flow.drop_reason_desc() == DropReason::PolicyDenied
+        };
+        (!flows.iter().any(denied)).then(|| "a denied connection".to_owned())
+    });
+}
+
+fn inside<T: Send>(node: &Path, work: impl FnOnce() -> T + Send) -> T {
+    netns::inside(node.file_name().unwrap().to_str().unwrap(), || Ok(work())).unwrap()
+}

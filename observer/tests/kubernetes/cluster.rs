@@ -127,7 +127,16 @@ impl Cluster {
 
     /// Runs kubectl by a kubeconfig, whatever comes of it.
     pub(crate) fn kubectl_as(&self, kubeconfig: &Path, arguments: &[&str], input: &str) -> Output {
-        let mut command = netns::command_in(&self.netns, program("kubectl"));
+        self.run("kubectl", kubeconfig, arguments, input)
+    }
+
+    /// Runs helm as admin, whatever comes of it.
+    pub(crate) fn helm(&self, arguments: &[&str]) -> Output {
+        self.run("helm", &self.admin(), arguments, "")
+    }
+
+    fn run(&self, tool: &str, kubeconfig: &Path, arguments: &[&str], input: &str) -> Output {
+        let mut command = netns::command_in(&self.netns, program(tool));
         command.args(arguments).env_clear().env("HOME", self.dir.path()).env("KUBECONFIG", kubeconfig);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -3,7 +3,7 @@
 use crate::{
     cluster::{Cluster, program},
     container::{Container, Objects, decoded},
-    support::{Daemon, OBSERVER, can_run, empty_node, get, late, scenario},
+    support::{Daemon, OBSERVER, can_run, empty_node, extensions, get, late, scenario},
 };
 use observer_lab::{Lab, netns, unique_prefix};
 use observer_proto::{
@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::{
     collections::BTreeSet,
     io::ErrorKind,
-    net::TcpStream,
+    net::{IpAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
@@ -155,6 +155,45 @@ fn the_api_takes_it_and_gives_the_daemon_no_right_but_to_read() {
     late::until("the right to create events", || (&may(&ours) - &any == rights).then_some(()));
 }
 
+#[test]
+fn helm_installs_it_and_an_upgrade_keeps_its_certificates() {
+    if !can_run("kubernetes: helm") {
+        return;
+    }
+    let lab = empty_node("k8shelm");
+    let cluster = Cluster::start(&lab);
+    let chart = project("deploy/helm/observer").display().to_string();
+    let helm = |task: &str, values: &[&str]| {
+        let sets = values.iter().flat_map(|value| ["--set", value]);
+        let arguments = [&[task, "seer", &chart, "-n", "seers"], &sets.collect::<Vec<_>>()[..]].concat();
+        let done = cluster.helm(&arguments);
+        let [said, error] = [done.stdout, done.stderr].map(|text| String::from_utf8(text).unwrap());
+        if done.status.success() { Ok(said) } else { Err(error) }
+    };
+    cluster.kubectl(&["create", "namespace", "seers"]);
+    let notes = helm("install", &["cluster=blue.example"]).unwrap();
+    assert!(notes.contains("hubble-peer.seers.svc.cluster.local:443"), "{notes}");
+    let secrets = || {
+        let all =
+            "jsonpath={range .items[?(@.type=='kubernetes.io/tls')]}{.metadata.name} {.data}{\"\\n\"}{end}";
+        cluster.kubectl(&["get", "secrets", "-n", "seers", "-o", all])
+    };
+    let made = secrets();
+    assert_eq!(made.lines().count(), 3, "{made}");
+    let notes =
+        helm("upgrade", &["cluster=blue.example", "policy.auditOnly=false", "policy.mode=enforce"]).unwrap();
+    assert!(notes.contains("the usual mode is enforce"), "{notes}");
+    assert!(secrets() == made, "an upgrade made other certificates");
+    let config = cluster.kubectl(&["get", "configmap", "seer", "-n", "seers", "-o", "jsonpath={.data}"]);
+    assert!(config.contains(r#"cluster = \"blue.example\""#), "{config}");
+    cluster.kubectl(&["delete", "secret", "observer-relay-certs", "-n", "seers"]);
+    let error = helm("upgrade", &[]).unwrap_err();
+    assert!(error.contains("the secret observer-relay-certs is gone"), "{error}");
+    cluster.kubectl(&["delete", "secret", "observer-server-certs", "observer-client-certs", "-n", "seers"]);
+    helm("upgrade", &[]).unwrap();
+    assert_eq!(secrets().lines().count(), 3);
+}
+
 /// The demo's node with the chart's container as its daemon, which has names by the lab's inventory.
 fn deployed(name: &str, values: &[&str], policies: Option<&str>) -> (Lab, Daemon, Container, Objects) {
     let lab = Lab::up(&scenario("demo.toml"), &unique_prefix(name)).unwrap();
@@ -167,11 +206,15 @@ fn deployed(name: &str, values: &[&str], policies: Option<&str>) -> (Lab, Daemon
     let mut command = container.command(&lab.node_netns("n1"));
     command.arg("--inventory").arg(inventory).env("OBSERVER_NODE_NAME", "n1");
     if let Some(policies) = policies {
-        // Of the machine's folders the container has this one only.
+        // Of the machine's folders the container has this one only. With it the chart's own.
         let copy = dir.path().join("policies");
         std::fs::create_dir(&copy).unwrap();
         for file in std::fs::read_dir(project(policies)).unwrap().map(|file| file.unwrap()) {
             std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+        }
+        if let Some(own) = objects.get(&("CiliumClusterwideNetworkPolicy".to_owned(), "observer".to_owned()))
+        {
+            std::fs::write(copy.join("own.yaml"), own.to_string()).unwrap();
         }
         command.arg("--policy").arg(copy);
     }
@@ -252,25 +295,44 @@ fn policies_are_enforced_with_the_rights_that_it_is_given() {
     if !can_run("kubernetes: enforce") {
         return;
     }
-    let values = ["policy.auditOnly=false", "policy.mode=enforce", "server.tls.enabled=false"];
+    let values = [
+        "policy.auditOnly=false",
+        "policy.mode=enforce",
+        "features.kernelPlaces=true",
+        "server.tls.enabled=false",
+        "networkPolicy.host=true",
+    ];
     let (lab, daemon, ..) = deployed("k8senf", &values, Some("testdata/policy/sets/payments"));
     let policies = daemon.policies();
     let all_enforce = policies.policies.iter().all(|policy| policy.mode() == Mode::Enforce);
-    assert!(all_enforce && !policies.policies.is_empty(), "{policies:?}\n{}", daemon.log());
+    assert!(all_enforce && policies.policies.len() == 3, "{policies:?}\n{}", daemon.log());
     let pod = |name: &str| lab.scenario().pods.iter().find(|pod| pod.name.starts_with(name)).unwrap();
-    let server = (pod("payments-api").ips[0], 8080).into();
-    let ask = |path| inside(&lab.pod_netns(pod("frontend-app")), || get(server, path).0);
+    let server = pod("payments-api").ips[0];
+    let ask = |path| inside(&lab.pod_netns(pod("frontend-app")), || get((server, 8080).into(), path).0);
     assert!(ask("/api/v1/charges").starts_with("HTTP/1.1 200"));
     assert!(ask("/api/v1/unknown").starts_with("HTTP/1.1 403"));
-    let timeout = Duration::from_millis(300);
-    let other = lab.pod_netns(pod("analytics-service"));
-    let refused = inside(&other, || TcpStream::connect_timeout(&server, timeout).map(drop)).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::TimedOut, "{refused}");
+    let opens = |from: &Path, to: (IpAddr, u16)| {
+        let timeout = Duration::from_millis(300);
+        let connect = || TcpStream::connect_timeout(&to.into(), timeout).map(drop);
+        inside(from, connect).map_err(|error| error.kind())
+    };
+    assert_eq!(opens(&lab.pod_netns(pod("analytics-service")), (server, 8080)), Err(ErrorKind::TimedOut));
+    // The chart's own policy keeps the world from the daemon's ports, and nobody else.
+    let node = lab.scenario().nodes[0].addresses[0];
+    for port in [4244, 9965] {
+        assert_eq!(opens(&lab.outside_netns(), (node, port)), Err(ErrorKind::TimedOut));
+        assert_eq!(opens(&lab.pod_netns(pod("analytics-service")), (node, port)), Ok(()));
+    }
+    assert_eq!(opens(&lab.outside_netns(), (node, 22)), Err(ErrorKind::ConnectionRefused));
+    // A firewall rule of the lab's refuses this one.
+    assert!(opens(&lab.pod_netns(pod("frontend-app")), (server, 9000)).is_err());
     daemon.flows_until(|flows| {
-        let denied = |flow: &Flow| {
-            flow.verdict() == Verdict::Dropped && flow.drop_reason_desc() == DropReason::PolicyDenied
-        };
-        (!flows.iter().any(denied)).then(|| "a denied connection".to_owned())
+        let denied = |flow: &Flow| flow.drop_reason_desc() == DropReason::PolicyDenied;
+        let placed =
+            |flow: &Flow| extensions(flow).get("kernel_location").is_some_and(|place| place.contains("+0x"));
+        let missing =
+            [("a denied connection", flows.iter().any(denied)), ("a drop's place", flows.iter().any(placed))];
+        missing.into_iter().find(|(_, is_there)| !is_there).map(|(what, _)| what.to_owned())
     });
 }
 

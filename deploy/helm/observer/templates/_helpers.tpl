@@ -20,7 +20,12 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{ ternary .Values.metrics.address "127.0.0.1" .Values.metrics.enabled }}
 {{- end }}
 
-{{- /* The configuration: what the chart says by itself, then what `config` says besides. */ -}}
+{{- /* Whether AppArmor's default profile is in the way: it refuses files in /sys/fs/bpf, and a look at other processes. */ -}}
+{{- define "observer.unconfined" -}}
+{{ if or (not .Values.policy.auditOnly) .Values.features.hostNames }}true{{ end }}
+{{- end }}
+
+{{- /* The configuration: what `config` says, and over it what the chart says by itself. */ -}}
 {{- define "observer.config" -}}
 {{- $own := dict
     "cluster" .Values.cluster
@@ -40,7 +45,9 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- $_ := set $own "insecure" true }}
 {{- end }}
 {{- end }}
-{{- range $key, $value := merge $own .Values.config }}
+{{- $all := deepCopy .Values.config }}
+{{- range $key, $value := $own }}{{ $_ := set $all $key $value }}{{ end }}
+{{- range $key, $value := $all }}
 {{ $key }} = {{ if kindIs "float64" $value }}{{ int64 $value }}{{ else }}{{ toRawJson $value }}{{ end }}
 {{- end }}
 {{- end }}

@@ -17,7 +17,9 @@ impl Cluster {
         let services: Vec<Value> = scenario.services.iter().map(service).collect();
         let slices: Vec<Value> = scenario.services.iter().flat_map(|it| slices(scenario, it)).collect();
         let with_status = [nodes, pods].concat();
-        self.create(&list(&[namespaces(scenario), with_status.clone(), services, slices].concat()));
+        // Some the server has made.
+        self.apply(&list(&namespaces(scenario)));
+        self.create(&list(&[with_status.clone(), services, slices].concat()));
         self.set_status(&list(&with_status));
     }
 

@@ -31,6 +31,7 @@ fn front_ends_know_nothing_of_the_kernel_and_messages_nothing_of_front_ends() {
             ["observer-policy", "observer-proto"],
             &[&kernel[..], &front_end[..]].concat(),
         ),
+        ("observer/kubernetes", ["kube", "observer-inventory"], &[&kernel[..], &front_end[..]].concat()),
     ] {
         let found = linked_into(member);
         for name in needed {

@@ -7,7 +7,7 @@ mod format;
 pub mod labels;
 mod model;
 pub mod policy;
-mod workload;
+pub mod workload;
 pub mod yaml;
 
 pub use model::{

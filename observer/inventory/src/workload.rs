@@ -3,7 +3,7 @@
 use crate::{Workload, labels::LabelMap};
 
 /// The workload a user knows: not the ReplicaSet or Job in between, where the names tell what stands above it.
-pub(crate) fn of_owner(kind: &str, name: &str, pod_labels: &LabelMap) -> Workload {
+pub fn of_owner(kind: &str, name: &str, pod_labels: &LabelMap) -> Workload {
     let above = match kind {
         "ReplicaSet" => pod_labels
             .get("pod-template-hash")

@@ -18,8 +18,8 @@ use observer_ebpf::PayloadPorts;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
-    capture::Glob, export::ExportConfig, history::HistoryConfig, l7::Redaction, metrics::MetricsConfig,
-    policy::PolicyConfig, serve::TlsConfig,
+    capture::Glob, enrich::kubernetes::KubernetesConfig, export::ExportConfig, history::HistoryConfig,
+    l7::Redaction, metrics::MetricsConfig, policy::PolicyConfig, serve::TlsConfig,
 };
 
 /// Where the configuration file is looked for when `--config` is not given; a missing file there is no error.
@@ -44,6 +44,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// The inventory file, if there is one.
     pub inventory: Option<PathBuf>,
+    /// What is learnt from the Kubernetes API, if anything is.
+    pub kubernetes: Option<KubernetesConfig>,
     /// The policies that connections are judged by, if any.
     pub policy: PolicyConfig,
     /// Whether local network namespaces are a source of names.

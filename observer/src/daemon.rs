@@ -17,6 +17,7 @@ use crate::{
     store::{Store, StoreConfig, Writer},
 };
 use anyhow::Context as _;
+use observer_kubernetes::ApiPolicies;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     runtime::Runtime,
@@ -150,9 +151,9 @@ fn policies(
     config: PolicyConfig,
     cluster: &str,
     cache: &Arc<IpCache>,
+    api: Option<Arc<ApiPolicies>>,
 ) -> Result<Option<Updater>, PolicyError> {
-    let are_given = !config.files.is_empty();
-    are_given.then(|| Updater::load(config, cluster, Arc::clone(cache))).transpose()
+    config.is_given().then(|| Updater::load(config, cluster, Arc::clone(cache), api)).transpose()
 }
 
 async fn after(time: Option<Duration>) {

@@ -9,8 +9,9 @@ use crate::{
     policy::Policies,
     serve::{CaptureInfo, KernelUse, encode::proto_time},
 };
+use observer_kubernetes::{Board as KubernetesBoard, ResourceStatus};
 use observer_proto::control::{
-    self as wire, CaptureStatusResponse, Counter, Hook, Link, counter::Kind, hook::State,
+    self as wire, CaptureStatusResponse, Counter, Hook, KubernetesResource, Link, counter::Kind, hook::State,
 };
 use std::sync::{
     Arc,
@@ -37,6 +38,8 @@ pub(crate) struct Status {
     pub(crate) exports: Arc<Board>,
     /// Why there is no conntrack to listen to, where there is none.
     pub(crate) no_conntrack: Option<String>,
+    /// How the watches of the Kubernetes API do, where it is followed.
+    pub(crate) kubernetes: Option<Arc<KubernetesBoard>>,
     /// As `uname -r` prints it.
     pub(crate) kernel: String,
 }
@@ -101,6 +104,7 @@ impl CaptureInfo for Status {
                 damaged: counts.damaged,
                 foreign_files: counts.foreign,
             }),
+            kubernetes: self.kubernetes.iter().flat_map(|board| board.status()).map(resource).collect(),
             kernel: self.kernel.clone(),
             hooks,
             links: status.links.iter().map(|link| self.link(link)).collect(),
@@ -253,6 +257,19 @@ fn history_counters(count: &history::Counts, counters: &mut Vec<Counter>) {
         (Kind::Lost, "not written at the end", count.unwritten),
     ] {
         counters.push(counter("history", kind, cause, value));
+    }
+}
+
+fn resource(status: ResourceStatus) -> KubernetesResource {
+    KubernetesResource {
+        name: status.resource.name().to_owned(),
+        state: status.state.name().to_owned(),
+        objects: status.objects as u64,
+        age_seconds: status.age.as_secs_f64(),
+        error: status.error.unwrap_or_default(),
+        failures: status.failures,
+        lists: status.lists,
+        malformed: status.malformed,
     }
 }
 

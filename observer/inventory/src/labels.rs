@@ -11,9 +11,14 @@ const CLUSTER: &str = "k8s:io.cilium.k8s.policy.cluster=";
 const NAMESPACE_LABELS: &str = "k8s:io.cilium.k8s.namespace.labels.";
 const METADATA_NAME: &str = "kubernetes.io/metadata.name";
 
-/// Keys that differ between replicas or revisions of one workload; an identity for each pod or rollout would make
-/// identities worthless. Cilium leaves out the same ones by default, among more.
+/// Keys that begin so differ between replicas or revisions of one workload, or are the cluster's own; an identity for each
+/// pod or rollout would make identities worthless. The same that Cilium leaves out by default.
 const NOT_SECURITY: &[&str] = &[
+    "io.kubernetes",
+    "kubernetes.io",
+    "k8s.io",
+    "annotation",
+    "etcd_node",
     "pod-template-hash",
     "controller-revision-hash",
     "pod-template-generation",
@@ -24,6 +29,11 @@ const NOT_SECURITY: &[&str] = &[
     "controller-uid",
 ];
 
+/// Whether an identity depends on the label of this key.
+fn is_security(key: &str) -> bool {
+    !key.contains("beta.kubernetes.io") && !NOT_SECURITY.iter().any(|begin| key.starts_with(begin))
+}
+
 /// The sorted security labels of a pod: its own, and those derived from its namespace, service account and cluster.
 pub fn of_pod(
     cluster: &str,
@@ -33,7 +43,7 @@ pub fn of_pod(
     namespace_labels: &LabelMap,
 ) -> Vec<String> {
     let mut labels = Vec::with_capacity(pod.len() + namespace_labels.len() + 4);
-    let own = pod.iter().filter(|(key, _)| !NOT_SECURITY.contains(&key.as_str()));
+    let own = pod.iter().filter(|(key, _)| is_security(key));
     labels.extend(own.map(|(key, value)| format!("k8s:{key}={value}")));
     labels.extend(namespace_labels.iter().map(|(key, value)| format!("{NAMESPACE_LABELS}{key}={value}")));
     // The API server sets this one on every namespace.
@@ -52,7 +62,7 @@ pub fn of_pod(
 
 /// Those of a pod's own labels that [`of_pod`] leaves out.
 pub fn not_security(pod: &LabelMap) -> Vec<String> {
-    let left_out = pod.iter().filter(|(key, _)| NOT_SECURITY.contains(&key.as_str()));
+    let left_out = pod.iter().filter(|(key, _)| !is_security(key));
     left_out.map(|(key, value)| format!("k8s:{key}={value}")).collect()
 }
 
@@ -78,5 +88,23 @@ mod tests {
         ];
         assert_eq!(labels, expected);
         assert_eq!(not_security(&pod), ["k8s:controller-revision-hash=1", "k8s:pod-template-hash=abc"]);
+    }
+
+    #[test]
+    fn what_is_the_clusters_own_makes_no_identity() {
+        for (key, is_one) in [
+            ("app.kubernetes.io/name", true),
+            ("team", true),
+            ("job-name", true),
+            ("topology.kubernetes.io/zone", true),
+            ("kubernetes.io/os", false),
+            ("k8s.io/x", false),
+            ("io.kubernetes.x", false),
+            ("beta.kubernetes.io/arch", false),
+            ("failure-domain.beta.kubernetes.io/zone", false),
+            ("batch.kubernetes.io/job-name", true),
+        ] {
+            assert_eq!(is_security(key), is_one, "{key}");
+        }
     }
 }

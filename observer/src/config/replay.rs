@@ -1,10 +1,14 @@
 //! What a replay is told on the command line.
 
 /// Options whose values come from a recording where one is played.
-pub(super) const FROM_THE_RECORDING: [&str; 14] = [
+pub(super) const FROM_THE_RECORDING: [&str; 18] = [
     "node_name",
     "cluster",
     "inventory",
+    "kubernetes",
+    "kubeconfig",
+    "kubernetes_policies",
+    "kubernetes_peers",
     "local_namespaces",
     "interfaces",
     "aggregation",

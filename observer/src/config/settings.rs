@@ -52,6 +52,23 @@ pub struct Settings {
     /// Inventory of nodes, pods and services (YAML), read again when it changes.
     #[arg(long, env = "OBSERVER_INVENTORY", hide_env_values = true, value_name = "FILE")]
     inventory: Option<PathBuf>,
+    /// Learn pods, nodes and services from the Kubernetes API, as they come and go (docs/kubernetes.md) [default: false].
+    #[arg(long, env = "OBSERVER_KUBERNETES", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
+    kubernetes: Option<bool>,
+    /// How the API server is reached [default: as kubectl finds it, else by the pod's service account].
+    #[arg(long, env = "OBSERVER_KUBECONFIG", hide_env_values = true, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Judge new connections by the NetworkPolicies and Cilium policies of the Kubernetes API [default: false].
+    #[arg(long, env = "OBSERVER_KUBERNETES_POLICIES", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
+    kubernetes_policies: Option<bool>,
+    /// Which pods are this daemon on other nodes, for relays, such as observer/app=observer:4244.
+    #[arg(
+        long,
+        env = "OBSERVER_KUBERNETES_PEERS",
+        hide_env_values = true,
+        value_name = "NAMESPACE/LABELS[:PORT]"
+    )]
+    kubernetes_peers: Option<String>,
     /// Judge new connections by the policies in these files and folders (YAML, JSON), read again when they change.
     /// Repeatable.
     #[arg(
@@ -383,6 +400,10 @@ impl Settings {
             },
             insecure: self.insecure.or(file.insecure),
             inventory: self.inventory.or(file.inventory),
+            kubernetes: self.kubernetes.or(file.kubernetes),
+            kubeconfig: self.kubeconfig.or(file.kubeconfig),
+            kubernetes_policies: self.kubernetes_policies.or(file.kubernetes_policies),
+            kubernetes_peers: self.kubernetes_peers.or(file.kubernetes_peers),
             policies: if self.policies.is_empty() { file.policies } else { self.policies },
             policy_mode: self.policy_mode.or(file.policy_mode),
             policy_enforcement: self.policy_enforcement.or(file.policy_enforcement),

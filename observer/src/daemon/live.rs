@@ -11,6 +11,7 @@ use crate::{
     enrich::{
         inventory::InventoryFile,
         ipcache::IpCache,
+        kubernetes::{Kubernetes, KubernetesApi},
         local::LocalNamespaces,
         source::{Journal, Source, Sources, Stop},
     },
@@ -25,13 +26,14 @@ use crate::{
     track::{ConntrackSource, Entry, SourceOptions, Update},
 };
 use anyhow::Context as _;
+use observer_kubernetes::ApiPolicies;
 use std::{
     borrow::Cow,
     io::Write as _,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd as _,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::runtime::Handle;
 
@@ -91,7 +93,7 @@ fn run(
     let journal = recorder.clone().map(|recorder| recorder as Arc<dyn Journal>);
     let cache = Arc::new(IpCache::with_journal(config.node_name.clone(), journal));
     tell_start(config, &cache, "capture");
-    let _sources = Sources::start(sources(config)?, &cache)?;
+    let (_sources, kubernetes) = start_sources(config, &cache)?;
     let began_ns = Clock::kernel_now();
     let mut loaded = Capture::load(&capture_config(config))?;
     let maps = loaded.policy_maps();
@@ -100,7 +102,7 @@ fn run(
         policy.drop_nothing(&why);
     }
     let may_enforce = policy.cap.is_none();
-    let mut updater = policies(policy, &config.cluster, &cache)?;
+    let mut updater = policies(policy, &config.cluster, &cache, api_policies(kubernetes.as_ref()))?;
     let attached = Arc::new(OnceLock::new());
     if let Some(updater) = &mut updater {
         // Before the first packet.
@@ -156,6 +158,7 @@ fn run(
         history: flows.history(),
         exports: Arc::default(),
         no_conntrack: head.no_conntrack.clone(),
+        kubernetes: kubernetes.map(|kubernetes| kubernetes.board),
         kernel: head.kernel.clone(),
     };
     log_state(&handle, head.no_conntrack.as_deref());
@@ -228,15 +231,40 @@ fn set_up_proxy(
     (proxy, listener)
 }
 
-fn sources(config: &Config) -> anyhow::Result<Vec<Box<dyn Source>>> {
+/// How long policies of the API are waited for where an earlier daemon enforces some: its programs do so meanwhile.
+const API_ANSWERS: Duration = Duration::from_secs(30);
+
+/// The policies of the API. What is enforced here stays until those are known that say so, unless that takes too long.
+fn api_policies(kubernetes: Option<&Kubernetes>) -> Option<Arc<ApiPolicies>> {
+    let api = kubernetes?.policies.clone()?;
+    let begun = Instant::now();
+    while capture::staying_on().is_some() && !api.are_complete() {
+        if begun.elapsed() > API_ANSWERS {
+            tracing::error!(
+                "the policies of the Kubernetes API can't be had: those that are enforced here end until they can"
+            );
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Some(api)
+}
+
+fn start_sources(config: &Config, cache: &Arc<IpCache>) -> anyhow::Result<(Sources, Option<Kubernetes>)> {
     let mut sources: Vec<Box<dyn Source>> = Vec::new();
     if let Some(file) = &config.inventory {
         sources.push(Box::new(InventoryFile::new(file)));
     }
+    let kubernetes = config.kubernetes.as_ref().map(|kubernetes| {
+        let options = config.policy.options(&config.cluster);
+        KubernetesApi::new(kubernetes, &config.cluster, options, Arc::clone(cache))
+    });
+    let shown = kubernetes.as_ref().map(|kubernetes| kubernetes.shown().clone());
+    sources.extend(kubernetes.map(|kubernetes| Box::new(kubernetes) as Box<dyn Source>));
     if config.local_namespaces {
         sources.push(Box::new(LocalNamespaces::open().context("cannot look into local network namespaces")?));
     }
-    Ok(sources)
+    Ok((Sources::start(sources, cache)?, shown))
 }
 
 /// The addresses of the node's links, as they are and become.

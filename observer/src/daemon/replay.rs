@@ -26,9 +26,9 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
     tell_start(config, &cache, "replay");
     let flows = Flows::open(config)?;
     // What commands said here is of this node, and not of the recorded one.
-    let mut policy = PolicyConfig { state_dir: None, ..config.policy.clone() };
+    let mut policy = PolicyConfig { state_dir: None, of_kubernetes: false, ..config.policy.clone() };
     policy.drop_nothing("a replay drops nothing");
-    let following = policies(policy, &head.cluster, &cache)?.map(Follower::start).transpose()?;
+    let following = policies(policy, &head.cluster, &cache, None)?.map(Follower::start).transpose()?;
     let policies = following.as_ref().map(|follower| Arc::clone(follower.policies()));
     let updater = following.as_ref().map(|follower| Arc::clone(follower.updater()));
     let judged_by = policies.clone().filter(|_| config.policy.judges());
@@ -51,6 +51,7 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
         history: flows.history(),
         exports: Arc::default(),
         no_conntrack: head.no_conntrack.clone(),
+        kubernetes: None,
         kernel: head.kernel.clone(),
     };
     tracing::info!(

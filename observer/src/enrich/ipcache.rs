@@ -43,6 +43,8 @@ pub struct IpCache {
     reserved: Reserved,
     writer: Mutex<Writer>,
     generation: AtomicU64,
+    /// See [`Change::Awaited`]; a bit a source.
+    awaited: AtomicU64,
     /// See [`IpCache::confirm`].
     confirmed: [AtomicU64; Rank::ALL.len()],
     journal: Option<Arc<dyn Journal>>,
@@ -98,6 +100,7 @@ impl IpCache {
             reserved: Reserved::default(),
             writer: Mutex::default(),
             generation: AtomicU64::new(0),
+            awaited: AtomicU64::new(0),
             confirmed: Default::default(),
             journal: None,
             nodes: watch::Sender::new(Arc::default()),
@@ -138,7 +141,10 @@ impl IpCache {
             Owner::Never if ip.is_loopback() => Arc::clone(&self.reserved.host),
             // Neither is outside the cluster, and without the link nobody can say whose it is.
             Owner::Never if ip.is_unspecified() || is_link_local(ip) => Arc::clone(&self.reserved.unknown),
-            Owner::Never => Arc::clone(tables.cidr(ip).unwrap_or(&self.reserved.world)),
+            Owner::Never => Arc::clone(tables.cidr(ip).unwrap_or_else(|| {
+                let is_known = self.awaited.load(Ordering::Relaxed) == 0;
+                if is_known { &self.reserved.world } else { &self.reserved.unknown }
+            })),
         };
         (endpoint, when)
     }
@@ -278,6 +284,26 @@ impl IpCache {
             Change::Pod(rank, pod, window) => writer.upsert(&self.claims, rank, pod, window),
             Change::Gone(rank, uid, window) => writer.remove(&self.claims, rank, &uid, window),
             Change::Surroundings(rank, surroundings) => self.surround(&mut writer, rank, surroundings),
+            Change::Pods(rank, pods, gone, window) => {
+                let mut changed = false;
+                // The new before the old is removed, so that a successor's claim is seen as such.
+                for pod in pods {
+                    changed |= writer.upsert(&self.claims, rank, pod, window);
+                }
+                for uid in gone {
+                    changed |= writer.remove(&self.claims, rank, &uid, window);
+                }
+                changed
+            }
+            Change::Awaited(rank, is_awaited) => {
+                let bit = 1 << rank as u64;
+                let before = if is_awaited {
+                    self.awaited.fetch_or(bit, Ordering::Relaxed)
+                } else {
+                    self.awaited.fetch_and(!bit, Ordering::Relaxed)
+                };
+                (before & bit != 0) != is_awaited
+            }
         };
         self.generation.fetch_add(u64::from(changed), Ordering::Release);
         changed
@@ -287,7 +313,6 @@ impl IpCache {
         let mut changed = false;
         let mut gone: HashSet<Arc<str>> =
             writer.pods.keys().filter(|(of, _)| *of == rank).map(|(_, uid)| Arc::clone(uid)).collect();
-        // The new before the old is removed, so that a successor's claim is seen as such.
         for pod in snapshot.pods {
             gone.remove(pod.uid.as_str());
             changed |= writer.upsert(&self.claims, rank, pod, window);

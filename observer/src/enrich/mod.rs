@@ -11,6 +11,7 @@ mod fill;
 pub mod identity;
 pub mod inventory;
 pub mod ipcache;
+pub mod kubernetes;
 mod learnt;
 pub mod local;
 mod recent;

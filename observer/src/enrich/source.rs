@@ -59,6 +59,10 @@ pub enum Change {
     Gone(Rank, String, Window),
     /// All that the source knows besides pods.
     Surroundings(Rank, Surroundings),
+    /// Several pods are new or changed, and those of these UIDs are gone; in which order nobody knows.
+    Pods(Rank, Vec<Pod>, Vec<String>, Window),
+    /// Whether the source has yet to tell of all pods for the first time: until then whoever nobody knows may be a pod.
+    Awaited(Rank, bool),
 }
 
 /// Keeps the changes that an IP cache makes, for a recording.

@@ -106,6 +106,7 @@ impl Metrics {
             if let Some(history) = &status.history {
                 own::history(page, history);
             }
+            own::kubernetes(page, &status.kubernetes);
             own::kernel(page, &capture.kernel_use());
             own::names(page, names.confirmed(), Clock::kernel_now());
             own::server(page, &server.to_wire());

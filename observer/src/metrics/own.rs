@@ -6,7 +6,7 @@ use crate::{
     serve::KernelUse,
 };
 use observer_proto::{
-    control::{CaptureStatusResponse, History, Server, hook::State},
+    control::{CaptureStatusResponse, History, KubernetesResource, Server, hook::State},
     text::status::counter_kind,
 };
 use std::time::Duration;
@@ -68,6 +68,42 @@ pub(super) fn history(page: &mut Page, history: &History) {
     ] {
         page.counter(name, help);
         page.sample(&[], value);
+    }
+}
+
+/// What is followed in the Kubernetes API.
+pub(super) fn kubernetes(page: &mut Page, resources: &[KubernetesResource]) {
+    if resources.is_empty() {
+        return;
+    }
+    page.gauge(
+        "observer_kubernetes_state",
+        "How the watch of a resource does: 1 for the state that it is in.",
+    );
+    for resource in resources {
+        page.sample(&[("resource", &resource.name), ("state", &resource.state)], 1);
+    }
+    page.gauge("observer_kubernetes_age_seconds", "Time since the API server last said anything of it.");
+    for resource in resources {
+        page.sample(&[("resource", &resource.name)], resource.age_seconds);
+    }
+    page.gauge("observer_kubernetes_objects", "Objects that are known.");
+    for resource in resources {
+        page.sample(&[("resource", &resource.name)], resource.objects);
+    }
+    for (place, (name, help)) in [
+        ("observer_kubernetes_failures_total", "Times that a watch broke."),
+        ("observer_kubernetes_lists_total", "Times that all objects were told anew."),
+        ("observer_kubernetes_malformed_total", "Objects that could not be read."),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        page.counter(name, help);
+        for resource in resources {
+            let counts = [resource.failures, resource.lists, resource.malformed];
+            page.sample(&[("resource", &resource.name)], counts[place]);
+        }
     }
 }
 

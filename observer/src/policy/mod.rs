@@ -1,9 +1,9 @@
-//! Policies: read from files, and what they say of each new connection on the sides that are on this node.
+//! Policies: read from files and the Kubernetes API, and what they say of each new connection on the sides that are on this node.
 //!
 //! ```text
-//! files ────┐
-//!           ├─> Updater, a thread ─> World, published whole ─> Judge, the pipeline's thread ─> policy verdicts
-//! IP cache ─┘                           └─> the kernel's maps ─> flow programs ─> records ─┘
+//! files, API ─┐
+//!             ├─> Updater, a thread ─> World, published whole ─> Judge, the pipeline's thread ─> policy verdicts
+//! IP cache ───┘                         └─> the kernel's maps ─> flow programs ─> records ─┘
 //! ```
 //!
 //! Where the kernel judges, `Judge` names what it decided; else, and in replays, it judges itself.
@@ -39,7 +39,7 @@ use hashbrown::HashMap;
 use observer_policy::{
     Dialect,
     model::{Mode, PolicyId},
-    source::LoadError,
+    source::{LoadError, Options},
 };
 use std::{
     path::PathBuf,
@@ -50,10 +50,13 @@ use std::{
 };
 
 /// Where policies come from, and how they are read.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the user's, and each stands by itself")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyConfig {
-    /// Files and folders; with none nothing is judged.
+    /// Files and folders.
     pub files: Vec<PathBuf>,
+    /// Whether those of the Kubernetes API count, too. With neither nothing is judged.
+    pub of_kubernetes: bool,
     /// The mode of those that say none.
     pub mode: Mode,
     /// Whose reading of a NetworkPolicy.
@@ -82,9 +85,19 @@ pub struct Cap {
 }
 
 impl PolicyConfig {
+    /// Whether there are policies, or may be.
+    pub fn is_given(&self) -> bool {
+        !self.files.is_empty() || self.of_kubernetes
+    }
+
     /// Whether connections are judged.
     pub fn judges(&self) -> bool {
-        !self.files.is_empty() && self.cap.as_ref().is_none_or(|cap| cap.most > Mode::Observe)
+        self.is_given() && self.cap.as_ref().is_none_or(|cap| cap.most > Mode::Observe)
+    }
+
+    /// How documents are read.
+    pub fn options(&self, cluster: &str) -> Options {
+        Options { dialect: self.dialect, cluster: cluster.into() }
     }
 
     /// Lets nothing be dropped, for this reason unless there is one already.

@@ -4,7 +4,7 @@ use super::{Cap, PolicyConfig, modes::Modes};
 use observer_policy::{
     engine::WithMode,
     model::{Mode, NamePattern, Policy, PolicyId, Side, Term},
-    source::{self, LoadError, Options},
+    source::{self, LoadError},
 };
 use observer_proto::control::policy::SetBy;
 use std::{
@@ -59,21 +59,21 @@ impl Declared {
 
 impl Set {
     /// Reads all files.
-    pub(super) fn load(config: &PolicyConfig, cluster: &str, revision: u64) -> Result<Self, LoadError> {
-        let options = Options { dialect: config.dialect, cluster: cluster.into() };
-        let declared = |policy: Policy| Declared {
-            policy: Arc::new(policy),
-            asked: config.mode,
-            asked_by: SetBy::Default,
-            most: Mode::Enforce,
-        };
-        let policies = source::load(&config.files, &options)?;
-        Ok(Self {
+    pub(super) fn files(config: &PolicyConfig, cluster: &str) -> Result<Vec<Arc<Policy>>, LoadError> {
+        let policies = source::load(&config.files, &config.options(cluster))?;
+        Ok(policies.into_iter().map(Arc::new).collect())
+    }
+
+    /// These policies, no two of one name.
+    pub(super) fn new(policies: Vec<Arc<Policy>>, config: &PolicyConfig, revision: u64) -> Self {
+        let declared =
+            |policy| Declared { policy, asked: config.mode, asked_by: SetBy::Default, most: Mode::Enforce };
+        Self {
             revision,
             policies: policies.into_iter().map(declared).collect(),
             loaded: SystemTime::now(),
             cap: None,
-        })
+        }
     }
 
     /// With the mode of each by the strongest word: a command's, the policy's own, its namespace's, the daemon's.

@@ -14,6 +14,7 @@ use observer_proto::{
 };
 use std::{fs, net::IpAddr, path::Path};
 
+mod api;
 mod changes;
 mod in_kernel;
 mod modes;
@@ -76,7 +77,7 @@ impl Bed {
         let cache = Arc::new(IpCache::new("n1"));
         cache.replace(Rank::Inventory, snapshot(usual()), Window::exact(0));
         let config = PolicyConfig { files: vec![folder.path().to_owned()], ..config };
-        let updater = Updater::load(config, "default", Arc::clone(&cache)).unwrap();
+        let updater = Updater::load(config, "default", Arc::clone(&cache), None).unwrap();
         let judge = Judge::new(Arc::clone(updater.policies()), Arc::clone(&cache));
         Self { folder, cache, updater, judge, time: 1 }
     }
@@ -324,6 +325,6 @@ fn judging_takes_no_memory_where_the_rules_are_known() {
 fn what_can_not_be_read_is_named() {
     let files = vec![Path::new("/nonexistent/policies").to_owned()];
     let config = PolicyConfig { files, ..PolicyConfig::default() };
-    let error = Updater::load(config, "default", Arc::new(IpCache::new("n1"))).unwrap_err().to_string();
+    let error = Updater::load(config, "default", Arc::new(IpCache::new("n1")), None).unwrap_err().to_string();
     assert!(error.starts_with("/nonexistent/policies: No such file"), "{error}");
 }

@@ -17,10 +17,15 @@ use crate::{
     enrich::{ipcache::IpCache, source::Stop},
     followed::{Followed, INTERVAL, Look},
 };
-use observer_policy::engine::Engine;
+use observer_kubernetes::ApiPolicies;
+use observer_policy::{
+    engine::Engine,
+    model::{Policy, PolicyId},
+};
 use observer_proto::flow::{AgentEventType, PolicyUpdateNotification, agent_event::Notification};
 use std::{
-    fmt,
+    collections::HashSet,
+    fmt::{self, Write as _},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread::JoinHandle,
@@ -29,6 +34,29 @@ use std::{
 
 /// How soon a change of names counts.
 const NAMES: Duration = Duration::from_millis(50);
+
+/// How many problems are named.
+const MOST_NAMED: usize = 5;
+
+/// All policies; of two of one name that of the files, which are of this node alone.
+fn together(files: &[Arc<Policy>], api: Option<&mut Api>) -> Vec<Arc<Policy>> {
+    let mut all = files.to_vec();
+    let Some(api) = api else { return all };
+    // Before the look: what changes in between is looked at again.
+    let generation = api.policies.generation();
+    if !api.policies.are_complete() {
+        return all;
+    }
+    let (policies, mut problems) = api.policies.all();
+    let known: HashSet<&PolicyId> = files.iter().map(|policy| &policy.id).collect();
+    let (new, twice): (Vec<_>, Vec<_>) = policies.into_iter().partition(|policy| !known.contains(&policy.id));
+    problems.extend(twice.iter().filter(|policy| policy.part == 0).map(|policy| {
+        format!("{} of the Kubernetes API is also in a file, which counts here", policy.id).into()
+    }));
+    (api.taken, api.problems) = (Some(generation), problems);
+    all.extend(new);
+    all
+}
 
 /// Tells addresses.
 struct Own(Box<dyn Fn() -> Vec<IpAddr> + Send>);
@@ -42,6 +70,10 @@ impl fmt::Debug for Own {
 /// What changes the policies in force.
 #[derive(Debug)]
 pub struct Updater {
+    /// Those of the Kubernetes API, where they count.
+    api: Option<Api>,
+    /// As they were read last.
+    from_files: Vec<Arc<Policy>>,
     config: PolicyConfig,
     cluster: String,
     cache: Arc<IpCache>,
@@ -57,18 +89,35 @@ pub struct Updater {
     complaint: Option<String>,
 }
 
+/// The policies of the Kubernetes API.
+#[derive(Debug)]
+struct Api {
+    policies: Arc<ApiPolicies>,
+    /// As of which change they were taken.
+    taken: Option<u64>,
+    /// What is wrong with some of them.
+    problems: Vec<Arc<str>>,
+}
+
 impl Updater {
     /// Reads the files for the first time, for the names that there are.
-    pub fn load(config: PolicyConfig, cluster: &str, cache: Arc<IpCache>) -> Result<Self, PolicyError> {
+    pub fn load(
+        config: PolicyConfig,
+        cluster: &str,
+        cache: Arc<IpCache>,
+        api: Option<Arc<ApiPolicies>>,
+    ) -> Result<Self, PolicyError> {
         let modes = Modes::read(config.state_dir.as_deref())?;
         let mut followed = Followed::new(config.files.clone());
-        let set = loop {
-            let set = Set::load(&config, cluster, 1);
+        let from_files = loop {
+            let files = Set::files(&config, cluster);
             if followed.are_whole() {
-                break set?;
+                break files?;
             }
             followed.look();
         };
+        let mut api = api.map(|policies| Api { policies, taken: None, problems: Vec::new() });
+        let set = Set::new(together(&from_files, api.as_mut()), &config, 1);
         cache.resolved().want(set.names());
         let mut feed = Feed::default();
         let names = feed.changes(&cache, &[]).unwrap_or_default();
@@ -80,6 +129,8 @@ impl Updater {
         let policies = Arc::new(Policies::new(worlds, set));
         let (cluster, own) = (cluster.to_owned(), Own(Box::new(Vec::new)));
         let updater = Self {
+            api,
+            from_files,
             config,
             cluster,
             cache,
@@ -91,6 +142,7 @@ impl Updater {
             followed,
             complaint: None,
         };
+        updater.say();
         updater.tell("policies loaded");
         Ok(updater)
     }
@@ -185,19 +237,43 @@ impl Updater {
     }
 
     fn take_again(&mut self) {
-        let revision = self.policies.set().revision + 1;
-        match Set::load(&self.config, &self.cluster, revision) {
+        match Set::files(&self.config, &self.cluster) {
             // The next look finds something new.
             _ if !self.followed.are_whole() => {}
-            Ok(set) => match self.put(self.in_modes(set)) {
-                Ok(()) => {
-                    self.complaint = None;
-                    self.say(None);
-                    self.tell("policies reloaded");
-                }
-                Err(why) => self.refuse(&why.to_string()),
-            },
+            Ok(files) => {
+                self.from_files = files;
+                self.put_together("policies reloaded");
+            }
             Err(error) => self.refuse(&error.to_string()),
+        }
+    }
+
+    /// Takes what has changed in the Kubernetes API, if anything has.
+    pub(super) fn follow_api(&mut self) {
+        let Some(Api { policies, taken, .. }) = &self.api else { return };
+        if policies.are_complete() && *taken != Some(policies.generation()) {
+            self.put_together("policies changed in the Kubernetes API");
+        }
+    }
+
+    /// Puts in force what files and the API say.
+    fn put_together(&mut self, what: &str) {
+        let old: Vec<_> = self.api.iter().flat_map(|api| api.problems.iter().cloned()).collect();
+        let policies = together(&self.from_files, self.api.as_mut());
+        let new = self.api.iter().flat_map(|api| &api.problems).filter(|problem| !old.contains(problem));
+        for problem in new.take(MOST_NAMED) {
+            tracing::warn!("{problem}; its last version that was right, if any, stays in force");
+            self.cache.events().note("policies", format!("refused: {problem}"));
+            self.policies.counters.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        let set = Set::new(policies, &self.config, self.policies.set().revision + 1);
+        match self.put(self.in_modes(set)) {
+            Ok(()) => {
+                self.complaint = None;
+                self.say();
+                self.tell(what);
+            }
+            Err(why) => self.refuse(&why.to_string()),
         }
     }
 
@@ -211,8 +287,8 @@ impl Updater {
             self.policies.counters.refused.fetch_add(1, Ordering::Relaxed);
             tracing::warn!("{why}; the old policies stay in force");
             self.cache.events().note("policies", format!("refused: {why}"));
-            self.say(Some(why.to_owned()));
             self.complaint = Some(why.to_owned());
+            self.say();
         }
     }
 
@@ -243,7 +319,18 @@ impl Updater {
         keeper.stay(stays).map_err(PolicyError::Staying)
     }
 
-    fn say(&self, problem: Option<String>) {
+    /// What is wrong, to those who ask.
+    fn say(&self) {
+        let api = self.api.iter().flat_map(|api| api.problems.iter().map(|problem| &**problem));
+        let mut problems: Vec<&str> = self.complaint.as_deref().into_iter().chain(api).collect();
+        let more = problems.len().saturating_sub(MOST_NAMED);
+        problems.truncate(MOST_NAMED);
+        let mut text = problems.join("; ");
+        if more > 0 {
+            // Writing to a String can't fail.
+            let _ = write!(text, "; and {more} more");
+        }
+        let problem = Some(text).filter(|text| !text.is_empty());
         *self.policies.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
@@ -301,6 +388,7 @@ impl Follower {
                 while !ending.wait(None, NAMES) {
                     let mut updater = updater.lock().unwrap_or_else(PoisonError::into_inner);
                     updater.follow_names();
+                    updater.follow_api();
                     if looked.elapsed() >= INTERVAL {
                         looked = Instant::now();
                         updater.look();

@@ -6,6 +6,7 @@ mod api;
 mod cluster;
 mod container;
 mod deploy;
+mod names;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;

@@ -2,7 +2,10 @@
 
 use crate::table::table;
 use observer_proto::{
-    control::{CaptureStatusResponse, Counter, History, Link, Refusal, Server, counter::Kind, hook::State},
+    control::{
+        CaptureStatusResponse, Counter, History, KubernetesResource, Link, Refusal, Server, counter::Kind,
+        hook::State,
+    },
     text::status::{counter_kind, grouped},
 };
 use std::{cmp::Ordering, fmt::Write as _, iter};
@@ -57,10 +60,36 @@ pub(super) fn text(status: &CaptureStatusResponse) -> String {
     if let Some(history) = &status.history {
         history_text(&mut out, history);
     }
+    if !status.kubernetes.is_empty() {
+        out.push('\n');
+        let titles = ["KUBERNETES", "STATE", "OBJECTS", "AGE", "NOTE"];
+        table(&mut out, &titles, 2..4, status.kubernetes.iter().map(resource_row));
+    }
     if let Some(server) = &status.server {
         server_text(&mut out, server);
     }
     out
+}
+
+/// What is wrong with a resource is told as long as it is; that it was is counted.
+fn resource_row(resource: &KubernetesResource) -> Vec<String> {
+    let is_well = matches!(resource.state.as_str(), "synced" | "absent");
+    let mut notes = Vec::new();
+    if !is_well && !resource.error.is_empty() {
+        notes.push(resource.error.clone());
+    }
+    for (count, what) in [
+        (resource.failures, "failures"),
+        (resource.lists.saturating_sub(1), "lists after the first"),
+        (resource.malformed, "objects that can't be read"),
+    ] {
+        if count > 0 {
+            notes.push(format!("{} {what}", grouped(count)));
+        }
+    }
+    let state = if is_well { resource.state.clone() } else { resource.state.to_uppercase() };
+    let age = format!("{:.0} s", resource.age_seconds);
+    vec![resource.name.clone(), state, grouped(resource.objects), age, notes.join("; ")]
 }
 
 /// How far back the flows on the disk reach, and what is not as it should be.
@@ -199,6 +228,30 @@ mod tests {
         Counter { stage: stage.to_owned(), kind: kind as i32, cause: cause.to_owned(), value }
     }
 
+    fn kubernetes() -> Vec<KubernetesResource> {
+        vec![
+            KubernetesResource {
+                name: "pods".to_owned(),
+                state: "stale".to_owned(),
+                objects: 25_000,
+                age_seconds: 72.4,
+                error: "connection refused".to_owned(),
+                failures: 12,
+                lists: 1,
+                malformed: 0,
+            },
+            KubernetesResource {
+                name: "nodes".to_owned(),
+                state: "synced".to_owned(),
+                objects: 3,
+                age_seconds: 4.6,
+                error: "401 Unauthorized".to_owned(),
+                lists: 2,
+                ..KubernetesResource::default()
+            },
+        ]
+    }
+
     #[test]
     fn all_parts_show_and_sums_are_checked() {
         let status = CaptureStatusResponse {
@@ -251,6 +304,7 @@ mod tests {
                 torn: 1,
                 ..History::default()
             }),
+            kubernetes: Vec::new(),
             server: Some(Server {
                 connections: 3,
                 max_connections: 1024,
@@ -307,6 +361,18 @@ requests         7  ResourceExhausted
 
 ";
         assert_eq!(text(&status), expected);
+    }
+
+    #[test]
+    fn what_is_followed_shows_with_what_is_wrong() {
+        let text =
+            text(&CaptureStatusResponse { kubernetes: kubernetes(), ..CaptureStatusResponse::default() });
+        let expected = "
+KUBERNETES  STATE   OBJECTS   AGE  NOTE
+pods        STALE    25,000  72 s  connection refused; 12 failures
+nodes       synced        3   5 s  1 lists after the first
+";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

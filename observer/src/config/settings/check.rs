@@ -7,12 +7,14 @@ use crate::{
         Config, ConfigError, L7OnFailure, PolicyEnforcement, Task, UnknownIdentity, l7_ports,
         transport::Transport,
     },
+    enrich::kubernetes::KubernetesConfig,
     export::{self, ExportConfig},
     history::HistoryConfig,
     l7::Redaction,
     metrics::{self, MetricsConfig},
     policy::{Cap, PolicyConfig},
 };
+use observer_kubernetes::{Access, PeerError};
 use observer_policy::model::Mode;
 use observer_proto::time::parse_duration;
 use std::time::Duration;
@@ -33,6 +35,7 @@ impl Settings {
         let cap = self.cap();
         let (export, metrics) = self.out_of_flows()?;
         let history = self.history()?;
+        let kubernetes = self.kubernetes()?;
         let value = |field, problem: String| ConfigError::Value { field, problem };
         let tls = Transport {
             listens: self.listen.is_some(),
@@ -94,6 +97,7 @@ impl Settings {
             inventory: self.inventory,
             policy: PolicyConfig {
                 files: self.policies,
+                of_kubernetes: kubernetes.as_ref().is_some_and(|kubernetes| kubernetes.policies),
                 mode: self.policy_mode.unwrap_or_default().into(),
                 dialect: self.policy_dialect.unwrap_or_default().into(),
                 cap,
@@ -103,6 +107,7 @@ impl Settings {
                 own_port: self.listen.map(|address| address.port()),
                 state_dir: Some(self.state_dir.unwrap_or_else(|| "/var/lib/observer".into())),
             },
+            kubernetes,
             local_namespaces: self.local_namespaces.unwrap_or(true),
             interfaces,
             aggregation: self.aggregation.unwrap_or_default(),
@@ -125,6 +130,32 @@ impl Settings {
             log_level: self.log_level.unwrap_or_default(),
             log_format: self.log_format.unwrap_or_default(),
         })
+    }
+
+    /// What is learnt from the Kubernetes API.
+    fn kubernetes(&mut self) -> Result<Option<KubernetesConfig>, ConfigError> {
+        let (kubeconfig, peers) = (self.kubeconfig.take(), self.kubernetes_peers.take());
+        let policies = self.kubernetes_policies.unwrap_or(false);
+        if self.kubernetes != Some(true) {
+            let given = [
+                ("--kubeconfig", kubeconfig.is_some()),
+                ("--kubernetes-policies", policies),
+                ("--kubernetes-peers", peers.is_some()),
+            ];
+            return match given.into_iter().find(|(_, is_given)| *is_given) {
+                Some((field, _)) => {
+                    Err(ConfigError::Value { field, problem: "needs --kubernetes".to_owned() })
+                }
+                None => Ok(None),
+            };
+        }
+        let peers = peers.map(|text| text.parse()).transpose();
+        let peers = peers.map_err(|error: PeerError| ConfigError::Value {
+            field: "--kubernetes-peers",
+            problem: error.to_string(),
+        })?;
+        let access = kubeconfig.map_or(Access::Usual, Access::Kubeconfig);
+        Ok(Some(KubernetesConfig { access, peers, policies }))
     }
 
     /// What is exported and measured.

@@ -82,7 +82,7 @@ fn what_can_not_be_kept_does_not_count() {
     fs::write(folder.path().join("policy-modes.toml"), "[[policy]]\nmode = 1\n").unwrap();
     let files = vec![folder.path().join("policies.yaml")];
     fs::write(&files[0], POLICIES).unwrap();
-    let load = |config| Updater::load(config, "default", Arc::new(IpCache::new("n1")));
+    let load = |config| Updater::load(config, "default", Arc::new(IpCache::new("n1")), None);
     let error = load(PolicyConfig { files, ..config.clone() }).unwrap_err().to_string();
     assert!(error.contains("policy-modes.toml:"), "{error}");
 
@@ -136,7 +136,7 @@ fn what_cuts_the_node_off_is_refused_and_the_old_stays() {
     let problem = bed.updater.policies().problem().unwrap();
     assert!(problem.starts_with(start), "{problem}");
     let config = PolicyConfig { files: vec![file], ..PolicyConfig::default() };
-    let load = |config| Updater::load(config, "default", Arc::clone(&bed.cache));
+    let load = |config| Updater::load(config, "default", Arc::clone(&bed.cache), None);
     let error = load(config.clone()).unwrap_err().to_string();
     assert!(error.starts_with(start), "{error}");
     let updater = load(PolicyConfig { allow_lockout: true, ..config }).unwrap();

@@ -49,7 +49,7 @@ fn updater(folder: &Path) -> Updater {
     cache.replace(Rank::Inventory, Snapshot { pods: vec![pod], ..Snapshot::default() }, Window::exact(0));
     let cap = Some(Cap { most: Mode::Audit, why: "a test drops nothing".into() });
     let config = PolicyConfig { files: vec![file], mode: Mode::Audit, cap, ..PolicyConfig::default() };
-    Updater::load(config, "default", cache).unwrap()
+    Updater::load(config, "default", cache, None).unwrap()
 }
 
 #[tokio::test]

@@ -1,0 +1,104 @@
+//! Policies of the Kubernetes API beside those of files.
+
+use super::*;
+use observer_kubernetes::{
+    Access, ApiPolicies, Batch, Board, Config, Resource, Since, Sink, Timing, by_hand::ByHand,
+};
+use observer_policy::source::Options;
+use serde_json::json;
+
+/// Names come from elsewhere here.
+struct Nobody;
+
+impl Sink for Nobody {
+    fn pods(&mut self, _: Batch, _: Since) {}
+
+    fn surroundings(&mut self, _: Surroundings) {}
+
+    fn pods_are_complete(&mut self) {}
+
+    fn confirm(&mut self) {}
+}
+
+fn api() -> (Arc<ApiPolicies>, ByHand) {
+    let config = Config {
+        access: Access::Usual,
+        node: "n1".to_owned(),
+        cluster: "default".to_owned(),
+        peers: None,
+        policies: Some(Options::default()),
+        timing: Timing::default(),
+    };
+    let policies = Arc::new(ApiPolicies::new(Options::default()));
+    let board = Arc::new(Board::new(true, &config.timing));
+    let by_hand = ByHand::new(&config, board, Some(Arc::clone(&policies)), Box::new(Nobody));
+    (policies, by_hand)
+}
+
+fn tell(by_hand: &mut ByHand, kind: &str, name: &str, port: u32) {
+    let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": "shop", "uid": name},
+        "spec": {"podSelector": {"matchLabels": {"app": "api"}}, "ingress": [{"ports": [{"port": port}]}]}});
+    let line = json!({"type": kind, "object": object}).to_string();
+    by_hand.line(Resource::NetworkPolicies, line.as_bytes()).unwrap();
+}
+
+#[test]
+fn those_of_the_api_count_once_all_are_known_and_each_by_itself() {
+    let (api, mut by_hand) = api();
+    let file = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: file, namespace: shop}\n\
+                spec: {podSelector: {matchLabels: {app: web}}}\n";
+    let mut bed = Bed::new(Mode::Audit, file);
+    let config = PolicyConfig {
+        files: vec![bed.folder.path().to_owned()],
+        of_kubernetes: true,
+        ..PolicyConfig::default()
+    };
+    bed.updater = Updater::load(config, "default", Arc::clone(&bed.cache), Some(Arc::clone(&api))).unwrap();
+    let policies = Arc::clone(bed.updater.policies());
+    bed.judge = Judge::new(Arc::clone(&policies), Arc::clone(&bed.cache));
+
+    tell(&mut by_hand, "ADDED", "api", 80);
+    bed.updater.follow_api();
+    assert_eq!((policies.set().ids().len(), policies.set().revision), (1, 1), "not all are known");
+    for resource in Resource::ALL {
+        by_hand.end(resource);
+    }
+    bed.updater.follow_api();
+    assert_eq!((policies.set().ids().len(), policies.set().revision), (2, 2));
+    assert_eq!(bed.connect("10.0.0.1", "10.0.0.2:80"), ["ingress forwarded 3: NetworkPolicy shop/api []"]);
+    assert_eq!(bed.connect("10.0.0.1", "10.0.0.2:81"), ["ingress audit 0: NetworkPolicy shop/api []"]);
+    bed.updater.follow_api();
+    assert_eq!(policies.set().revision, 2, "nothing is new");
+
+    // A wrong one changes nothing, and is told once; another one counts all the same.
+    tell(&mut by_hand, "MODIFIED", "api", 70_000);
+    tell(&mut by_hand, "ADDED", "more", 81);
+    bed.updater.follow_api();
+    tell(&mut by_hand, "MODIFIED", "more", 82);
+    bed.updater.follow_api();
+    assert_eq!(bed.connect("10.0.0.1", "10.0.0.2:80"), ["ingress forwarded 3: NetworkPolicy shop/api []"]);
+    assert_eq!(bed.connect("10.0.0.1", "10.0.0.2:82"), ["ingress forwarded 3: NetworkPolicy shop/more []"]);
+    let problem = policies.problem().unwrap();
+    assert!(problem.starts_with("NetworkPolicy shop/api: spec.ingress[0].ports[0].port: 70000"), "{problem}");
+    assert_eq!(policies.counters.refused.load(Ordering::Relaxed), 1);
+
+    // Of one name the file's counts.
+    tell(&mut by_hand, "MODIFIED", "api", 80);
+    tell(&mut by_hand, "ADDED", "file", 1);
+    bed.updater.follow_api();
+    assert_eq!(policies.set().ids().len(), 3);
+    assert_eq!(
+        policies.problem().unwrap(),
+        "NetworkPolicy shop/file of the Kubernetes API is also in a file, which counts here"
+    );
+    tell(&mut by_hand, "DELETED", "file", 1);
+    tell(&mut by_hand, "DELETED", "api", 80);
+    bed.updater.follow_api();
+    assert_eq!((policies.problem(), policies.set().ids().len()), (None, 2));
+    // A changed file leaves the API's alone.
+    fs::write(bed.folder.path().join("policies.yaml"), "").unwrap();
+    (0..3).for_each(|_| bed.updater.look());
+    assert_eq!(policies.set().ids().len(), 1);
+    assert_eq!(bed.connect("10.0.0.1", "10.0.0.2:82"), ["ingress forwarded 3: NetworkPolicy shop/more []"]);
+}

@@ -148,9 +148,11 @@ fn write_enum(out: &mut String, name: &str, one: &EnumDescriptorProto) -> Result
     values.sort_by_key(|row| row.0);
     values.dedup_by_key(|row| row.0);
     let mut by_name: Vec<_> = one.value.iter().map(|value| (value.name(), value.number())).collect();
-    // To compare lengths first is quicker.
     by_name.sort_unstable_by_key(|row| (row.0.len(), row.0));
-    write!(out, "        Enum {{ values: &{values:?}, by_name: &[")?;
+    let longest = by_name.last().map_or(0, |row| row.0.len());
+    let by_length: Vec<_> =
+        (0..=longest + 1).map(|length| by_name.partition_point(|row| row.0.len() < length)).collect();
+    write!(out, "        Enum {{ values: &{values:?}, by_length: &{by_length:?}, by_name: &[")?;
     for (name, number) in by_name {
         let spelling = if values.contains(&(number, name)) { "Written" } else { "Other" };
         write!(out, "({name:?}, {number}, Spelling::{spelling}), ")?;

@@ -97,12 +97,10 @@ impl Input {
             self.skipped.lines += 1;
             self.encoded.clear();
             let read = match line {
-                // To see that it is ASCII takes a fraction of the time, and nearly all is.
-                Line::Text(text) if text.is_ascii() || std::str::from_utf8(text).is_ok() => self
+                Line::Text(text) => self
                     .reader
                     .read_bytes(self.response, text, &mut self.encoded)
                     .map_err(|error| error.to_string()),
-                Line::Text(_) => Err("not UTF-8".to_owned()),
                 Line::TooLong => Err("the line is too long".to_owned()),
             };
             let problem = match read {

@@ -14,6 +14,7 @@ mod read;
 mod schema;
 mod well_known;
 pub(crate) mod wire;
+mod words;
 mod write;
 
 pub use calendar::Calendar;

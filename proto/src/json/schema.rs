@@ -1,6 +1,6 @@
 //! Tables for writer and reader, made from the descriptors when this crate is built.
 
-use std::cmp::Ordering;
+use super::words::is_same;
 
 /// A message type of this crate's API, or a well-known one; the place of its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Message {
 
     /// By the name that is written, which is looked for from the place `next` on first; else by the other one.
     pub(super) fn place_by_name(&self, name: &[u8], next: usize) -> Option<(usize, Spelling)> {
-        let is_named = |field: &Field| field.name() == name;
+        let is_named = |field: &Field| is_same(field.name(), name);
         let (before, from) = self.fields.split_at_checked(next)?;
         let place = from.iter().position(is_named).map(|at| next + at);
         let place = place.or_else(|| before.iter().position(is_named));
@@ -135,8 +135,10 @@ pub(super) enum Kind {
 pub(super) struct Enum {
     /// Number and name, by number; of two names the first declared.
     values: &'static [(i32, &'static str)],
-    /// All names, in the order of their lengths first: to compare these is quicker.
+    /// All names, the short ones first.
     by_name: &'static [(&'static str, i32, Spelling)],
+    /// For each length from 0 where the names begin in `by_name` that have it, and where the longest end.
+    by_length: &'static [u16],
     /// `google.protobuf.NullValue` is JSON's null.
     pub(super) is_null: bool,
 }
@@ -148,13 +150,11 @@ impl Enum {
     }
 
     pub(super) fn number(&self, name: &[u8]) -> Option<(i32, Spelling)> {
-        let at = self.by_name.binary_search_by(|row| by_length(row.0.as_bytes(), name)).ok()?;
-        Some((self.by_name[at].1, self.by_name[at].2))
+        let [from, to] = *self.by_length.get(name.len()..)?.first_chunk()?;
+        let names = self.by_name.get(from.into()..to.into())?;
+        let found = names.iter().find(|row| is_same(row.0.as_bytes(), name))?;
+        Some((found.1, found.2))
     }
-}
-
-fn by_length(one: &[u8], other: &[u8]) -> Ordering {
-    one.len().cmp(&other.len()).then_with(|| one.cmp(other))
 }
 
 #[cfg(test)]

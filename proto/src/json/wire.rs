@@ -145,6 +145,16 @@ impl<'a> Reader<'a> {
     }
 
     fn long_varint(&mut self) -> Result<u64, WriteError> {
+        // As `end` writes a length.
+        if let Some(bytes) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk::<LENGTH>) {
+            let bits = u32::from_le_bytes(*bytes);
+            if bits & (MORE | 0x8000_0000) == MORE {
+                self.at += LENGTH;
+                let sevens =
+                    bits & 0x7f | bits >> 1 & 0x3f80 | bits >> 2 & 0x1f_c000 | bits >> 3 & 0xfe0_0000;
+                return Ok(sevens.into());
+            }
+        }
         let mut value = 0_u64;
         for shift in 0..10 {
             let byte = *self.bytes.get(self.at).ok_or(WriteError::Wire)?;
@@ -228,6 +238,8 @@ fn put_varint(mut value: u64, out: &mut Vec<u8>) {
 
 /// Bytes of a length that was not known before: a varint may be longer than it need be.
 const LENGTH: usize = 4;
+/// The bit that says that more follow, in all of them but the last.
+const MORE: u32 = 0x0080_8080;
 
 /// The key of a message and room for its length; the answer is for [`end`].
 #[inline]
@@ -241,9 +253,8 @@ pub(crate) fn begin(number: u32, out: &mut Vec<u8>) -> usize {
 #[inline]
 pub(crate) fn end(start: usize, out: &mut [u8]) -> Option<()> {
     let length = u32::try_from(out.len() - start).ok().filter(|length| *length < 1 << (7 * LENGTH))?;
-    for (at, byte) in out[start - LENGTH..start].iter_mut().enumerate() {
-        let more = if at + 1 < LENGTH { 0x80 } else { 0 };
-        *byte = (length >> (7 * at)) as u8 & 0x7f | more;
-    }
+    let sevens =
+        length & 0x7f | (length & 0x3f80) << 1 | (length & 0x1f_c000) << 2 | (length & 0xfe0_0000) << 3;
+    out[start - LENGTH..start].copy_from_slice(&(sevens | MORE).to_le_bytes());
     Some(())
 }

@@ -1,9 +1,13 @@
 //! JSON text, token by token. What is JSON and what is not decides Go's protojson, which Hubble reads with.
 
 use super::{
-    super::escape::{HIGH, ONES, any_of, zeros},
+    super::{
+        escape::{HIGH, ONES, zeros},
+        words::begins_with,
+    },
     ReadError,
 };
+use memchr::{memchr2, memchr3};
 use std::borrow::Cow;
 
 /// How deep arrays and objects may nest in a value that is passed over.
@@ -13,9 +17,8 @@ const MAX_SKIPPED_DEPTH: u32 = 128;
 #[derive(Clone)]
 pub(super) struct Cursor<'a> {
     text: &'a [u8],
-    at: usize,
-    /// Whether there is no backslash and no control character in the whole text: then a string ends at the next quote.
-    is_plain: bool,
+    /// What was not taken yet.
+    rest: &'a [u8],
     /// Whether nothing was met yet that a writer would write in another way.
     pub(super) is_as_written: bool,
     /// Whether that is looked at.
@@ -23,34 +26,34 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(text: &'a [u8]) -> Self {
-        let is_plain = !any_of([b'\\'], text);
-        let is_as_written = is_plain && !any_of([b'<', b'>', b'&', 0xe2], text);
-        Self { text, at: 0, is_plain, is_as_written, tells_as_written: true }
-    }
-
-    /// For whom the way in which the text is written makes no difference.
-    pub(super) fn not_telling(text: &'a [u8]) -> Self {
-        Self { text, at: 0, is_plain: !any_of([b'\\'], text), is_as_written: false, tells_as_written: false }
+    /// At the start of a text; whether somebody asks in which way it is written.
+    pub(super) fn new(text: &'a [u8], tells_as_written: bool) -> Result<Self, ReadError> {
+        let mut cursor = Self { text, rest: text, is_as_written: false, tells_as_written };
+        std::str::from_utf8(text).map_err(|error| cursor.error_at(error.valid_up_to(), "not UTF-8"))?;
+        // What a writer escapes, and how.
+        cursor.is_as_written = tells_as_written
+            && memchr3(b'<', b'>', b'&', text).is_none()
+            && memchr2(b'\\', 0xe2, text).is_none();
+        Ok(cursor)
     }
 
     pub(super) fn position(&self) -> usize {
-        self.at
+        self.text.len() - self.rest.len()
     }
 
     /// What was not taken yet.
     pub(super) fn rest(&self) -> &'a [u8] {
-        &self.text[self.at..]
+        self.rest
     }
 
     /// Takes so many bytes, which must be there and whole tokens.
     pub(super) fn pass(&mut self, length: usize) {
-        self.at += length;
+        self.rest = &self.rest[length..];
     }
 
     /// An error at this place.
     pub(super) fn error(&self, what: impl Into<String>) -> ReadError {
-        self.error_at(self.at, what)
+        self.error_at(self.position(), what)
     }
 
     pub(super) fn error_at(&self, at: usize, what: impl Into<String>) -> ReadError {
@@ -59,34 +62,38 @@ impl<'a> Cursor<'a> {
     }
 
     fn unexpected(&self) -> ReadError {
-        match self.text.get(self.at..).map(String::from_utf8_lossy) {
-            Some(rest) if !rest.is_empty() => {
-                self.error(format!("unexpected {:?}", rest.chars().next().unwrap_or_default()))
-            }
-            _ => self.error("the text ends too early"),
+        match String::from_utf8_lossy(self.rest).chars().next() {
+            Some(next) => self.error(format!("unexpected {next:?}")),
+            None => self.error("the text ends too early"),
         }
     }
 
     /// The next byte that is no blank.
     #[inline]
     pub(super) fn peek(&mut self) -> Option<u8> {
-        loop {
-            match self.text.get(self.at) {
-                Some(b' ' | b'\t' | b'\r' | b'\n') => {
-                    self.at += 1;
-                    self.is_as_written = false;
-                }
-                other => return other.copied(),
-            }
+        match self.rest.first() {
+            Some(next) if *next > b' ' => Some(*next),
+            _ => self.after_blanks(),
         }
+    }
+
+    #[cold]
+    fn after_blanks(&mut self) -> Option<u8> {
+        while let [b' ' | b'\t' | b'\r' | b'\n', rest @ ..] = self.rest {
+            self.rest = rest;
+            self.is_as_written = false;
+        }
+        self.rest.first().copied()
     }
 
     /// Takes this byte, if it is the next.
     #[inline]
     pub(super) fn take(&mut self, byte: u8) -> bool {
-        let found = self.peek() == Some(byte);
-        self.at += usize::from(found);
-        found
+        if self.peek() != Some(byte) {
+            return false;
+        }
+        self.rest = &self.rest[1..];
+        true
     }
 
     #[inline]
@@ -97,39 +104,41 @@ impl<'a> Cursor<'a> {
     /// After a value in an object or array: whether another follows.
     #[inline]
     pub(super) fn more(&mut self, close: u8) -> Result<bool, ReadError> {
-        if self.take(b',') {
-            return Ok(true);
+        let next = self.peek();
+        if next != Some(b',') && next != Some(close) {
+            return Err(self.unexpected());
         }
-        self.expect(close).map(|()| false)
+        self.rest = &self.rest[1..];
+        Ok(next == Some(b','))
     }
 
     /// Takes `"name":`, if it is what comes next.
     #[inline]
     pub(super) fn key(&mut self, key: &[u8]) -> bool {
-        let found = self.text[self.at..].starts_with(key);
-        self.at += if found { key.len() } else { 0 };
+        let found = begins_with(self.rest, key);
+        self.rest = &self.rest[if found { key.len() } else { 0 }..];
         found
     }
 
     /// Takes a string that has no escapes, if it is what comes next.
     #[inline]
     pub(super) fn plain_string(&mut self) -> Option<&'a [u8]> {
-        let text = self.text[self.at..].strip_prefix(b"\"").filter(|_| self.is_plain)?;
-        let text = &text[..quote(text)?];
-        self.at += text.len() + 2;
+        let text = self.rest.strip_prefix(b"\"")?;
+        let (text, rest) = text.split_at(plain(text));
+        self.rest = rest.strip_prefix(b"\"")?;
         Some(text)
     }
 
     /// Takes a number of at most nine digits, if it is what comes next.
     #[inline]
     pub(super) fn short_number(&mut self) -> Option<u32> {
-        let text = &self.text[self.at..];
+        let text = self.rest;
         let mut number = 0;
         for (at, byte) in text.iter().take(10).enumerate() {
             match byte {
                 b'0'..=b'9' if at < 9 => number = number * 10 + u32::from(byte - b'0'),
                 b',' | b'}' | b']' if at > 0 && (text[0] != b'0' || at == 1) => {
-                    self.at += at;
+                    self.rest = &text[at..];
                     return Some(number);
                 }
                 _ => return None,
@@ -153,36 +162,39 @@ impl<'a> Cursor<'a> {
             return Ok(Cow::Borrowed(text));
         }
         self.expect(b'"')?;
-        let start = self.at;
-        self.at += plain(&self.text[start..]);
-        if self.text.get(self.at) == Some(&b'"') {
-            self.at += 1;
-            return Ok(Cow::Borrowed(&self.text[start..self.at - 1]));
+        let clean = self.take_plain();
+        if let [b'"', rest @ ..] = self.rest {
+            self.rest = rest;
+            return Ok(Cow::Borrowed(clean));
         }
-        self.escaped_string(start).map(Cow::Owned)
+        self.escaped_string(clean.to_vec()).map(Cow::Owned)
     }
 
-    fn escaped_string(&mut self, start: usize) -> Result<Vec<u8>, ReadError> {
-        let mut out = self.text[start..self.at].to_vec();
+    fn escaped_string(&mut self, mut out: Vec<u8>) -> Result<Vec<u8>, ReadError> {
         loop {
-            match self.text.get(self.at) {
-                Some(b'"') => {
-                    self.at += 1;
+            match self.rest {
+                [b'"', rest @ ..] => {
+                    self.rest = rest;
                     return Ok(out);
                 }
-                Some(b'\\') => self.escape(&mut out)?,
+                [b'\\', ..] => self.escape(&mut out)?,
                 // A control character.
                 _ => return Err(self.unexpected()),
             }
-            let clean = plain(&self.text[self.at..]);
-            out.extend_from_slice(&self.text[self.at..self.at + clean]);
-            self.at += clean;
+            out.extend_from_slice(self.take_plain());
         }
+    }
+
+    /// Takes what stands in a string as it is.
+    fn take_plain(&mut self) -> &'a [u8] {
+        let (clean, rest) = self.rest.split_at(plain(self.rest));
+        self.rest = rest;
+        clean
     }
 
     fn escape(&mut self, out: &mut Vec<u8>) -> Result<(), ReadError> {
         let bad = |cursor: &Self| cursor.error("an escape that JSON has not");
-        let letter = self.text.get(self.at + 1).copied();
+        let letter = self.rest.get(1).copied();
         let plain = match letter {
             Some(byte @ (b'"' | b'\\' | b'/')) => byte,
             Some(b'b') => 0x08,
@@ -191,12 +203,10 @@ impl<'a> Cursor<'a> {
             Some(b'r') => b'\r',
             Some(b't') => b'\t',
             Some(b'u') => {
-                let mut code = self.unit(self.at).ok_or_else(|| bad(self))?;
-                self.at += 6;
+                let mut code = self.unit().ok_or_else(|| bad(self))?;
                 if (0xd800..0xe000).contains(&code) {
-                    let low = self.unit(self.at).filter(|low| (0xdc00..0xe000).contains(low));
+                    let low = self.unit().filter(|low| (0xdc00..0xe000).contains(low));
                     let low = low.filter(|_| code < 0xdc00).ok_or_else(|| bad(self))?;
-                    self.at += 6;
                     code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
                 }
                 let found = char::from_u32(code).ok_or_else(|| bad(self))?;
@@ -206,25 +216,29 @@ impl<'a> Cursor<'a> {
             _ => return Err(bad(self)),
         };
         out.push(plain);
-        self.at += 2;
+        self.rest = &self.rest[2..];
         Ok(())
     }
 
-    /// The number of `\u1234` at this place.
-    fn unit(&self, at: usize) -> Option<u32> {
-        let digits = self.text.get(at..at + 6)?.strip_prefix(b"\\u")?;
-        digits.iter().try_fold(0, |code, digit| Some(code * 16 + char::from(*digit).to_digit(16)?))
+    /// Takes `\u1234`, if it is what comes next; its number.
+    fn unit(&mut self) -> Option<u32> {
+        let (unit, rest) = self.rest.split_first_chunk::<6>()?;
+        let digits = unit.strip_prefix(b"\\u")?;
+        let code =
+            digits.iter().try_fold(0, |code, digit| Some(code * 16 + char::from(*digit).to_digit(16)?))?;
+        self.rest = rest;
+        Some(code)
     }
 
     /// Takes `null`, `true` or `false`, if it is the next.
     #[inline]
     pub(super) fn word(&mut self, word: &[u8]) -> bool {
-        let first = self.peek();
-        if first != word.first().copied() || !self.text[self.at..].starts_with(word) {
-            return false;
+        self.peek();
+        let Some(rest) = self.rest.strip_prefix(word) else { return false };
+        let found = rest.first().is_none_or(|next| is_delimiter(*next));
+        if found {
+            self.rest = rest;
         }
-        let found = self.text.get(self.at + word.len()).is_none_or(|next| is_delimiter(*next));
-        self.at += if found { word.len() } else { 0 };
         found
     }
 
@@ -232,9 +246,10 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(super) fn number(&mut self) -> Result<&'a [u8], ReadError> {
         self.peek();
-        let length = number_length(&self.text[self.at..]).ok_or_else(|| self.unexpected())?;
-        self.at += length;
-        Ok(&self.text[self.at - length..self.at])
+        let length = number_length(self.rest).ok_or_else(|| self.unexpected())?;
+        let (number, rest) = self.rest.split_at(length);
+        self.rest = rest;
+        Ok(number)
     }
 
     /// Passes over a value of any kind.
@@ -246,7 +261,7 @@ impl<'a> Cursor<'a> {
             match self.peek() {
                 Some(b'"') => drop(self.string()?),
                 Some(bracket @ (b'{' | b'[')) => {
-                    self.at += 1;
+                    self.rest = &self.rest[1..];
                     let is_object = bracket == b'{';
                     if !self.take(if is_object { b'}' } else { b']' }) {
                         if depth == MAX_SKIPPED_DEPTH {
@@ -285,27 +300,19 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Where the first quote stands. Eight bytes at once.
-#[inline]
-fn quote(text: &[u8]) -> Option<usize> {
-    let (words, rest) = text.as_chunks::<8>();
-    for (at, word) in words.iter().enumerate() {
-        let found = zeros(u64::from_le_bytes(*word) ^ (u64::from(b'"') * ONES)) & HIGH;
-        if found != 0 {
-            return Some(at * 8 + found.trailing_zeros() as usize / 8);
-        }
-    }
-    rest.iter().position(|byte| *byte == b'"').map(|at| text.len() - rest.len() + at)
-}
-
 /// How much of a string stands as it is: up to a quote, a backslash or a control character. Eight bytes at once.
 #[inline]
 fn plain(text: &[u8]) -> usize {
     let (words, rest) = text.as_chunks::<8>();
     for (at, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
-        let quote = zeros(word ^ (u64::from(b'"') * ONES));
         let backslash = zeros(word ^ (u64::from(b'\\') * ONES));
+        // A quote, a control character, or one of the two between, which are rare.
+        let low = word.wrapping_sub(0x23 * ONES) & !word;
+        if (low | backslash) & HIGH == 0 {
+            continue;
+        }
+        let quote = zeros(word ^ (u64::from(b'"') * ONES));
         let control = word.wrapping_sub(0x20 * ONES) & !word;
         let found = (quote | backslash | control) & HIGH;
         if found != 0 {
@@ -349,6 +356,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn at(text: &str) -> Cursor<'_> {
+        Cursor::new(text.as_bytes(), true).unwrap()
+    }
+
     #[test]
     fn numbers_are_what_go_takes_for_one() {
         for (text, length) in [
@@ -385,7 +396,7 @@ mod tests {
             ("\"open", None),
             ("\"open\\", None),
         ] {
-            let found = Cursor::new(text.as_bytes()).string().ok();
+            let found = at(text).string().ok();
             assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{text}");
         }
     }
@@ -393,18 +404,18 @@ mod tests {
     #[test]
     fn what_is_passed_over_must_be_json() {
         for good in ["[]", "{}", r#"{"a":[1,{"b":null},"x",true],"c":-1e3}x"#, "[[],[[ ]] , {} ]"] {
-            let mut cursor = Cursor::new(good.as_bytes());
+            let mut cursor = at(good);
             cursor.skip().unwrap_or_else(|error| panic!("{good}: {error}"));
             assert!(matches!(cursor.peek(), None | Some(b'x')), "{good}");
         }
         for bad in
             ["", "[", "[1 2]", "[1,]", r#"{"a"}"#, r#"{"a":1,}"#, "{,}", "{1:2}", "nul", "truex", "[}", "]"]
         {
-            assert!(Cursor::new(bad.as_bytes()).skip().is_err(), "{bad}");
+            assert!(at(bad).skip().is_err(), "{bad}");
         }
         let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(Cursor::new(deep(129).as_bytes()).skip().is_ok());
-        assert!(Cursor::new(deep(130).as_bytes()).skip().is_err());
+        assert!(at(&deep(129)).skip().is_ok());
+        assert!(at(&deep(130)).skip().is_err());
     }
 
     #[test]
@@ -421,23 +432,24 @@ mod tests {
             ("1", None),
             (",", None),
         ] {
-            assert_eq!(Cursor::new(text.as_bytes()).short_number(), expected, "{text}");
+            assert_eq!(at(text).short_number(), expected, "{text}");
         }
         for (text, expected) in [
             (r#""""#, Some("")),
             (r#""plain, and longer than eight bytes","x""#, Some("plain, and longer than eight bytes")),
             (r#""open"#, None),
             (r#" "blank before""#, None),
-            (r#""a","\n""#, None),
+            (r#""a","\n""#, Some("a")),
+            (r#""a\n""#, None),
         ] {
-            assert_eq!(Cursor::new(text.as_bytes()).plain_string(), expected.map(str::as_bytes), "{text}");
+            assert_eq!(at(text).plain_string(), expected.map(str::as_bytes), "{text}");
         }
     }
 
     proptest! {
         #[test]
         fn a_value_is_passed_over_where_serde_reads_one(text in r#"[\[\]{}",:0-9a-e.\\ntrufals -]{0,24}"#) {
-            let mut cursor = Cursor::new(text.as_bytes());
+            let mut cursor = at(&text);
             let ours = cursor.skip().is_ok() && cursor.peek().is_none();
             let theirs = serde_json::from_str::<serde_json::Value>(&text).is_ok();
             // Go's exponents without digits are the one difference.

@@ -47,7 +47,7 @@ pub fn read_many<M: prost::Message + prost::Name + Default>(json: &str) -> Resul
     let name = M::full_name();
     let kind = MessageType::named(&name).ok_or_else(|| error(format!("{name} is no message of this API")))?;
     let mut reader = Reader::strict();
-    let mut cursor = Cursor::new(json.as_bytes());
+    let mut cursor = Cursor::new(json.as_bytes(), true)?;
     let mut messages = Vec::new();
     while cursor.peek().is_some() {
         let mut encoded = Vec::new();
@@ -129,7 +129,7 @@ impl Reader {
         self.read_bytes(kind, json.as_bytes(), out)
     }
 
-    /// As [`Self::read`], of bytes that are known to be UTF-8: of others it makes a message that can't be decoded.
+    /// As [`Self::read`], of bytes. Not UTF-8 is an error.
     pub fn read_bytes(
         &mut self,
         kind: MessageType,
@@ -137,7 +137,8 @@ impl Reader {
         out: &mut Vec<u8>,
     ) -> Result<Option<usize>, ReadError> {
         let before = out.len();
-        let cursor = if self.mask.is_none() { Cursor::new(json) } else { Cursor::not_telling(json) };
+        self.is_as_written = false;
+        let cursor = Cursor::new(json, self.mask.is_none())?;
         let read = self.one(kind, cursor, out).and_then(|mut parser| match parser.cursor.peek() {
             None => {
                 let unknown = parser.unknown.map(|at| parser.cursor.error_at(at, "").column);
@@ -186,14 +187,14 @@ struct Parser<'a, 'r> {
 
 /// Which fields or oneofs were met, by place. No message has as many; a test holds that.
 #[derive(Default)]
-struct Seen(u128);
+struct Seen(u64);
 
 impl Seen {
-    const MOST: usize = 128;
+    const MOST: usize = 64;
 
     /// Whether it is the first time.
     fn first(&mut self, place: usize) -> bool {
-        let bit = 1_u128 << (place % Self::MOST);
+        let bit = 1_u64 << (place % Self::MOST);
         let first = self.0 & bit == 0;
         self.0 |= bit;
         first

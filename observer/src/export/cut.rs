@@ -1,7 +1,12 @@
-//! Lines that are too long: their lists and texts are made shorter until the line is short enough. Which fields can be long
-//! is for whoever makes them to say, and grows; so what is cut is the JSON.
+//! Lines and records that are too long: their lists and texts are made shorter until they are short enough. Which fields can
+//! be long is for whoever makes them to say, and grows; so what is cut is the JSON, or the record's attributes.
 
 use observer_proto::{json, observer::ExportEvent};
+use opentelemetry_proto::tonic::{
+    common::v1::{AnyValue, KeyValue, any_value},
+    logs::v1::LogRecord,
+};
+use prost::Message as _;
 use serde_json::{Map, Value};
 
 /// What `extensions` get, beside what they have.
@@ -23,6 +28,38 @@ pub(super) fn cut(line: &[u8], limit: usize) -> String {
     });
     // A line that says nothing but that there was one.
     shorter.unwrap_or_else(|| "{\"flow\":{}}".to_owned())
+}
+
+/// Makes a record of OpenTelemetry's logs shorter than `limit` bytes; whether it was longer. What it is, is told by numbers,
+/// names of enums and times, which stay.
+pub(super) fn cut_record(record: &mut LogRecord, limit: usize) -> bool {
+    let mut steps = STEPS.iter();
+    let mut is_cut = false;
+    while record.encoded_len() >= limit
+        && let Some((items, bytes)) = steps.next()
+    {
+        let attributes = record.attributes.iter_mut().filter_map(|attribute| attribute.value.as_mut());
+        attributes.chain(&mut record.body).for_each(|value| shorten_any(value, *items, *bytes));
+        if !is_cut {
+            is_cut = true;
+            let value = Some(AnyValue { value: Some(any_value::Value::BoolValue(true)) });
+            let key = format!("flow.extensions.{MARKER}");
+            record.attributes.push(KeyValue { key, value, ..KeyValue::default() });
+        }
+    }
+    is_cut
+}
+
+fn shorten_any(value: &mut AnyValue, items: usize, bytes: usize) {
+    match &mut value.value {
+        Some(any_value::Value::StringValue(text)) => text.truncate(text.floor_char_boundary(bytes)),
+        Some(any_value::Value::ArrayValue(list)) => {
+            list.values.truncate(items);
+            list.values.iter_mut().for_each(|value| shorten_any(value, items, bytes));
+        }
+        // A record has no others.
+        _ => {}
+    }
 }
 
 fn shorten(value: &mut Value, items: usize, bytes: usize) {
@@ -58,7 +95,7 @@ fn mark(event: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::lines::LONGEST;
+    use crate::export::{lines::LONGEST, otlp::records::record};
     use observer_proto::{
         flow::{Endpoint, Flow, Policy},
         observer::export_event::ResponseTypes,
@@ -74,12 +111,9 @@ mod tests {
             labels,
             ..Endpoint::default()
         };
-        for (labels, policies) in [
-            (labels(3, 16_000), 0),
-            (labels(1_000, 20), 0),
-            (labels(60, 300), 500),
-            (labels(5_000, 5_000), 1),
-        ] {
+        for (labels, policies) in
+            [(labels(3, 16_000), 0), (labels(1_000, 20), 0), (labels(60, 300), 500), (labels(500, 5_000), 1)]
+        {
             let flow = Flow {
                 uuid: "00000000-0000-4000-8000-000000000001".into(),
                 source: Some(endpoint(labels.clone())),
@@ -96,6 +130,18 @@ mod tests {
             };
             let line = json::line(&event).unwrap();
             assert!(line.len() > LONGEST, "{}", line.len());
+            let mut record = record(&event).unwrap();
+            assert!(cut_record(&mut record, LONGEST) && record.encoded_len() < LONGEST);
+            let has = |key: &str, value: any_value::Value| {
+                let is_it = |one: &KeyValue| {
+                    one.key == key && one.value.as_ref().and_then(|any| any.value.as_ref()) == Some(&value)
+                };
+                record.attributes.iter().any(is_it)
+            };
+            assert!(has("flow.extensions.truncated", any_value::Value::BoolValue(true)), "{record:?}");
+            assert!(has("source.k8s.pod.name", any_value::Value::StringValue("web-0".into())), "{record:?}");
+            let whole = record.clone();
+            assert!(!cut_record(&mut record, LONGEST) && record == whole, "it is short enough");
             let cut = cut(line.as_bytes(), LONGEST - 1);
             assert!(cut.len() + 1 < LONGEST, "{}", cut.len());
             assert!(cut.contains("\"truncated\":true"), "{cut}");

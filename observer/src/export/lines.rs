@@ -125,7 +125,10 @@ impl Lines {
             let at = out.bytes.len();
             out.bytes.extend_from_slice(json::line(event).unwrap_or_default().as_bytes());
             self.end_line(out, at);
-        } else if let Some(record) = otlp::records::record(event) {
+        } else if let Some(mut record) = otlp::records::record(event) {
+            if cut::cut_record(&mut record, LONGEST) {
+                add(&self.counters.cut, 1);
+            }
             otlp::append(&mut out.bytes, &record);
         }
     }

@@ -32,10 +32,13 @@ fn each_phase_shows_what_it_is_for() {
         let path = programs.join(name);
         assert!(path.exists(), "{} is missing: build it with `cargo build -p {name}`", path.display());
     }
+    let folder = tempfile::tempdir().unwrap();
+    let exported = folder.path().join("flows.json");
     let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/demo"))
         .env("DEMO_BIN", programs)
         .env("DEMO_PREFIX", unique_prefix("demo"))
         .env("DEMO_SECONDS", SECONDS.to_string())
+        .env("DEMO_EXPORT", &exported)
         .env_remove("DEMO_REPLAY")
         .output()
         .unwrap();
@@ -53,4 +56,21 @@ fn each_phase_shows_what_it_is_for() {
     has(enforce, &["DROPPED", "Policy denied", "web/frontend-app"]);
     let wide = part(&text, "=== the last drops from web/frontend-app to payments/payments-api", "\n=== ");
     has(wide, &["L4-NEW", "DROPPED", "Policy denied at egress"]);
+
+    // As somebody would look at the file, and read it again.
+    let verdicts = Command::new("jq").args(["-e", ".flow.verdict"]).arg(&exported).output().unwrap();
+    assert!(verdicts.status.success(), "{}", String::from_utf8_lossy(&verdicts.stderr));
+    let verdicts = String::from_utf8(verdicts.stdout).unwrap();
+    assert!(
+        verdicts.lines().all(|verdict| verdict.starts_with('"')),
+        "a line without a verdict:\n{verdicts}"
+    );
+    let read = Command::new(programs.join("observe"))
+        .args(["--output", "json", "--input-file"])
+        .arg(&exported)
+        .output()
+        .unwrap();
+    let count = read.stdout.iter().filter(|byte| **byte == b'\n').count();
+    assert_eq!((count, &*String::from_utf8_lossy(&read.stderr)), (verdicts.lines().count(), ""));
+    assert!(count > 100, "{count} flows were exported");
 }

@@ -427,11 +427,11 @@ pub(crate) unsafe fn judge_alone(skb: *mut __sk_buff, scratch: *mut Scratch) -> 
         (*this).generation = GENERATION.get(0).copied().unwrap_or(0);
         let standing = if (*scratch).seen.forwarded { flow_flags::FORWARDED } else { 0 };
         let standing = judge(skb, value, from_local, standing);
-        let is_proxied = (*value).proxied != 0;
+        let proxied = u32::from((*value).proxied);
         ((*value).directions, (*value).proxied) = ([FlowDirection::default(); 2], 0);
         let denied = standing & u16::from(DENIED) != 0;
         // Whether it was open before nobody knows.
-        if denied || is_proxied && observer_route(skb, 1) == route::NOWHERE {
+        if denied || proxied != 0 && observer_route(skb, proxied) == route::NOWHERE {
             return deny(skb, standing);
         }
         TCX_NEXT

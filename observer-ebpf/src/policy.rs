@@ -211,8 +211,12 @@ pub mod decision {
     pub const UNKNOWN: u32 = 1 << 28;
     /// By the enforced policies it is allowed, but in it only those requests that a rule names.
     pub const REQUESTS: u32 = 1 << 26;
+    /// Likewise by the audited and the enforced ones together.
+    pub const AUDIT_REQUESTS: u32 = 1 << 27;
+    /// Either of both: whose requests are judged.
+    pub const READ: u32 = REQUESTS | AUDIT_REQUESTS;
     /// By all policies, the audited ones too, the connection is denied. The programs only weigh a service's backends by it.
-    pub const AUDITED: u32 = 1 << 27;
+    pub const AUDITED: u32 = 1 << 25;
 }
 
 /// A service's address and port. Ports are in host order.

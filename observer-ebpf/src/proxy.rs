@@ -11,7 +11,8 @@ pub const TO_PROXY_MASK: u32 = 0x0f00;
 /// the proxy's listener from somebody else's on its port.
 pub const FROM_PROXY: u32 = 0x2000;
 
-/// Where the proxy listens: on the loopback addresses, where nobody from outside finds it. One entry.
+/// Where the proxy listens: on the loopback addresses, where nobody from outside finds it; for UDP at the same ports as for
+/// TCP. One entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct ProxyState {

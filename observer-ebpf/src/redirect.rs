@@ -1,11 +1,13 @@
 //! Handing packets to the daemon's transparent proxy, where a program has decided that.
 //!
 //! The first packet of a connection is given the proxy's listener and [`TO_PROXY`]; the further ones the mark alone, since
-//! the kernel finds their socket by their ends. It could not be looked up here: what the client sends to a service is
+//! the kernel finds their socket by their ends; of UDP every one is given the listener. It could not be looked up here: what the client sends to a service is
 //! translated only behind tcx.
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_CURRENT_NETNS, bpf_sock_tuple};
-use aya_ebpf::helpers::generated::{bpf_sk_assign, bpf_sk_lookup_tcp, bpf_sk_release, bpf_skb_store_bytes};
+use aya_ebpf::helpers::generated::{
+    bpf_sk_assign, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_store_bytes,
+};
 use observer_ebpf::proxy::{FROM_PROXY, LinkWay, ProxyState, TO_PROXY, TO_PROXY_MASK, way};
 
 /// The sizes of `bpf_sock_tuple`'s forms, which tell the helper the family.
@@ -28,11 +30,17 @@ pub(crate) unsafe fn is_from_proxy(skb: *mut __sk_buff) -> bool {
 
 /// Sends the first packet of a connection to the proxy. `false`, and the packet is as it was, where nobody listens.
 #[inline(always)]
-pub(crate) unsafe fn first(skb: *mut __sk_buff, ipv4: bool, ports: &ProxyState, link: &LinkWay) -> bool {
+pub(crate) unsafe fn first(
+    skb: *mut __sk_buff,
+    ipv4: bool,
+    udp: bool,
+    ports: &ProxyState,
+    link: &LinkWay,
+) -> bool {
     // SAFETY: as the caller says.
     unsafe {
         // At a bridge's port the listener is only asked for: the socket would be lost.
-        let found = listener(skb, ipv4, ports, link.way != way::PORT);
+        let found = listener(skb, ipv4, udp, ports, link.way != way::PORT);
         if found {
             further(skb, link);
         }
@@ -54,7 +62,13 @@ pub(crate) unsafe fn further(skb: *mut __sk_buff, link: &LinkWay) {
 
 /// Whether the proxy listens; with `assign` the packet is given to it.
 #[inline(always)]
-pub(crate) unsafe fn listener(skb: *mut __sk_buff, ipv4: bool, ports: &ProxyState, assign: bool) -> bool {
+pub(crate) unsafe fn listener(
+    skb: *mut __sk_buff,
+    ipv4: bool,
+    udp: bool,
+    ports: &ProxyState,
+    assign: bool,
+) -> bool {
     // SAFETY: all zeros is such a tuple; the socket is held until it is released.
     unsafe {
         let mut tuple: bpf_sock_tuple = core::mem::zeroed();
@@ -69,7 +83,11 @@ pub(crate) unsafe fn listener(skb: *mut __sk_buff, ipv4: bool, ports: &ProxyStat
         };
         // Netns is an i32 there, in which this constant is -1.
         let netns = BPF_F_CURRENT_NETNS as u64;
-        let socket = bpf_sk_lookup_tcp(skb.cast(), &raw mut tuple, size, netns, 0);
+        let socket = if udp {
+            bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, size, netns, 0)
+        } else {
+            bpf_sk_lookup_tcp(skb.cast(), &raw mut tuple, size, netns, 0)
+        };
         if socket.is_null() {
             return false;
         }

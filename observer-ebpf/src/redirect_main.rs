@@ -97,7 +97,7 @@ mod programs {
             let ipv4 = packet.tuple.ip_version == 4;
             let begins = packet.tcp_flags & (SYN | ACK) == SYN;
             if link.way == way::BRIDGE {
-                if begins && is_to_proxy(skb) && !first(skb, ipv4, ports, link) {
+                if begins && is_to_proxy(skb) && !first(skb, ipv4, false, ports, link) {
                     return TCX_DROP;
                 }
                 return TCX_NEXT;
@@ -105,7 +105,7 @@ mod programs {
             if begins {
                 *key = Tuple { source: [0; 16], source_port: 0, ..packet.tuple };
                 if DESTINATIONS.get(&*key).is_some() {
-                    if !first(skb, ipv4, ports, link) {
+                    if !first(skb, ipv4, false, ports, link) {
                         return TCX_DROP;
                     }
                     *key = packet.tuple;

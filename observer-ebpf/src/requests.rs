@@ -2,12 +2,15 @@
 //!
 //! Whether one does is asked where its packets come into the node, of both sides that are this node's at once, and kept in
 //! its entry. What the proxy opens itself is told by its mark; the other end's packets go back to it. A connection that
-//! was open already when such a rule came goes there too, where nobody knows it: so the kernel resets it.
+//! was open already when such a rule came goes there too, where nobody knows it: so the kernel resets it. Where only
+//! audited policies ask for it, nothing is reset, and what finds nobody listening goes on as it is.
+//!
+//! UDP has no socket of its own for each client: every datagram of it is given the proxy's.
 
 use aya_ebpf::bindings::__sk_buff;
-use observer_ebpf::parse::TCP;
+use observer_ebpf::parse::{TCP, UDP};
 use observer_ebpf::policy::{MOST_BACKENDS, cut_key, decision, endpoint_flags, judged_flags, side, slot};
-use observer_ebpf::proxy::{ProxyState, way};
+use observer_ebpf::proxy::{FROM_PROXY, ProxyState, way};
 use observer_ebpf::{TELLABLE, hook, link_kind};
 
 use crate::flow::{ACK, SYN, Seen};
@@ -24,6 +27,10 @@ pub(crate) mod route {
     pub(crate) const PROXY: u64 = 1;
     /// It goes there, where nobody knows it: the kernel resets the connection.
     pub(crate) const RESET: u64 = 2;
+    /// It goes to the proxy while that listens, and else on: only audited policies ask for it.
+    pub(crate) const AUDITED: u64 = 3;
+    /// The proxy opened it: what comes back is for that one's own socket.
+    pub(crate) const OPENED: u64 = 4;
     /// Nobody listens there, and then nothing is to pass.
     pub(crate) const NOWHERE: u64 = 1 << 8;
 }
@@ -40,33 +47,47 @@ pub(crate) extern "C" fn observer_proxied(skb: *mut __sk_buff, generation: u32, 
     // SAFETY: this CPU's memory, and a program's context.
     unsafe {
         let (seen, packet) = (&raw const (*scratch).seen, &raw const (*scratch).packet);
-        if (*packet).tuple.protocol != TCP || (*seen).tunneled != 0 || (*packet).fragment {
+        let protocol = (*packet).tuple.protocol;
+        if protocol != TCP || (*seen).tunneled != 0 {
             return u64::from(already);
         }
         if (*seen).hook == hook::EGRESS {
-            return u64::from(already | u32::from(is_from_proxy(skb)));
+            let opened = already == 0 && is_from_proxy(skb);
+            return if opened { route::OPENED } else { u64::from(already) };
         }
-        if already == 0
-            && (observer_reads(generation) == 0 || passes_by(skb, (*packet).tuple.ip_version == 4))
-        {
-            return 0;
+        let mut proxied = if already == route::RESET as u32 { route::PROXY } else { u64::from(already) };
+        if already == 0 {
+            let reads = observer_reads(generation);
+            let audited = reads == AUDITED;
+            if reads == 0 || passes_by(skb, (*packet).tuple.ip_version == 4, protocol == UDP, audited) {
+                return 0;
+            }
+            let begins = protocol == UDP || u16::from((*packet).tcp_flags) & (SYN | ACK) == SYN;
+            proxied = match (audited, begins) {
+                (false, true) => route::PROXY,
+                (false, false) => route::RESET,
+                (true, true) => route::AUDITED,
+                (true, false) => return 0,
+            };
         }
         (*work).question.judged.flags |= judged_flags::REDIRECTED;
-        let begins = u16::from((*packet).tcp_flags) & (SYN | ACK) == SYN;
-        let proxied = if already != 0 || begins { route::PROXY } else { route::RESET };
         proxied | u64::from(TELLABLE) << 8
     }
 }
 
+/// What [`observer_reads`] answers where only audited policies have requests judged.
+const AUDITED: u64 = (decision::AUDIT_REQUESTS >> decision::READ.trailing_zeros()) as u64;
+
 /// Whether nobody listens, and connections pass then.
 #[inline(always)]
-unsafe fn passes_by(skb: *mut __sk_buff, ipv4: bool) -> bool {
+unsafe fn passes_by(skb: *mut __sk_buff, ipv4: bool, udp: bool, audited: bool) -> bool {
     let Some(proxy) = PROXY.get(0) else { return true };
     // SAFETY: a program's context.
-    proxy.lets_pass != 0 && unsafe { !listener(skb, ipv4, proxy, false) }
+    (audited || proxy.lets_pass != 0) && unsafe { !listener(skb, ipv4, udp, proxy, false) }
 }
 
-/// Whether requests are judged in the connection in [`POLICY_SCRATCH`]; a global function, see [`crate::weigh`].
+/// Whether requests are judged in the connection in [`POLICY_SCRATCH`]: of [`decision::READ`] those that hold, from bit 0 on. A
+/// global function, see [`crate::weigh`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn observer_reads(generation: u32) -> u64 {
@@ -90,11 +111,11 @@ pub(crate) extern "C" fn observer_reads(generation: u32) -> u64 {
         let to = who(slot, question, &raw const (*question).destination);
         let key = cut_key((*question).protocol, (*question).port);
         let (read, ingress) = reads(slot, &from, &to, key);
-        if read {
+        if read != 0 {
             // It is told here, with what is said of the other side.
             (*question).judged.ingress = ingress;
         }
-        u64::from(read)
+        read
     }
 }
 
@@ -129,14 +150,14 @@ pub(crate) extern "C" fn observer_reads_backend(slot: u32, index: u32) -> u64 {
         }
         let from = who(slot, question, &raw const (*question).source);
         let to = who(slot, question, address);
-        u64::from(reads(slot, &from, &to, cut_key((*question).protocol, (*backend).port)).0)
+        reads(slot, &from, &to, cut_key((*question).protocol, (*backend).port)).0
     }
 }
 
 /// Whether one of the sides that are this node's has requests judged, and none denies the connection: what is denied where
 /// it is delivered shall not reach the proxy. And what is said of the destination's side.
 #[inline(always)]
-fn reads(slot: u32, from: &Who, to: &Who, key: u32) -> (bool, u32) {
+fn reads(slot: u32, from: &Who, to: &Who, key: u32) -> (u64, u32) {
     let is_local = |who: &Who| who.known && who.flags & endpoint_flags::LOCAL != 0;
     let (mut egress, mut ingress) = (0, 0);
     if is_local(from) {
@@ -145,7 +166,9 @@ fn reads(slot: u32, from: &Who, to: &Who, key: u32) -> (bool, u32) {
     if is_local(to) {
         ingress = observer_decide(slot, to.subject, side::INGRESS as u32, from.peer, key) as u32;
     }
-    let read = (egress | ingress) & (decision::REQUESTS | decision::DENIED) == decision::REQUESTS;
+    let said = egress | ingress;
+    let denied = said & decision::DENIED != 0;
+    let read = if denied { 0 } else { u64::from(said & decision::READ) >> decision::READ.trailing_zeros() };
     (read, ingress)
 }
 
@@ -165,16 +188,23 @@ pub(crate) extern "C" fn observer_route(skb: *mut __sk_buff, proxied: u32) -> u6
         let Some(link) = LINKS.get_ptr_mut(&ifindex) else { return route::ON };
         let link = (*link).way;
         let flags = u16::from((*scratch).packet.tcp_flags);
-        if flags & (SYN | ACK) != SYN && proxied != route::RESET {
+        let udp = (*scratch).packet.tuple.protocol == UDP;
+        // Behind a bridge its mark tells.
+        let opened = proxied == route::OPENED || is_from_proxy(skb);
+        let begins = if udp { !opened } else { flags & (SYN | ACK) == SYN || proxied == route::RESET };
+        if !begins {
             further(skb, &link);
+            if opened {
+                (*skb).mark |= FROM_PROXY;
+            }
             return proxied;
         }
         let ipv4 = (*scratch).packet.tuple.ip_version == 4;
         let state: ProxyState = *proxy;
-        match first(skb, ipv4, &state, &link) {
+        match first(skb, ipv4, udp, &state, &link) {
             // With the listener for its socket, a packet that does not begin a connection is answered with a reset.
             true => proxied,
-            false if state.lets_pass != 0 => route::ON,
+            false if state.lets_pass != 0 || proxied == route::AUDITED => route::ON,
             false => route::NOWHERE,
         }
     }

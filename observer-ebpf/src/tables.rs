@@ -309,8 +309,8 @@ pub struct FlowValue {
     pub link_kind: u8,
     /// 4 or 6.
     pub ip_version: u8,
-    /// 1 where the proxy has the connection: what comes in on the link goes there. 2 where it should have it, and was open before:
-    /// it is reset.
+    /// Not 0 where the proxy has the connection: what comes in on the link goes there. 1 by enforced policies, 3 by audited ones
+    /// alone, 4 where the proxy opened it. 2 where it should have it, and was open before: it is reset.
     pub proxied: u8,
     /// Of ICMP each direction's type and code, of the last packet. Of HTTP how many bytes of each may still be of a head that
     /// was begun.

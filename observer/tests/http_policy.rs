@@ -102,8 +102,12 @@ impl Bed {
     }
 
     fn daemon(&self, more: &[&str]) -> Daemon {
+        self.daemon_in("enforce", more)
+    }
+
+    fn daemon_in(&self, mode: &str, more: &[&str]) -> Daemon {
         let folder = self.policies.path().to_str().unwrap();
-        let args = ["--policy", folder, "--policy-mode", "enforce", "--local-namespaces", "false"];
+        let args = ["--policy", folder, "--policy-mode", mode, "--local-namespaces", "false"];
         Daemon::start(&self.lab, "n1", &[&args, more].concat())
     }
 
@@ -289,4 +293,56 @@ fn without_a_daemon_nothing_passes_unjudged_unless_that_was_said() {
     assert!(output.status.success(), "{output:?}");
     let rules = bed.lab.command_in("n1", "ip").args(["rule", "show"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&rules.stdout).contains("fwmark"), "{rules:?}");
+}
+
+#[test]
+fn in_mode_audit_all_requests_pass_and_those_that_would_not_are_told() {
+    if !can_run("http_policy") {
+        return;
+    }
+    let bed = Bed::up("routed");
+    let client = bed.pod("frontend-app");
+    // Open before there are policies: it stays as it is, and nobody judges it.
+    let mut open = netns::inside(client.file_name().unwrap().to_str().unwrap(), || {
+        Ok(TcpStream::connect((SERVER[0], PORT)).unwrap())
+    })
+    .unwrap();
+    let daemon = bed.daemon_in("audit", &[]);
+    open.write_all(b"DELETE /open HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    open.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    assert!(open.read(&mut [0; 100]).unwrap() > 0);
+    assert_eq!(bed.asked(), ["10.71.0.1 DELETE /open HTTP/1.1"]);
+    for family in 0..2 {
+        for (address, port) in [(SERVER[family], PORT), (SERVICE[family], 80)] {
+            for (method, path) in [("GET", "charges"), ("DELETE", "charges")] {
+                let output = curl(&client, method, address, port, &format!("/api/v1/{path}"));
+                assert_eq!(
+                    String::from_utf8_lossy(&output.stdout),
+                    "200",
+                    "{method} to {address}: {output:?}"
+                );
+                assert_eq!(bed.asked().len(), 1);
+            }
+        }
+    }
+    // Whom no rule allows anything is denied at the connection, and passes as well.
+    let output = curl(&bed.pod("tenant"), "GET", SERVER[0], PORT, "/api/v1/charges");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "200", "{output:?}");
+    let flows = daemon.flows_until(|flows| {
+        let of = |wanted: Verdict, method: &str| {
+            let told = flows.iter().filter_map(told);
+            told.filter(|(verdict, code, of, _)| *verdict == wanted as i32 && *code == 0 && of == method)
+                .count()
+        };
+        let found = (of(Verdict::Forwarded, "GET"), of(Verdict::Audit, "DELETE"));
+        (found != (4, 4)).then(|| format!("{found:?}"))
+    });
+    assert!(flows.iter().any(|flow| flow.verdict == Verdict::Redirected as i32), "no verdict REDIRECTED");
+    let is_audit = |flow: &&Flow| told(flow).is_some_and(|(verdict, ..)| verdict == Verdict::Audit as i32);
+    let audited = flows.iter().find(is_audit).unwrap();
+    assert_eq!(audited.ingress_denied_by[0].name, "payments", "{audited:?}");
+    // A daemon that dies takes the programs with it: what it judged ends, what is new passes.
+    let (_, _, _dir) = daemon.end(rustix::process::Signal::KILL);
+    let output = curl(&client, "GET", SERVER[0], PORT, "/api/v1/charges");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "200", "{output:?}");
 }

@@ -218,7 +218,8 @@ fn bits(decided: &Decision) -> u32 {
     let by_rule = if decided.enforced == Verdict::Denied { decision::BY_RULE } else { 0 };
     let audited = if decided.all.passes() { 0 } else { decision::AUDITED };
     let requests = if decided.enforced == Verdict::Requests { decision::REQUESTS } else { 0 };
-    decision::JUDGED | denied | by_rule | requests | audited | rules.0
+    let read = if decided.audited == Verdict::Requests { decision::AUDIT_REQUESTS } else { 0 };
+    decision::JUDGED | denied | by_rule | requests | read | audited | rules.0
 }
 
 fn in_mode(policies: &[Policy], mode: impl Fn(&Policy) -> Mode) -> Vec<Policy> {

@@ -110,7 +110,7 @@ impl PolicyMaps {
         self.rows.write(slot, &wanted.rows)?;
         self.cuts.write(slot, &wanted.cuts)?;
         // Else nobody need ask of each connection whether it is read.
-        let reads = wanted.cuts.iter().any(|cut| cut.decision & decision::REQUESTS != 0);
+        let reads = wanted.cuts.iter().any(|cut| cut.decision & decision::READ != 0);
         let written = self.reads.set(slot & 1, u32::from(reads), 0);
         written.map_err(CaptureError::map("POLICY_READS"))?;
         self.write_services(slot, wanted)

@@ -101,7 +101,6 @@ fn run(
     if let Some(why) = loaded.why_not_enforced() {
         policy.drop_nothing(&why);
     }
-    let may_enforce = policy.cap.is_none();
     let mut updater = policies(policy, &config.cluster, &cache, api_policies(kubernetes.as_ref()))?;
     let attached = Arc::new(OnceLock::new());
     if let Some(updater) = &mut updater {
@@ -116,8 +115,7 @@ fn run(
             updater.drop_nothing(&why)?;
         }
     }
-    let (proxy, requests) =
-        set_up_proxy(config, &mut loaded, updater.as_ref().filter(|_| may_enforce), life.runtime.handle());
+    let (proxy, requests) = set_up_proxy(config, &mut loaded, updater.as_ref(), life.runtime.handle());
     let mut conntrack = conntrack();
     if let Ok(known) = &mut conntrack {
         tell_openers(&mut loaded, known)?;

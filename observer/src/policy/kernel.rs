@@ -164,6 +164,7 @@ pub(super) fn bits(decided: &Decision) -> u32 {
         (!decided.enforced.passes(), decision::DENIED),
         (decided.enforced == Verdict::Denied, decision::BY_RULE),
         (decided.enforced == Verdict::Requests, decision::REQUESTS),
+        (decided.audited == Verdict::Requests, decision::AUDIT_REQUESTS),
         (!decided.all.passes(), decision::AUDITED),
     ] {
         if is_so {

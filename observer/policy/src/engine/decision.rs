@@ -1,7 +1,7 @@
 //! Verdicts, and the sets of rules that they come from.
 
 use super::table::Place;
-use crate::model::Direction;
+use crate::model::{Direction, Mode};
 use std::sync::Arc;
 
 /// The number of a set of rules, for the kernel's maps and for names.
@@ -50,13 +50,15 @@ pub enum MatchType {
     ProtoOnly = 6,
 }
 
-/// The two verdicts on one side.
+/// The verdicts on one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// By all policies.
     pub all: Verdict,
     /// By those alone that are enforced.
     pub enforced: Verdict,
+    /// By those that are audited or enforced.
+    pub audited: Verdict,
     /// Whether requests are read in it, by all policies; with `all` [`Verdict::Allowed`] each of them passes.
     pub redirected: bool,
     /// The rules; `None` where no policy selects the endpoint.
@@ -65,8 +67,13 @@ pub struct Decision {
 
 impl Decision {
     /// No policy selects the endpoint.
-    pub const OPEN: Self =
-        Self { all: Verdict::Open, enforced: Verdict::Open, redirected: false, rules: None };
+    pub const OPEN: Self = Self {
+        all: Verdict::Open,
+        enforced: Verdict::Open,
+        audited: Verdict::Open,
+        redirected: false,
+        rules: None,
+    };
 }
 
 /// A rule that holds for a connection.
@@ -93,19 +100,22 @@ pub(super) struct RuleSet {
 }
 
 impl RuleSet {
+    /// `isolates` is the strongest mode of the policies that deny what no rule allows.
     pub(super) fn new(
         direction: Direction,
         policies: Arc<[u32]>,
         members: Box<[Member]>,
-        (isolates, isolates_enforced): (bool, bool),
+        isolates: Option<Mode>,
         host: bool,
-        enforced: impl Fn(&Member) -> bool,
+        mode: impl Fn(&Member) -> Mode,
     ) -> Self {
-        let all = verdict(members.iter(), isolates, host);
-        let enforced = verdict(members.iter().filter(|member| enforced(member)), isolates_enforced, host);
+        let by = |least| {
+            verdict(members.iter().filter(|member| mode(member) >= least), isolates >= Some(least), host)
+        };
+        let [all, audited, enforced] = [Mode::Observe, Mode::Audit, Mode::Enforce].map(by);
         let redirected = all.passes() && members.iter().any(|member| member.l7.is_some());
         let match_type = match_type(&members, all);
-        let decision = Decision { all, enforced, redirected, rules: None };
+        let decision = Decision { all, enforced, audited, redirected, rules: None };
         Self { direction, policies, members, decision, match_type, host }
     }
 

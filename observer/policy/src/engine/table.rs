@@ -41,8 +41,8 @@ pub(super) struct Table {
     pub(super) subjects: usize,
     pub(super) built: u64,
     pub(super) rules: Box<[Place]>,
-    isolates: bool,
-    isolates_enforced: bool,
+    /// The strongest mode of the policies that deny what no rule allows.
+    isolates: Option<Mode>,
     of_peer: HashMap<u32, Extent>,
     /// The row of everybody else.
     others: Extent,
@@ -100,12 +100,11 @@ impl Engine {
     /// Builds a table for the peers that there are.
     pub(super) fn build_table(&mut self, key: TableKey) -> Table {
         let direction = key.direction;
-        let (mut rules, mut isolates, mut isolates_enforced) = (Vec::new(), false, false);
+        let (mut rules, mut isolates) = (Vec::new(), None);
         for &policy in &*key.policies {
             let slot = &self.policies[policy as usize];
             let Some(side) = slot.policy.side(direction) else { continue };
-            isolates |= side.isolates;
-            isolates_enforced |= side.isolates && slot.mode == Mode::Enforce;
+            isolates = isolates.max(side.isolates.then_some(slot.mode));
             rules.extend((0..slot.rules(direction).len() as u32).map(|rule| Place { policy, rule }));
         }
         let mut table = Table {
@@ -114,7 +113,6 @@ impl Engine {
             built: self.revision,
             rules: rules.into(),
             isolates,
-            isolates_enforced,
             of_peer: HashMap::new(),
             others: Extent { begin: 0, end: 0 },
             rows: Vec::new(),
@@ -296,14 +294,14 @@ impl Engine {
         if let Some(&id) = known.get(&members) {
             return id;
         }
-        let enforced = |member: &Member| self.policies[member.place.policy as usize].mode == Mode::Enforce;
+        let mode = |member: &Member| self.policies[member.place.policy as usize].mode;
         let set = RuleSet::new(
             table.key.direction,
             Arc::clone(&table.key.policies),
             members.clone(),
-            (table.isolates, table.isolates_enforced),
+            table.isolates,
             host,
-            enforced,
+            mode,
         );
         let id = RuleSetId(self.rule_sets.insert(set) as u32);
         known.insert(members, id);

@@ -11,6 +11,10 @@ pub const TO_PROXY_MASK: u32 = 0x0f00;
 /// the proxy's listener from somebody else's on its port.
 pub const FROM_PROXY: u32 = 0x2000;
 
+/// The bit that stands beside [`TO_PROXY`] while a packet goes through a bridge that is to be given the proxy's listener
+/// behind it. The programs take it away there.
+pub const FOR_LISTENER: u32 = 0x1000;
+
 /// Where the proxy listens: on the loopback addresses, where nobody from outside finds it; for UDP at the same ports as for
 /// TCP. One entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]

@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_CURRENT_NETNS, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
     bpf_sk_assign, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_store_bytes,
 };
-use observer_ebpf::proxy::{FROM_PROXY, LinkWay, ProxyState, TO_PROXY, TO_PROXY_MASK, way};
+use observer_ebpf::proxy::{FOR_LISTENER, FROM_PROXY, LinkWay, ProxyState, TO_PROXY, TO_PROXY_MASK, way};
 
 /// The sizes of `bpf_sock_tuple`'s forms, which tell the helper the family.
 const IPV4: u32 = 12;
@@ -43,8 +43,24 @@ pub(crate) unsafe fn first(
         let found = listener(skb, ipv4, udp, ports, link.way != way::PORT);
         if found {
             further(skb, link);
+            if link.way == way::PORT {
+                (*skb).mark |= FOR_LISTENER;
+            }
         }
         found
+    }
+}
+
+/// Behind the bridge: gives the packet to the listener if it is to be given to that, and there is one still.
+#[inline(always)]
+pub(crate) unsafe fn behind_bridge(skb: *mut __sk_buff, ipv4: bool, udp: bool, ports: &ProxyState) {
+    // SAFETY: a program's context.
+    unsafe {
+        if (*skb).mark & FOR_LISTENER != 0 {
+            (*skb).mark &= !FOR_LISTENER;
+            // Without a socket the kernel answers with a reset.
+            listener(skb, ipv4, udp, ports, true);
+        }
     }
 }
 

@@ -31,7 +31,7 @@ mod programs {
     use observer_ebpf::proxy::{LinkWay, ProxyState, way};
     use observer_ebpf::{FragmentKey, Tuple};
 
-    use crate::redirect::{first, further, is_from_proxy, is_to_proxy};
+    use crate::redirect::{behind_bridge, first, further, is_from_proxy, is_to_proxy};
 
     const TCX_NEXT: i32 = -1;
     const TCX_DROP: i32 = 2;
@@ -97,8 +97,8 @@ mod programs {
             let ipv4 = packet.tuple.ip_version == 4;
             let begins = packet.tcp_flags & (SYN | ACK) == SYN;
             if link.way == way::BRIDGE {
-                if begins && is_to_proxy(skb) && !first(skb, ipv4, false, ports, link) {
-                    return TCX_DROP;
+                if is_to_proxy(skb) {
+                    behind_bridge(skb, ipv4, false, ports);
                 }
                 return TCX_NEXT;
             }

@@ -10,13 +10,14 @@
 use aya_ebpf::bindings::__sk_buff;
 use observer_ebpf::parse::{TCP, UDP};
 use observer_ebpf::policy::{MOST_BACKENDS, cut_key, decision, endpoint_flags, judged_flags, side, slot};
-use observer_ebpf::proxy::{FROM_PROXY, ProxyState, way};
-use observer_ebpf::{TELLABLE, hook, link_kind};
+use observer_ebpf::proxy::{ProxyState, way};
+use observer_ebpf::{TELLABLE, hook, link_kind, program};
 
 use crate::flow::{ACK, SYN, Seen};
 use crate::maps::{FLOW_SCRATCH, LINKS};
 use crate::policy_maps::{POLICY_BACKENDS, POLICY_FRONTENDS, POLICY_READS, POLICY_SCRATCH, PROXY};
-use crate::redirect::{first, further, is_from_proxy, is_to_proxy, listener};
+use crate::record::{add_alone, counters};
+use crate::redirect::{behind_bridge, first, further, is_from_proxy, is_to_proxy, listener};
 use crate::weigh::{Who, observer_decide, same_address, who};
 
 /// What [`observer_route`] answers.
@@ -48,7 +49,7 @@ pub(crate) extern "C" fn observer_proxied(skb: *mut __sk_buff, generation: u32, 
     unsafe {
         let (seen, packet) = (&raw const (*scratch).seen, &raw const (*scratch).packet);
         let protocol = (*packet).tuple.protocol;
-        if protocol != TCP || (*seen).tunneled != 0 {
+        if (protocol != TCP && protocol != UDP) || (*seen).tunneled != 0 {
             return u64::from(already);
         }
         if (*seen).hook == hook::EGRESS {
@@ -57,15 +58,28 @@ pub(crate) extern "C" fn observer_proxied(skb: *mut __sk_buff, generation: u32, 
         }
         let mut proxied = if already == route::RESET as u32 { route::PROXY } else { u64::from(already) };
         if already == 0 {
-            let reads = observer_reads(generation);
-            let audited = reads == AUDITED;
-            if reads == 0 || passes_by(skb, (*packet).tuple.ip_version == 4, protocol == UDP, audited) {
+            let udp = protocol == UDP;
+            let source = &raw const (*packet).tuple.source;
+            let by_opener = same_address(source, &raw const (*work).question.source);
+            // An answer that the proxy did not ask for, to what went by before.
+            if udp && !by_opener {
                 return 0;
             }
-            let begins = protocol == UDP || u16::from((*packet).tcp_flags) & (SYN | ACK) == SYN;
+            let reads = observer_reads(generation);
+            let audited = reads == AUDITED;
+            if reads == 0 || passes_by(skb, (*packet).tuple.ip_version == 4, udp, audited) {
+                return 0;
+            }
+            let begins = udp || u16::from((*packet).tcp_flags) & (SYN | ACK) == SYN;
             proxied = match (audited, begins) {
                 (false, true) => route::PROXY,
-                (false, false) => route::RESET,
+                (false, false) => {
+                    // Both ends' packets come here, where both are this node's.
+                    if let (true, Some(counters)) = (by_opener, counters(program::INGRESS)) {
+                        add_alone(&raw mut (*counters).reset, 1);
+                    }
+                    route::RESET
+                }
                 (true, true) => route::AUDITED,
                 (true, false) => return 0,
             };
@@ -189,14 +203,12 @@ pub(crate) extern "C" fn observer_route(skb: *mut __sk_buff, proxied: u32) -> u6
         let link = (*link).way;
         let flags = u16::from((*scratch).packet.tcp_flags);
         let udp = (*scratch).packet.tuple.protocol == UDP;
-        // Behind a bridge its mark tells.
-        let opened = proxied == route::OPENED || is_from_proxy(skb);
-        let begins = if udp { !opened } else { flags & (SYN | ACK) == SYN || proxied == route::RESET };
+        let begins = match udp {
+            true => proxied != route::OPENED,
+            false => flags & (SYN | ACK) == SYN || proxied == route::RESET,
+        };
         if !begins {
             further(skb, &link);
-            if opened {
-                (*skb).mark |= FROM_PROXY;
-            }
             return proxied;
         }
         let ipv4 = (*scratch).packet.tuple.ip_version == 4;
@@ -239,11 +251,13 @@ pub(crate) extern "C" fn observer_out_of_bridge(skb: *mut __sk_buff) -> u64 {
         }
         let ifindex = (*scratch).seen.ifindex;
         let Some(link) = LINKS.get_ptr_mut(&ifindex) else { return 0 };
+        let Some(proxy) = PROXY.get(0) else { return 0 };
         if (*link).way.way != way::BRIDGE {
             return 0;
         }
-        // Without a socket the kernel answers with a reset.
-        observer_route(skb, 1);
+        let (ipv4, udp) = ((*scratch).packet.tuple.ip_version == 4, (*scratch).packet.tuple.protocol == UDP);
+        let state: ProxyState = *proxy;
+        behind_bridge(skb, ipv4, udp, &state);
         1
     }
 }

@@ -468,6 +468,8 @@ pub struct Counters {
     pub table_full: u64,
     /// Suppressed: packets whose payload was over the cap.
     pub payload_cap: u64,
+    /// Open connections that were reset, since their requests are to be judged from now on.
+    pub reset: u64,
 }
 
 #[cfg(test)]

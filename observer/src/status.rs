@@ -65,6 +65,13 @@ impl CaptureInfo for Status {
             }
             if self.policies.is_some() {
                 program_counters("denied packets", &status.denied, &mut counters);
+                let reset = status.total(|counters| counters.reset);
+                counters.push(counter(
+                    "policy",
+                    Kind::Suppressed,
+                    "open connections reset, to be judged",
+                    reset,
+                ));
             }
             for (cause, value) in [
                 ("connections evicted", status.evicted),
@@ -196,7 +203,7 @@ fn policy_counters(policies: &Policies, counters: &mut Vec<Counter>) {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let verdicts = read(&count.verdicts);
     let (told, lost) = (read(&count.requests_told), read(&count.requests_lost));
-    if read(&count.proxied) > 0 {
+    if read(&count.proxied) + told + lost + read(&count.queries_turned_away) > 0 {
         for (kind, cause, value) in [
             (Kind::Made, "requests and responses", told + lost),
             (Kind::Delivered, "flows of them", told),
@@ -207,6 +214,8 @@ fn policy_counters(policies: &Policies, counters: &mut Vec<Counter>) {
                 read(&count.proxied_refused),
             ),
             (Kind::Suppressed, "connections: the client took too long", read(&count.proxied_late)),
+            (Kind::Suppressed, "DNS queries: too many at once, dropped", read(&count.queries_turned_away)),
+            (Kind::Suppressed, "DNS answers: not held until policies had them", read(&count.answers_late)),
         ] {
             counters.push(counter("proxy", kind, cause, value));
         }

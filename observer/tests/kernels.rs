@@ -2,6 +2,8 @@
 //! left on the links. `scripts/test-kernels` runs this in Debian's older kernels too.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping")]
 
+#[path = "dns_policy/resolver.rs"]
+mod resolver;
 mod support;
 
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -18,9 +20,12 @@ use observer_proto::{
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{Read as _, Write as _},
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::fs::{PermissionsExt, chown},
     path::Path,
     process::Command,
+    sync::{Arc, Mutex},
 };
 use support::{Daemon, Ends, OBSERVER, can_run, ends, extensions, is_late_segment, name, scenario};
 
@@ -371,4 +376,72 @@ fn nothing_of_it_is_left_on_the_links() {
         let kept = tc(&lab, &["qdisc", "show", "dev", &link]).contains("clsact");
         assert_eq!(kept, link == veth, "{link}: only what is used by another stays");
     }
+}
+
+const NAMES: &str = r#"
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: names, namespace: web}
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+  egress:
+  - toEndpoints: [{matchLabels: {app: api, "k8s:io.kubernetes.pod.namespace": shop}}]
+    toPorts:
+    - ports: [{port: "53", protocol: ANY}]
+      rules: {dns: [{matchName: good.example}]}
+    - ports: [{port: "8080", protocol: TCP}]
+      rules: {http: [{path: /good}]}
+"#;
+
+#[test]
+fn requests_go_through_the_proxy() {
+    if !can_run("proxy") {
+        return;
+    }
+    let lab = lab("proxy");
+    let pod = |name: &str| {
+        let pod = lab.scenario().pods.iter().find(|pod| pod.name == name).unwrap();
+        lab.pod_netns(pod).file_name().unwrap().to_str().unwrap().to_owned()
+    };
+    let any = (Ipv6Addr::UNSPECIFIED, 53);
+    let bind = || Ok((UdpSocket::bind(any).unwrap(), TcpListener::bind(any).unwrap()));
+    let (udp, tcp) = netns::inside(&pod("api-0"), bind).unwrap();
+    let asked = Arc::<Mutex<Vec<resolver::Asked>>>::default();
+    let log = Arc::clone(&asked);
+    std::thread::spawn(move || resolver::serve_udp(&udp, &log));
+    let log = Arc::clone(&asked);
+    std::thread::spawn(move || resolver::serve_tcp(&tcp, &log));
+    let policies = tempfile::tempdir().unwrap();
+    std::fs::write(policies.path().join("names.yaml"), NAMES).unwrap();
+    let folder = policies.path().to_str().unwrap();
+    let daemon = Daemon::start(&lab, "n1", &["--policy", folder, "--policy-mode", "enforce"]);
+    // Before, nothing that is enforced could stay on, so all is in mode audit.
+    let is_enforced = kernel().1 >= (6, 6);
+    let (refused, reached, status) = if is_enforced { (5, 0, " 403 ") } else { (0, 1, " 404 ") };
+    let client = pod("client");
+    for ip in ["10.244.1.20", "fd00:10:244:1::14"] {
+        let at = |port| SocketAddr::new(ip.parse().unwrap(), port);
+        for ask in [resolver::ask_udp, resolver::ask_tcp] {
+            let ask = |name| netns::inside(&client, || Ok(ask(at(53), name, false).0)).unwrap();
+            assert_eq!(ask("good.example"), 0, "{ip}");
+            assert_eq!(std::mem::take(&mut *asked.lock().unwrap()).len(), 1, "{ip}");
+            assert_eq!(ask("evil.example"), refused, "{ip}");
+            assert_eq!(std::mem::take(&mut *asked.lock().unwrap()).len(), reached, "{ip}");
+        }
+        let answer = netns::inside(&client, || {
+            let mut stream = TcpStream::connect(at(8080)).unwrap();
+            stream.write_all(b"GET /evil HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            Ok(answer)
+        });
+        let answer = answer.unwrap();
+        assert!(answer.lines().next().unwrap().contains(status), "{ip}: {answer}");
+    }
+    let verdict = if is_enforced { Verdict::Dropped } else { Verdict::Audit };
+    daemon.flows_until(|flows| {
+        let told = flows.iter().filter(|flow| flow.l7.is_some() && flow.verdict() == verdict).count();
+        (told < 6).then(|| format!("{told} of 6 requests {verdict:?}"))
+    });
+    println!("  requests are judged in mode {}", if is_enforced { "enforce" } else { "audit" });
 }

@@ -17,6 +17,10 @@ pub mod kind {
     pub const CNAME: u16 = 5;
     /// An IPv6 address.
     pub const AAAA: u16 = 28;
+    /// What changed of a zone: no record, but a question that many messages answer.
+    pub const IXFR: u16 = 251;
+    /// A zone, likewise.
+    pub const AXFR: u16 = 252;
 }
 
 /// Why bytes are no DNS message.

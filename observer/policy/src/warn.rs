@@ -2,8 +2,9 @@
 
 use crate::{
     engine::Engine,
+    l7::L7,
     label::{K8S, NAMESPACE, Operator, Selector},
-    model::{Direction, GroupRef, PolicyId, Ports, Side, Term},
+    model::{Direction, GroupRef, Mode, Policy, PolicyId, Ports, Rule, Side, Term},
 };
 use hashbrown::HashSet;
 
@@ -41,13 +42,15 @@ impl Engine {
             known.keys.extend(labels.iter().map(|label| &*label.key));
             known.ports.extend(ports.iter().map(|port| &*port.name));
         }
+        let asking = self.kinds_with_dns();
         let mut warnings = Vec::new();
-        for (policy, _, mut selected) in self.policies_with_kinds() {
+        for (policy, _, selected) in self.policies_with_kinds() {
             let (id, part) = (&policy.id, policy.part);
             let mut warn = |line, path: &str, problem| {
                 warnings.push(Warning { policy: id.clone(), part, line, path: path.into(), problem });
             };
-            if selected.next().is_none() {
+            let selected: Vec<u32> = selected.collect();
+            if selected.is_empty() {
                 let why = known.missing(policy.subject.selector());
                 let why = why.unwrap_or_else(|| policy.subject.selector().to_string());
                 warn(policy.line, "", format!("selects nothing: {why}"));
@@ -56,6 +59,12 @@ impl Engine {
                 for rule in policy.side(direction).into_iter().flat_map(Side::rules) {
                     for problem in rule.peers.terms().iter().filter_map(|term| self.missing(&known, term)) {
                         warn(rule.line, &rule.path, problem);
+                    }
+                    let is_by_name = rule.peers.terms().iter().any(|term| matches!(term, Term::Name(_)));
+                    if is_by_name && selected.iter().any(|kind| !asking.contains(kind)) {
+                        let why = "by no rule with `rules: dns` do its pods ask for names: answers are learnt as they pass, \
+                                   and the first connection to a name may come too early";
+                        warn(rule.line, &rule.path, why.to_owned());
                     }
                     let clauses = rule.ports.iter().flatten().flat_map(|entry| &entry.ports);
                     for clause in clauses {
@@ -70,6 +79,16 @@ impl Engine {
         }
         warnings.sort();
         warnings
+    }
+
+    /// The kinds of endpoints whose queries of DNS are judged, so that their answers are held until policies have them.
+    fn kinds_with_dns(&self) -> HashSet<u32> {
+        let has_dns =
+            |rule: &Rule| rule.ports.iter().flatten().any(|entry| matches!(entry.l7, Some(L7::Dns(_))));
+        let judges = |policy: &Policy| policy.egress.iter().flat_map(Side::rules).any(has_dns);
+        let policies =
+            self.policies_with_kinds().filter(|(policy, mode, _)| *mode > Mode::Observe && judges(policy));
+        policies.flat_map(|(.., kinds)| kinds).collect()
     }
 
     fn missing(&self, known: &Known<'_>, term: &Term) -> Option<String> {

@@ -97,11 +97,14 @@ fn verdicts(engine: &Engine, asked: &str) -> String {
     let (port, protocol) = words[3].split_once('/').unwrap();
     let protocol =
         [("ICMP", 1), ("TCP", 6), ("UDP", 17)].iter().find(|(name, _)| *name == protocol).unwrap().1;
-    let request = words.get(5).map(|path| observer_policy::l7::Request::Http {
-        method: words[4].into(),
-        path: (*path).into(),
-        host: String::new(),
-        headers: Vec::new(),
+    let request = words.get(5).map(|asked| match words[4] {
+        "QUERY" => observer_policy::l7::Request::Dns((*asked).into()),
+        method => observer_policy::l7::Request::Http {
+            method: method.into(),
+            path: (*asked).into(),
+            host: String::new(),
+            headers: Vec::new(),
+        },
     });
     let sides = [("out", Direction::Egress, from.0, to.1), ("in", Direction::Ingress, to.0, from.1)];
     let judged = sides.into_iter().filter_map(|(name, direction, subject, peer)| {
@@ -180,6 +183,7 @@ fn what_nothing_has_is_warned_of() {
         "CiliumNetworkPolicy nowhere/p : selects nothing: no pod is in namespace nowhere",
         "CiliumNetworkPolicy ops/p spec.egress[0]: no CIDR group is named office",
         "CiliumNetworkPolicy ops/p spec.egress[1]: no such service",
+        "CiliumNetworkPolicy ops/p spec.egress[2]: by no rule with `rules: dns` do its pods ask for names: answers are learnt as they pass, and the first connection to a name may come too early",
         "CiliumNetworkPolicy ops/p spec.egress[2]: no DNS answer told addresses of shop.example: until one does it matches nothing, and can't be enforced",
         "CiliumNetworkPolicy web/p : selects nothing: no endpoint has the label any:app=typo",
     ];

@@ -60,6 +60,8 @@ pub struct Limits {
     pub head: Duration,
     /// For the next request, the next part of a body, or room for more of a response.
     pub idle: Duration,
+    /// For more of an answer, where the client says no more: whether it still reads nobody knows until it is written to.
+    pub ended: Duration,
     /// For the server to take the connection.
     pub connect: Duration,
     /// Requests at once in a connection of HTTP/2.
@@ -72,6 +74,7 @@ impl Default for Limits {
             head: Duration::from_secs(30),
             // Servers close what idles much earlier; this is for those who do not.
             idle: Duration::from_mins(15),
+            ended: Duration::from_mins(1),
             connect: Duration::from_secs(10),
             streams: 128,
         }

@@ -74,7 +74,7 @@ where
         let connection = builder.serve_connection(TokioIo::new(guarded), service).with_upgrades();
         tokio::select! {
             _ = connection => {}
-            () = given_up(&shared, limits.idle) => shared.late.store(true, Ordering::Relaxed),
+            () = given_up(&shared, limits.ended) => shared.late.store(true, Ordering::Relaxed),
         }
     }
     let left = shared.left.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -91,11 +91,11 @@ where
 }
 
 /// A client that says no more may be waiting for its answer, or be gone, which only writing to it tells.
-async fn given_up<T>(shared: &Shared<T>, idle: Duration) {
+async fn given_up<T>(shared: &Shared<T>, longest: Duration) {
     shared.ended.notified().await;
     loop {
         let before = shared.written.load(Ordering::Relaxed);
-        sleep(idle).await;
+        sleep(longest).await;
         if shared.written.load(Ordering::Relaxed) == before {
             return;
         }

@@ -260,6 +260,7 @@ impl Shared {
                 sum.ignored += each.ignored;
                 sum.table_full += each.table_full;
                 sum.payload_cap += each.payload_cap;
+                sum.reset += each.reset;
             }
         }
         let tracing = self.tracing.iter().filter(|(name, _)| tracepoints.contains(name));

@@ -13,6 +13,7 @@ use crate::{
         ipcache::IpCache,
         kubernetes::{Kubernetes, KubernetesApi},
         local::LocalNamespaces,
+        resolved::Resolved,
         source::{Journal, Source, Sources, Stop},
     },
     inspect::Inspection,
@@ -115,7 +116,8 @@ fn run(
             updater.drop_nothing(&why)?;
         }
     }
-    let (proxy, requests) = set_up_proxy(config, &mut loaded, updater.as_ref(), life.runtime.handle());
+    let (proxy, requests) =
+        set_up_proxy(config, &mut loaded, updater.as_ref(), cache.resolved(), life.runtime.handle());
     let mut conntrack = conntrack();
     if let Ok(known) = &mut conntrack {
         tell_openers(&mut loaded, known)?;
@@ -204,6 +206,7 @@ fn set_up_proxy(
     config: &Config,
     loaded: &mut Loaded,
     updater: Option<&Updater>,
+    names: &Arc<Resolved>,
     runtime: &Handle,
 ) -> (Option<Proxy>, Option<Listener>) {
     let (Some(updater), Some(mut switch)) = (updater, loaded.proxy_switch()) else { return (None, None) };
@@ -211,7 +214,7 @@ fn set_up_proxy(
     let set_up = || -> anyhow::Result<(Proxy, Listener)> {
         let (teller, listener) = proxy::channel(policies).map_err(std::io::Error::from)?;
         let mut proxy = Proxy::set_up()?;
-        proxy.serve(runtime, policies, config.redaction.clone(), teller)?;
+        proxy.serve(runtime, policies, names, config.redaction.clone(), teller)?;
         Ok((proxy, listener))
     };
     let lets_pass = config.policy.l7_on_failure_allows;

@@ -33,9 +33,9 @@ impl Filler {
         self.learnt.learn(client, ip, name, ttl, kernel_ns);
     }
 
-    /// A server of DNS said so: policies that allow `name` allow `ip` from now on.
-    pub fn resolve(&self, ip: IpAddr, name: &str, ttl: u32, kernel_ns: u64) {
-        self.learnt.resolve(ip, name, ttl, kernel_ns);
+    /// A server of DNS said so to `client`: policies that allow `name` allow `ip` from now on.
+    pub fn resolve(&self, client: IpAddr, ip: IpAddr, name: &str, ttl: u32, kernel_ns: u64) {
+        self.learnt.resolve(client, ip, name, ttl, kernel_ns);
     }
 
     /// Has policies forget the answers of DNS that have run out at this kernel time.

@@ -40,9 +40,9 @@ impl LearntNames {
         self.turned_away + self.resolved.turned_away()
     }
 
-    /// A server of DNS says that `name` has the address `ip`: policies may allow by it.
-    pub(super) fn resolve(&self, ip: IpAddr, name: &str, ttl: u32, now_ns: u64) {
-        self.resolved.learn(name.strip_suffix('.').unwrap_or(name), ip, until(ttl, now_ns));
+    /// A server of DNS says to `client` that `name` has the address `ip`: policies may allow by it.
+    pub(super) fn resolve(&self, client: IpAddr, ip: IpAddr, name: &str, ttl: u32, now_ns: u64) {
+        self.resolved.tell(name, std::iter::once(ip), client, ttl, now_ns);
     }
 
     /// `client` was told at this kernel time that `name` has the address `ip`, for so many seconds.
@@ -98,7 +98,8 @@ impl LearntNames {
     }
 }
 
-fn until(ttl: u32, now_ns: u64) -> u64 {
+/// Until when an answer counts.
+pub(super) fn until(ttl: u32, now_ns: u64) -> u64 {
     now_ns.saturating_add(LEAST_NS.max(u64::from(ttl) * SECOND))
 }
 
@@ -136,7 +137,7 @@ mod tests {
         let (client, ip) = ([10, 0, 0, 1], [1, 1, 1, 1]);
         learnt.learn(client.into(), ip.into(), "a.example.", 5, 0);
         assert_eq!(resolved.names().len(), 0, "not told by a server");
-        learnt.resolve(ip.into(), "a.example.", 5, 0);
+        learnt.resolve(client.into(), ip.into(), "a.example.", 5, 0);
         let late = LEAST_NS - SECOND;
         assert_eq!(names(&mut learnt, client, ip, late), ["a.example"]);
         learnt.forget(LEAST_NS);

@@ -6,7 +6,7 @@ mod said;
 
 pub use redact::Redaction;
 pub use said::Said;
-pub(crate) use said::trace_id;
+pub(crate) use said::{dns, trace_id};
 
 use crate::{
     decode::{End, FlowEvent, Payload, PayloadKind},

@@ -9,7 +9,7 @@ use crate::{
 };
 use observer_l7::{
     DnsTold, TlsTold, Told,
-    dns::{self, Data, Message},
+    dns::{Data, Message, type_name as known_type},
     head::{Head, Start, field},
     tls::{self, First},
 };
@@ -42,7 +42,7 @@ impl Said {
         for ip in dns.ips.iter().filter_map(|ip| ip.parse().ok()) {
             filler.learn(client.ip(), ip, &dns.query, dns.ttl, tracked.event.kernel_ns);
             if is_server {
-                filler.resolve(ip, &dns.query, dns.ttl, tracked.event.kernel_ns);
+                filler.resolve(client.ip(), ip, &dns.query, dns.ttl, tracked.event.kernel_ns);
             }
         }
     }
@@ -154,30 +154,35 @@ pub(crate) fn trace_id(traceparent: &[u8]) -> Option<&str> {
 
 impl DnsTold for Teller<'_> {
     fn message(&mut self, message: &Message<'_>, latency_ns: Option<u64>) {
-        let is_response = message.is_response();
-        let mut dns = Dns { observation_source: SOURCE.to_owned(), ..Dns::default() };
-        for question in message.questions().flatten() {
-            if dns.query.is_empty() {
-                dns.query = question.name.to_string();
-            }
-            dns.qtypes.push(type_name(question.kind));
-        }
-        if is_response {
-            dns.rcode = message.rcode().into();
-            let mut ttl = None;
-            for answer in message.answers().flatten() {
-                match answer.data {
-                    Data::Address(ip) => dns.ips.push(ip.to_string()),
-                    Data::Alias(name) => dns.cnames.push(name.to_string()),
-                    Data::Other(_) => {}
-                }
-                dns.rrtypes.push(type_name(answer.kind));
-                ttl = Some(ttl.map_or(answer.ttl, |least: u32| least.min(answer.ttl)));
-            }
-            dns.ttl = ttl.unwrap_or(0);
-        }
-        self.tell(Kind::Dns(dns), "", latency_ns, is_response);
+        let dns = dns(message, SOURCE);
+        self.tell(Kind::Dns(dns), "", latency_ns, message.is_response());
     }
+}
+
+/// A message as Hubble has it; `source` is who saw it.
+pub(crate) fn dns(message: &Message<'_>, source: &str) -> Dns {
+    let mut dns = Dns { observation_source: source.to_owned(), ..Dns::default() };
+    for question in message.questions().flatten() {
+        if dns.query.is_empty() {
+            dns.query = question.name.to_string();
+        }
+        dns.qtypes.push(type_name(question.kind));
+    }
+    if message.is_response() {
+        dns.rcode = message.rcode().into();
+        let mut ttl = None;
+        for answer in message.answers().flatten() {
+            match answer.data {
+                Data::Address(ip) => dns.ips.push(ip.to_string()),
+                Data::Alias(name) => dns.cnames.push(name.to_string()),
+                Data::Other(_) => {}
+            }
+            dns.rrtypes.push(type_name(answer.kind));
+            ttl = Some(ttl.map_or(answer.ttl, |least: u32| least.min(answer.ttl)));
+        }
+        dns.ttl = ttl.unwrap_or(0);
+    }
+    dns
 }
 
 impl TlsTold for Teller<'_> {
@@ -215,7 +220,7 @@ fn tls(first: First<'_>, server_name: String) -> Tls {
 }
 
 fn type_name(kind: u16) -> String {
-    dns::type_name(kind).unwrap_or("Unknown").to_owned()
+    known_type(kind).unwrap_or("Unknown").to_owned()
 }
 
 #[cfg(test)]

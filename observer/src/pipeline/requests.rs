@@ -11,8 +11,6 @@ use crate::{
 use observer_proto::flow::TrafficDirection;
 use std::sync::Arc;
 
-const TCP: u8 = 6;
-
 impl Stages {
     /// Stores all that was told since the last time.
     pub(super) fn say(&mut self, requests: &Listener) {
@@ -40,10 +38,17 @@ impl Stages {
             destination_ip: Some(destination.ip().to_canonical()),
             source_port: source.port(),
             destination_port: destination.port(),
-            protocol: TCP,
+            protocol: told.protocol,
             ip_version: if source.is_ipv4() { 4 } else { 6 },
             ..Record::default()
         };
+        if let Some(dns) = told.said.dns().filter(|dns| told.is_answer && dns.rcode == 0) {
+            // What policies allow by it they have already.
+            for ip in dns.ips.iter().filter_map(|ip| ip.parse().ok()) {
+                let client = destination.ip().to_canonical();
+                self.filler.learn(client, ip, &dns.query, dns.ttl, told.kernel_ns);
+            }
+        }
         let policy = told.policies.clone().map(|policies| Arc::new(PolicyVerdict::new(policies)));
         let Self { filler, writer, .. } = self;
         // The side that policies speak of; else a client of this node sends it out.

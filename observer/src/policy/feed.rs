@@ -71,6 +71,11 @@ pub(super) struct Feed {
 }
 
 impl Feed {
+    /// As of which change the names of DNS were looked at last.
+    pub(super) fn resolved(&self) -> u64 {
+        self.generation.map_or(0, |(_, resolved)| resolved)
+    }
+
     /// The modes that namespaces say, as of the last change.
     pub(super) fn modes(&self) -> &BTreeMap<String, Mode> {
         &self.modes

@@ -168,6 +168,10 @@ pub struct Counters {
     pub proxied_refused: AtomicU64,
     /// Of these, ended since the client took too long.
     pub proxied_late: AtomicU64,
+    /// Queries of DNS that the proxy did not take: as many as may be were waiting for their answers.
+    pub queries_turned_away: AtomicU64,
+    /// Answers of DNS that were let go before policies had their addresses, since that took too long.
+    pub answers_late: AtomicU64,
     /// Requests, and answers, that the proxy had and that are told.
     pub requests_told: AtomicU64,
     /// Those that are not: there was no room for them on the way.

@@ -189,7 +189,9 @@ impl Updater {
         let mut own = (self.own.0)();
         own.sort_unstable();
         let Some(fed) = self.feed.changes(&self.cache, &own) else { return };
-        if !fed.is_empty() {
+        if fed.is_empty() {
+            self.cache.resolved().take(self.feed.resolved());
+        } else {
             self.take_names(fed);
         }
         let set = self.policies.set();
@@ -207,7 +209,10 @@ impl Updater {
     /// Those that the kernel refuses are tried again with every change, and now and then.
     fn take_names(&mut self, fed: Fed) {
         let counters = &self.policies.counters;
-        match self.policies.worlds.apply(Change { fed, policies: None }) {
+        // What is held until then is let go.
+        let (names, resolved) = (self.cache.resolved(), self.feed.resolved());
+        let change = Change { fed, policies: None };
+        match self.policies.worlds.apply_then(change, || names.take(resolved)) {
             Ok(left_out) => {
                 if counters.left_out.swap(left_out as u64, Ordering::Relaxed) < left_out as u64 {
                     tracing::warn!(
@@ -379,13 +384,15 @@ impl Follower {
     /// Follows in a thread of its own.
     pub fn start(updater: Updater) -> Result<Self, PolicyError> {
         let stop = Stop::new().map_err(|error| PolicyError::Thread(error.into()))?;
-        let policies = Arc::clone(updater.policies());
+        let (policies, names) = (Arc::clone(updater.policies()), Arc::clone(updater.cache.resolved()));
+        names.wakes().map_err(|error| PolicyError::Thread(error.into()))?;
         let updater = Arc::new(Mutex::new(updater));
         let follow = {
             let (ending, updater) = (stop.clone(), Arc::clone(&updater));
             move || {
                 let mut looked = Instant::now();
-                while !ending.wait(None, NAMES) {
+                while !ending.wait(names.wakes().ok(), NAMES) {
+                    names.woke();
                     let mut updater = updater.lock().unwrap_or_else(PoisonError::into_inner);
                     updater.follow_names();
                     updater.follow_api();

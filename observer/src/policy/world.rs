@@ -260,6 +260,11 @@ impl Worlds {
     /// Publishes the change; how many addresses the kernel has no room for. An error is the kernel's: then policies are as
     /// they were, and names go on being tried.
     pub(super) fn apply(&self, change: Change) -> Result<usize, CaptureError> {
+        self.apply_then(change, || {})
+    }
+
+    /// Likewise; calls `published` as soon as it is in force, which is before all that was decided by the old ones is told.
+    pub(super) fn apply_then(&self, change: Change, published: impl FnOnce()) -> Result<usize, CaptureError> {
         let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let Writing { kernel, behind } = &mut *writing;
         let old = self.published.load(Ordering::Acquire);
@@ -287,6 +292,7 @@ impl Worlds {
             }
         }
         self.published.store(next, Ordering::Release);
+        published();
         if let Some(kernel) = kernel {
             if let Err(error) = kernel.wait_for_programs() {
                 tracing::warn!(%error, "packets may be told without the policies that judged them");

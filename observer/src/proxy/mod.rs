@@ -1,5 +1,7 @@
 //! The transparent proxy in the node: how packets reach it, its sockets, and what it does with connections.
 
+mod datagrams;
+mod dns;
 pub mod routing;
 mod service;
 mod session;

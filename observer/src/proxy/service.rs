@@ -4,27 +4,62 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
+use observer_policy::model::TCP;
 use observer_proxy::{End, Limits, serve};
-use tokio::net::TcpListener;
+use socket2::SockRef;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
+use super::dns::{self, Dialogue};
 use super::routing::Routing;
 use super::session::{Common, Connection};
 use super::sockets;
 use super::told::Teller;
+use crate::enrich::resolved::Resolved;
 use crate::l7::Redaction;
 use crate::policy::Policies;
 
 /// Connections at once, each with two sockets; more wait in the kernel.
 const MOST_CONNECTIONS: usize = 16_384;
+/// In mode audit so long is waited for the client's first byte: of other protocols the server's may come first.
+const FIRST: Duration = Duration::from_secs(1);
+/// So often a port is looked for that is free for TCP and UDP.
+const MOST_TRIES: u32 = 16;
 
 /// What is set up; taken down when this is dropped, unless the programs stay.
 #[derive(Debug)]
 pub struct Proxy {
     routing: Option<Routing>,
-    listeners: Vec<(std::net::TcpListener, SocketAddr)>,
+    listeners: Vec<Listening>,
+}
+
+/// Where it listens, by TCP and UDP at the same port.
+#[derive(Debug)]
+struct Listening {
+    address: SocketAddr,
+    streams: std::net::TcpListener,
+    datagrams: std::net::UdpSocket,
+}
+
+impl Listening {
+    /// On the loopback address of a family.
+    fn begin(is_ipv6: bool) -> io::Result<Self> {
+        let mut tries = 0;
+        loop {
+            let streams: std::net::TcpListener = sockets::listen(is_ipv6)?.into();
+            let address = streams.local_addr()?;
+            match sockets::listen_udp(address) {
+                // Somebody has that port for UDP.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < MOST_TRIES => tries += 1,
+                datagrams => return Ok(Self { address, streams, datagrams: datagrams?.into() }),
+            }
+        }
+    }
 }
 
 impl Proxy {
@@ -36,32 +71,30 @@ impl Proxy {
             if is_ipv6 && !routing.has_ipv6() {
                 continue;
             }
-            let socket: std::net::TcpListener = match sockets::listen(is_ipv6) {
-                Ok(socket) => socket.into(),
+            match Listening::begin(is_ipv6) {
+                Ok(listening) => listeners.push(listening),
                 // The family may be off, and nobody speaks it then.
                 Err(error) if is_ipv6 => {
                     tracing::warn!(%error, "the proxy does not listen on ::1: requests over IPv6 are not passed on");
-                    continue;
                 }
                 Err(error) => return Err(error),
-            };
-            let address = socket.local_addr()?;
-            listeners.push((socket, address));
+            }
         }
         Ok(Self { routing: Some(routing), listeners })
     }
 
     /// The port of a family, 0 where it has none.
     pub fn port(&self, is_ipv6: bool) -> u16 {
-        let found = self.listeners.iter().find(|(_, address)| address.is_ipv6() == is_ipv6);
-        found.map_or(0, |(_, address)| address.port())
+        let found = self.listeners.iter().find(|listening| listening.address.is_ipv6() == is_ipv6);
+        found.map_or(0, |listening| listening.address.port())
     }
 
     /// Serves what is handed over, until the runtime ends.
-    pub fn serve(
+    pub(crate) fn serve(
         &mut self,
         runtime: &Handle,
         policies: &Arc<Policies>,
+        names: &Arc<Resolved>,
         redaction: Redaction,
         teller: Teller,
     ) -> io::Result<()> {
@@ -69,12 +102,15 @@ impl Proxy {
             policies: Arc::clone(policies),
             redaction,
             teller,
+            names: Arc::clone(names),
             next_port: AtomicU16::new(0),
         });
         let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let _guard = runtime.enter();
-        for (listener, address) in &self.listeners {
-            let listener = TcpListener::from_std(listener.try_clone()?)?;
+        for Listening { address, streams, datagrams } in &self.listeners {
+            let datagrams = UdpSocket::from_std(datagrams.try_clone()?)?;
+            runtime.spawn(dns::serve_datagrams(datagrams, *address, Arc::clone(&common)));
+            let listener = TcpListener::from_std(streams.try_clone()?)?;
             let (common, room) = (Arc::clone(&common), Arc::clone(&room));
             runtime.spawn(accept(listener, *address, common, room));
         }
@@ -87,6 +123,26 @@ impl Proxy {
     }
 }
 
+/// Whether the client's first byte is one of HTTP's, and comes soon.
+async fn begins_as_http(client: &TcpStream) -> bool {
+    let mut first = [0];
+    let peeked = timeout(FIRST, client.peek(&mut first)).await;
+    matches!(peeked, Ok(Ok(1))) && first[0].is_ascii_uppercase()
+}
+
+/// Carries what both sides say, until both have ended.
+async fn pass(mut client: TcpStream, common: &Common, address: SocketAddr, server: SocketAddr) -> End {
+    if let Ok(mut server) = common.connect(address, server).await {
+        for side in [&client, &server] {
+            // Nobody else notices that one is gone.
+            let _ = SockRef::from(side).set_keepalive(true);
+        }
+        // However it ends, both are closed.
+        let _ = copy_bidirectional(&mut client, &mut server).await;
+    }
+    End::Closed
+}
+
 async fn accept(listener: TcpListener, own: SocketAddr, common: Arc<Common>, room: Arc<Semaphore>) {
     loop {
         let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
@@ -95,7 +151,7 @@ async fn accept(listener: TcpListener, own: SocketAddr, common: Arc<Common>, roo
             Err(error) => {
                 // Of a connection that is gone already, or for want of files: others may end meanwhile.
                 tracing::debug!(%error, "a connection to the proxy was not taken");
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             }
         };
@@ -104,10 +160,17 @@ async fn accept(listener: TcpListener, own: SocketAddr, common: Arc<Common>, roo
         common.policies.counters.proxied.fetch_add(1, Ordering::Relaxed);
         // It came with the client's name; without delay, since it is one of two.
         let _ = stream.set_nodelay(true);
-        let session = Arc::new(Connection { common: Arc::clone(&common), client, server });
-        let policies = Arc::clone(&common.policies);
+        let common = Arc::clone(&common);
         tokio::spawn(async move {
-            let counter = match serve(stream, session, Limits::default()).await {
+            let policies = Arc::clone(&common.policies);
+            let ended = if policies.speaks_dns(client, server) {
+                dns::serve_stream(stream, Dialogue { common, client, server, protocol: TCP }).await
+            } else if policies.only_audits(client, server) && !begins_as_http(&stream).await {
+                pass(stream, &common, client, server).await
+            } else {
+                serve(stream, Arc::new(Connection { common, client, server }), Limits::default()).await
+            };
+            let counter = match ended {
                 End::Closed => None,
                 End::Refused => Some(&policies.counters.proxied_refused),
                 End::Late => Some(&policies.counters.proxied_late),

@@ -4,11 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use http::request::Parts;
 use http::{Version, header};
-use observer_policy::l7::Request;
+use observer_policy::{l7::Request, model::TCP};
 use observer_proto::flow::{
     Http, HttpHeader, L7FlowType, Layer7 as Message, Verdict, layer7::Record as Kind,
 };
@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use super::sockets;
 use super::told::{Teller, Told};
-use crate::decode::Clock;
+use crate::enrich::resolved::Resolved;
 use crate::l7::{Redaction, trace_id};
 use crate::layer7::Layer7;
 use crate::policy::Policies;
@@ -29,6 +29,8 @@ pub(super) struct Common {
     pub(super) policies: Arc<Policies>,
     pub(super) redaction: Redaction,
     pub(super) teller: Teller,
+    /// What DNS tells for policies.
+    pub(super) names: Arc<Resolved>,
     /// From where the next connection to a server looks for a port.
     pub(super) next_port: AtomicU16,
 }
@@ -57,17 +59,10 @@ impl Session for Connection {
     fn ask(&self, parts: &Parts) -> (Ruling, Asked) {
         let (request, meant) = requests(parts);
         let policies = &self.common.policies;
-        let judged = policies.judge_request(self.client, self.server, &request, meant.as_ref());
-        let (ruling, verdict) = match (judged.passes, judged.passes_audited) {
-            (false, _) => (Ruling::Deny, Verdict::Dropped),
-            (true, false) => (Ruling::Allow, Verdict::Audit),
-            (true, true) => (Ruling::Allow, Verdict::Forwarded),
-        };
-        let mut asked = self.asked(parts, verdict);
-        // Of several sides the first that denies, else the last, which is the server's.
-        let told = judged.told;
-        let deciding = told.iter().position(|told| told.denies).unwrap_or(told.len().saturating_sub(1));
-        let policies = told.into_iter().nth(deciding);
+        let judged = policies.judge_request(self.client, self.server, TCP, &request, meant.as_ref());
+        let ruling = if judged.passes { Ruling::Allow } else { Ruling::Deny };
+        let mut asked = self.asked(parts, judged.verdict());
+        let policies = judged.deciding();
         asked.is_egress = policies.as_ref().map(|told| told.is_egress);
         self.tell(&asked, asked.http.clone(), L7FlowType::Request, 0, policies);
         (ruling, asked)
@@ -80,8 +75,22 @@ impl Session for Connection {
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
-        let port = self.common.next_port.fetch_add(1, Ordering::Relaxed);
-        let stream = TcpStream::from_std(sockets::connect(self.client, self.server, port)?.into())?;
+        self.common.connect(self.client, self.server).await
+    }
+}
+
+impl Common {
+    /// Under whose address a server is called: the client's, but of the node itself its own. A process of the node would answer the
+    /// client, and not the proxy.
+    pub(super) fn caller(&self, client: SocketAddr, server: SocketAddr) -> Option<SocketAddr> {
+        (client.ip() != server.ip() && !self.policies.is_own(server.ip())).then_some(client)
+    }
+
+    /// Connects to a server for a client.
+    pub(super) async fn connect(&self, client: SocketAddr, server: SocketAddr) -> io::Result<TcpStream> {
+        let port = self.next_port.fetch_add(1, Ordering::Relaxed);
+        let socket = sockets::connect(self.caller(client, server), server, port)?;
+        let stream = TcpStream::from_std(socket.into())?;
         stream.writable().await?;
         match stream.take_error()? {
             Some(error) => Err(error),
@@ -129,14 +138,10 @@ impl Connection {
         policies: Option<PolicyTold>,
     ) {
         let message = Message { r#type: kind.into(), latency_ns, record: Some(Kind::Http(http)) };
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let is_answer = kind == L7FlowType::Response;
         self.common.teller.tell(Told {
-            time_ns: i64::try_from(unix.as_nanos()).unwrap_or(i64::MAX),
-            kernel_ns: Clock::kernel_now(),
             client: self.client,
             server: self.server,
-            said: Arc::new(Layer7::new(message, &asked.trace_id)),
             is_answer,
             is_egress: asked.is_egress,
             // What is denied is answered by the proxy, and that is no packet of the server's.
@@ -146,6 +151,7 @@ impl Connection {
                 asked.verdict
             },
             policies,
+            ..Told::now(Arc::new(Layer7::new(message, &asked.trace_id)))
         });
     }
 }

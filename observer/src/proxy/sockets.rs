@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use observer_ebpf::proxy::FROM_PROXY;
 use rustix::io::Errno;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::datagrams::{sum_up, tell_destinations, udp_header};
 
 /// From here on are the ports of connections that are made under a client's address: below those that Linux gives to the
 /// client itself, so that both may call the same server at once.
@@ -20,22 +22,66 @@ const BACKLOG: i32 = 4096;
 pub fn listen(ipv6: bool) -> io::Result<Socket> {
     let address: SocketAddr =
         if ipv6 { (Ipv6Addr::LOCALHOST, 0).into() } else { (Ipv4Addr::LOCALHOST, 0).into() };
-    let socket = transparent(address)?;
+    let socket = transparent(address, Type::STREAM)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
+/// Waits for datagrams at the address of a [`listen`]er: the programs know one port for both.
+pub fn listen_udp(address: SocketAddr) -> io::Result<Socket> {
+    let socket = transparent(address, Type::DGRAM)?;
+    tell_destinations(&socket, address.is_ipv6())?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
 /// Begins to connect to a server under the client's address; the socket becomes writable when that is done or has failed.
-/// `port` begins the search for a free one. A pod that calls itself would be answered within itself, so there the node's
-/// own address is taken.
-pub fn connect(client: SocketAddr, server: SocketAddr, port: u16) -> io::Result<Socket> {
+/// `port` begins the search for a free one. Without a client the node's own address is taken, as for a pod that calls itself,
+/// which would be answered within itself.
+pub fn connect(client: Option<SocketAddr>, server: SocketAddr, port: u16) -> io::Result<Socket> {
+    connected(client, server, port, Type::STREAM)
+}
+
+/// Likewise a socket for datagrams to a server and from it.
+pub fn connect_udp(client: Option<SocketAddr>, server: SocketAddr, port: u16) -> io::Result<Socket> {
+    connected(client, server, port, Type::DGRAM)
+}
+
+/// Sends a datagram to a client as if the server did.
+pub fn answer(server: SocketAddr, client: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+    let socket = transparent(server, Type::DGRAM)?;
+    socket.set_reuse_address(true)?;
+    match socket.bind(&server.into()) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => answer_raw(server, client, datagram),
+        bound => bound.and_then(|()| socket.send_to(datagram, &client.into())).map(drop),
+    }
+}
+
+/// Likewise where a server of the node itself has the port; it takes CAP_NET_RAW.
+fn answer_raw(server: SocketAddr, client: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(server), Type::RAW, Some(Protocol::UDP))?;
+    make_transparent(&socket, server)?;
+    if server.is_ipv6() {
+        sum_up(&socket)?;
+    }
+    let header =
+        udp_header(server.port(), client.port(), datagram.len()).ok_or(io::ErrorKind::InvalidData)?;
+    // A raw socket has no ports.
+    let (from, to) = (SocketAddr::new(server.ip(), 0), SocketAddr::new(client.ip(), 0));
+    socket.bind(&from.into())?;
+    socket.send_to(&[&header[..], datagram].concat(), &to.into()).map(drop)
+}
+
+fn connected(client: Option<SocketAddr>, server: SocketAddr, port: u16, kind: Type) -> io::Result<Socket> {
     for offset in 0..TRIES {
-        let socket = transparent(server)?;
-        if client.ip() != server.ip() {
+        let socket = transparent(server, kind)?;
+        if let Some(client) = client {
             let port = FIRST_PORT + (u32::from(port).wrapping_add(offset * 257) % u32::from(PORTS)) as u16;
-            // Others that are bound to it may go on, as long as they call other servers.
-            socket.set_reuse_address(true)?;
+            if kind == Type::STREAM {
+                // Others that are bound to it may go on, as long as they call other servers.
+                socket.set_reuse_address(true)?;
+            }
             match socket.bind(&SockAddr::from(SocketAddr::new(client.ip(), port))) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
                 bound => bound?,
@@ -52,16 +98,20 @@ pub fn connect(client: SocketAddr, server: SocketAddr, port: u16) -> io::Result<
     Err(io::ErrorKind::AddrInUse.into())
 }
 
-fn transparent(like: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(like), Type::STREAM, None)?;
+fn transparent(like: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(like), kind, None)?;
+    make_transparent(&socket, like)?;
+    if like.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if kind == Type::STREAM {
+        socket.set_tcp_nodelay(true)?;
+    }
+    Ok(socket)
+}
+
+fn make_transparent(socket: &Socket, like: SocketAddr) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_mark(FROM_PROXY)?;
-    if like.is_ipv4() {
-        socket.set_ip_transparent_v4(true)?;
-    } else {
-        socket.set_only_v6(true)?;
-        socket.set_ip_transparent_v6(true)?;
-    }
-    socket.set_tcp_nodelay(true)?;
-    Ok(socket)
+    if like.is_ipv4() { socket.set_ip_transparent_v4(true) } else { socket.set_ip_transparent_v6(true) }
 }

@@ -1,15 +1,18 @@
 //! What the proxy tells of requests, for the pipeline's thread, which makes flows of it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use observer_policy::model::TCP;
 use observer_proto::flow::Verdict;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
+use crate::decode::Clock;
 use crate::layer7::Layer7;
 use crate::policy::Policies;
 use crate::policy_verdict::PolicyTold;
@@ -28,6 +31,8 @@ pub struct Told {
     pub client: SocketAddr,
     /// Who was asked.
     pub server: SocketAddr,
+    /// By which protocol, IANA's number.
+    pub protocol: u8,
     /// What was said.
     pub said: Arc<Layer7>,
     /// Whether it is the answer.
@@ -38,6 +43,26 @@ pub struct Told {
     pub verdict: Verdict,
     /// By which policies.
     pub policies: Option<PolicyTold>,
+}
+
+impl Told {
+    /// Said at this time, by nobody yet.
+    pub(super) fn now(said: Arc<Layer7>) -> Self {
+        let nobody = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            time_ns: i64::try_from(unix.as_nanos()).unwrap_or(i64::MAX),
+            kernel_ns: Clock::kernel_now(),
+            client: nobody,
+            server: nobody,
+            protocol: TCP,
+            said,
+            is_answer: false,
+            is_egress: None,
+            verdict: Verdict::Forwarded,
+            policies: None,
+        }
+    }
 }
 
 /// The proxy's end.

@@ -50,8 +50,13 @@ fn policies_allow_by_name_what_dns_told() {
     let mut lab = Lab::up(&scenario("routed.toml"), &unique_prefix("l7p")).unwrap();
     let policies = folder.path().to_str().unwrap();
     let daemon = Daemon::start(&lab, "n1", &["--l7", "dns", "--policy", policies]);
-    let warned = || daemon.policies().policies.iter().any(|policy| !policy.warnings.is_empty());
+    let has = |text: &str| {
+        let warnings = daemon.policies().policies.into_iter().flat_map(|policy| policy.warnings);
+        warnings.map(|warning| format!("{warning:?}")).any(|warning| warning.contains(text))
+    };
+    let warned = || has("no DNS answer told addresses");
     assert!(warned(), "nobody asked for the name yet");
+    assert!(has("the first connection to a name may come too early"));
     once(&mut lab, "outside", "/api/v1/charges");
     assert_eq!(until(&daemon, 1), [(Verdict::Audit, 0)]);
 

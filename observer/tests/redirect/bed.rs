@@ -284,7 +284,7 @@ fn accept(listener: &TcpListener, taken: &Arc<Mutex<Vec<(IpAddr, SocketAddr)>>>)
         let server = client.local_addr().unwrap();
         taken.lock().unwrap().push((peer.ip(), server));
         port += 1;
-        let socket = sockets::connect(peer, server, port).unwrap();
+        let socket = sockets::connect((peer.ip() != server.ip()).then_some(peer), server, port).unwrap();
         socket.set_nonblocking(false).unwrap();
         let poll = rustix::event::PollFd::new(&socket, rustix::event::PollFlags::OUT);
         rustix::event::poll(&mut [poll], None).unwrap();

@@ -2,7 +2,7 @@
 
 use super::{Engine, MatchType, Named, RuleSetId, Verdict, decision::Member};
 use crate::{
-    l7::Request,
+    l7::{L7, Request},
     model::{Direction, Mode, Policy},
 };
 
@@ -62,10 +62,20 @@ impl Engine {
         Some(ruling)
     }
 
+    /// What the rules say about requests.
+    pub fn requests_of(&self, id: RuleSetId) -> impl Iterator<Item = &L7> {
+        let set = self.rule_sets.get(id.0 as usize);
+        let members = set.into_iter().flat_map(|set| set.members.iter().map(move |member| (set, member)));
+        members.filter_map(|(set, member)| self.l7(set.direction, member))
+    }
+
+    fn l7(&self, direction: Direction, member: &Member) -> Option<&L7> {
+        let entries = self.rule(direction, member.place)?.ports.as_ref()?;
+        entries.get(member.l7? as usize)?.l7.as_ref()
+    }
+
     /// Whether a rule's entry of ports allows a request.
     pub(super) fn lets(&self, direction: Direction, member: &Member, request: &Request) -> bool {
-        let entries = self.rule(direction, member.place).and_then(|rule| rule.ports.as_ref());
-        let entry = member.l7.and_then(|n| entries?.get(n as usize)?.l7.as_ref());
-        entry.is_some_and(|l7| l7.allows(request))
+        self.l7(direction, member).is_some_and(|l7| l7.allows(request))
     }
 }

@@ -64,7 +64,7 @@ fn term(term: &Term) -> String {
                 GroupRef::Labels(selector) => format!("pods of services in {namespace} with {selector}"),
             }
         }
-        Term::Name(name) => format!("addresses of {}", name.0),
+        Term::Name(name) => format!("addresses of {} (toFQDNs)", name.0),
     }
 }
 

@@ -6,7 +6,7 @@ mod failing;
 mod http2;
 
 use bed::{Bed, DENIED, OK, get, until};
-use observer_proxy::End;
+use observer_proxy::{End, Limits};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
@@ -177,8 +177,11 @@ async fn a_client_that_closes_is_closed_for_the_server() {
     server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nab").await.unwrap();
     bed.until("ab").await;
     drop(bed.client);
+    let start = tokio::time::Instant::now();
     assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
     assert_eq!(bed.end.await.unwrap(), End::Late);
+    let longest = Limits::default().ended + std::time::Duration::from_secs(1);
+    assert!(start.elapsed() <= longest, "{:?}", start.elapsed());
 }
 
 #[tokio::test]

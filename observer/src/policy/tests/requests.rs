@@ -28,7 +28,7 @@ fn request(method: &str, path: &str) -> Request {
 
 fn judged(bed: &Bed, client: &str, request: &Request, meant: Option<&Request>) -> Judged {
     let end = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
-    bed.updater.policies().judge_request(end(client, 40_000), end("10.0.0.2", 80), request, meant)
+    bed.updater.policies().judge_request(end(client, 40_000), end("10.0.0.2", 80), 6, request, meant)
 }
 
 /// Whether it passes, and the names of those who say so, with a minus before those who deny.

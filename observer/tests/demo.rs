@@ -54,6 +54,11 @@ fn each_phase_shows_what_it_is_for() {
     let enforce = part(&text, "=== phase enforce", "\n=== ");
     has(enforce, &["policy-verdict", "DENIED", "web/frontend-app"]);
     has(enforce, &["DROPPED", "Policy denied", "web/frontend-app"]);
+    has(enforce, &["http-request", "DROPPED", "GET", "/api/v1/unknown"]);
+    has(enforce, &["dns-request", "DROPPED", "api.partner.example"]);
+    let requests = part(&text, "=== the last requests of HTTP and DNS", "\n=== ");
+    has(requests, &["FORWARDED", "200", "GET", "/api/v1/charges"]);
+    has(requests, &["DROPPED", "403", "GET", "/api/v1/unknown"]);
     let wide = part(&text, "=== the last drops from web/frontend-app to payments/payments-api", "\n=== ");
     has(wide, &["L4-NEW", "DROPPED", "Policy denied at egress"]);
 

@@ -1,10 +1,12 @@
 //! The daemon in a lab of network namespaces: how long from the kernel to a client, how many events it takes without loss
-//! on one core, what it costs while nothing happens, how soon a new link is attached to, and what requests of HTTP cost more
-//! where they are read.
+//! on one core, what it costs while nothing happens, how soon a new link is attached to, what requests of HTTP cost more
+//! where they are read, and what they cost through the proxy.
 //!
 //! The daemon runs on the last processor; the lab, its traffic and the client on the others.
 #![expect(clippy::unwrap_used, reason = "a bench stops where something is not as it should be")]
 
+#[path = "live/proxy.rs"]
+mod proxy;
 mod support;
 #[path = "../tests/support/mod.rs"]
 mod tests_support;
@@ -15,7 +17,10 @@ use observer_proto::{
     flow::{FlowFilter, Verdict},
     observer::{GetFlowsRequest, get_flows_response::ResponseTypes, observer_client::ObserverClient},
 };
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_setaffinity},
+};
 use std::{
     fmt::Write as _,
     fs,
@@ -57,6 +62,7 @@ fn main() {
         ("idle", idle),
         ("attach", attach),
         ("nginx", nginx),
+        ("proxy", proxy::proxy),
     ] {
         if wanted.is_empty() || wanted.iter().any(|word| word == name) {
             part(last);
@@ -159,10 +165,10 @@ fn percentile(sorted: &[f64], percent: usize) -> f64 {
 fn full(cpu: usize) {
     let mut lab = Lab::up(&scenario("flood.toml"), &unique_prefix("bench-full")).unwrap();
     let daemon = daemon(&lab, cpu, &["--aggregation", "none"]);
-    let (before, started) = (cpu_seconds(&daemon), Instant::now());
+    let (before, started) = (cpu_seconds(daemon.pid()), Instant::now());
     flood(&mut lab, 2, FULL_PACKETS, FULL_SECONDS);
     lab.wait_traffic();
-    let (took, used) = (started.elapsed().as_secs_f64(), cpu_seconds(&daemon) - before);
+    let (took, used) = (started.elapsed().as_secs_f64(), cpu_seconds(daemon.pid()) - before);
     let sums = Sums::of(&daemon.settled());
     sums.check();
     row("events", sums.flows as f64 / took, "/s");
@@ -186,9 +192,9 @@ fn idle(cpu: usize) {
     let daemon = daemon(&lab, cpu, &[]);
     let links = daemon.capture_status().links.len();
     assert!(links >= LINKS, "{links} links");
-    let before = cpu_seconds(&daemon);
+    let before = cpu_seconds(daemon.pid());
     std::thread::sleep(Duration::from_secs(IDLE_SECONDS));
-    let used = cpu_seconds(&daemon) - before;
+    let used = cpu_seconds(daemon.pid()) - before;
     row("idle cpu", used / IDLE_SECONDS as f64 * 100.0, "%");
     row("idle memory", resident_mb(&daemon), "MB");
 }
@@ -280,12 +286,12 @@ fn nginx(cpu: usize) {
     // Microseconds of all, and of the daemon alone.
     let round = |l7: &str| {
         let daemon = daemon(&lab, cpu, &["--l7", l7]);
-        let (busy, own) = (busy_seconds(cpu), cpu_seconds(&daemon));
+        let (busy, own) = (busy_seconds(cpu), cpu_seconds(daemon.pid()));
         let told = in_pod("client", "wrk")
             .args(["--threads", "1", "--connections", "32", "--duration", "5s", "http://10.244.1.20:8080/"])
             .output()
             .unwrap();
-        let (busy, own) = (busy_seconds(cpu) - busy, cpu_seconds(&daemon) - own);
+        let (busy, own) = (busy_seconds(cpu) - busy, cpu_seconds(daemon.pid()) - own);
         let told = String::from_utf8(told.stdout).unwrap();
         let requests =
             told.lines().find_map(|line| line.split_once(" requests in")).map(|(count, _)| count.trim());
@@ -330,8 +336,8 @@ fn busy_seconds(but: usize) -> f64 {
 }
 
 /// Processor time that a process took so far, all threads: nanoseconds of each thread's first field in `schedstat`.
-fn cpu_seconds(daemon: &Daemon) -> f64 {
-    let tasks = format!("/proc/{}/task", daemon.pid().as_raw_nonzero());
+fn cpu_seconds(pid: Pid) -> f64 {
+    let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
     let of = |task: &Path| -> Option<u64> {
         fs::read_to_string(task.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
     };

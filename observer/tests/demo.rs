@@ -8,7 +8,7 @@ use std::{path::Path, process::Command};
 use support::{OBSERVER, can_run};
 
 /// For all three phases.
-const SECONDS: u32 = 12;
+const SECONDS: u32 = 18;
 
 /// What is printed from the first line that contains `begin` to the next that contains `end`.
 fn part<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {

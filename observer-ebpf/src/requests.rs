@@ -203,9 +203,10 @@ pub(crate) extern "C" fn observer_route(skb: *mut __sk_buff, proxied: u32) -> u6
         let link = (*link).way;
         let flags = u16::from((*scratch).packet.tcp_flags);
         let udp = (*scratch).packet.tuple.protocol == UDP;
-        let begins = match udp {
-            true => proxied != route::OPENED,
-            false => flags & (SYN | ACK) == SYN || proxied == route::RESET,
+        let begins = if udp {
+            proxied != route::OPENED
+        } else {
+            flags & (SYN | ACK) == SYN || proxied == route::RESET
         };
         if !begins {
             further(skb, &link);

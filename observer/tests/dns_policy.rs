@@ -7,7 +7,10 @@ mod resolver;
 mod support;
 
 use observer_lab::{Lab, Scenario, netns, unique_prefix};
-use observer_proto::flow::{Flow, L7FlowType, Verdict, layer7::Record};
+use observer_proto::{
+    control::policy::Mode,
+    flow::{Flow, L7FlowType, Verdict, layer7::Record},
+};
 use resolver::{Asked, ask_tcp, ask_udp};
 use std::{
     collections::HashSet,
@@ -15,7 +18,10 @@ use std::{
     io::Read as _,
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use support::{Daemon, can_run};
@@ -277,4 +283,35 @@ fn without_a_daemon_no_query_passes_and_with_the_next_one_they_do() {
     std::io::Write::write_all(&mut stream, &[0xff, 0xff, 0]).unwrap();
     assert_eq!(stream.read(&mut [0; 10]).unwrap_or(0), 0, "a query without end was waited for");
     drop(daemon);
+}
+
+#[test]
+fn no_query_is_lost_while_policies_change() {
+    if !can_run("dns_policy") {
+        return;
+    }
+    let bed = Bed::up("routed");
+    let daemon = bed.daemon("audit");
+    let ended = AtomicBool::new(false);
+    let asked = std::thread::scope(|scope| {
+        let ask = |server: SocketAddr| {
+            bed.as_client(|| {
+                let mut count = 0;
+                while !ended.load(Ordering::Relaxed) {
+                    assert_eq!(ask_udp(server, "once.example", false).0, 0);
+                    count += 1;
+                }
+                count
+            })
+        };
+        let asking: Vec<_> = ways().into_iter().map(|server| scope.spawn(move || ask(server))).collect();
+        for _ in 0..10 {
+            for mode in [Mode::Enforce, Mode::Audit] {
+                daemon.set_mode("shop", "by-name", mode);
+            }
+        }
+        ended.store(true, Ordering::Relaxed);
+        asking.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+    });
+    assert!(asked > 100, "{asked}");
 }

@@ -206,7 +206,9 @@ impl Opener {
                 told.received = 1;
                 let path = traffic.path.as_deref().unwrap_or("/");
                 let token = String::from_utf8_lossy(&token(id)).into_owned();
-                let request = format!("GET {path} HTTP/1.1\r\nhost: {called}\r\nx-lab-id: {token}\r\n\r\n");
+                let request = format!(
+                    "GET {path} HTTP/1.1\r\nhost: {called}\r\nx-lab-id: {token}\r\nconnection: close\r\n\r\n"
+                );
                 send_all(socket, request.as_bytes(), told)?;
                 let head = read_to_end(socket, told)?;
                 if head.starts_with(b"HTTP/1.1 ") { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }

@@ -1,7 +1,7 @@
 //! One line for a request of HTTP and its response: the request waits for its response for a while.
 
 use crate::{
-    flow::{Flow, Http, L7FlowType, layer4::Protocol, layer7::Record},
+    flow::{Flow, Http, L7FlowType, Verdict, layer4::Protocol, layer7::Record},
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
 };
 use std::{
@@ -90,8 +90,10 @@ fn joined(mut asked: GetFlowsResponse, flow: &Flow, answer: &Http) -> GetFlowsRe
     if let Some(ResponseTypes::Flow(request)) = &mut asked.response_types {
         request.summary =
             format!("{} {} {} {}", answer.protocol, answer.code, answer.method, path(&answer.url));
-        // What was refused was refused with the response.
-        request.verdict = flow.verdict;
+        // What policies say stands with the request; what some proxies refuse, with the response.
+        if !matches!(request.verdict(), Verdict::Dropped | Verdict::Audit) {
+            request.verdict = flow.verdict;
+        }
     }
     asked
 }
@@ -181,6 +183,30 @@ mod tests {
                 "HTTP/1.1 GET *",
             ]
         );
+    }
+
+    #[test]
+    fn the_verdict_is_the_requests_where_policies_gave_one() {
+        let (mut joined, now, mut printed) = (Joined::default(), Instant::now(), Vec::new());
+        let in_order = [
+            (Verdict::Dropped, Verdict::Forwarded, Verdict::Dropped),
+            (Verdict::Audit, Verdict::Forwarded, Verdict::Audit),
+            (Verdict::Forwarded, Verdict::Dropped, Verdict::Dropped),
+            (Verdict::Forwarded, Verdict::Forwarded, Verdict::Forwarded),
+        ];
+        for (port, (asked, answered, _)) in (0..).zip(in_order) {
+            for (kind, verdict) in [(L7FlowType::Request, asked), (L7FlowType::Response, answered)] {
+                let mut item = said(kind, port, 0, "/");
+                if let Some(ResponseTypes::Flow(flow)) = &mut item.response_types {
+                    flow.verdict = verdict.into();
+                }
+                joined.take(&item, now, &mut |response| {
+                    let Some(ResponseTypes::Flow(flow)) = &response.response_types else { return };
+                    printed.push(flow.verdict());
+                });
+            }
+        }
+        assert_eq!(printed, in_order.map(|(.., wanted)| wanted));
     }
 
     #[test]

@@ -18,4 +18,6 @@ mod relay;
 #[path = "../support/mod.rs"]
 mod support;
 mod tally;
+#[path = "../../../cli/tests/tmux/mod.rs"]
+mod tmux;
 mod ui;

@@ -6,6 +6,7 @@ use crate::{
     programs::{Client, certificates, relay, replayed},
     support::{Daemon, OBSERVER, PATIENCE, can_run, scenario},
     tally::{Outcome, Tally, ensure, like},
+    tmux::Tmux,
 };
 use observer_lab::{Lab, unique_prefix};
 use std::{
@@ -13,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+const DASHBOARD: &str = "dashboard";
 const NODES: [(&str, &str); 2] = [("n1", "192.168.50.11:4244"), ("n2", "192.168.50.12:4244")];
 
 /// Plain, or with mutual TLS everywhere but on the socket.
@@ -143,10 +145,35 @@ fn behind_a_relay(
     );
     tally.case(number, "hubble observe through the relay: both nodes, by time", merged(&hubble));
     tally.case(number, "hubble observe -f through the relay", follow(&mut lab, &hubble));
+    let dashboard = (transport.column == "Disabled").then(|| dashboard(&netns, dir.path()));
     // As a node that burns down: without a word.
     drop(daemons.pop().unwrap().end(rustix::process::Signal::KILL));
     tally.case(number, "hubble status through the relay: one node is gone", one_gone(&hubble));
     tally.case(number, "hubble observe through the relay: one node is gone", named(&hubble));
+    if let Some(tmux) = dashboard {
+        tmux.shows(DASHBOARD, &["PARTIAL 1/2 nodes"]);
+        tally.case(number, "observe tui through the relay: both nodes, and one that is gone", Ok(()));
+    }
+}
+
+/// The dashboard in a terminal in that node, when it has shown both nodes.
+fn dashboard(netns: &Path, home: &Path) -> Tmux {
+    let tmux = Tmux(unique_prefix("relaytui"));
+    let line = format!(
+        "env -u XDG_STATE_HOME -u XDG_CONFIG_HOME HOME={} OBSERVE_SERVER=127.0.0.1:4245 nsenter --net={} {} tui",
+        home.display(),
+        netns.display(),
+        Path::new(OBSERVER).with_file_name("observe").display(),
+    );
+    tmux.start(DASHBOARD, (120, 36), &line);
+    tmux.shows(DASHBOARD, &["LIVE"]);
+    tmux.keys(DASHBOARD, &["7"]);
+    tmux.until(DASHBOARD, "a row of each node", |screen| {
+        NODES.iter().all(|(node, _)| {
+            screen.lines().any(|line| line.contains(node) && line.contains(" ok "))
+        })
+    });
+    tmux
 }
 
 /// The daemon of a node, by whose inventory it knows the other's.

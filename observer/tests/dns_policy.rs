@@ -44,6 +44,10 @@ spec:
     toPorts:
     - ports: [{port: "53", protocol: ANY}]
       rules: {dns: [{matchPattern: "*.partner.example"}, {matchName: "once.example"}]}
+  - toEntities: [host]
+    toPorts:
+    - ports: [{port: "53", protocol: ANY}]
+      rules: {dns: [{matchPattern: "*.partner.example"}]}
   - toFQDNs: [{matchPattern: "*.partner.example"}]
     toPorts: [{ports: [{port: "8080", protocol: TCP}]}]
 "#;
@@ -240,6 +244,32 @@ fn the_first_connection_to_a_name_finds_its_way_routed() {
 fn the_first_connection_to_a_name_finds_its_way_bridged() {
     if can_run("dns_policy") {
         names_are_held("bridged");
+    }
+}
+
+/// As caches of DNS on nodes do it: the server has the address and the port that the proxy answers from.
+#[test]
+fn a_server_of_the_node_itself_is_asked_and_answered_for() {
+    if !can_run("dns_policy") {
+        return;
+    }
+    let bed = Bed::up("routed");
+    serve(&bed.lab.node_netns("n1"), &bed.asked);
+    let _daemon = bed.daemon("enforce");
+    for (number, ip) in ["192.168.81.11", "fd80::11"].into_iter().enumerate() {
+        let server = SocketAddr::new(ip.parse().unwrap(), 53);
+        for (part, ask) in [ask_udp, ask_tcp].into_iter().enumerate() {
+            assert_eq!(bed.as_client(|| ask(server, "once.example", false)).0, 5, "{server}");
+            assert_eq!(bed.asked(), []);
+            let name = format!("n{}.partner.example", 2 * number + part);
+            let connected = bed.as_client(|| {
+                let (rcode, ips) = ask(server, &name, false);
+                assert_eq!(rcode, 0, "{server}");
+                connects(ips[0])
+            });
+            assert!(connected, "{server}: {name}");
+            assert_eq!(bed.asked().len(), 1);
+        }
     }
 }
 

@@ -15,6 +15,8 @@ const FIRST_PORT: u16 = 16_384;
 const PORTS: u16 = 16_384;
 /// So many of them are tried.
 const TRIES: u32 = 64;
+/// Queries that wait to be read, with what the kernel keeps of each.
+const QUERIES_BYTES: usize = 4 << 20;
 /// Connections that wait to be accepted; the kernel takes what net.core.somaxconn allows.
 const BACKLOG: i32 = 4096;
 
@@ -32,6 +34,8 @@ pub fn listen(ipv6: bool) -> io::Result<Socket> {
 pub fn listen_udp(address: SocketAddr) -> io::Result<Socket> {
     let socket = transparent(address, Type::DGRAM)?;
     tell_destinations(&socket, address.is_ipv6())?;
+    // For bursts; as much of it as net.core.rmem_max allows.
+    socket.set_recv_buffer_size(QUERIES_BYTES)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }

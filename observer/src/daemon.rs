@@ -6,6 +6,7 @@ mod replay;
 
 use crate::{
     config::{Config, Task},
+    drop_events,
     enrich::{ipcache::IpCache, source::Stop},
     export::{ExportConfig, Exports},
     history::{self, History, Keeper},
@@ -17,11 +18,12 @@ use crate::{
     store::{Store, StoreConfig, Writer},
 };
 use anyhow::Context as _;
-use observer_kubernetes::ApiPolicies;
+use observer_kubernetes::{ApiPolicies, EventPoster};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
 };
 
 /// Runs until SIGTERM or Ctrl-C. Everything is opened in the network namespace of the calling thread.
@@ -213,6 +215,8 @@ struct Serving {
     history: Option<(Arc<History>, Keeper)>,
     store: Arc<Store>,
     status: Status,
+    /// Events about drops, where they are written.
+    events: Option<(EventPoster, Arc<drop_events::Counts>)>,
 }
 
 /// All that serves and exports.
@@ -221,15 +225,21 @@ struct Served {
     exports: Option<Exports>,
     metrics: Option<Metrics>,
     history: Option<history::Running>,
+    stop_events: watch::Sender<bool>,
 }
 
 async fn start(serving: Serving) -> anyhow::Result<Served> {
-    let Serving { mut server, export, metrics, history, store, status } = serving;
+    let Serving { mut server, export, metrics, history, store, status, events } = serving;
     server.history = history.as_ref().map(|(history, _)| Arc::clone(history));
     let history = history
         .map(|(_, keeper)| keeper.start(Arc::clone(&store), tokio::runtime::Handle::current()))
         .transpose()
         .context("cannot start the history's thread")?;
+    let (stop_events, ending) = watch::channel(false);
+    if let Some((poster, counts)) = events {
+        let (store, names) = (Arc::clone(&store), Arc::clone(&status.names));
+        tokio::spawn(drop_events::follow(store, names, poster, counts, ending));
+    }
     let (socket, node) = (server.socket.clone(), server.node.clone());
     let (board, names) = (Arc::clone(&status.exports), Arc::clone(&status.names));
     let capture: Arc<dyn CaptureInfo> = Arc::new(status);
@@ -247,12 +257,13 @@ async fn start(serving: Serving) -> anyhow::Result<Served> {
     let tcp = server.tcp_address().map(tracing::field::display);
     let measured = metrics.as_ref().map(|metrics| tracing::field::display(metrics.address()));
     tracing::info!(socket = %socket.display(), tcp, metrics = measured, node = node.name, "ready");
-    Ok(Served { server, exports, metrics, history })
+    Ok(Served { server, exports, metrics, history, stop_events })
 }
 
 impl Served {
     /// Nothing comes to the store any more.
     async fn shutdown(self) {
+        self.stop_events.send_replace(true);
         if let Some(metrics) = self.metrics {
             metrics.shutdown();
         }

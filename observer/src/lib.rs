@@ -5,6 +5,7 @@ pub mod capture;
 pub mod config;
 pub mod daemon;
 pub mod decode;
+mod drop_events;
 mod dynamic;
 pub mod endpoint;
 pub mod enrich;

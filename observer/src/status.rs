@@ -2,6 +2,7 @@
 
 use crate::{
     capture::{CaptureStatus, Fill, HookStatus, LinkKind, LinkStatus, ProgramStatus},
+    drop_events,
     enrich::ipcache::IpCache,
     export::{Board, Counts},
     history::{self, History},
@@ -40,6 +41,8 @@ pub(crate) struct Status {
     pub(crate) no_conntrack: Option<String>,
     /// How the watches of the Kubernetes API do, where it is followed.
     pub(crate) kubernetes: Option<Arc<KubernetesBoard>>,
+    /// Events about drops, where they are written.
+    pub(crate) drop_events: Option<Arc<drop_events::Counts>>,
     /// As `uname -r` prints it.
     pub(crate) kernel: String,
 }
@@ -90,6 +93,9 @@ impl CaptureInfo for Status {
         self.pipeline_counters(&mut counters);
         for (name, counts) in self.exports.exporters() {
             export_counters(&format!("export {name}"), &counts, &mut counters);
+        }
+        if let Some(counts) = &self.drop_events {
+            event_counters(counts, &mut counters);
         }
         let history = self.history.as_ref().map(|history| history.counts());
         if let Some(counts) = &history {
@@ -252,6 +258,21 @@ fn export_counters(stage: &str, count: &Counts, counters: &mut Vec<Counter>) {
         (Kind::Lost, "refused by the collector", count.refused),
     ] {
         counters.push(counter(stage, kind, cause, value));
+    }
+}
+
+/// Drops by policies of which Kubernetes Events may tell.
+fn event_counters(count: &drop_events::Counts, counters: &mut Vec<Counter>) {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let (told, failed) = (read(&count.told), read(&count.failed));
+    for (kind, cause, value) in [
+        (Kind::Made, "drops to tell", told + failed),
+        (Kind::Delivered, "Events", told),
+        (Kind::Lost, "not taken by the API server", failed),
+        (Kind::Suppressed, "told lately, or others were", read(&count.suppressed)),
+        (Kind::Suppressed, "flows overwritten before they were looked at", read(&count.overwritten)),
+    ] {
+        counters.push(counter("kubernetes events", kind, cause, value));
     }
 }
 

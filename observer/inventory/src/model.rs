@@ -38,7 +38,7 @@ pub struct Pod {
 }
 
 /// A port of a pod that has a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodPort {
     /// Its name.
     pub name: String,

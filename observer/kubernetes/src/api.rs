@@ -160,7 +160,7 @@ impl Api {
         self.whole(self.send(get(path)?).await?, PAGE).await
     }
 
-    async fn send(&self, request: Request<Body>) -> Result<Body, Trouble> {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Body, Trouble> {
         let client = self.client().await?;
         let answer = tokio::time::timeout(self.timing.answer, client.send(request)).await;
         let seconds = self.timing.answer.as_secs_f32();

@@ -2,7 +2,7 @@
 
 use crate::{
     Config,
-    board::Board,
+    board::{Board, State},
     object::{self, Event, Named, Resource, read},
     peers::Peers,
     pods::{Batch, Pods},
@@ -116,6 +116,13 @@ impl Known {
 
     /// All were told.
     pub(crate) fn end(&mut self, resource: Resource) {
+        self.take_out(resource);
+        self.board.synced(resource, self.len(resource));
+        self.look_at_policies();
+    }
+
+    /// The end of a list: what it lacks is gone.
+    fn take_out(&mut self, resource: Resource) {
         match resource {
             Resource::Pods => {
                 self.is_dirty |= self.peers.end(self.pods.round());
@@ -132,14 +139,12 @@ impl Known {
             Resource::CidrGroups => self.is_dirty |= self.groups.end(),
             _ => self.policies(|policies| policies.end(resource)),
         }
-        self.board.synced(resource, self.len(resource));
-        self.look_at_policies();
     }
 
     /// The API server does not know this resource: there are none.
     pub(crate) fn none(&mut self, resource: Resource) {
         self.begin(resource);
-        self.end(resource);
+        self.take_out(resource);
         self.board.absent(resource);
         self.look_at_policies();
     }
@@ -188,7 +193,7 @@ impl Known {
     fn look_at_policies(&self) {
         let of_policies = Resource::ALL.into_iter().filter(|resource| resource.is_policy());
         let mut states = of_policies.filter_map(|resource| self.board.of(resource));
-        if states.all(|one| one.lists > 0) {
+        if states.all(|one| one.lists > 0 || one.state == State::Absent) {
             self.policies(ApiPolicies::complete);
         }
     }

@@ -12,6 +12,7 @@
 mod api;
 mod board;
 pub mod by_hand;
+mod events;
 pub mod fuzz;
 mod known;
 mod lines;
@@ -27,6 +28,7 @@ mod watch;
 
 pub use api::Access;
 pub use board::{Board, ResourceStatus, State};
+pub use events::{Event, EventPoster};
 pub use known::{Since, Sink};
 pub use object::Resource;
 pub use pace::Timing;

@@ -49,6 +49,7 @@ pub async fn run(
             version: None,
             wants_stream: false,
             is_there: false,
+            is_new: true,
             complaint: None,
         };
         watches.spawn(watch.follow());
@@ -103,6 +104,8 @@ struct Watch {
     wants_stream: bool,
     /// Whether the API server knows the resource, as of its last word.
     is_there: bool,
+    /// It was never asked for with an answer.
+    is_new: bool,
     /// The last thing that was said about a failure, so that each is said once.
     complaint: Option<String>,
 }
@@ -180,14 +183,18 @@ impl Watch {
     /// The definition is not there. One that was is missed once only by an API server that has just started.
     async fn is_absent(&mut self, failures: u32) {
         let shared = &self.shared;
+        shared.pace.answered();
         if self.is_there && failures < 2 {
             return shared.pace.turn(shared.timing.longest_wait, false).await;
         }
         if self.is_there {
             tracing::info!(resource = self.resource.name(), "not known to the Kubernetes API any more");
         }
-        (self.is_there, self.version) = (false, None);
-        shared.change(|known| known.none(self.resource));
+        self.version = None;
+        if std::mem::replace(&mut self.is_there, false) || std::mem::replace(&mut self.is_new, false) {
+            shared.change(|known| known.none(self.resource));
+        }
+        shared.board.absent(self.resource);
         shared.pace.turn(shared.timing.absent, false).await;
     }
 

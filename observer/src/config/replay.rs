@@ -1,7 +1,7 @@
 //! What a replay is told on the command line.
 
 /// Options whose values come from a recording where one is played.
-pub(super) const FROM_THE_RECORDING: [&str; 18] = [
+pub(super) const FROM_THE_RECORDING: [&str; 19] = [
     "node_name",
     "cluster",
     "inventory",
@@ -9,6 +9,7 @@ pub(super) const FROM_THE_RECORDING: [&str; 18] = [
     "kubeconfig",
     "kubernetes_policies",
     "kubernetes_peers",
+    "kubernetes_events",
     "local_namespaces",
     "interfaces",
     "aggregation",

@@ -69,6 +69,9 @@ pub struct Settings {
         value_name = "NAMESPACE/LABELS[:PORT]"
     )]
     kubernetes_peers: Option<String>,
+    /// Write Kubernetes Events about packets that enforced policies drop, some a minute [default: false].
+    #[arg(long, env = "OBSERVER_KUBERNETES_EVENTS", num_args = 0..=1, default_missing_value = "true", hide_env_values = true, value_name = "BOOL")]
+    kubernetes_events: Option<bool>,
     /// Judge new connections by the policies in these files and folders (YAML, JSON), read again when they change.
     /// Repeatable.
     #[arg(
@@ -404,6 +407,7 @@ impl Settings {
             kubeconfig: self.kubeconfig.or(file.kubeconfig),
             kubernetes_policies: self.kubernetes_policies.or(file.kubernetes_policies),
             kubernetes_peers: self.kubernetes_peers.or(file.kubernetes_peers),
+            kubernetes_events: self.kubernetes_events.or(file.kubernetes_events),
             policies: if self.policies.is_empty() { file.policies } else { self.policies },
             policy_mode: self.policy_mode.or(file.policy_mode),
             policy_enforcement: self.policy_enforcement.or(file.policy_enforcement),

@@ -8,6 +8,7 @@ use crate::{
     },
     config::{Aggregation, Config, L7, Record},
     decode::Clock,
+    drop_events,
     enrich::{
         inventory::InventoryFile,
         ipcache::IpCache,
@@ -27,7 +28,7 @@ use crate::{
     track::{ConntrackSource, Entry, SourceOptions, Update},
 };
 use anyhow::Context as _;
-use observer_kubernetes::ApiPolicies;
+use observer_kubernetes::{ApiPolicies, EventPoster};
 use std::{
     borrow::Cow,
     io::Write as _,
@@ -140,6 +141,7 @@ fn run(
     let redaction = config.redaction.clone();
     let shared = Shared { policies: judged_by.clone(), redaction, ..Shared::default() };
     let handle = capture.status();
+    let events = writes_events(config).then(Arc::<drop_events::Counts>::default);
     let status = Status {
         capture: Box::new({
             let handle = handle.clone();
@@ -159,6 +161,7 @@ fn run(
         exports: Arc::default(),
         no_conntrack: head.no_conntrack.clone(),
         kubernetes: kubernetes.map(|kubernetes| kubernetes.board),
+        drop_events: events.clone(),
         kernel: head.kernel.clone(),
     };
     log_state(&handle, head.no_conntrack.as_deref());
@@ -185,7 +188,8 @@ fn run(
         Ok(running.run(&mut stages, stop.as_fd())?)
     };
     let (export, metrics) = (config.export.clone(), config.metrics.clone());
-    let serving = serving.map(|server| Serving { server, export, metrics, history, store, status });
+    let events = events.map(|counts| (event_poster(config), counts));
+    let serving = serving.map(|server| Serving { server, export, metrics, history, store, status, events });
     let ended = life.run(work, serving, time);
     leave_to_programs(proxy);
     ended
@@ -230,6 +234,15 @@ fn set_up_proxy(
         tracing::error!(%error, "requests are not judged: the programs can't be told of the proxy");
     }
     (proxy, listener)
+}
+
+fn writes_events(config: &Config) -> bool {
+    config.kubernetes.as_ref().is_some_and(|kubernetes| kubernetes.events)
+}
+
+fn event_poster(config: &Config) -> EventPoster {
+    let access = config.kubernetes.as_ref().map(|kubernetes| kubernetes.access.clone());
+    EventPoster::new(access.unwrap_or_default(), config.node_name.clone())
 }
 
 /// How long policies of the API are waited for where an earlier daemon enforces some: its programs do so meanwhile.

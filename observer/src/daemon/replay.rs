@@ -52,6 +52,7 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
         exports: Arc::default(),
         no_conntrack: head.no_conntrack.clone(),
         kubernetes: None,
+        drop_events: None,
         kernel: head.kernel.clone(),
     };
     tracing::info!(
@@ -75,7 +76,7 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
         Ok(())
     };
     let (export, metrics) = (config.export.clone(), config.metrics.clone());
-    let serving = Serving { server: serving, export, metrics, history, store, status };
+    let serving = Serving { server: serving, export, metrics, history, store, status, events: None };
     life.run(work, Some(serving), None)
 }
 

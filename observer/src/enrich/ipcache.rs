@@ -71,7 +71,10 @@ struct Writer {
     surroundings: BTreeMap<Rank, Surroundings>,
     batch: u64,
     told: Told,
-    nothing_besides: Arc<Besides>,
+    /// Replicas of a workload have these in common.
+    besides: HashSet<Arc<Besides>>,
+    /// So many of them are looked through for those that nobody has any more.
+    most_besides: usize,
 }
 
 /// A pod as it stands.
@@ -173,6 +176,15 @@ impl IpCache {
     pub fn known_pod(&self, namespace: &str, name: &str) -> bool {
         let writer = self.writer();
         writer.pods.values().any(|pod| pod.endpoint.pod_name == name && pod.endpoint.namespace == namespace)
+    }
+
+    /// The UID of a pod of this name, as the greatest source has it; one that has not finished before one that has.
+    pub(crate) fn uid_of(&self, namespace: &str, name: &str) -> Option<String> {
+        let writer = self.writer();
+        let is_it = |pod: &Known| pod.endpoint.pod_name == name && pod.endpoint.namespace == namespace;
+        let those = writer.pods.iter().filter(|(_, pod)| is_it(pod));
+        let best = those.max_by_key(|((rank, _), pod)| (*rank, !pod.finished));
+        best.map(|((_, uid), _)| uid.to_string())
     }
 
     /// Takes the pods that are known now, finished ones too, out of these, which are names by namespace.
@@ -374,9 +386,7 @@ impl Writer {
             Besides { labels: std::mem::take(&mut pod.other_labels), ports: std::mem::take(&mut pod.ports) };
         let besides = match old.as_ref().map(|old| &old.besides).filter(|old| ***old == besides) {
             Some(same) => Arc::clone(same),
-            // Most pods have none, and share it.
-            None if besides == *self.nothing_besides => Arc::clone(&self.nothing_besides),
-            None => Arc::new(besides),
+            None => self.shared(besides),
         };
         let endpoint = self.endpoint(old.as_ref().map(|old| &*old.endpoint), pod);
         let same = old.as_ref().is_some_and(|old| old.endpoint == endpoint);
@@ -412,6 +422,20 @@ impl Writer {
         self.identities.release(known.endpoint.identity);
         self.endpoint_ids.remove(&(known.endpoint.id as u16));
         true
+    }
+
+    /// The same as others have it, where any do.
+    fn shared(&mut self, besides: Besides) -> Arc<Besides> {
+        if let Some(known) = self.besides.get(&besides) {
+            return Arc::clone(known);
+        }
+        if self.besides.len() >= self.most_besides {
+            self.besides.retain(|known| Arc::strong_count(known) > 1);
+            self.most_besides = (2 * self.besides.len()).max(64);
+        }
+        let besides = Arc::new(besides);
+        self.besides.insert(Arc::clone(&besides));
+        besides
     }
 
     /// The endpoint of a pod; the old one where nothing of it changed.

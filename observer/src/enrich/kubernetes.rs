@@ -7,7 +7,9 @@ use crate::{
         source::{Change, Rank, Source, SourceError, Stop, Surroundings, Window},
     },
 };
-use observer_kubernetes::{Access, ApiPolicies, Batch, Board, Config, PeerPods, Since, Sink, Timing};
+use observer_kubernetes::{
+    Access, ApiPolicies, Batch, Board, Config, PeerPods, Since, Sink, Timing, by_hand::ByHand,
+};
 use observer_policy::source::Options;
 use std::{sync::Arc, time::Duration};
 
@@ -20,6 +22,8 @@ pub struct KubernetesConfig {
     pub peers: Option<PeerPods>,
     /// Whether connections are judged by its policies.
     pub policies: bool,
+    /// Whether Events are written about packets that these drop.
+    pub events: bool,
 }
 
 /// What others see of it.
@@ -62,6 +66,12 @@ impl KubernetesApi {
     pub fn shown(&self) -> &Kubernetes {
         &self.shown
     }
+
+    /// The same without an API server: what it would say is handed in.
+    pub fn by_hand(&self) -> ByHand {
+        let Kubernetes { board, policies } = self.shown.clone();
+        ByHand::new(&self.config, board, policies, Box::new(ToCache::new(&self.cache)))
+    }
 }
 
 impl Source for KubernetesApi {
@@ -82,7 +92,7 @@ impl Source for KubernetesApi {
         };
         let stop = stop.clone();
         let stopped = runtime.spawn_blocking(move || while !stop.wait(None, Duration::from_hours(1)) {});
-        let sink = Box::new(ToCache(Arc::clone(&self.cache)));
+        let sink = Box::new(ToCache::new(&self.cache));
         let Kubernetes { board, policies } = self.shown.clone();
         let watches = observer_kubernetes::run(self.config.clone(), board, policies, sink);
         runtime.block_on(async {
@@ -95,7 +105,22 @@ impl Source for KubernetesApi {
 }
 
 /// Puts what is told into the cache.
-struct ToCache(Arc<IpCache>);
+struct ToCache {
+    cache: Arc<IpCache>,
+    /// It was said that the own node is not known.
+    has_warned: bool,
+}
+
+impl ToCache {
+    fn new(cache: &Arc<IpCache>) -> Self {
+        Self { cache: Arc::clone(cache), has_warned: false }
+    }
+
+    /// Whether the node has the name that the API calls it by.
+    fn knows_own(&self, surroundings: &Surroundings) -> bool {
+        surroundings.nodes.is_empty() || surroundings.nodes.iter().any(|node| node.name == self.cache.node())
+    }
+}
 
 impl Sink for ToCache {
     fn pods(&mut self, batch: Batch, since: Since) {
@@ -105,20 +130,28 @@ impl Sink for ToCache {
             Since::Then(then) => at.saturating_sub(then.elapsed().as_nanos() as u64),
             Since::Now => at,
         };
-        self.0.apply(Change::Pods(Rank::Kubernetes, batch.pods, batch.gone, Window { since, at }));
+        self.cache.apply(Change::Pods(Rank::Kubernetes, batch.pods, batch.gone, Window { since, at }));
     }
 
     fn surroundings(&mut self, surroundings: Surroundings) {
-        self.0.set_surroundings(Rank::Kubernetes, surroundings);
+        if !self.knows_own(&surroundings) && !self.has_warned {
+            self.has_warned = true;
+            let node = self.cache.node();
+            tracing::warn!(
+                node,
+                "no node of the Kubernetes API has this name, so no pod is local: see --node-name"
+            );
+        }
+        self.cache.set_surroundings(Rank::Kubernetes, surroundings);
     }
 
     fn pods_are_complete(&mut self) {
-        self.0.apply(Change::Awaited(Rank::Kubernetes, false));
-        self.0.events().note("kubernetes", "all pods are known".to_owned());
+        self.cache.apply(Change::Awaited(Rank::Kubernetes, false));
+        self.cache.events().note("kubernetes", "all pods are known".to_owned());
     }
 
     fn confirm(&mut self) {
-        self.0.confirm(Rank::Kubernetes, Clock::kernel_now());
+        self.cache.confirm(Rank::Kubernetes, Clock::kernel_now());
     }
 }
 

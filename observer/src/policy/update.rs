@@ -85,8 +85,10 @@ pub struct Updater {
     /// Has enforcement stay on when the daemon goes, where the kernel judges.
     keeper: Option<Keeper>,
     followed: Followed,
-    /// The last thing said about bad files, so that each is said once.
+    /// The last thing said about policies that are not taken, so that each is said once.
     complaint: Option<String>,
+    /// The files are not what is in force.
+    has_bad_files: bool,
 }
 
 /// The policies of the Kubernetes API.
@@ -141,6 +143,7 @@ impl Updater {
             keeper: None,
             followed,
             complaint: None,
+            has_bad_files: false,
         };
         updater.say();
         updater.tell("policies loaded");
@@ -246,10 +249,13 @@ impl Updater {
             // The next look finds something new.
             _ if !self.followed.are_whole() => {}
             Ok(files) => {
-                self.from_files = files;
+                (self.from_files, self.has_bad_files) = (files, false);
                 self.put_together("policies reloaded");
             }
-            Err(error) => self.refuse(&error.to_string()),
+            Err(error) => {
+                self.has_bad_files = true;
+                self.refuse(&error.to_string());
+            }
         }
     }
 
@@ -274,7 +280,10 @@ impl Updater {
         let set = Set::new(policies, &self.config, self.policies.set().revision + 1);
         match self.put(self.in_modes(set)) {
             Ok(()) => {
-                self.complaint = None;
+                // Of files that are bad it goes on to be true.
+                if !self.has_bad_files {
+                    self.complaint = None;
+                }
                 self.say();
                 self.tell(what);
             }

@@ -5,7 +5,8 @@ use crate::{
     cluster::Cluster,
     support::{Daemon, OBSERVER, can_run, late, name, scenario},
 };
-use observer_lab::{Lab, Scenario, scenario::Traffic, unique_prefix};
+use observer_kubernetes::{Access, Event, EventPoster};
+use observer_lab::{Lab, Scenario, netns, scenario::Traffic, unique_prefix};
 use observer_proto::{
     control::KubernetesResource,
     flow::{Flow, FlowFilter, Verdict},
@@ -213,6 +214,37 @@ fn pods_services_and_policies_of_the_api_are_those_of_flows() {
         one.malformed == 0 && (one.failures == 0 || CILIUM.contains(&one.name.as_str()))
     };
     assert!(status.iter().all(is_well), "{status:?}");
+}
+
+#[test]
+fn an_event_is_one_of_its_pod() {
+    if !can_run("kubernetes: events") {
+        return;
+    }
+    let bed = Bed::new("k8sevents");
+    let uid = bed.cluster.kubectl(&["get", "pod", "client-1", "-n", "web", "-o", "jsonpath={.metadata.uid}"]);
+    let event = Event {
+        namespace: "web".to_owned(),
+        pod: "client-1".to_owned(),
+        uid,
+        reason: "PacketDrop",
+        message: "Outgoing packet dropped (policy_denied) to shop/server-2 (10.244.2.20) UDP/7000".to_owned(),
+    };
+    let node = bed.lab.node_netns("n1").file_name().unwrap().to_str().unwrap().to_owned();
+    netns::inside(&node, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let poster = EventPoster::new(Access::Kubeconfig(bed.cluster.admin()), "n1".to_owned());
+        runtime.block_on(poster.post(&event)).unwrap();
+        // Others' rights are not enough.
+        let reader = bed.cluster.kubeconfig_of("kube-system", "observer");
+        let poster = EventPoster::new(Access::Kubeconfig(reader), "n1".to_owned());
+        let refused = runtime.block_on(poster.post(&event)).unwrap_err();
+        assert!(refused.starts_with("403 Forbidden"), "{refused}");
+        Ok(())
+    })
+    .unwrap();
+    let told = bed.cluster.kubectl(&["describe", "pod", "client-1", "-n", "web"]);
+    assert!(told.contains("Warning  PacketDrop") && told.contains("to shop/server-2"), "{told}");
 }
 
 #[test]

@@ -289,7 +289,8 @@ async fn definitions_come_and_go() {
     bed.mock.put(CIDR_GROUPS, "office", group);
     let took = until("the group", || bed.told().surroundings.cidr_groups.len() == 1).await;
     assert!(took <= Duration::from_secs(35), "{took:?}");
-    assert_eq!(bed.state(Resource::CidrGroups), State::Synced);
+    let groups = bed.board.of(Resource::CidrGroups).unwrap();
+    assert_eq!((groups.state, groups.lists, groups.failures), (State::Synced, 1, 0));
     bed.mock.define(CIDR_GROUPS, false);
     until("no group", || bed.told().surroundings.cidr_groups.is_empty()).await;
     assert_eq!(bed.state(Resource::CidrGroups), State::Absent);

@@ -136,11 +136,13 @@ impl Settings {
     fn kubernetes(&mut self) -> Result<Option<KubernetesConfig>, ConfigError> {
         let (kubeconfig, peers) = (self.kubeconfig.take(), self.kubernetes_peers.take());
         let policies = self.kubernetes_policies.unwrap_or(false);
+        let events = self.kubernetes_events.unwrap_or(false);
         if self.kubernetes != Some(true) {
             let given = [
                 ("--kubeconfig", kubeconfig.is_some()),
                 ("--kubernetes-policies", policies),
                 ("--kubernetes-peers", peers.is_some()),
+                ("--kubernetes-events", events),
             ];
             return match given.into_iter().find(|(_, is_given)| *is_given) {
                 Some((field, _)) => {
@@ -155,7 +157,7 @@ impl Settings {
             problem: error.to_string(),
         })?;
         let access = kubeconfig.map_or(Access::Usual, Access::Kubeconfig);
-        Ok(Some(KubernetesConfig { access, peers, policies }))
+        Ok(Some(KubernetesConfig { access, peers, policies, events }))
     }
 
     /// What is exported and measured.

@@ -19,7 +19,7 @@ pub struct Standing {
 }
 
 /// What only policies look at.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub struct Besides {
     /// Labels that are no part of an identity.
     pub labels: Vec<String>,

@@ -1,7 +1,7 @@
 //! From lines of watches to names: hand-made events, no API server.
 
 use super::*;
-use observer_kubernetes::{Resource, by_hand::ByHand};
+use observer_kubernetes::Resource;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
@@ -10,8 +10,7 @@ fn bed() -> (Arc<IpCache>, ByHand) {
     let config = KubernetesConfig { policies: true, ..KubernetesConfig::default() };
     let mut api = KubernetesApi::new(&config, "default", Options::default(), Arc::clone(&cache));
     api.load(&cache).unwrap();
-    let Kubernetes { board, policies } = api.shown.clone();
-    let by_hand = ByHand::new(&api.config, board, policies, Box::new(ToCache(Arc::clone(&cache))));
+    let by_hand = api.by_hand();
     (cache, by_hand)
 }
 

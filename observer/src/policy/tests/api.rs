@@ -96,9 +96,16 @@ fn those_of_the_api_count_once_all_are_known_and_each_by_itself() {
     tell(&mut by_hand, "DELETED", "api", 80);
     bed.updater.follow_api();
     assert_eq!((policies.problem(), policies.set().ids().len()), (None, 2));
+    // A file that is bad is named as long as it is, whatever the API tells.
+    fs::write(bed.folder.path().join("policies.yaml"), "kind: [").unwrap();
+    (0..3).for_each(|_| bed.updater.look());
+    tell(&mut by_hand, "MODIFIED", "more", 83);
+    bed.updater.follow_api();
+    assert!(policies.problem().unwrap().contains("policies.yaml:1:"), "{:?}", policies.problem());
+    assert_eq!(bed.connect("10.0.0.1", "10.0.0.2:83"), ["ingress forwarded 3: NetworkPolicy shop/more []"]);
     // A changed file leaves the API's alone.
     fs::write(bed.folder.path().join("policies.yaml"), "").unwrap();
     (0..3).for_each(|_| bed.updater.look());
-    assert_eq!(policies.set().ids().len(), 1);
-    assert_eq!(bed.connect("10.0.0.1", "10.0.0.2:82"), ["ingress forwarded 3: NetworkPolicy shop/more []"]);
+    assert_eq!((policies.set().ids().len(), policies.problem()), (1, None));
+    assert_eq!(bed.connect("10.0.0.1", "10.0.0.2:83"), ["ingress forwarded 3: NetworkPolicy shop/more []"]);
 }

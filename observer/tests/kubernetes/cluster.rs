@@ -94,6 +94,17 @@ impl Cluster {
         file
     }
 
+    /// A service account as a pod has it: a folder with its token, the server's authority and its namespace.
+    pub(crate) fn account(&self, namespace: &str, account: &str) -> PathBuf {
+        let token = self.renew(namespace, account);
+        let folder = token.with_extension("account");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::copy(token, folder.join("token")).unwrap();
+        std::fs::copy(self.ca(), folder.join("ca.crt")).unwrap();
+        std::fs::write(folder.join("namespace"), namespace).unwrap();
+        folder
+    }
+
     fn kubeconfig_with(&self, user: &serde_json::Value) -> String {
         json!({
             "apiVersion": "v1",

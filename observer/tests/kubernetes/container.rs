@@ -25,9 +25,9 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    /// The container of the only DaemonSet among the objects. Files go to `dir`, which it has, too; folders of the node are
-    /// made there, but for that of the lab's namespaces.
-    pub(crate) fn of(objects: &Objects, dir: &Path) -> Self {
+    /// The container of the only DaemonSet among the objects, with this service account. Files go to `dir`, which it has, too;
+    /// folders of the node are made there, but for that of the lab's namespaces.
+    pub(crate) fn of(objects: &Objects, account: &Path, dir: &Path) -> Self {
         let daemon_set = objects.iter().find(|((kind, _), _)| kind == "DaemonSet").unwrap().1;
         let pod = &daemon_set["spec"]["template"]["spec"];
         let spec = pod["containers"][0].clone();
@@ -44,7 +44,7 @@ impl Container {
         }
         let texts = |list: &Value| list.as_array().unwrap().iter().map(text).collect::<Vec<_>>();
         let files = dir.join("volumes");
-        let script = script(objects, pod, &spec, dir, &files);
+        let script = script(objects, pod, &spec, account, dir, &files);
         Self {
             script,
             capabilities: texts(&security["capabilities"]["add"]),
@@ -84,7 +84,7 @@ fn text(value: &Value) -> String {
 }
 
 /// Makes the root and goes there.
-fn script(objects: &Objects, pod: &Value, spec: &Value, dir: &Path, files: &Path) -> String {
+fn script(objects: &Objects, pod: &Value, spec: &Value, account: &Path, dir: &Path, files: &Path) -> String {
     let root = dir.join("root");
     fs::create_dir_all(&root).unwrap();
     let (root, dir) = (root.display(), dir.display());
@@ -111,6 +111,9 @@ fn script(objects: &Objects, pod: &Value, spec: &Value, dir: &Path, files: &Path
             writeln!(script, "mount -o remount,bind,ro .{at}").unwrap();
         }
     }
+    // Which the API server adds to every pod.
+    let (at, account) = ("var/run/secrets/kubernetes.io/serviceaccount", account.display());
+    writeln!(script, "mkdir -p {at}\nmount --bind {account} {at}").unwrap();
     script
         + &format!(
             "mount -o remount,ro {root}\nexec chroot {root} /usr/bin/env PATH=/bin /usr/bin/setpriv \"$@\"\n"

@@ -148,7 +148,7 @@ fn the_api_takes_it_and_gives_the_daemon_no_right_but_to_read() {
     cluster.kubectl(&["create", "serviceaccount", "any", "-n", "observer"]);
     let any = may(&cluster.kubeconfig_of("observer", "any"));
     let ours = cluster.kubeconfig_of("observer", "observer");
-    let mut rights: BTreeSet<_> = READ.map(|what| format!("{what} [] [] [get list watch]")).into();
+    let mut rights: BTreeSet<_> = READ.map(|what| format!("{what} [] [] [list watch]")).into();
     late::until("the rights of the role", || (&may(&ours) - &any == rights).then_some(()));
     cluster.apply(&render(&["events.enabled=true", "server.tls.generate=false"]));
     rights.insert("events [] [] [create]".to_owned());
@@ -194,39 +194,47 @@ fn helm_installs_it_and_an_upgrade_keeps_its_certificates() {
     assert_eq!(secrets().lines().count(), 3);
 }
 
-/// The demo's node with the chart's container as its daemon, which has names by the lab's inventory.
-fn deployed(name: &str, values: &[&str], policies: Option<&str>) -> (Lab, Daemon, Container, Objects) {
-    let lab = Lab::up(&scenario("demo.toml"), &unique_prefix(name)).unwrap();
-    // A test reads its log as text.
-    let objects = objects(&render(&[values, &["config.log-format=text"]].concat()));
-    let dir = tempfile::tempdir().unwrap();
-    let inventory = dir.path().join("inventory.yaml");
-    lab.write_inventory(&inventory).unwrap();
-    let container = Container::of(&objects, dir.path());
-    let mut command = container.command(&lab.node_netns("n1"));
-    command.arg("--inventory").arg(inventory).env("OBSERVER_NODE_NAME", "n1");
-    if let Some(policies) = policies {
-        // Of the machine's folders the container has this one only. With it the chart's own.
-        let copy = dir.path().join("policies");
-        std::fs::create_dir(&copy).unwrap();
-        for file in std::fs::read_dir(project(policies)).unwrap().map(|file| file.unwrap()) {
-            std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+/// The demo's node in a cluster that has the chart installed, with the chart's container as its daemon.
+struct Deployed {
+    daemon: Daemon,
+    container: Container,
+    objects: Objects,
+    cluster: Cluster,
+    lab: Lab,
+}
+
+impl Deployed {
+    fn new(name: &str, values: &[&str]) -> Self {
+        let lab = Lab::up(&scenario("demo.toml"), &unique_prefix(name)).unwrap();
+        let cluster = Cluster::start(&lab);
+        cluster.install_crds();
+        cluster.populate(lab.scenario());
+        // A test reads its log as text.
+        let made = render(&[values, &["config.log-format=text"]].concat());
+        cluster.kubectl(&["create", "namespace", "observer"]);
+        cluster.apply(&made);
+        let objects = objects(&made);
+        let dir = tempfile::tempdir().unwrap();
+        let container = Container::of(&objects, &cluster.account("observer", "observer"), dir.path());
+        let mut command = container.command(&lab.node_netns("n1"));
+        // As a kubelet sets them.
+        command.env("OBSERVER_NODE_NAME", "n1");
+        command.env("KUBERNETES_SERVICE_HOST", cluster.address().ip().to_string());
+        command.env("KUBERNETES_SERVICE_PORT", cluster.address().port().to_string());
+        let daemon = Daemon::spawn(command, dir);
+        late::until("all that the role lets it read", || {
+            let read = daemon.capture_status().kubernetes;
+            (read.len() == READ.len() && read.iter().all(|one| one.state == "synced")).then_some(())
+        });
+        let status = daemon.capture_status();
+        for hook in &status.hooks {
+            assert_eq!(hook.state, State::Attached as i32, "{hook:?}");
         }
-        if let Some(own) = objects.get(&("CiliumClusterwideNetworkPolicy".to_owned(), "observer".to_owned()))
-        {
-            std::fs::write(copy.join("own.yaml"), own.to_string()).unwrap();
+        for link in &status.links {
+            assert_eq!(link.problem, "", "{link:?}");
         }
-        command.arg("--policy").arg(copy);
+        Self { daemon, container, objects, cluster, lab }
     }
-    let daemon = Daemon::spawn(command, dir);
-    let status = daemon.capture_status();
-    for hook in &status.hooks {
-        assert_eq!(hook.state, State::Attached as i32, "{hook:?}");
-    }
-    for link in &status.links {
-        assert_eq!(link.problem, "", "{link:?}");
-    }
-    (lab, daemon, container, objects)
 }
 
 #[test]
@@ -235,7 +243,8 @@ fn the_daemon_does_its_work_with_the_rights_that_it_is_given() {
         return;
     }
     let values = ["metrics.flows=drop", "config.l7=all"];
-    let (mut lab, daemon, container, objects) = deployed("k8srun", &values, None);
+    let Deployed { mut lab, daemon, container, objects, cluster: _cluster } =
+        Deployed::new("k8srun", &values);
     for mut traffic in lab.scenario().traffic.clone() {
         (traffic.count, traffic.interval_ms, traffic.delay_ms) = (Some(1), 0, 0);
         lab.play(traffic).unwrap();
@@ -302,10 +311,12 @@ fn policies_are_enforced_with_the_rights_that_it_is_given() {
         "server.tls.enabled=false",
         "networkPolicy.host=true",
     ];
-    let (lab, daemon, ..) = deployed("k8senf", &values, Some("testdata/policy/sets/payments"));
-    let policies = daemon.policies();
-    let all_enforce = policies.policies.iter().all(|policy| policy.mode() == Mode::Enforce);
-    assert!(all_enforce && policies.policies.len() == 3, "{policies:?}\n{}", daemon.log());
+    let Deployed { lab, daemon, cluster, .. } = Deployed::new("k8senf", &values);
+    cluster.apply_file(&project("testdata/policy/sets/payments"));
+    late::until("all policies enforced", || {
+        let policies = daemon.policies().policies;
+        (policies.len() == 3 && policies.iter().all(|policy| policy.mode() == Mode::Enforce)).then_some(())
+    });
     let pod = |name: &str| lab.scenario().pods.iter().find(|pod| pod.name.starts_with(name)).unwrap();
     let server = pod("payments-api").ips[0];
     let ask = |path| inside(&lab.pod_netns(pod("frontend-app")), || get((server, 8080).into(), path).0);

@@ -29,6 +29,8 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- define "observer.config" -}}
 {{- $own := dict
     "cluster" .Values.cluster
+    "kubernetes" true
+    "kubernetes-policies" .Values.policy.fromApi
     "local-namespaces" .Values.features.hostNames
     "metrics-server" (printf "%s:%v" (include "observer.metricsAddress" .) .Values.metrics.port)
     "policy-audit-mode" .Values.policy.auditOnly
@@ -37,6 +39,9 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- with .Values.metrics.flows }}{{ $_ := set $own "metrics" . }}{{ end }}
 {{- if .Values.server.enabled }}
 {{- $_ := set $own "listen" (printf "%s:%v" .Values.server.address .Values.server.port) }}
+{{- $labels := list }}
+{{- range $key, $value := include "observer.selector" . | fromYaml }}{{ $labels = append $labels (printf "%s=%s" $key $value) }}{{ end }}
+{{- $_ := set $own "kubernetes-peers" (printf "%s/%s:%v" .Release.Namespace (join "," $labels) .Values.server.port) }}
 {{- if include "observer.tls" . }}
 {{- $_ := set $own "tls-cert-file" "/etc/observer-tls/tls.crt" }}
 {{- $_ := set $own "tls-key-file" "/etc/observer-tls/tls.key" }}

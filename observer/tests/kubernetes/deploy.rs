@@ -9,8 +9,9 @@ use observer_lab::{Lab, netns, unique_prefix};
 use observer_proto::{
     control::{hook::State, policy::Mode},
     flow::{DropReason, Flow, Verdict},
+    observer::{GetNodesRequest, observer_client::ObserverClient},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     io::ErrorKind,
@@ -58,8 +59,7 @@ const READ: [&str; 9] = [
 ];
 
 /// Everything that is off by default.
-const ALL: [&str; 10] = [
-    "events.enabled=true",
+const ALL: [&str; 9] = [
     "features.kernelPlaces=true",
     "features.hostNames=true",
     "features.oldKernels=true",
@@ -148,11 +148,8 @@ fn the_api_takes_it_and_gives_the_daemon_no_right_but_to_read() {
     cluster.kubectl(&["create", "serviceaccount", "any", "-n", "observer"]);
     let any = may(&cluster.kubeconfig_of("observer", "any"));
     let ours = cluster.kubeconfig_of("observer", "observer");
-    let mut rights: BTreeSet<_> = READ.map(|what| format!("{what} [] [] [list watch]")).into();
+    let rights: BTreeSet<_> = READ.map(|what| format!("{what} [] [] [list watch]")).into();
     late::until("the rights of the role", || (&may(&ours) - &any == rights).then_some(()));
-    cluster.apply(&render(&["events.enabled=true", "server.tls.generate=false"]));
-    rights.insert("events [] [] [create]".to_owned());
-    late::until("the right to create events", || (&may(&ours) - &any == rights).then_some(()));
 }
 
 #[test]
@@ -243,8 +240,7 @@ fn the_daemon_does_its_work_with_the_rights_that_it_is_given() {
         return;
     }
     let values = ["metrics.flows=drop", "config.l7=all"];
-    let Deployed { mut lab, daemon, container, objects, cluster: _cluster } =
-        Deployed::new("k8srun", &values);
+    let Deployed { mut lab, daemon, container, objects, cluster } = Deployed::new("k8srun", &values);
     for mut traffic in lab.scenario().traffic.clone() {
         (traffic.count, traffic.interval_ms, traffic.delay_ms) = (Some(1), 0, 0);
         lab.play(traffic).unwrap();
@@ -264,6 +260,26 @@ fn the_daemon_does_its_work_with_the_rights_that_it_is_given() {
             ),
         ];
         missing.into_iter().find(|(_, is_there)| !is_there).map(|(what, _)| what.to_owned())
+    });
+
+    // A daemon of the same DaemonSet on another node is found by its labels, with the port of both.
+    let template = &objects[&("DaemonSet".to_owned(), "observer".to_owned())]["spec"]["template"];
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n2" } });
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": "observer-n2", "namespace": "observer", "labels": template["metadata"]["labels"] },
+        "spec": { "nodeName": "n2", "hostNetwork": true, "containers": [{ "name": "observer", "image": "none" }] },
+        "status": { "phase": "Running", "podIP": "192.168.50.12", "podIPs": [{ "ip": "192.168.50.12" }] },
+    });
+    cluster.apply(&node.to_string());
+    cluster.apply(&pod.to_string());
+    cluster.set_status(&pod.to_string());
+    late::until("the daemon of another node", || {
+        let nodes =
+            daemon.call(async |channel| ObserverClient::new(channel).get_nodes(GetNodesRequest {}).await);
+        let nodes = nodes.unwrap().into_inner().nodes;
+        nodes.iter().any(|node| node.name == "n2" && node.address == "192.168.50.12:4244").then_some(())
     });
 
     // The node's own network has what probes, Prometheus and a client with a certificate ask for.

@@ -1,27 +1,18 @@
-//! `deploy/`: what the chart makes, whether the API takes it, and whether the daemon can do its work with it.
+//! `deploy/`: what the chart makes, and whether the API takes it.
 
 use crate::{
     cluster::{Cluster, program},
-    container::{Container, Objects, decoded},
-    support::{Daemon, OBSERVER, can_run, empty_node, extensions, get, late, scenario},
+    container::Objects,
+    support::{can_run, empty_node, late},
 };
-use observer_lab::{Lab, netns, unique_prefix};
-use observer_proto::{
-    control::{hook::State, policy::Mode},
-    flow::{DropReason, Flow, Verdict},
-    observer::{GetNodesRequest, observer_client::ObserverClient},
-};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     collections::BTreeSet,
-    io::ErrorKind,
-    net::{IpAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output},
-    time::Duration,
 };
 
-fn project(path: &str) -> PathBuf {
+pub(crate) fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
@@ -46,7 +37,7 @@ pub(crate) fn objects(text: &str) -> Objects {
 }
 
 /// What the daemon reads.
-const READ: [&str; 9] = [
+pub(crate) const READ: [&str; 9] = [
     "pods",
     "namespaces",
     "nodes",
@@ -189,180 +180,4 @@ fn helm_installs_it_and_an_upgrade_keeps_its_certificates() {
     cluster.kubectl(&["delete", "secret", "observer-server-certs", "observer-client-certs", "-n", "seers"]);
     helm("upgrade", &[]).unwrap();
     assert_eq!(secrets().lines().count(), 3);
-}
-
-/// The demo's node in a cluster that has the chart installed, with the chart's container as its daemon.
-struct Deployed {
-    daemon: Daemon,
-    container: Container,
-    objects: Objects,
-    cluster: Cluster,
-    lab: Lab,
-}
-
-impl Deployed {
-    fn new(name: &str, values: &[&str]) -> Self {
-        let lab = Lab::up(&scenario("demo.toml"), &unique_prefix(name)).unwrap();
-        let cluster = Cluster::start(&lab);
-        cluster.install_crds();
-        cluster.populate(lab.scenario());
-        // A test reads its log as text.
-        let made = render(&[values, &["config.log-format=text"]].concat());
-        cluster.kubectl(&["create", "namespace", "observer"]);
-        cluster.apply(&made);
-        let objects = objects(&made);
-        let dir = tempfile::tempdir().unwrap();
-        let container = Container::of(&objects, &cluster.account("observer", "observer"), dir.path());
-        let mut command = container.command(&lab.node_netns("n1"));
-        // As a kubelet sets them.
-        command.env("OBSERVER_NODE_NAME", "n1");
-        command.env("KUBERNETES_SERVICE_HOST", cluster.address().ip().to_string());
-        command.env("KUBERNETES_SERVICE_PORT", cluster.address().port().to_string());
-        let daemon = Daemon::spawn(command, dir);
-        late::until("all that the role lets it read", || {
-            let read = daemon.capture_status().kubernetes;
-            (read.len() == READ.len() && read.iter().all(|one| one.state == "synced")).then_some(())
-        });
-        let status = daemon.capture_status();
-        for hook in &status.hooks {
-            assert_eq!(hook.state, State::Attached as i32, "{hook:?}");
-        }
-        for link in &status.links {
-            assert_eq!(link.problem, "", "{link:?}");
-        }
-        Self { daemon, container, objects, cluster, lab }
-    }
-}
-
-#[test]
-fn the_daemon_does_its_work_with_the_rights_that_it_is_given() {
-    if !can_run("kubernetes: capabilities") {
-        return;
-    }
-    let values = ["metrics.flows=drop", "config.l7=all"];
-    let Deployed { mut lab, daemon, container, objects, cluster } = Deployed::new("k8srun", &values);
-    for mut traffic in lab.scenario().traffic.clone() {
-        (traffic.count, traffic.interval_ms, traffic.delay_ms) = (Some(1), 0, 0);
-        lab.play(traffic).unwrap();
-    }
-    lab.wait_traffic();
-    daemon.flows_until(|flows| {
-        let has = |what: fn(&Flow) -> bool| flows.iter().any(what);
-        let missing = [
-            ("a request", has(|flow| flow.l7.is_some())),
-            (
-                "a pod",
-                has(|flow| flow.source.as_ref().is_some_and(|end| end.pod_name.starts_with("frontend"))),
-            ),
-            (
-                "a drop with its reason",
-                has(|flow| flow.verdict() == Verdict::Dropped && flow.drop_reason_desc != 0),
-            ),
-        ];
-        missing.into_iter().find(|(_, is_there)| !is_there).map(|(what, _)| what.to_owned())
-    });
-
-    // A daemon of the same DaemonSet on another node is found by its labels, with the port of both.
-    let template = &objects[&("DaemonSet".to_owned(), "observer".to_owned())]["spec"]["template"];
-    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n2" } });
-    let pod = json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": { "name": "observer-n2", "namespace": "observer", "labels": template["metadata"]["labels"] },
-        "spec": { "nodeName": "n2", "hostNetwork": true, "containers": [{ "name": "observer", "image": "none" }] },
-        "status": { "phase": "Running", "podIP": "192.168.50.12", "podIPs": [{ "ip": "192.168.50.12" }] },
-    });
-    cluster.apply(&node.to_string());
-    cluster.apply(&pod.to_string());
-    cluster.set_status(&pod.to_string());
-    late::until("the daemon of another node", || {
-        let nodes =
-            daemon.call(async |channel| ObserverClient::new(channel).get_nodes(GetNodesRequest {}).await);
-        let nodes = nodes.unwrap().into_inner().nodes;
-        nodes.iter().any(|node| node.name == "n2" && node.address == "192.168.50.12:4244").then_some(())
-    });
-
-    // The node's own network has what probes, Prometheus and a client with a certificate ask for.
-    let node = lab.node_netns("n1");
-    let port = |name: &str| {
-        let ports = container.spec()["ports"].as_array().unwrap();
-        ports.iter().find(|port| port["name"] == name).unwrap()["containerPort"].as_u64().unwrap()
-    };
-    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
-        let request = &container.spec()[probe]["httpGet"];
-        let address = format!("{}:{}", request["host"].as_str().unwrap(), port("metrics")).parse().unwrap();
-        let path = request["path"].as_str().unwrap();
-        let (head, _) = inside(&node, || get(address, path));
-        assert!(head.starts_with("HTTP/1.1 200"), "{probe}: {head}");
-    }
-    let (_, page) =
-        inside(&node, || get(format!("192.168.50.11:{}", port("metrics")).parse().unwrap(), "/metrics"));
-    assert!(page.contains("\nhubble_drop_total{"), "{page}");
-    let client = &objects[&("Secret".to_owned(), "observer-client-certs".to_owned())]["data"];
-    let dir = tempfile::tempdir().unwrap();
-    for file in ["tls.crt", "tls.key"] {
-        std::fs::write(dir.path().join(file), decoded(client[file].as_str().unwrap())).unwrap();
-    }
-    let mut observe = netns::command_in(&node, Path::new(OBSERVER).with_file_name("observe"));
-    observe.args(["status", "--server", &format!("tls://192.168.50.11:{}", port("hubble"))]);
-    observe.arg("--tls-ca-cert-files").arg(container.file("observer-server-certs", "ca.crt"));
-    observe.args(["--tls-server-name", "hubble-peer.default.hubble-grpc.cilium.io"]);
-    let certificate = |flag: &str, file: &str| [flag.to_owned(), dir.path().join(file).display().to_string()];
-    let stranger = observe.output().unwrap();
-    assert!(!stranger.status.success(), "let in without a certificate: {stranger:?}");
-    observe.args(certificate("--tls-client-cert-file", "tls.crt"));
-    let known = observe.args(certificate("--tls-client-key-file", "tls.key")).output().unwrap();
-    assert!(known.status.success(), "{known:?}");
-}
-
-#[test]
-fn policies_are_enforced_with_the_rights_that_it_is_given() {
-    if !can_run("kubernetes: enforce") {
-        return;
-    }
-    let values = [
-        "policy.auditOnly=false",
-        "policy.mode=enforce",
-        "features.kernelPlaces=true",
-        "server.tls.enabled=false",
-        "networkPolicy.host=true",
-    ];
-    let Deployed { lab, daemon, cluster, .. } = Deployed::new("k8senf", &values);
-    cluster.apply_file(&project("testdata/policy/sets/payments"));
-    late::until("all policies enforced", || {
-        let policies = daemon.policies().policies;
-        (policies.len() == 3 && policies.iter().all(|policy| policy.mode() == Mode::Enforce)).then_some(())
-    });
-    let pod = |name: &str| lab.scenario().pods.iter().find(|pod| pod.name.starts_with(name)).unwrap();
-    let server = pod("payments-api").ips[0];
-    let ask = |path| inside(&lab.pod_netns(pod("frontend-app")), || get((server, 8080).into(), path).0);
-    assert!(ask("/api/v1/charges").starts_with("HTTP/1.1 200"));
-    assert!(ask("/api/v1/unknown").starts_with("HTTP/1.1 403"));
-    let opens = |from: &Path, to: (IpAddr, u16)| {
-        let timeout = Duration::from_millis(300);
-        let connect = || TcpStream::connect_timeout(&to.into(), timeout).map(drop);
-        inside(from, connect).map_err(|error| error.kind())
-    };
-    assert_eq!(opens(&lab.pod_netns(pod("analytics-service")), (server, 8080)), Err(ErrorKind::TimedOut));
-    // The chart's own policy keeps the world from the daemon's ports, and nobody else.
-    let node = lab.scenario().nodes[0].addresses[0];
-    for port in [4244, 9965] {
-        assert_eq!(opens(&lab.outside_netns(), (node, port)), Err(ErrorKind::TimedOut));
-        assert_eq!(opens(&lab.pod_netns(pod("analytics-service")), (node, port)), Ok(()));
-    }
-    assert_eq!(opens(&lab.outside_netns(), (node, 22)), Err(ErrorKind::ConnectionRefused));
-    // A firewall rule of the lab's refuses this one.
-    assert!(opens(&lab.pod_netns(pod("frontend-app")), (server, 9000)).is_err());
-    daemon.flows_until(|flows| {
-        let denied = |flow: &Flow| flow.drop_reason_desc() == DropReason::PolicyDenied;
-        let placed =
-            |flow: &Flow| extensions(flow).get("kernel_location").is_some_and(|place| place.contains("+0x"));
-        let missing =
-            [("a denied connection", flows.iter().any(denied)), ("a drop's place", flows.iter().any(placed))];
-        missing.into_iter().find(|(_, is_there)| !is_there).map(|(what, _)| what.to_owned())
-    });
-}
-
-fn inside<T: Send>(node: &Path, work: impl FnOnce() -> T + Send) -> T {
-    netns::inside(node.file_name().unwrap().to_str().unwrap(), || Ok(work())).unwrap()
 }

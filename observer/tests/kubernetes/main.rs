@@ -6,7 +6,9 @@ mod api;
 mod cluster;
 mod container;
 mod deploy;
+mod deployed;
 mod names;
+mod relay;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;

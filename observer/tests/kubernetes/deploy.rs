@@ -117,9 +117,12 @@ fn the_api_takes_it_and_gives_the_daemon_no_right_but_to_read() {
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
     cluster.kubectl(&["create", "namespace", "observer"]);
     let strict = ["apply", "--dry-run=server", "--validate=strict", "--warnings-as-errors", "-f", "-"];
-    for values in
-        [&[][..], &ALL, &["server.tls.enabled=false"], &["server.enabled=false", "metrics.enabled=false"]]
-    {
+    for values in [
+        &[][..],
+        &ALL,
+        &["server.tls.enabled=false"],
+        &["server.enabled=false", "metrics.enabled=false", "policy.fromApi=false"],
+    ] {
         let text = render(values);
         let said = cluster.kubectl_with(&strict, &text);
         assert_eq!(said.lines().count(), objects(&text).len(), "{said}");

@@ -14,7 +14,8 @@ configuration file, which is /etc/observer/observer.toml where none is named. A
 flag wins over the environment, and the environment over the file.
 
 It needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; for local names also
-CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; a replay needs nothing. Read its flows
+CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; for policies with rules for DNS also
+CAP_NET_BIND_SERVICE and CAP_NET_RAW; a replay needs nothing. Read its flows
 with `observe -f`, its own state with `observe status --capture`.";
 
 /// The command line of the daemon. Each option can also be set by the environment variable named in its help, and by

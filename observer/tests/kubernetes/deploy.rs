@@ -37,7 +37,7 @@ pub(crate) fn objects(text: &str) -> Objects {
 }
 
 /// What the daemon reads.
-pub(crate) const READ: [&str; 9] = [
+const READ: [&str; 9] = [
     "pods",
     "namespaces",
     "nodes",

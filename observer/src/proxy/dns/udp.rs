@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use observer_policy::model::UDP;
@@ -93,9 +93,24 @@ pub(in crate::proxy) async fn serve(listener: UdpSocket, own: SocketAddr, common
         let dialogue = Dialogue { common, client, server, protocol: UDP };
         tokio::spawn(async move {
             if let Err(error) = serve_one(&dialogue, &query, port).await {
-                tracing::debug!(%error, client = %dialogue.client, "a query was not answered");
+                not_answered(&error, dialogue.client);
             }
             drop(place);
+        });
+    }
+}
+
+/// Who lacks a right lacks it for every answer: that is said aloud, once.
+fn not_answered(error: &io::Error, client: SocketAddr) {
+    static TOLD: Once = Once::new();
+    tracing::debug!(%error, %client, "a query was not answered");
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        TOLD.call_once(|| {
+            tracing::warn!(
+                %error,
+                "a query that policies judge got no answer: CAP_NET_BIND_SERVICE is missing, or CAP_NET_RAW where this node \
+                 has the server's port itself, or a firewall forbids it"
+            );
         });
     }
 }

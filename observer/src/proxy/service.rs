@@ -28,6 +28,8 @@ use crate::policy::Policies;
 const MOST_CONNECTIONS: usize = 16_384;
 /// In mode audit so long is waited for the client's first byte: of other protocols the server's may come first.
 const FIRST: Duration = Duration::from_secs(1);
+/// How often it is asked whether what is carried unjudged still may be.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
 /// So often a port is looked for that is free for TCP and UDP.
 const MOST_TRIES: u32 = 16;
 
@@ -130,17 +132,27 @@ async fn begins_as_http(client: &TcpStream) -> bool {
     matches!(peeked, Ok(Ok(1))) && first[0].is_ascii_uppercase()
 }
 
-/// Carries what both sides say, until both have ended.
-async fn pass(mut client: TcpStream, common: &Common, address: SocketAddr, server: SocketAddr) -> End {
-    if let Ok(mut server) = common.connect(address, server).await {
+/// Carries what both sides say, until both have ended or an enforced policy has requests judged.
+async fn pass(mut client: TcpStream, common: &Common, address: SocketAddr, to: SocketAddr) -> End {
+    if let Ok(mut server) = common.connect(address, to).await {
         for side in [&client, &server] {
             // Nobody else notices that one is gone.
             let _ = SockRef::from(side).set_keepalive(true);
         }
         // However it ends, both are closed.
-        let _ = copy_bidirectional(&mut client, &mut server).await;
+        tokio::select! {
+            _ = copy_bidirectional(&mut client, &mut server) => {}
+            () = enforced(common, address, to) => {}
+        }
     }
     End::Closed
+}
+
+/// Ends once an enforced policy has requests judged between them.
+async fn enforced(common: &Common, client: SocketAddr, server: SocketAddr) {
+    while common.policies.only_audits(client, server) {
+        tokio::time::sleep(ASKED_AGAIN).await;
+    }
 }
 
 async fn accept(listener: TcpListener, own: SocketAddr, common: Arc<Common>, room: Arc<Semaphore>) {

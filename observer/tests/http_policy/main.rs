@@ -8,7 +8,10 @@ mod strain;
 mod support;
 
 use bed::{Bed, PORT, SERVER, SERVICE, curl};
-use observer_proto::flow::{Flow, Verdict, layer7::Record};
+use observer_proto::{
+    control::policy::Mode,
+    flow::{Flow, Verdict, layer7::Record},
+};
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
@@ -145,6 +148,11 @@ fn in_mode_audit_all_requests_pass_and_those_that_would_not_are_told() {
     other.write_all(b"hello\r\n\r\n").unwrap();
     assert!(other.read(&mut [0; 100]).unwrap() > 0);
     assert_eq!(bed.asked(), ["fd71::1 hello"]);
+    // Until that is enforced.
+    daemon.set_mode("shop", "payments", Mode::Enforce);
+    other.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    assert_eq!(other.read(&mut [0; 100]).unwrap_or(0), 0);
+    daemon.set_mode("shop", "payments", Mode::Audit);
     // Whom no rule allows anything is denied at the connection, and passes as well.
     let output = curl(&bed.pod("tenant"), "GET", SERVER[0], PORT, "/api/v1/charges");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "200", "{output:?}");

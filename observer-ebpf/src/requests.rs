@@ -84,12 +84,18 @@ pub(crate) extern "C" fn observer_proxied(skb: *mut __sk_buff, generation: u32, 
                 (true, false) => return 0,
             };
         }
+        if already == route::AUDITED as u32 && observer_reads(generation) & ENFORCED != 0 {
+            // From now on it does not go by where nobody listens.
+            proxied = route::PROXY;
+        }
         (*work).question.judged.flags |= judged_flags::REDIRECTED;
         proxied | u64::from(TELLABLE) << 8
     }
 }
 
-/// What [`observer_reads`] answers where only audited policies have requests judged.
+/// What [`observer_reads`] answers where enforced policies have requests judged, whatever audited ones say.
+const ENFORCED: u64 = (decision::REQUESTS >> decision::READ.trailing_zeros()) as u64;
+/// What it answers where only audited ones do.
 const AUDITED: u64 = (decision::AUDIT_REQUESTS >> decision::READ.trailing_zeros()) as u64;
 
 /// Whether nobody listens, and connections pass then.

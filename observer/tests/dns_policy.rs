@@ -345,3 +345,23 @@ fn no_query_is_lost_while_policies_change() {
     });
     assert!(asked > 100, "{asked}");
 }
+
+#[test]
+fn who_keeps_a_port_is_not_let_by_once_that_is_enforced() {
+    if !can_run("dns_policy") {
+        return;
+    }
+    let bed = Bed::up("routed");
+    let daemon = bed.daemon("audit");
+    let socket = bed.as_client(|| resolver::udp_to(ways()[0]));
+    let ask = |patience_ms| {
+        let patience = Duration::from_millis(patience_ms);
+        resolver::ask_by(&socket, "once.example", false, patience).map(|(rcode, _)| rcode)
+    };
+    assert_eq!(ask(5_000), Some(0));
+    daemon.set_mode("shop", "by-name", Mode::Enforce);
+    assert_eq!(ask(5_000), Some(0));
+    let (_, _, _dir) = daemon.end(rustix::process::Signal::KILL);
+    bed.asked();
+    assert_eq!((ask(500), bed.asked()), (None, vec![]));
+}

@@ -115,9 +115,23 @@ pub(crate) fn try_udp(server: SocketAddr, name: &str, patience: Duration) -> Opt
 }
 
 fn udp(server: SocketAddr, name: &str, is_ipv6: bool, patience: Duration) -> Option<(u8, Vec<IpAddr>)> {
+    ask_by(&udp_to(server), name, is_ipv6, patience)
+}
+
+/// A port to ask from.
+pub(crate) fn udp_to(server: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind(if server.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" }).unwrap();
-    socket.set_read_timeout(Some(patience)).unwrap();
     socket.connect(server).unwrap();
+    socket
+}
+
+pub(crate) fn ask_by(
+    socket: &UdpSocket,
+    name: &str,
+    is_ipv6: bool,
+    patience: Duration,
+) -> Option<(u8, Vec<IpAddr>)> {
+    socket.set_read_timeout(Some(patience)).unwrap();
     socket.send(&question(7, name, is_ipv6)).unwrap();
     let mut message = [0; 512];
     let length = socket.recv(&mut message).ok()?;

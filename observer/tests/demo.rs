@@ -75,7 +75,7 @@ fn each_phase_shows_what_it_is_for() {
         .arg(&exported)
         .output()
         .unwrap();
-    let count = read.stdout.iter().filter(|byte| **byte == b'\n').count();
+    let count = String::from_utf8(read.stdout).unwrap().lines().count();
     assert_eq!((count, &*String::from_utf8_lossy(&read.stderr)), (verdicts.lines().count(), ""));
     assert!(count > 100, "{count} flows were exported");
 }

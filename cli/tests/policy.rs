@@ -58,7 +58,7 @@ const API: &str = "payments/payments-api";
 #[test]
 fn the_sets_hold_what_they_promise() {
     let inventory = testdata("inventory.json");
-    for (set, cases) in [("tenants", 12), ("payments", 16), ("host", 10), ("web", 5)] {
+    for (set, cases) in [("tenants", 12), ("payments", 16), ("host", 10), ("web", 7)] {
         let (policies, table) =
             (testdata(&format!("sets/{set}")), testdata(&format!("sets/{set}/expected.txt")));
         let arguments = ["test", &policies, "--cases", &table, "--inventory", &inventory];

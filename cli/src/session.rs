@@ -204,10 +204,11 @@ impl Session {
                     return Ok((matched, End::Lost("the server ended the stream".to_owned())));
                 }
                 Ok(None) => return Ok((matched, End::Done)),
-                Err(status) if status.code() == Code::Cancelled && !is_broken(&status) => {
+                // A server that dies may reset the stream as cancelled.
+                Err(status) if may_pass(&status) => return Ok((matched, End::Lost(rpc::text(&status)))),
+                Err(status) if status.code() == Code::Cancelled => {
                     return Ok((Matched::Something, End::Done));
                 }
-                Err(status) if may_pass(&status) => return Ok((matched, End::Lost(rpc::text(&status)))),
                 Err(status) => {
                     self.printer.finish(&mut self.out)?;
                     self.out.flush()?;

@@ -169,9 +169,7 @@ fn dashboard(netns: &Path, home: &Path) -> Tmux {
     tmux.shows(DASHBOARD, &["LIVE"]);
     tmux.keys(DASHBOARD, &["7"]);
     tmux.until(DASHBOARD, "a row of each node", |screen| {
-        NODES.iter().all(|(node, _)| {
-            screen.lines().any(|line| line.contains(node) && line.contains(" ok "))
-        })
+        NODES.iter().all(|(node, _)| screen.lines().any(|line| line.contains(node) && line.contains(" ok ")))
     });
     tmux
 }

@@ -50,7 +50,8 @@ const READ: [&str; 9] = [
 ];
 
 /// Everything that is off by default.
-const ALL: [&str; 9] = [
+const ALL: [&str; 10] = [
+    "policy.events=true",
     "features.kernelPlaces=true",
     "features.hostNames=true",
     "features.oldKernels=true",
@@ -144,6 +145,10 @@ fn the_api_takes_it_and_gives_the_daemon_no_right_but_to_read() {
     let ours = cluster.kubeconfig_of("observer", "observer");
     let rights: BTreeSet<_> = READ.map(|what| format!("{what} [] [] [list watch]")).into();
     late::until("the rights of the role", || (&may(&ours) - &any == rights).then_some(()));
+    // Where it is to write Events, that and no more.
+    cluster.apply(&render(&["policy.events=true"]));
+    let rights = &rights | &BTreeSet::from(["events [] [] [create]".to_owned()]);
+    late::until("the right to create events", || (&may(&ours) - &any == rights).then_some(()));
 }
 
 #[test]

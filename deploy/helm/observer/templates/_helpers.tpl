@@ -30,6 +30,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- $own := dict
     "cluster" .Values.cluster
     "kubernetes" true
+    "kubernetes-events" (and .Values.policy.fromApi .Values.policy.events)
     "kubernetes-policies" .Values.policy.fromApi
     "local-namespaces" .Values.features.hostNames
     "metrics-server" (printf "%s:%v" (include "observer.metricsAddress" .) .Values.metrics.port)

@@ -166,6 +166,7 @@ fn what_has_no_piece_yet_is_on_the_disk_within_the_loss_bound_and_gets_one_after
     // Once, and not again.
     let (again, _keeper) = History::open(&config(copy.path())).unwrap();
     assert_eq!((packets(&again).len(), again.counts().recovered), (50, 0));
+    life.end();
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! A client and a server of DNS (RFC 1035). The address of a name is told by the number in it.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+#[path = "../l7/dns_stream.rs"]
+mod dns_stream;
+
+use dns_stream::{receive, with_length};
 use std::{
-    io::{Read as _, Write as _},
+    io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::Mutex,
     time::Duration,
@@ -84,16 +88,8 @@ pub(crate) fn serve_tcp(listener: &TcpListener, log: &Mutex<Vec<Asked>>) {
     }
 }
 
-fn receive(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
-    let mut length = [0; 2];
-    stream.read_exact(&mut length)?;
-    let mut message = vec![0; u16::from_be_bytes(length).into()];
-    stream.read_exact(&mut message)?;
-    Ok(message)
-}
-
 fn send(stream: &mut TcpStream, message: &[u8]) -> std::io::Result<()> {
-    stream.write_all(&[&(message.len() as u16).to_be_bytes()[..], message].concat())
+    stream.write_all(&with_length(message))
 }
 
 /// The code of an answer and the address in it.

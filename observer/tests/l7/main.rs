@@ -3,6 +3,7 @@
 
 mod by_name;
 mod dialogue;
+mod dns_stream;
 mod resolver;
 mod secure;
 #[path = "../support/mod.rs"]

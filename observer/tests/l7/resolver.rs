@@ -1,7 +1,8 @@
 //! A client and a server of DNS over UDP and TCP, the server with a log of its own. Messages are made by hand: RFC 1035.
 
+use crate::dns_stream::{receive, with_length};
 use std::{
-    io::{Read as _, Write as _},
+    io::Write as _,
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::Mutex,
     time::{Duration, Instant},
@@ -110,18 +111,6 @@ pub(crate) fn serve_tcp(listener: &TcpListener, log: &Mutex<Vec<Answered>>) {
             }
         }
     }
-}
-
-fn receive(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
-    let mut length = [0; 2];
-    stream.read_exact(&mut length)?;
-    let mut message = vec![0; u16::from_be_bytes(length).into()];
-    stream.read_exact(&mut message)?;
-    Ok(message)
-}
-
-fn with_length(message: &[u8]) -> Vec<u8> {
-    [&(message.len() as u16).to_be_bytes()[..], message].concat()
 }
 
 /// Asks for this many names of each kind, by UDP, and what was too long again by TCP, several on a connection.

@@ -35,7 +35,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::fd::AsFd as _,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::runtime::Handle;
 
@@ -251,15 +251,10 @@ const API_ANSWERS: Duration = Duration::from_secs(30);
 /// The policies of the API. What is enforced here stays until those are known that say so, unless that takes too long.
 fn api_policies(kubernetes: Option<&Kubernetes>) -> Option<Arc<ApiPolicies>> {
     let api = kubernetes?.policies.clone()?;
-    let begun = Instant::now();
-    while capture::staying_on().is_some() && !api.are_complete() {
-        if begun.elapsed() > API_ANSWERS {
-            tracing::error!(
-                "the policies of the Kubernetes API can't be had: those that are enforced here end until they can"
-            );
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    if capture::staying_on().is_some() && !api.wait_complete(API_ANSWERS) {
+        tracing::error!(
+            "the policies of the Kubernetes API can't be had: those that are enforced here end until they can"
+        );
     }
     Some(api)
 }

@@ -14,13 +14,20 @@ use ratatui::{Terminal, backend::CrosstermBackend};
 use std::{
     io::{self, BufWriter, IsTerminal as _, Stdout, Write as _},
     panic,
-    sync::Once,
+    sync::{
+        Once,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Terminals take no more of a copied text.
 const MOST_COPIED: usize = 74_994;
 /// A screen is written in few system calls.
 const BUFFER: usize = 64 * 1024;
+
+/// Whether the dashboard has the terminal. Leaving the other screen twice would put the cursor back to where it
+/// was (xterm's mode 1049), and the shell would write over what was said of a panic.
+static IS_TAKEN: AtomicBool = AtomicBool::new(false);
 
 type Backend = CrosstermBackend<BufWriter<Stdout>>;
 
@@ -75,6 +82,7 @@ impl Drop for Screen {
 }
 
 fn take(has_mouse: bool) -> io::Result<()> {
+    IS_TAKEN.store(true, Ordering::Relaxed);
     terminal::enable_raw_mode()?;
     if has_mouse {
         execute!(io::stdout(), event::EnableMouseCapture)?;
@@ -82,7 +90,11 @@ fn take(has_mouse: bool) -> io::Result<()> {
     execute!(io::stdout(), terminal::EnterAlternateScreen, event::EnableBracketedPaste, cursor::Hide)
 }
 
+/// Once after each taking.
 fn leave() -> io::Result<()> {
+    if !IS_TAKEN.swap(false, Ordering::Relaxed) {
+        return Ok(());
+    }
     // Of a mouse that was not taken this changes nothing.
     let shown = execute!(
         io::stdout(),

@@ -34,7 +34,11 @@ fn a_panic_gives_the_terminal_back_and_can_be_read() {
     tmux.start("panic", (100, 40), &line);
     tmux.until("panic", "the other screen", |_| tmux.is_full_screen("panic"));
     tmux.keys("panic", &["x"]);
-    let screen = tmux.shows("panic", &["as it was meant to", "ended"]);
+    let screen = tmux.shows("panic", &["ended"]);
+    // Nothing has written over it: each of its lines is whole.
+    for said in ["as it was meant to", "note: run with `RUST_BACKTRACE=1`"] {
+        assert!(screen.lines().any(|line| line.starts_with(said)), "{said}:\n{screen}");
+    }
     assert!(!tmux.is_full_screen("panic"));
     // Not raw any more: it shows what is typed, and lines end with Enter.
     let words: Vec<&str> = screen.split_whitespace().collect();

@@ -119,7 +119,7 @@ pub struct Query<'a> {
     /// The port, or the ICMP type.
     pub port: u16,
     /// A request in the connection.
-    pub request: Option<&'a Request>,
+    pub request: Option<&'a Request<'a>>,
 }
 
 impl Engine {

@@ -1,7 +1,7 @@
 //! What a rule says about the requests in a connection, and the requests that it is asked about.
 
 use regex::Regex;
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// What may be said in a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,25 +27,25 @@ pub struct HttpRule {
 
 /// A request that a verdict is wanted for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum Request<'a> {
     /// An HTTP request.
     Http {
         /// Its method.
-        method: String,
+        method: &'a str,
         /// Its path.
-        path: String,
+        path: &'a str,
         /// The host that it is for.
-        host: String,
+        host: &'a str,
         /// Its headers.
-        headers: Vec<(String, String)>,
+        headers: Vec<(&'a str, Cow<'a, str>)>,
     },
     /// A DNS query for a name.
-    Dns(String),
+    Dns(&'a str),
 }
 
 impl L7 {
     /// Whether a request passes; one of another protocol does not.
-    pub fn allows(&self, request: &Request) -> bool {
+    pub fn allows(&self, request: &Request<'_>) -> bool {
         match (self, request) {
             (Self::Http(rules), Request::Http { method, path, host, headers }) => {
                 rules.iter().any(|rule| rule.allows(method, path, host, headers))
@@ -60,7 +60,7 @@ impl L7 {
 }
 
 impl HttpRule {
-    fn allows(&self, method: &str, path: &str, host: &str, headers: &[(String, String)]) -> bool {
+    fn allows(&self, method: &str, path: &str, host: &str, headers: &[(&str, Cow<'_, str>)]) -> bool {
         let holds = |pattern: &Option<Pattern>, text| pattern.as_ref().is_none_or(|p| p.is_match(text));
         let has = |(name, value): &(Box<str>, Option<Box<str>>)| {
             let named = headers.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));

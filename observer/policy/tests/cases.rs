@@ -58,17 +58,12 @@ fn question(cluster: &Cluster, words: &[&str]) -> Question {
     }
 }
 
-fn request(words: &[&str]) -> Request {
+fn request<'a>(words: &[&'a str]) -> Request<'a> {
     match words {
-        ["QUERY", name] => Request::Dns((*name).into()),
+        ["QUERY", name] => Request::Dns(name),
         [method, target] => {
             let (host, path) = target.split_at(target.find('/').unwrap());
-            Request::Http {
-                method: (*method).into(),
-                path: path.into(),
-                host: host.into(),
-                headers: Vec::new(),
-            }
+            Request::Http { method, path, host, headers: Vec::new() }
         }
         _ => panic!("{words:?}"),
     }

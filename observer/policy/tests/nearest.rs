@@ -159,9 +159,9 @@ fn a_refused_request_names_its_rule() {
     let policies = source::parse(&support::document("cnp", "a", "p", spec), &Options::default()).unwrap();
     support::set_policies(&mut engine, policies);
     let request = observer_policy::l7::Request::Http {
-        method: "GET".into(),
-        path: "/private".into(),
-        host: String::new(),
+        method: "GET",
+        path: "/private",
+        host: "",
         headers: Vec::new(),
     };
     let query = Query {

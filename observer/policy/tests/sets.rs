@@ -98,11 +98,11 @@ fn verdicts(engine: &Engine, asked: &str) -> String {
     let protocol =
         [("ICMP", 1), ("TCP", 6), ("UDP", 17)].iter().find(|(name, _)| *name == protocol).unwrap().1;
     let request = words.get(5).map(|asked| match words[4] {
-        "QUERY" => observer_policy::l7::Request::Dns((*asked).into()),
+        "QUERY" => observer_policy::l7::Request::Dns(asked),
         method => observer_policy::l7::Request::Http {
-            method: method.into(),
-            path: (*asked).into(),
-            host: String::new(),
+            method,
+            path: asked,
+            host: "",
             headers: Vec::new(),
         },
     });

@@ -92,6 +92,8 @@ impl Live {
             let is_next_awaited = stages.tracker.waits_for_conntrack()
                 || stages.tracker.waiting() > 0 && !self.capture.is_busy();
             let longest = if is_next_awaited { NEXT_BATCH } else { Duration::from_nanos(until_tick) };
+            let longest =
+                requests.as_ref().and_then(Listener::next).map_or(longest, |next| next.min(longest));
             self.capture.wait(&wakes, longest)?;
             let _turn = recorder.as_ref().map(|recorder| recorder.turn());
             let got = self.capture.drain(&mut |record| stages.take(&Input::Record(record)))?;

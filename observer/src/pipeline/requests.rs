@@ -4,12 +4,10 @@ use super::Stages;
 use crate::{
     decode::End,
     flow::{Flow, Record, Tristate},
-    policy_verdict::PolicyVerdict,
     proxy::{Listener, Told},
     track::Ends,
 };
 use observer_proto::flow::TrafficDirection;
-use std::sync::Arc;
 
 impl Stages {
     /// Stores all that was told since the last time.
@@ -49,16 +47,16 @@ impl Stages {
                 self.filler.learn(client, ip, &dns.query, dns.ttl, told.kernel_ns);
             }
         }
-        let policy = told.policies.clone().map(|policies| Arc::new(PolicyVerdict::new(policies)));
         let Self { filler, writer, .. } = self;
         // The side that policies speak of; else a client of this node sends it out.
-        let is_ours = filler.name(&record, &ends, told.kernel_ns, |flow| {
-            if told.is_answer { flow.destination.local } else { flow.source.local }
+        let is_egress = told.is_egress.unwrap_or_else(|| {
+            filler.name(&record, &ends, told.kernel_ns, |flow| {
+                if told.is_answer { flow.destination.local } else { flow.source.local }
+            })
         });
-        let is_egress = told.is_egress.unwrap_or(is_ours);
         record.direction = if is_egress { TrafficDirection::Egress } else { TrafficDirection::Ingress } as u8;
         filler.name(&record, &ends, told.kernel_ns, |flow| {
-            writer.add(&Flow { l7: Some(&told.said), policy: policy.as_ref(), ..*flow });
+            writer.add(&Flow { l7: Some(&told.said), policy: told.policies.as_ref(), ..*flow });
         });
     }
 }

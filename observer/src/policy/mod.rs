@@ -28,6 +28,7 @@ pub(crate) use judge::Judge;
 pub use kernel::{Made, tables as kernel_tables};
 pub use modes::ModesError;
 pub use requests::Judged;
+pub(crate) use requests::{Ruled, Said};
 pub use set::{Declared, Set};
 pub use update::{CommandError, Follower, Named, Updater};
 pub use world::World;

@@ -2,14 +2,17 @@
 //! asked. A side counts where its pod is on this node; of the other one's its own node knows.
 
 use super::{Policies, World, rulings};
-use crate::policy_verdict::PolicyTold;
+use crate::policy_verdict::{PolicyTold, PolicyVerdict};
 use observer_policy::{
     engine::{RuleSetId, Ruling, Verdict as Decided},
     l7::{L7, Request},
     model::{Direction, Mode, TCP},
 };
 use observer_proto::flow::Verdict;
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// What is said of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,22 +26,52 @@ pub struct Judged {
 }
 
 impl Judged {
-    /// What is told of the request.
-    pub(crate) fn verdict(&self) -> Verdict {
-        match (self.passes, self.passes_audited) {
+    /// What becomes of the request.
+    pub(crate) fn ruled(self) -> Ruled {
+        let Self { passes, passes_audited, told } = self;
+        let verdict = match (passes, passes_audited) {
             (false, _) => Verdict::Dropped,
             (true, false) => Verdict::Audit,
             (true, true) => Verdict::Forwarded,
-        }
-    }
-
-    /// Of several sides the first that denies, else the last, which is the server's.
-    pub(crate) fn deciding(self) -> Option<PolicyTold> {
-        let deciding = self.told.iter().position(|told| told.denies);
-        let last = self.told.len().saturating_sub(1);
-        self.told.into_iter().nth(deciding.unwrap_or(last))
+        };
+        let deciding = told.iter().position(|told| told.denies).unwrap_or(told.len().saturating_sub(1));
+        let told = told.into_iter().nth(deciding).map(|told| Arc::new(PolicyVerdict::new(told)));
+        Ruled { passes, verdict, told }
     }
 }
+
+/// What becomes of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Ruled {
+    /// Whether it goes on to the server.
+    pub(crate) passes: bool,
+    /// What is told of it.
+    pub(crate) verdict: Verdict,
+    /// By which policies: of several sides the first that denies, else the last, which is the server's.
+    pub(crate) told: Option<Arc<PolicyVerdict>>,
+}
+
+/// A world's number and its engine's revision, by which numbers of rules hold.
+type WorldRevision = (usize, u64);
+/// Of each side, which rules allow a request, and what a server may take it for.
+type Allowing = [(u64, u64); 2];
+
+/// What was said of one connection's requests: of those that the same rules allow the same is said, and it is made once.
+#[derive(Debug, Default)]
+pub(crate) struct Said(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    of: Option<WorldRevision>,
+    sides: Sides,
+    said: Vec<(Allowing, Ruled)>,
+}
+
+/// So much is kept; few connections ask for things that so many rules tell apart.
+const MOST_KEPT: usize = 16;
+
+/// The rules of each side that is this node's and that any policy selects.
+type Sides = [Option<RuleSetId>; 2];
 
 const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 
@@ -77,27 +110,79 @@ impl Policies {
         client: SocketAddr,
         server: SocketAddr,
         protocol: u8,
-        request: &Request,
-        meant: Option<&Request>,
+        request: &Request<'_>,
+        meant: Option<&Request<'_>>,
     ) -> Judged {
         let world = self.world();
-        let mut judged = Judged { passes: true, passes_audited: true, told: Vec::new() };
-        for direction in DIRECTIONS {
-            let Some(rules) = rules_of(&world, direction, client, server, protocol) else { continue };
-            let ruling = |least, request| world.engine.ruling_on(rules, least, request);
-            let both = [Some(request), meant];
-            let denies = |least| {
-                let mut found = both.into_iter().flatten().filter_map(|request| ruling(least, request));
-                found.find(|ruling: &Ruling<'_>| !ruling.verdict.passes())
-            };
-            let (denial, audited) = (denies(Mode::Enforce), denies(Mode::Audit));
-            judged.passes &= denial.is_none();
-            judged.passes_audited &= audited.is_none();
-            let told = denial.or(audited).or_else(|| ruling(Mode::Audit, request));
-            judged.told.extend(told.map(|ruling| rulings::tell(&ruling, direction, world.revision)));
-        }
-        judged
+        let sides = DIRECTIONS.map(|direction| rules_of(&world, direction, client, server, protocol));
+        judge(&world, sides, request, meant)
     }
+
+    /// The same, of one of many in a connection.
+    pub(crate) fn judge_another(
+        &self,
+        said: &Said,
+        (client, server, protocol): (SocketAddr, SocketAddr, u8),
+        request: &Request<'_>,
+        meant: Option<&Request<'_>>,
+    ) -> Ruled {
+        let (number, world) = self.worlds.read();
+        let mut kept = said.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Kept { of, sides, said } = &mut *kept;
+        let now = Some((number, world.engine.revision()));
+        if *of != now {
+            *of = now;
+            *sides = DIRECTIONS.map(|direction| rules_of(&world, direction, client, server, protocol));
+            said.clear();
+        }
+        let Some(allowing) = allowing(&world, *sides, request, meant) else {
+            return judge(&world, *sides, request, meant).ruled();
+        };
+        if let Some((_, ruled)) = said.iter().find(|(known, _)| *known == allowing) {
+            return ruled.clone();
+        }
+        let ruled = judge(&world, *sides, request, meant).ruled();
+        if said.len() == MOST_KEPT {
+            said.clear();
+        }
+        said.push((allowing, ruled.clone()));
+        ruled
+    }
+}
+
+fn allowing(
+    world: &World,
+    sides: Sides,
+    request: &Request<'_>,
+    meant: Option<&Request<'_>>,
+) -> Option<Allowing> {
+    let mut allowing = Allowing::default();
+    for (rules, (asked, other)) in sides.into_iter().zip(&mut allowing) {
+        let Some(rules) = rules else { continue };
+        *asked = world.engine.letting(rules, request)?;
+        *other = meant.map_or(Some(*asked), |meant| world.engine.letting(rules, meant))?;
+    }
+    Some(allowing)
+}
+
+fn judge(world: &World, sides: Sides, request: &Request<'_>, meant: Option<&Request<'_>>) -> Judged {
+    let mut judged = Judged { passes: true, passes_audited: true, told: Vec::new() };
+    for (direction, rules) in DIRECTIONS.into_iter().zip(sides) {
+        let Some(rules) = rules else { continue };
+        let denies = |ruling: &Option<Ruling<'_>>| ruling.as_ref().is_some_and(|r| !r.verdict.passes());
+        let ruling = |least| {
+            let of = |request| world.engine.ruling_on(rules, least, request);
+            let asked = of(request);
+            let worse = meant.filter(|_| !denies(&asked)).map(of).filter(denies);
+            worse.unwrap_or(asked)
+        };
+        let (enforced, audited) = (ruling(Mode::Enforce), ruling(Mode::Audit));
+        judged.passes &= !denies(&enforced);
+        judged.passes_audited &= !denies(&audited);
+        let told = if denies(&enforced) { enforced } else { audited };
+        judged.told.extend(told.map(|ruling| rulings::tell(&ruling, direction, world.revision)));
+    }
+    judged
 }
 
 /// The rules of one side, where it is this node's and any policy selects it.

@@ -7,6 +7,7 @@ mod service;
 mod session;
 pub mod sockets;
 mod told;
+mod workers;
 
 pub use service::Proxy;
 pub use told::{Listener, Teller, Told, channel};

@@ -20,9 +20,10 @@ use super::routing::Routing;
 use super::session::{Common, Connection};
 use super::sockets;
 use super::told::Teller;
+use super::workers::Workers;
 use crate::enrich::resolved::Resolved;
 use crate::l7::Redaction;
-use crate::policy::Policies;
+use crate::policy::{Policies, Said};
 
 /// Connections at once, each with two sockets; more wait in the kernel.
 const MOST_CONNECTIONS: usize = 16_384;
@@ -38,6 +39,8 @@ const MOST_TRIES: u32 = 16;
 pub struct Proxy {
     routing: Option<Routing>,
     listeners: Vec<Listening>,
+    /// None before it serves.
+    workers: Option<Workers>,
 }
 
 /// Where it listens, by TCP and UDP at the same port.
@@ -82,7 +85,7 @@ impl Proxy {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Self { routing: Some(routing), listeners })
+        Ok(Self { routing: Some(routing), listeners, workers: None })
     }
 
     /// The port of a family, 0 where it has none.
@@ -91,7 +94,7 @@ impl Proxy {
         found.map_or(0, |listening| listening.address.port())
     }
 
-    /// Serves what is handed over, until the runtime ends.
+    /// Serves what is handed over, until this is dropped; queries by UDP in `runtime`, until that ends.
     pub(crate) fn serve(
         &mut self,
         runtime: &Handle,
@@ -108,13 +111,13 @@ impl Proxy {
             next_port: AtomicU16::new(0),
         });
         let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-        let _guard = runtime.enter();
+        let workers = self.workers.insert(Workers::begin()?).runtimes();
         for Listening { address, streams, datagrams } in &self.listeners {
-            let datagrams = UdpSocket::from_std(datagrams.try_clone()?)?;
+            let datagrams = within(runtime, || UdpSocket::from_std(datagrams.try_clone()?))?;
             runtime.spawn(dns::serve_datagrams(datagrams, *address, Arc::clone(&common)));
-            let listener = TcpListener::from_std(streams.try_clone()?)?;
+            let listener = within(&workers[0], || TcpListener::from_std(streams.try_clone()?))?;
             let (common, room) = (Arc::clone(&common), Arc::clone(&room));
-            runtime.spawn(accept(listener, *address, common, room));
+            workers[0].spawn(accept(listener, *address, common, room, Arc::clone(&workers)));
         }
         Ok(())
     }
@@ -123,6 +126,12 @@ impl Proxy {
     pub fn leave(&mut self) {
         self.routing.take().into_iter().for_each(Routing::leave);
     }
+}
+
+/// Makes what belongs to a runtime.
+fn within<T>(runtime: &Handle, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let _guard = runtime.enter();
+    make()
 }
 
 /// Whether the client's first byte is one of HTTP's, and comes soon.
@@ -155,7 +164,15 @@ async fn enforced(common: &Common, client: SocketAddr, server: SocketAddr) {
     }
 }
 
-async fn accept(listener: TcpListener, own: SocketAddr, common: Arc<Common>, room: Arc<Semaphore>) {
+/// Accepts what is handed over, and gives it to the workers in turn.
+async fn accept(
+    listener: TcpListener,
+    own: SocketAddr,
+    common: Arc<Common>,
+    room: Arc<Semaphore>,
+    workers: Arc<[Handle]>,
+) {
+    let mut turn = 0;
     loop {
         let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
         let (stream, client) = match listener.accept().await {
@@ -172,25 +189,38 @@ async fn accept(listener: TcpListener, own: SocketAddr, common: Arc<Common>, roo
         common.policies.counters.proxied.fetch_add(1, Ordering::Relaxed);
         // It came with the client's name; without delay, since it is one of two.
         let _ = stream.set_nodelay(true);
+        // Its readiness is told by the runtime that it will live in.
+        let Ok(stream) = stream.into_std() else { continue };
         let common = Arc::clone(&common);
-        tokio::spawn(async move {
-            let policies = Arc::clone(&common.policies);
-            let ended = if policies.speaks_dns(client, server) {
-                dns::serve_stream(stream, Dialogue { common, client, server, protocol: TCP }).await
-            } else if policies.only_audits(client, server) && !begins_as_http(&stream).await {
-                pass(stream, &common, client, server).await
-            } else {
-                serve(stream, Arc::new(Connection { common, client, server }), Limits::default()).await
-            };
-            let counter = match ended {
-                End::Closed => None,
-                End::Refused => Some(&policies.counters.proxied_refused),
-                End::Late => Some(&policies.counters.proxied_late),
-            };
-            if let Some(counter) = counter {
-                counter.fetch_add(1, Ordering::Relaxed);
+        turn = (turn + 1) % workers.len();
+        workers[turn].spawn(async move {
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                carry(stream, common, client, server).await;
             }
             drop(place);
         });
     }
+}
+
+/// Carries one connection to its end.
+async fn carry(stream: TcpStream, common: Arc<Common>, client: SocketAddr, server: SocketAddr) {
+    let policies = Arc::clone(&common.policies);
+    let ended = if policies.speaks_dns(client, server) {
+        dns::serve_stream(stream, Dialogue { common, client, server, protocol: TCP }).await
+    } else if policies.only_audits(client, server) && !begins_as_http(&stream).await {
+        pass(stream, &common, client, server).await
+    } else {
+        serve(
+            stream,
+            Arc::new(Connection { common, client, server, said: Said::default() }),
+            Limits::default(),
+        )
+        .await
+    };
+    let counter = match ended {
+        End::Closed => return,
+        End::Refused => &policies.counters.proxied_refused,
+        End::Late => &policies.counters.proxied_late,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
 }

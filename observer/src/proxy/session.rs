@@ -1,5 +1,6 @@
 //! One connection in the proxy: its requests judged by policies, and told.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,8 +21,8 @@ use super::told::{Teller, Told};
 use crate::enrich::resolved::Resolved;
 use crate::l7::{Redaction, trace_id};
 use crate::layer7::Layer7;
-use crate::policy::Policies;
-use crate::policy_verdict::PolicyTold;
+use crate::policy::{Policies, Ruled, Said};
+use crate::policy_verdict::PolicyVerdict;
 
 /// What all connections have in common.
 #[derive(Debug)]
@@ -41,10 +42,13 @@ pub(super) struct Connection {
     pub(super) common: Arc<Common>,
     pub(super) client: SocketAddr,
     pub(super) server: SocketAddr,
+    /// What was said of its requests.
+    pub(super) said: Said,
 }
 
 /// A request that is not answered yet.
 pub(super) struct Asked {
+    /// As the answer tells of it, without its headers.
     http: Http,
     trace_id: Box<str>,
     began: Instant,
@@ -57,19 +61,18 @@ impl Session for Connection {
     type Server = TcpStream;
 
     fn ask(&self, parts: &Parts) -> (Ruling, Asked) {
-        let (request, meant) = requests(parts);
-        let policies = &self.common.policies;
-        let judged = policies.judge_request(self.client, self.server, TCP, &request, meant.as_ref());
-        let ruling = if judged.passes { Ruling::Allow } else { Ruling::Deny };
-        let mut asked = self.asked(parts, judged.verdict());
-        let policies = judged.deciding();
-        asked.is_egress = policies.as_ref().map(|told| told.is_egress);
-        self.tell(&asked, asked.http.clone(), L7FlowType::Request, 0, policies);
+        let Ruled { passes, verdict, told } = self.ruled(parts);
+        let ruling = if passes { Ruling::Allow } else { Ruling::Deny };
+        let is_egress = told.as_ref().map(|told| told.told().is_egress);
+        let mut asked = Asked { is_egress, ..self.asked(parts, verdict) };
+        let headers = std::mem::take(&mut asked.http.headers);
+        let http = Http { headers, ..asked.http.clone() };
+        self.tell(&asked, http, L7FlowType::Request, 0, told);
         (ruling, asked)
     }
 
-    fn answered(&self, asked: Asked, status: u16) {
-        let http = Http { code: status.into(), headers: Vec::new(), ..asked.http.clone() };
+    fn answered(&self, mut asked: Asked, status: u16) {
+        let http = Http { code: status.into(), ..std::mem::take(&mut asked.http) };
         let latency = u64::try_from(asked.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.tell(&asked, http, L7FlowType::Response, latency, None);
     }
@@ -100,6 +103,25 @@ impl Common {
 }
 
 impl Connection {
+    /// Where a server may take the target for another one, that must pass too.
+    fn ruled(&self, parts: &Parts) -> Ruled {
+        let target = parts.uri.path_and_query().map_or("*", |target| target.as_str());
+        let host = match (parts.uri.authority(), parts.headers.get(header::HOST)) {
+            (Some(authority), _) => authority.as_str().into(),
+            (None, Some(host)) => lossy(host),
+            (None, None) => "".into(),
+        };
+        let headers: Vec<_> =
+            parts.headers.iter().map(|(name, value)| (name.as_str(), lossy(value))).collect();
+        let meant = normal(target);
+        let request =
+            |path, headers| Request::Http { method: parts.method.as_str(), path, host: &host, headers };
+        let meant = (meant != target).then(|| request(&meant, headers.clone()));
+        let policies = &self.common.policies;
+        let ends = (self.client, self.server, TCP);
+        policies.judge_another(&self.said, ends, &request(target, headers), meant.as_ref())
+    }
+
     fn asked(&self, parts: &Parts, verdict: Verdict) -> Asked {
         let redaction = &self.common.redaction;
         let host = parts.headers.get(header::HOST).map(http::HeaderValue::as_bytes);
@@ -113,12 +135,17 @@ impl Connection {
             Version::HTTP_2 => "HTTP/2",
             _ => "HTTP/1.1",
         };
+        // Written anew only where it has a host of its own.
+        let target = match parts.uri.path_and_query() {
+            Some(target) if parts.uri.authority().is_none() => Cow::Borrowed(target.as_str()),
+            _ => Cow::Owned(parts.uri.to_string()),
+        };
         let trace = parts.headers.get("traceparent").map(text).unwrap_or_default();
         Asked {
             http: Http {
                 code: 0,
                 method: parts.method.to_string(),
-                url: redaction.url(&parts.uri.to_string(), host),
+                url: redaction.url(&target, host),
                 protocol: protocol.to_owned(),
                 headers: headers.collect(),
             },
@@ -135,7 +162,7 @@ impl Connection {
         http: Http,
         kind: L7FlowType,
         latency_ns: u64,
-        policies: Option<PolicyTold>,
+        policies: Option<Arc<PolicyVerdict>>,
     ) {
         let message = Message { r#type: kind.into(), latency_ns, record: Some(Kind::Http(http)) };
         let is_answer = kind == L7FlowType::Response;
@@ -156,23 +183,7 @@ impl Connection {
     }
 }
 
-/// The request as policies see it, and what a server may take it for, where that is another.
-fn requests(parts: &Parts) -> (Request, Option<Request>) {
-    let target = parts.uri.path_and_query().map_or("*", |target| target.as_str());
-    let host = match (parts.uri.authority(), parts.headers.get(header::HOST)) {
-        (Some(authority), _) => authority.as_str().to_owned(),
-        (None, Some(host)) => String::from_utf8_lossy(host.as_bytes()).into_owned(),
-        (None, None) => String::new(),
-    };
-    let value = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let headers: Vec<(String, String)> =
-        parts.headers.iter().map(|(name, found)| (name.as_str().to_owned(), value(found))).collect();
-    let with = |path: &str| Request::Http {
-        method: parts.method.to_string(),
-        path: path.to_owned(),
-        host: host.clone(),
-        headers: headers.clone(),
-    };
-    let meant = normal(target);
-    (with(target), (meant != target).then(|| with(&meant)))
+/// What of a header is no text can't be what a rule names.
+fn lossy(value: &http::HeaderValue) -> Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
 }

@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use observer_policy::model::TCP;
 use observer_proto::flow::Verdict;
@@ -15,10 +15,12 @@ use rustix::io::Errno;
 use crate::decode::Clock;
 use crate::layer7::Layer7;
 use crate::policy::Policies;
-use crate::policy_verdict::PolicyTold;
+use crate::policy_verdict::PolicyVerdict;
 
 /// Requests and answers that wait to be told; more are counted as lost.
 const MOST_WAITING: usize = 16_384;
+/// While requests come, they are looked at so often, and wake nobody.
+const NEXT: Duration = Duration::from_millis(5);
 
 /// A request, or its answer.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ pub struct Told {
     /// What became of the request.
     pub verdict: Verdict,
     /// By which policies.
-    pub policies: Option<PolicyTold>,
+    pub policies: Option<Arc<PolicyVerdict>>,
 }
 
 impl Told {
@@ -65,11 +67,18 @@ impl Told {
     }
 }
 
+/// Wakes the pipeline, where it is not to look soon anyway: to be woken for each of many would cost it more than to read them.
+#[derive(Debug)]
+struct Wake {
+    fd: OwnedFd,
+    awaited: AtomicBool,
+}
+
 /// The proxy's end.
 #[derive(Clone, Debug)]
 pub struct Teller {
     sender: SyncSender<Told>,
-    wake: Arc<OwnedFd>,
+    wake: Arc<Wake>,
     policies: Arc<Policies>,
 }
 
@@ -77,13 +86,14 @@ pub struct Teller {
 #[derive(Debug)]
 pub struct Listener {
     told: Receiver<Told>,
-    wake: Arc<OwnedFd>,
+    wake: Arc<Wake>,
     policies: Arc<Policies>,
 }
 
 /// Both ends; what is told, and what is not, is counted with the policies.
 pub fn channel(policies: &Arc<Policies>) -> Result<(Teller, Listener), Errno> {
-    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let wake = Arc::new(Wake { fd, awaited: AtomicBool::new(true) });
     let (sender, told) = sync_channel(MOST_WAITING);
     let teller = Teller { sender, wake: Arc::clone(&wake), policies: Arc::clone(policies) };
     Ok((teller, Listener { told, wake, policies: Arc::clone(policies) }))
@@ -95,28 +105,53 @@ impl Teller {
         if self.sender.try_send(told).is_err() {
             self.policies.counters.requests_lost.fetch_add(1, Ordering::Relaxed);
         }
-        // Fails only where it is set already.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        // After what was sent, as the listener says that it waits before it looks for the last time.
+        if self.wake.awaited.swap(false, Ordering::SeqCst) {
+            // Fails only where it is set already.
+            let _ = rustix::io::write(&self.wake.fd, &1_u64.to_ne_bytes());
+        }
     }
 }
 
 impl Listener {
+    /// How soon this must be drained again though it is not readable: more is likely to be told. Nothing where it will be
+    /// readable once there is something.
+    pub fn next(&self) -> Option<Duration> {
+        (!self.wake.awaited.load(Ordering::Relaxed)).then_some(NEXT)
+    }
+
     /// What was told since the last time, no more at once than can wait: others wait too.
     pub fn drain(&self, mut each: impl FnMut(Told)) {
+        if self.wake.awaited.load(Ordering::SeqCst) {
+            self.take(&mut each);
+            return;
+        }
         // Nothing to be read is as good.
-        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        let _ = rustix::io::read(&self.wake.fd, &mut [0; 8]);
+        if self.take(&mut each) == 0 {
+            self.wake.awaited.store(true, Ordering::SeqCst);
+            // Of what was told in between nobody was woken.
+            self.take(&mut each);
+        }
+    }
+
+    fn take(&self, mut each: impl FnMut(Told)) -> u64 {
         let mut count = 0;
         for told in self.told.try_iter().take(MOST_WAITING) {
             each(told);
             count += 1;
         }
         self.policies.counters.requests_told.fetch_add(count, Ordering::Relaxed);
+        count
     }
 }
 
 impl AsFd for Listener {
     /// Readable where there is something to drain.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
+        self.wake.fd.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

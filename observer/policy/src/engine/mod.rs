@@ -229,12 +229,12 @@ impl Engine {
     }
 
     /// Whether a request passes in a connection with that decision, by all policies.
-    pub fn allows(&self, decision: Decision, request: &Request) -> bool {
+    pub fn allows(&self, decision: Decision, request: &Request<'_>) -> bool {
         self.passes(decision, decision.all, request, |_| true)
     }
 
     /// Whether it passes by the enforced policies alone.
-    pub fn allows_enforced(&self, decision: Decision, request: &Request) -> bool {
+    pub fn allows_enforced(&self, decision: Decision, request: &Request<'_>) -> bool {
         self.passes(decision, decision.enforced, request, |mode| mode == Mode::Enforce)
     }
 
@@ -242,7 +242,7 @@ impl Engine {
         &self,
         decision: Decision,
         verdict: Verdict,
-        request: &Request,
+        request: &Request<'_>,
         counts: impl Fn(Mode) -> bool,
     ) -> bool {
         match (verdict, decision.rules.and_then(|id| self.rule_sets.get(id.0 as usize))) {

@@ -43,7 +43,7 @@ impl Engine {
 
     /// As [`Engine::ruling`], of a request in a connection that these rules are about: one that no rule allows is denied by
     /// default, and where requests are not read the connection's own verdict holds.
-    pub fn ruling_on(&self, id: RuleSetId, least: Mode, request: &Request) -> Option<Ruling<'_>> {
+    pub fn ruling_on(&self, id: RuleSetId, least: Mode, request: &Request<'_>) -> Option<Ruling<'_>> {
         let mut ruling = self.ruling(id, least)?;
         if ruling.verdict != Verdict::Requests {
             return Some(ruling);
@@ -62,6 +62,15 @@ impl Engine {
         Some(ruling)
     }
 
+    /// Which rules of a set allow a request, a bit each: of two requests with the same bits the same is said. Nothing where
+    /// there are more rules than bits.
+    pub fn letting(&self, id: RuleSetId, request: &Request<'_>) -> Option<u64> {
+        let set = self.rule_sets.get(id.0 as usize)?;
+        let is_short = set.members.len() <= u64::BITS as usize;
+        let bit = |(at, member)| u64::from(self.lets(set.direction, member, request)) << at;
+        is_short.then(|| set.members.iter().enumerate().map(bit).sum())
+    }
+
     /// What the rules say about requests.
     pub fn requests_of(&self, id: RuleSetId) -> impl Iterator<Item = &L7> {
         let set = self.rule_sets.get(id.0 as usize);
@@ -75,7 +84,7 @@ impl Engine {
     }
 
     /// Whether a rule's entry of ports allows a request.
-    pub(super) fn lets(&self, direction: Direction, member: &Member, request: &Request) -> bool {
+    pub(super) fn lets(&self, direction: Direction, member: &Member, request: &Request<'_>) -> bool {
         self.l7(direction, member).is_some_and(|l7| l7.allows(request))
     }
 }

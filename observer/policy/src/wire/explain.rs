@@ -63,15 +63,15 @@ pub fn explain(engine: &Engine, request: &ExplainPolicyRequest) -> Result<Explai
     })
 }
 
-fn read_request(request: &WireRequest) -> Request {
+fn read_request(request: &WireRequest) -> Request<'_> {
     match request {
         WireRequest::Http(http) => Request::Http {
-            method: http.method.clone(),
-            path: http.path.clone(),
-            host: http.host.clone(),
-            headers: http.headers.iter().map(|h| (h.name.clone(), h.value.clone())).collect(),
+            method: &http.method,
+            path: &http.path,
+            host: &http.host,
+            headers: http.headers.iter().map(|h| (h.name.as_str(), h.value.as_str().into())).collect(),
         },
-        WireRequest::Dns(name) => Request::Dns(name.clone()),
+        WireRequest::Dns(name) => Request::Dns(name),
     }
 }
 

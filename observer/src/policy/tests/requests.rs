@@ -21,13 +21,15 @@ const WEB_POD: &str = "10.0.0.1";
 const TOOL_POD: &str = "10.0.0.3";
 const FAR_POD: &str = "10.0.1.1";
 
-fn request(method: &str, path: &str) -> Request {
-    let headers = vec![("x-token".to_owned(), "one".to_owned())];
-    Request::Http { method: method.into(), path: path.into(), host: "api".into(), headers }
+fn request<'a>(method: &'a str, path: &'a str) -> Request<'a> {
+    Request::Http { method, path, host: "api", headers: vec![("x-token", "one".into())] }
 }
 
-fn judged(bed: &Bed, client: &str, request: &Request, meant: Option<&Request>) -> Judged {
-    let end = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
+fn end(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap(), port)
+}
+
+fn judged(bed: &Bed, client: &str, request: &Request<'_>, meant: Option<&Request<'_>>) -> Judged {
     bed.updater.policies().judge_request(end(client, 40_000), end("10.0.0.2", 80), 6, request, meant)
 }
 
@@ -83,4 +85,30 @@ fn audited_policies_deny_nothing_and_are_told() {
     let judged = judged(&bed, WEB_POD, &request("DELETE", "/charges"), None);
     assert_eq!((judged.passes, judged.passes_audited), (true, false));
     assert!(judged.told.iter().any(|told| told.denies && &*told.policies[0].name == "api"));
+}
+
+#[test]
+fn of_many_in_a_connection_each_is_told_as_if_it_were_the_only_one() {
+    let mut bed = Bed::new(Mode::Enforce, &format!("{API}{WEB}"));
+    let targets = ["/charges", "/pay/a", "/pay/b", "/refunds", "/charges?x"];
+    let asked: Vec<Request<'_>> =
+        targets.iter().flat_map(|path| ["GET", "POST"].map(|method| request(method, path))).collect();
+    let same = |bed: &Bed, said: &Said, client: &str| {
+        let ends = (end(client, 40_000), end("10.0.0.2", 80), 6);
+        let told = |ruled: &Ruled| ruled.told.as_ref().map(|verdict| verdict.told().clone());
+        for (request, meant) in asked.iter().flat_map(|one| asked.iter().map(move |other| (one, other))) {
+            for meant in [None, Some(meant)] {
+                let by_itself = judged(bed, client, request, meant).ruled();
+                let another = bed.updater.policies().judge_another(said, ends, request, meant);
+                assert_eq!((another.passes, another.verdict), (by_itself.passes, by_itself.verdict));
+                assert_eq!(told(&another), told(&by_itself), "{request:?} {meant:?}");
+            }
+        }
+    };
+    let said = [WEB_POD, TOOL_POD, FAR_POD].map(|client| (client, Said::default()));
+    said.iter().for_each(|(client, said)| same(&bed, said, client));
+    // What was said by earlier policies is not said again.
+    fs::write(bed.folder.path().join("policies.yaml"), format!("{API}{PLAIN}")).unwrap();
+    (0..3).for_each(|_| bed.updater.look());
+    said.iter().for_each(|(client, said)| same(&bed, said, client));
 }

@@ -21,7 +21,8 @@ use super::told::Told;
 use crate::decode::Clock;
 use crate::l7;
 use crate::layer7::Layer7;
-use crate::policy_verdict::PolicyTold;
+use crate::policy::Ruled;
+use crate::policy_verdict::PolicyVerdict;
 
 /// How long a server may take, as Cilium has it.
 const SERVER: Duration = Duration::from_secs(10);
@@ -66,11 +67,10 @@ impl Dialogue {
         };
         let name = if is_plain(query) { &dns.query } else { NO_NAME };
         let policies = &self.common.policies;
-        let request = Request::Dns(name.to_owned());
+        let request = Request::Dns(name);
         let judged = policies.judge_request(self.client, self.server, self.protocol, &request, None);
-        let (passes, verdict) = (judged.passes, judged.verdict());
-        let told = judged.deciding();
-        let is_egress = told.as_ref().map(|told| told.is_egress);
+        let Ruled { passes, verdict, told } = judged.ruled();
+        let is_egress = told.as_ref().map(|told| told.told().is_egress);
         let asked = Asked { passes, dns, verdict, is_egress, began: Instant::now() };
         self.tell(&asked, asked.dns.clone(), L7FlowType::Request, 0, told);
         asked
@@ -99,7 +99,14 @@ impl Dialogue {
         }
     }
 
-    fn tell(&self, asked: &Asked, dns: Dns, kind: L7FlowType, latency_ns: u64, policies: Option<PolicyTold>) {
+    fn tell(
+        &self,
+        asked: &Asked,
+        dns: Dns,
+        kind: L7FlowType,
+        latency_ns: u64,
+        policies: Option<Arc<PolicyVerdict>>,
+    ) {
         let message = Wire { r#type: kind.into(), latency_ns, record: Some(Kind::Dns(dns)) };
         self.common.teller.tell(Told {
             client: self.client,

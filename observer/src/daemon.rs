@@ -77,6 +77,17 @@ impl Life {
         Ok(Self { runtime, terminate, interrupt, stop })
     }
 
+    /// Waits until that is so; `false` where a signal comes first.
+    fn wait(&mut self, until: impl Future<Output = ()>) -> bool {
+        self.runtime.block_on(async {
+            tokio::select! {
+                () = until => true,
+                _ = self.terminate.recv() => false,
+                _ = self.interrupt.recv() => false,
+            }
+        })
+    }
+
     /// Runs `work` in the pipeline's own thread, serves and exports what comes of it, where a server is wanted, until a signal,
     /// until the time is over, or until `work` ends.
     fn run(

@@ -91,6 +91,11 @@ impl Trouble {
         }
     }
 
+    /// Whether somebody is there, who does not give this.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self.code(), 400 | 403 | 404 | 422)
+    }
+
     /// How long the API server wants to be left alone.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {

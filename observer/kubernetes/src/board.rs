@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// How the watches do.
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub struct Board {
     stale: Duration,
     begun: Instant,
     slots: Mutex<Vec<Slot>>,
+    told: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -20,13 +21,21 @@ struct Slot {
     resource: Resource,
     synced: bool,
     absent: bool,
-    failing: bool,
+    trouble: Option<Failure>,
     heard: Option<Instant>,
     objects: usize,
     error: Option<String>,
     failures: u64,
     lists: u64,
     malformed: u64,
+}
+
+/// What is wrong with a watch now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    Broken,
+    /// The API server is there, and does not tell it to this daemon.
+    Refused,
 }
 
 /// How a resource's watch does.
@@ -78,6 +87,13 @@ pub struct ResourceStatus {
     pub malformed: u64,
 }
 
+impl Slot {
+    fn is_told(&self) -> bool {
+        let can_be_missed = self.resource != Resource::Pods && !self.resource.is_policy();
+        self.lists > 0 || self.absent || (self.trouble == Some(Failure::Refused) && can_be_missed)
+    }
+}
+
 impl Board {
     /// For the resources that are followed.
     pub fn new(with_policies: bool, timing: &Timing) -> Self {
@@ -85,7 +101,7 @@ impl Board {
             resource,
             synced: false,
             absent: false,
-            failing: false,
+            trouble: None,
             heard: None,
             objects: 0,
             error: None,
@@ -95,7 +111,30 @@ impl Board {
         };
         let followed = Resource::ALL.into_iter().filter(|one| with_policies || !one.is_policy());
         let slots = Mutex::new(followed.map(slot).collect());
-        Self { stale: timing.stale, begun: Instant::now(), slots }
+        Self { stale: timing.stale, begun: Instant::now(), slots, told: watch::Sender::new(false) }
+    }
+
+    /// Waits until all has been told once, or is known not to be had, and whoever is told of it has it. What can't be done
+    /// without is waited for for as long as it takes: pods, and policies where they are followed.
+    pub async fn all_told(&self) {
+        // The sender is here: it does not go.
+        let _ = self.told.subscribe().wait_for(|told| *told).await;
+    }
+
+    /// Which ones [`Board::all_told`] waits for, with the last thing that was wrong with each.
+    pub fn untold(&self) -> Vec<(Resource, Option<String>)> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let untold = slots.iter().filter(|slot| !slot.is_told());
+        untold.map(|slot| (slot.resource, slot.error.clone())).collect()
+    }
+
+    pub(crate) fn is_all_told(&self) -> bool {
+        *self.told.borrow()
+    }
+
+    /// Whoever is told has all that there is.
+    pub(crate) fn tell_all_told(&self) {
+        self.told.send_replace(true);
     }
 
     /// All of them.
@@ -118,7 +157,7 @@ impl Board {
             State::Waiting
         } else if age > self.stale {
             State::Stale
-        } else if slot.failing {
+        } else if slot.trouble.is_some() {
             State::Failing
         } else {
             State::Synced
@@ -150,7 +189,7 @@ impl Board {
     pub(crate) fn heard(&self, resource: Resource, objects: usize) {
         self.with(resource, |slot| {
             (slot.heard, slot.objects) = (Some(Instant::now()), objects);
-            (slot.failing, slot.absent) = (false, false);
+            (slot.trouble, slot.absent) = (None, false);
         });
     }
 
@@ -166,10 +205,11 @@ impl Board {
         self.with(resource, |slot| (slot.synced, slot.absent) = (false, true));
     }
 
-    /// The watch broke.
-    pub(crate) fn failed(&self, resource: Resource, error: String) {
+    /// The watch broke, or the API server refuses it.
+    pub(crate) fn failed(&self, resource: Resource, error: String, is_refused: bool) {
         self.with(resource, |slot| {
-            (slot.failing, slot.failures, slot.error) = (true, slot.failures + 1, Some(error));
+            slot.trouble = Some(if is_refused { Failure::Refused } else { Failure::Broken });
+            (slot.failures, slot.error) = (slot.failures + 1, Some(error));
         });
     }
 

@@ -119,6 +119,7 @@ impl Known {
         self.take_out(resource);
         self.board.synced(resource, self.len(resource));
         self.look_at_policies();
+        self.is_dirty |= !self.board.is_all_told();
     }
 
     /// The end of a list: what it lacks is gone.
@@ -147,10 +148,18 @@ impl Known {
         self.take_out(resource);
         self.board.absent(resource);
         self.look_at_policies();
+        self.is_dirty |= !self.board.is_all_told();
     }
 
-    /// Pods are told without the labels of namespaces where these can't be had.
-    pub(crate) fn namespaces_are_known(&mut self) {
+    /// It can't be had now. Pods are told without the labels of namespaces then.
+    pub(crate) fn can_not_have(&mut self, resource: Resource) {
+        if resource == Resource::Namespaces {
+            self.namespaces_are_known();
+        }
+        self.is_dirty |= !self.board.is_all_told();
+    }
+
+    fn namespaces_are_known(&mut self) {
         if std::mem::replace(&mut self.has_labels, true) {
             self.relabel();
         } else {
@@ -347,5 +356,8 @@ impl Known {
             policy_modes: modes.collect(),
         };
         self.sink.surroundings(surroundings);
+        if !self.board.is_all_told() && !self.pods_begun && self.board.untold().is_empty() {
+            self.board.tell_all_told();
+        }
     }
 }

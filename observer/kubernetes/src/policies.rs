@@ -10,12 +10,9 @@ use observer_policy::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::{
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 /// The policies of the API, for those who judge by them.
@@ -25,8 +22,6 @@ pub struct ApiPolicies {
     kinds: Mutex<[Listed<Held>; 3]>,
     generation: AtomicU64,
     complete: AtomicBool,
-    /// With the lock of `kinds`.
-    completed: Condvar,
 }
 
 /// An object, as it was last right, and what is wrong with it now.
@@ -49,13 +44,7 @@ impl ApiPolicies {
     /// None yet.
     pub fn new(options: Options) -> Self {
         let kinds = Mutex::default();
-        Self {
-            options,
-            kinds,
-            generation: AtomicU64::new(0),
-            complete: AtomicBool::new(false),
-            completed: Condvar::new(),
-        }
+        Self { options, kinds, generation: AtomicU64::new(0), complete: AtomicBool::new(false) }
     }
 
     /// Raised with each change.
@@ -66,13 +55,6 @@ impl ApiPolicies {
     /// Whether all have been told once. What is enforced from before stays until then.
     pub fn are_complete(&self) -> bool {
         self.complete.load(Ordering::Acquire)
-    }
-
-    /// Waits for that, but not for longer; whether it is so then.
-    pub fn wait_complete(&self, longest: Duration) -> bool {
-        let waited = self.completed.wait_timeout_while(self.kinds(), longest, |_| !self.are_complete());
-        drop(waited);
-        self.are_complete()
     }
 
     /// All of them, and what is wrong with those that could not be read; of these the last right ones are among them.
@@ -142,11 +124,8 @@ impl ApiPolicies {
     }
 
     pub(crate) fn complete(&self) {
-        // Nobody is between a look and the wait for it.
-        let _kinds = self.kinds();
         if !self.complete.swap(true, Ordering::Release) {
             self.generation.fetch_add(1, Ordering::Release);
-            self.completed.notify_all();
         }
     }
 
@@ -178,17 +157,6 @@ mod tests {
     fn apply(policies: &ApiPolicies, resource: Resource, object: &str) {
         let object: Box<RawValue> = serde_json::from_str(object).unwrap();
         policies.apply(resource, &object).unwrap();
-    }
-
-    #[test]
-    fn who_waits_for_all_is_woken_when_they_are_told() {
-        let policies = ApiPolicies::new(Options::default());
-        assert!(!policies.wait_complete(Duration::ZERO));
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| policies.wait_complete(Duration::from_mins(1)));
-            policies.complete();
-            assert!(waiting.join().unwrap());
-        });
     }
 
     #[test]

@@ -150,9 +150,9 @@ impl Watch {
                 self.is_absent(failures).await;
                 continue;
             }
-            self.complain(&trouble);
-            if matches!(trouble.code(), 400 | 403 | 404 | 422) {
-                // Somebody is there, for the others.
+            // One that has just started may not know yet who may do what.
+            self.complain(&trouble, failures > 1 && trouble.is_refusal());
+            if trouble.is_refusal() {
                 shared.pace.answered();
             }
             let of_all = match trouble {
@@ -199,12 +199,10 @@ impl Watch {
     }
 
     /// Tells of a failure: those who ask always, the log each reason once.
-    fn complain(&mut self, trouble: &Trouble) {
+    fn complain(&mut self, trouble: &Trouble, is_refused: bool) {
         let text = trouble.to_string();
-        self.shared.board.failed(self.resource, text.clone());
-        if self.resource == Resource::Namespaces {
-            self.shared.change(Known::namespaces_are_known);
-        }
+        self.shared.board.failed(self.resource, text.clone(), is_refused);
+        self.shared.change(|known| known.can_not_have(self.resource));
         if self.complaint.as_ref() != Some(&text) {
             let resource = self.resource.name();
             tracing::warn!(resource, "the Kubernetes API can't be followed: {text}; what is known stays");

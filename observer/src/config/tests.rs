@@ -39,6 +39,7 @@ fn what_policies_may_do_is_capped_by_the_strictest() {
     let policy = |args: &[&str]| resolve(args).unwrap().policy;
     let usual = policy(&["--policy", "p"]);
     assert_eq!((usual.mode, &usual.cap, usual.judges()), (Mode::Audit, &None, true));
+    assert!(usual.may_enforce() && !policy(&[]).may_enforce());
     assert!(!usual.unknown_denied && !usual.allow_lockout && !policy(&[]).judges());
     assert_eq!(usual.state_dir, Some(PathBuf::from("/var/lib/observer")));
     let file = file(
@@ -51,6 +52,7 @@ fn what_policies_may_do_is_capped_by_the_strictest() {
     assert_eq!((strict.own_port, strict.state_dir.as_deref()), (Some(4244), Some("/s".as_ref())));
     let cap = |config: &PolicyConfig| config.cap.as_ref().map(|cap| cap.most);
     assert_eq!((cap(&strict), strict.judges()), (Some(Mode::Audit), true));
+    assert!(!strict.may_enforce());
     let never = policy(&["--config", path, "--policy-enforcement", "never"]);
     assert_eq!((cap(&never), never.judges()), (Some(Mode::Observe), false));
 }

@@ -3,8 +3,8 @@
 use super::{Flows, Life, Serving, policies, serve_config, tell_start};
 use crate::{
     capture::{
-        self, Capture, CaptureConfig, CaptureError, LinkStatus, Loaded, Opener, RingUse, StatusHandle,
-        kernel::symbols::Symbols,
+        self, Capture, CaptureConfig, CaptureError, LinkStatus, Loaded, Opener, PolicyMaps, RingUse,
+        StatusHandle, kernel::symbols::Symbols,
     },
     config::{Aggregation, Config, L7, Record},
     decode::Clock,
@@ -28,12 +28,13 @@ use crate::{
     track::{ConntrackSource, Entry, SourceOptions, Update},
 };
 use anyhow::Context as _;
-use observer_kubernetes::{ApiPolicies, EventPoster};
+use observer_kubernetes::{Board, EventPoster};
 use std::{
     borrow::Cow,
     io::Write as _,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd as _,
+    path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -91,11 +92,17 @@ fn run(
     is_served: bool,
 ) -> anyhow::Result<()> {
     let symbols = loaded_symbols()?;
-    let life = Life::begin()?;
+    let mut life = Life::begin()?;
     let journal = recorder.clone().map(|recorder| recorder as Arc<dyn Journal>);
     let cache = Arc::new(IpCache::with_journal(config.node_name.clone(), journal));
     tell_start(config, &cache, "capture");
     let (_sources, kubernetes) = start_sources(config, &cache)?;
+    if let Some(kubernetes) = kubernetes.as_ref().filter(|_| config.policy.may_enforce())
+        && let Some(folder) = capture::staying_on()
+        && !life.wait(all_told(&kubernetes.board, &folder))
+    {
+        return Ok(());
+    }
     let began_ns = Clock::kernel_now();
     let mut loaded = Capture::load(&capture_config(config))?;
     let maps = loaded.policy_maps();
@@ -103,19 +110,12 @@ fn run(
     if let Some(why) = loaded.why_not_enforced() {
         policy.drop_nothing(&why);
     }
-    let mut updater = policies(policy, &config.cluster, &cache, api_policies(kubernetes.as_ref()))?;
+    let of_api = kubernetes.as_ref().and_then(|kubernetes| kubernetes.policies.clone());
+    let mut updater = policies(policy, &config.cluster, &cache, of_api)?;
     let attached = Arc::new(OnceLock::new());
     if let Some(updater) = &mut updater {
-        // Before the first packet.
         updater.watch_own(own_addresses(Arc::clone(&attached))?);
-        if let Some(maps) = maps {
-            updater.judge_in_kernel(Box::new(maps))?;
-        }
-        if updater.enforces()
-            && let Err(why) = loaded.stay()
-        {
-            updater.drop_nothing(&why)?;
-        }
+        judge_from_the_first_packet(updater, maps, &mut loaded)?;
     }
     let (proxy, requests) =
         set_up_proxy(config, &mut loaded, updater.as_ref(), cache.resolved(), life.runtime.handle());
@@ -195,6 +195,22 @@ fn run(
     ended
 }
 
+fn judge_from_the_first_packet(
+    updater: &mut Updater,
+    maps: Option<PolicyMaps>,
+    loaded: &mut Loaded,
+) -> anyhow::Result<()> {
+    if let Some(maps) = maps {
+        updater.judge_in_kernel(Box::new(maps))?;
+    }
+    if updater.enforces()
+        && let Err(why) = loaded.stay()
+    {
+        updater.drop_nothing(&why)?;
+    }
+    Ok(())
+}
+
 /// Programs that stay have their connections' packets go to the node; without the routing they would pass by.
 fn leave_to_programs(proxy: Option<Proxy>) {
     if let Some(mut proxy) = proxy
@@ -245,18 +261,26 @@ fn event_poster(config: &Config) -> EventPoster {
     EventPoster::new(access.unwrap_or_default(), config.node_name.clone())
 }
 
-/// How long policies of the API are waited for where an earlier daemon enforces some: its programs do so meanwhile.
-const API_ANSWERS: Duration = Duration::from_secs(30);
+/// How long the Kubernetes API is waited for before that is said.
+const UNTOLD: Duration = Duration::from_secs(5);
 
-/// The policies of the API. What is enforced here stays until those are known that say so, unless that takes too long.
-fn api_policies(kubernetes: Option<&Kubernetes>) -> Option<Arc<ApiPolicies>> {
-    let api = kubernetes?.policies.clone()?;
-    if capture::staying_on().is_some() && !api.wait_complete(API_ANSWERS) {
-        tracing::error!(
-            "the policies of the Kubernetes API can't be had: those that are enforced here end until they can"
-        );
+/// What is enforced by programs of an earlier daemon stays as it is until all is known that it was made of: with a part of it
+/// alone, something else would be enforced.
+async fn all_told(board: &Board, folder: &Path) {
+    if tokio::time::timeout(UNTOLD, board.all_told()).await.is_ok() {
+        return;
     }
-    Some(api)
+    let untold = board.untold();
+    let error = untold.iter().find_map(|(_, error)| error.as_deref()).unwrap_or("no answer yet");
+    tracing::error!(
+        error,
+        "the Kubernetes API has not told all that is needed to enforce: what an earlier daemon enforces here stays as it is ({}), \
+         and nothing is captured or served until it has told {}",
+        folder.display(),
+        untold.iter().map(|(resource, _)| resource.name()).collect::<Vec<_>>().join(", ")
+    );
+    board.all_told().await;
+    tracing::info!("the Kubernetes API has told all that is needed to enforce");
 }
 
 fn start_sources(config: &Config, cache: &Arc<IpCache>) -> anyhow::Result<(Sources, Option<Kubernetes>)> {

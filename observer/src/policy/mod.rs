@@ -96,6 +96,11 @@ impl PolicyConfig {
         self.is_given() && self.cap.as_ref().is_none_or(|cap| cap.most > Mode::Observe)
     }
 
+    /// Whether any may be enforced.
+    pub fn may_enforce(&self) -> bool {
+        self.is_given() && self.cap.as_ref().is_none_or(|cap| cap.most == Mode::Enforce)
+    }
+
     /// How documents are read.
     pub fn options(&self, cluster: &str) -> Options {
         Options { dialect: self.dialect, cluster: cluster.into() }

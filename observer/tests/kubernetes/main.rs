@@ -9,6 +9,7 @@ mod deploy;
 mod deployed;
 mod names;
 mod relay;
+mod staying;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;

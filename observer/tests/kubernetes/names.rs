@@ -5,15 +5,18 @@ use crate::{
     cluster::Cluster,
     support::{Daemon, OBSERVER, can_run, late, name, scenario},
 };
-use observer_kubernetes::{Access, Event, EventPoster};
-use observer_lab::{Lab, Scenario, netns, scenario::Traffic, unique_prefix};
+use observer_lab::{Lab, Scenario, scenario::Traffic, unique_prefix};
 use observer_proto::{
     control::KubernetesResource,
     flow::{Flow, FlowFilter, Verdict},
     observer::{GetFlowsRequest, get_flows_response::ResponseTypes},
 };
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 /// What the daemon reads, and no more.
 fn role() -> String {
@@ -38,13 +41,14 @@ const BINDING: [&str; 5] = [
     "--serviceaccount=kube-system:observer",
 ];
 
-struct Bed {
-    lab: Lab,
-    cluster: Cluster,
+/// A cluster of two nodes, and who may read it.
+pub(crate) struct Bed {
+    pub(crate) lab: Lab,
+    pub(crate) cluster: Cluster,
 }
 
 impl Bed {
-    fn new(prefix: &str) -> Self {
+    pub(crate) fn new(prefix: &str) -> Self {
         let lab = Lab::up(&scenario("two-nodes.toml"), &unique_prefix(prefix)).unwrap();
         let cluster = Cluster::start(&lab);
         cluster.populate(lab.scenario());
@@ -54,7 +58,12 @@ impl Bed {
         Self { lab, cluster }
     }
 
-    fn daemon(&self, kubeconfig: &std::path::Path) -> Daemon {
+    pub(crate) fn daemon(&self, kubeconfig: &Path) -> Daemon {
+        Daemon::spawn(self.command(kubeconfig), tempfile::tempdir().unwrap())
+    }
+
+    /// A daemon of the first node with this access.
+    pub(crate) fn command(&self, kubeconfig: &Path) -> Command {
         let mut command = self.lab.command_in("n1", OBSERVER);
         command.args([
             "--node-name",
@@ -64,27 +73,34 @@ impl Bed {
             "--kubernetes-policies",
         ]);
         command.arg("--kubeconfig").arg(kubeconfig);
-        Daemon::spawn(command, tempfile::tempdir().unwrap())
+        command
     }
 
-    fn scenario(&self) -> Scenario {
+    pub(crate) fn scenario(&self) -> Scenario {
         self.lab.scenario().clone()
     }
 
+    /// The network namespace of a pod of the lab, or of a node.
+    pub(crate) fn netns(&self, namespace: &str, name: &str) -> String {
+        let pod = self.lab.scenario().pod(namespace, name);
+        let file = pod.map_or_else(|| self.lab.node_netns(name), |pod| self.lab.pod_netns(pod));
+        file.file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
     /// Opens one connection of this traffic.
-    fn play(&mut self, traffic: &str) {
+    pub(crate) fn play(&mut self, traffic: &str) {
         let wanted = self.lab.scenario().traffic.iter().find(|one| one.name == traffic).unwrap().clone();
         self.lab.play(Traffic { count: Some(1), delay_ms: 0, interval_ms: 0, ..wanted }).unwrap();
         self.lab.wait_traffic();
     }
 }
 
-fn resource(daemon: &Daemon, name: &str) -> KubernetesResource {
+pub(crate) fn resource(daemon: &Daemon, name: &str) -> KubernetesResource {
     let status = daemon.capture_status().kubernetes;
     status.iter().find(|one| one.name == name).unwrap_or_else(|| panic!("no {name}: {status:?}")).clone()
 }
 
-fn synced(daemon: &Daemon, but: &[&str]) {
+pub(crate) fn synced(daemon: &Daemon, but: &[&str]) {
     late::until("all resources are told", || {
         let status = daemon.capture_status().kubernetes;
         let is_well = |one: &KubernetesResource| {
@@ -94,7 +110,8 @@ fn synced(daemon: &Daemon, but: &[&str]) {
     });
 }
 
-const CILIUM: [&str; 3] = ["ciliumcidrgroups", "ciliumnetworkpolicies", "ciliumclusterwidenetworkpolicies"];
+pub(crate) const CILIUM: [&str; 3] =
+    ["ciliumcidrgroups", "ciliumnetworkpolicies", "ciliumclusterwidenetworkpolicies"];
 
 /// Both ends of a flow.
 fn ends(flow: &Flow) -> String {
@@ -107,7 +124,7 @@ fn ends(flow: &Flow) -> String {
 }
 
 /// Follows what goes from one pod to another.
-fn between(from: &str, to: &str) -> GetFlowsRequest {
+pub(crate) fn between(from: &str, to: &str) -> GetFlowsRequest {
     let filter = FlowFilter {
         source_pod: vec![from.to_owned()],
         destination_pod: vec![to.to_owned()],
@@ -116,7 +133,7 @@ fn between(from: &str, to: &str) -> GetFlowsRequest {
     GetFlowsRequest { follow: true, whitelist: vec![filter], ..GetFlowsRequest::default() }
 }
 
-fn flow(response: ResponseTypes) -> Option<Flow> {
+pub(crate) fn flow(response: ResponseTypes) -> Option<Flow> {
     match response {
         ResponseTypes::Flow(flow) => Some(flow),
         _ => None,
@@ -214,37 +231,6 @@ fn pods_services_and_policies_of_the_api_are_those_of_flows() {
         one.malformed == 0 && (one.failures == 0 || CILIUM.contains(&one.name.as_str()))
     };
     assert!(status.iter().all(is_well), "{status:?}");
-}
-
-#[test]
-fn an_event_is_one_of_its_pod() {
-    if !can_run("kubernetes: events") {
-        return;
-    }
-    let bed = Bed::new("k8sevents");
-    let uid = bed.cluster.kubectl(&["get", "pod", "client-1", "-n", "web", "-o", "jsonpath={.metadata.uid}"]);
-    let event = Event {
-        namespace: "web".to_owned(),
-        pod: "client-1".to_owned(),
-        uid,
-        reason: "PacketDrop",
-        message: "Outgoing packet dropped (policy_denied) to shop/server-2 (10.244.2.20) UDP/7000".to_owned(),
-    };
-    let node = bed.lab.node_netns("n1").file_name().unwrap().to_str().unwrap().to_owned();
-    netns::inside(&node, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let poster = EventPoster::new(Access::Kubeconfig(bed.cluster.admin()), "n1".to_owned());
-        runtime.block_on(poster.post(&event)).unwrap();
-        // Others' rights are not enough.
-        let reader = bed.cluster.kubeconfig_of("kube-system", "observer");
-        let poster = EventPoster::new(Access::Kubeconfig(reader), "n1".to_owned());
-        let refused = runtime.block_on(poster.post(&event)).unwrap_err();
-        assert!(refused.starts_with("403 Forbidden"), "{refused}");
-        Ok(())
-    })
-    .unwrap();
-    let told = bed.cluster.kubectl(&["describe", "pod", "client-1", "-n", "web"]);
-    assert!(told.contains("Warning  PacketDrop") && told.contains("to shop/server-2"), "{told}");
 }
 
 #[test]

@@ -336,6 +336,31 @@ async fn policies_count_when_all_are_told_and_a_wrong_one_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_enforces_waits_for_all_that_can_be_had_and_for_pods_and_policies_however_long() {
+    const POLICIES: &str = "/apis/networking.k8s.io/v1/networkpolicies";
+    let mock = shop();
+    for path in [PODS, NAMESPACES, POLICIES] {
+        mock.forbid(path, true);
+    }
+    let node = r#"{"metadata":{"name":"n1","resourceVersion":"VERSION"}}"#;
+    mock.put("/api/v1/nodes", "n1", node);
+    let bed = Bed::new(mock);
+    for (path, resource) in [(PODS, Resource::Pods), (POLICIES, Resource::NetworkPolicies)] {
+        sleep(600).await;
+        let untold = bed.board.untold();
+        assert_eq!(untold[0].0, resource, "{untold:?}");
+        assert!(untold[0].1.as_ref().unwrap().starts_with("403 Forbidden"), "{untold:?}");
+        assert!(!bed.board.is_all_told());
+        bed.mock.forbid(path, false);
+    }
+    let freed = Instant::now();
+    bed.board.all_told().await;
+    assert!(freed.elapsed() <= BACK, "{:?}", freed.elapsed());
+    assert_eq!(bed.names(), ["one"]);
+    assert_eq!(bed.told().surroundings.nodes.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn daemons_are_found_by_their_pods() {
     let daemon = |phase: &str| {
         format!(

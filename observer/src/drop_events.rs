@@ -58,7 +58,7 @@ pub(crate) async fn follow(
     mut ending: watch::Receiver<bool>,
 ) {
     let mut cursor = Cursor::new(Arc::clone(&store), store.head());
-    let losses = store.losses();
+    let mut losses = store.losses();
     let mut limit = Limit::default();
     loop {
         let mut due = None;
@@ -77,6 +77,8 @@ pub(crate) async fn follow(
             }
         }
         cursor.park();
+        // Nothing of a flow that was lost earlier can be told. Not taken, it would end every wait.
+        store.take_losses(&mut losses);
         if let Some(dropped) = due {
             tell(&poster, &names, dropped, &counts).await;
             continue;
@@ -86,7 +88,7 @@ pub(crate) async fn follow(
             () = store.changed(next, &losses) => {}
             _ = ending.wait_for(|down| *down) => return,
         }
-        // Flows come in lots.
+        // Rather many flows at once than a look at each.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -7,6 +7,7 @@ mod cluster;
 mod container;
 mod deploy;
 mod deployed;
+mod events;
 mod names;
 mod relay;
 mod staying;

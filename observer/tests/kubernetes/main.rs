@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping, in its helpers too")]
 
 mod api;
+mod away;
 mod cluster;
 mod container;
 mod deploy;

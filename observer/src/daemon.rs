@@ -18,7 +18,7 @@ use crate::{
     store::{Store, StoreConfig, Writer},
 };
 use anyhow::Context as _;
-use observer_kubernetes::{ApiPolicies, EventPoster};
+use observer_kubernetes::{EventPoster, Shown};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     runtime::Runtime,
@@ -164,9 +164,9 @@ fn policies(
     config: PolicyConfig,
     cluster: &str,
     cache: &Arc<IpCache>,
-    api: Option<Arc<ApiPolicies>>,
+    kubernetes: Option<&Shown>,
 ) -> Result<Option<Updater>, PolicyError> {
-    config.is_given().then(|| Updater::load(config, cluster, Arc::clone(cache), api)).transpose()
+    config.is_given().then(|| Updater::load(config, cluster, Arc::clone(cache), kubernetes)).transpose()
 }
 
 async fn after(time: Option<Duration>) {

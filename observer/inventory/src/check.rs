@@ -224,7 +224,8 @@ fn services(file: &File) -> Checked<Vec<ServiceEntry>> {
         }
         let selector = label_map(&raw.selector, &format!("{at}.selector"))?;
         let labels = label_map(&raw.labels, &format!("{at}.labels"))?;
-        services.push(ServiceEntry { namespace, name: service_name, addresses, ports, selector, labels });
+        let name = service_name;
+        services.push(ServiceEntry { namespace, name, addresses, ports, selector, labels, slices: None });
     }
     Ok(services)
 }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backends;
 mod check;
 mod format;
 pub mod labels;
@@ -10,6 +11,7 @@ pub mod policy;
 pub mod workload;
 pub mod yaml;
 
+pub use backends::{Backend, BackendState, Slice, SlicePort};
 pub use model::{
     CidrGroup, Node, Peer, Pod, PodPort, ServiceEntry, ServicePort, Snapshot, Surroundings, TargetPort,
     Workload,

@@ -1,10 +1,10 @@
 //! What is known of pods, nodes and services, whoever told it.
 
-use crate::labels::LabelMap;
+use crate::{backends::Slice, labels::LabelMap};
 use ipnet::IpNet;
 use observer_policy::model::Mode;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 /// A pod, or anything else that has addresses and labels of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +96,9 @@ pub struct ServiceEntry {
     /// Its own labels, by which policies may select it. No recording has them.
     #[serde(skip)]
     pub labels: LabelMap,
+    /// Who stands behind it; where nobody tells, the pods that it selects. No recording has it.
+    #[serde(skip)]
+    pub slices: Option<Vec<Arc<Slice>>>,
 }
 
 /// A port of a service.

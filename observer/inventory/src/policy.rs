@@ -80,6 +80,7 @@ pub fn surroundings(known: &Surroundings) -> world::Surroundings {
         name: service.name.as_str().into(),
         labels: k8s_labels(&service.labels).collect(),
         selector: pairs(&service.selector),
+        backends: if service.selector.is_empty() { service.serving().collect() } else { Vec::new() },
     });
     world::Surroundings {
         groups: groups.collect(),

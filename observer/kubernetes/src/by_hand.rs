@@ -1,13 +1,10 @@
 //! What the API server says, handed in line by line: for tests, benches and fuzzing, which have no API server.
 
 use crate::{
-    Config,
-    board::Board,
+    Config, Shown,
     known::{Known, Sink},
     object::{self, Event, Resource},
-    policies::ApiPolicies,
 };
-use std::sync::Arc;
 
 /// All that is known, told by hand.
 pub struct ByHand {
@@ -17,14 +14,9 @@ pub struct ByHand {
 
 impl ByHand {
     /// Nothing is known yet, and all is going to be listed.
-    pub fn new(
-        config: &Config,
-        board: Arc<Board>,
-        policies: Option<Arc<ApiPolicies>>,
-        sink: Box<dyn Sink>,
-    ) -> Self {
+    pub fn new(config: &Config, shown: Shown, sink: Box<dyn Sink>) -> Self {
         let mut by_hand =
-            Self { known: Known::new(config, board, policies, sink), lists: [false; Resource::ALL.len()] };
+            Self { known: Known::new(config, shown, sink), lists: [false; Resource::ALL.len()] };
         for resource in Resource::ALL {
             by_hand.begin(resource);
         }

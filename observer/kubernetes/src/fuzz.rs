@@ -1,6 +1,6 @@
 //! What must hold whatever the API server's lines say; a fuzzer calls it, and the tests with its corpus.
 
-use crate::{Access, ApiPolicies, Batch, Board, Config, Resource, Since, Sink, Timing, by_hand::ByHand};
+use crate::{Access, Batch, Config, Resource, Shown, Since, Sink, Timing, by_hand::ByHand};
 use observer_inventory::Surroundings;
 use observer_policy::source::Options;
 use std::{
@@ -45,11 +45,10 @@ pub fn watch(data: &[u8]) {
         policies: Some(Options::default()),
         timing: Timing::default(),
     };
-    let board = Arc::new(Board::new(true, &config.timing));
-    let policies = Arc::new(ApiPolicies::new(Options::default()));
+    let shown = Shown::new(&config);
     let uids = Arc::new(Mutex::default());
     let sink = Box::new(Uids(Arc::clone(&uids)));
-    let mut by_hand = ByHand::new(&config, Arc::clone(&board), Some(Arc::clone(&policies)), sink);
+    let mut by_hand = ByHand::new(&config, shown.clone(), sink);
     for line in data.split(|byte| *byte == b'\n') {
         let Some((first, line)) = line.split_first() else { continue };
         // What can't be read is left out.
@@ -59,9 +58,9 @@ pub fn watch(data: &[u8]) {
         by_hand.end(resource);
     }
     by_hand.flush();
-    let pods = board.of(Resource::Pods).map_or(0, |status| status.objects);
+    let pods = shown.board.of(Resource::Pods).map_or(0, |status| status.objects);
     assert_eq!(uids.lock().unwrap_or_else(PoisonError::into_inner).len(), pods, "what is known was told");
-    let problems = policies.all().1;
+    let problems = shown.policies.map_or_else(Vec::new, |policies| policies.all().1);
     assert!(!problems.iter().any(|problem| problem.contains(char::is_control)), "{problems:?}");
 }
 

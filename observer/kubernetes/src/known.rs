@@ -1,7 +1,8 @@
 //! All that the API has told, joined: pods with their namespaces' labels, nodes with the daemons on them.
 
 use crate::{
-    Config,
+    Config, Shown,
+    backends::Backends,
     board::{Board, State},
     object::{self, Event, Named, Resource, read},
     peers::Peers,
@@ -37,6 +38,9 @@ pub trait Sink: Send {
     fn confirm(&mut self);
 }
 
+/// The service, by namespace and name, behind which is what serves the API.
+const API_SERVER: (&str, &str) = ("default", "kubernetes");
+
 /// All that was told.
 pub(crate) struct Known {
     node: String,
@@ -57,7 +61,8 @@ pub(crate) struct Known {
     relabelled: HashSet<Box<str>>,
     nodes: Listed<Node>,
     services: Listed<ServiceEntry>,
-    api_servers: Listed<Vec<IpAddr>>,
+    backends: Arc<Backends>,
+    kube_apiservers: Vec<IpAddr>,
     groups: Listed<CidrGroup>,
     policies: Option<Arc<ApiPolicies>>,
     /// Something besides pods has changed.
@@ -65,12 +70,8 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    pub(crate) fn new(
-        config: &Config,
-        board: Arc<Board>,
-        policies: Option<Arc<ApiPolicies>>,
-        sink: Box<dyn Sink>,
-    ) -> Self {
+    pub(crate) fn new(config: &Config, shown: Shown, sink: Box<dyn Sink>) -> Self {
+        let Shown { board, policies, backends } = shown;
         Self {
             node: config.node.clone(),
             cluster: config.cluster.clone(),
@@ -86,7 +87,8 @@ impl Known {
             relabelled: HashSet::new(),
             nodes: Listed::default(),
             services: Listed::default(),
-            api_servers: Listed::default(),
+            backends,
+            kube_apiservers: Vec::new(),
             groups: Listed::default(),
             policies,
             is_dirty: true,
@@ -103,7 +105,7 @@ impl Known {
             Resource::Namespaces => self.namespaces.begin(),
             Resource::Nodes => self.nodes.begin(),
             Resource::Services => self.services.begin(),
-            Resource::ApiServers => self.api_servers.begin(),
+            Resource::EndpointSlices => self.backends.begin(),
             Resource::CidrGroups => self.groups.begin(),
             _ => self.policies(|policies| policies.begin(resource)),
         }
@@ -136,7 +138,10 @@ impl Known {
             }
             Resource::Nodes => self.is_dirty |= self.nodes.end(),
             Resource::Services => self.is_dirty |= self.services.end(),
-            Resource::ApiServers => self.is_dirty |= self.api_servers.end(),
+            Resource::EndpointSlices => {
+                self.backends.end();
+                self.look_at_api_servers();
+            }
             Resource::CidrGroups => self.is_dirty |= self.groups.end(),
             _ => self.policies(|policies| policies.end(resource)),
         }
@@ -166,6 +171,12 @@ impl Known {
             self.relabelled.clear();
             self.tell_listed();
         }
+    }
+
+    fn look_at_api_servers(&mut self) {
+        let now = self.backends.addresses(API_SERVER.0, API_SERVER.1);
+        self.is_dirty |= now != self.kube_apiservers;
+        self.kube_apiservers = now;
     }
 
     fn tell_listed(&mut self) {
@@ -267,11 +278,15 @@ impl Known {
                 self.is_dirty |= self.services.apply(&name, service);
                 version
             }
-            (Event::Applied(object), Resource::ApiServers) => {
+            (Event::Applied(object), Resource::EndpointSlices) => {
                 let slice: object::EndpointSlice = read(object)?;
-                let addresses = surroundings::api_servers(&slice);
-                self.is_dirty |= self.api_servers.apply(&slice.metadata.name, addresses);
-                slice.metadata.resource_version
+                let version = slice.metadata.resource_version.clone();
+                let is_near = slice.metadata.namespace == API_SERVER.0;
+                // Those of a list are looked at together.
+                if self.backends.apply(slice) && is_near && !is_list {
+                    self.look_at_api_servers();
+                }
+                version
             }
             (Event::Applied(object), Resource::CidrGroups) => {
                 let group: object::CidrGroup = read(object)?;
@@ -291,7 +306,11 @@ impl Known {
                     Resource::Namespaces => self.namespaces.remove(name),
                     Resource::Nodes => self.nodes.remove(name),
                     Resource::Services => self.services.remove(&format!("{}/{name}", metadata.namespace)),
-                    Resource::ApiServers => self.api_servers.remove(name),
+                    Resource::EndpointSlices => {
+                        self.backends.remove(&metadata.namespace, name);
+                        self.look_at_api_servers();
+                        false
+                    }
                     Resource::CidrGroups => self.groups.remove(name),
                     _ => {
                         self.policies(|policies| policies.remove(resource, &metadata));
@@ -320,7 +339,7 @@ impl Known {
             Resource::Namespaces => self.namespaces.len(),
             Resource::Nodes => self.nodes.len(),
             Resource::Services => self.services.len(),
-            Resource::ApiServers => self.api_servers.len(),
+            Resource::EndpointSlices => self.backends.len(),
             Resource::CidrGroups => self.groups.len(),
             _ => self.policies.as_ref().map_or(0, |policies| policies.len(resource)),
         }
@@ -344,12 +363,9 @@ impl Known {
             Node { peer, ..node.clone() }
         });
         let modes = self.namespaces.iter().filter_map(|(name, of)| Some((name.to_owned(), of.mode?)));
-        let mut kube_apiservers: Vec<IpAddr> = self.api_servers.values().flatten().copied().collect();
-        kube_apiservers.sort_unstable();
-        kube_apiservers.dedup();
         let surroundings = Surroundings {
             nodes: nodes.collect(),
-            kube_apiservers,
+            kube_apiservers: self.kube_apiservers.clone(),
             services: self.services.values().cloned().collect(),
             listeners: Vec::new(),
             cidr_groups: self.groups.values().cloned().collect(),

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod backends;
 mod board;
 pub mod by_hand;
 mod events;
@@ -27,6 +28,7 @@ mod surroundings;
 mod watch;
 
 pub use api::Access;
+pub use backends::Backends;
 pub use board::{Board, ResourceStatus, State};
 pub use events::{Event, EventPoster};
 pub use known::{Since, Sink};
@@ -38,6 +40,7 @@ pub use policies::ApiPolicies;
 pub use watch::run;
 
 use observer_policy::source::Options;
+use std::sync::Arc;
 
 /// What is followed, and how.
 #[derive(Clone, Debug)]
@@ -54,4 +57,26 @@ pub struct Config {
     pub policies: Option<Options>,
     /// How long things take.
     pub timing: Timing,
+}
+
+/// What others see of what is told, beside the [`Sink`].
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// How the watches do.
+    pub board: Arc<Board>,
+    /// The policies, where they are followed.
+    pub policies: Option<Arc<ApiPolicies>>,
+    /// Who stands behind services.
+    pub backends: Arc<Backends>,
+}
+
+impl Shown {
+    /// Nothing is known yet.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            board: Arc::new(Board::new(config.policies.is_some(), &config.timing)),
+            policies: config.policies.clone().map(|options| Arc::new(ApiPolicies::new(options))),
+            backends: Arc::default(),
+        }
+    }
 }

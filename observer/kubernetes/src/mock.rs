@@ -79,7 +79,7 @@ const BUILT_IN: [&str; 6] = [
     NAMESPACES,
     "/api/v1/nodes",
     "/api/v1/services",
-    "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+    "/apis/discovery.k8s.io/v1/endpointslices",
     "/apis/networking.k8s.io/v1/networkpolicies",
 ];
 

@@ -17,8 +17,8 @@ pub enum Resource {
     Nodes,
     /// Services.
     Services,
-    /// Where the API server itself is: the EndpointSlices of `default/kubernetes`.
-    ApiServers,
+    /// Who stands behind services, the API server's own among them.
+    EndpointSlices,
     /// Cilium's groups of CIDRs.
     CidrGroups,
     /// Kubernetes' policies.
@@ -36,7 +36,7 @@ impl Resource {
         Self::Pods,
         Self::Nodes,
         Self::Services,
-        Self::ApiServers,
+        Self::EndpointSlices,
         Self::CidrGroups,
         Self::NetworkPolicies,
         Self::CiliumNetworkPolicies,
@@ -50,7 +50,7 @@ impl Resource {
             Self::Pods => "pods",
             Self::Nodes => "nodes",
             Self::Services => "services",
-            Self::ApiServers => "endpointslices",
+            Self::EndpointSlices => "endpointslices",
             Self::CidrGroups => "ciliumcidrgroups",
             Self::NetworkPolicies => "networkpolicies",
             Self::CiliumNetworkPolicies => "ciliumnetworkpolicies",
@@ -65,7 +65,7 @@ impl Resource {
             Self::Pods => ("v1", "Pod"),
             Self::Nodes => ("v1", "Node"),
             Self::Services => ("v1", "Service"),
-            Self::ApiServers => ("discovery.k8s.io/v1", "EndpointSlice"),
+            Self::EndpointSlices => ("discovery.k8s.io/v1", "EndpointSlice"),
             Self::CidrGroups => ("cilium.io/v2", "CiliumCIDRGroup"),
             Self::NetworkPolicies => ("networking.k8s.io/v1", "NetworkPolicy"),
             Self::CiliumNetworkPolicies => ("cilium.io/v2", "CiliumNetworkPolicy"),
@@ -73,18 +73,11 @@ impl Resource {
         }
     }
 
-    /// The path, and what else stands in a query that asks for them.
-    pub(crate) fn path(self) -> (String, &'static str) {
+    /// The path of all of them.
+    pub(crate) fn path(self) -> String {
         let (version, _) = self.kind();
         let root = if version.contains('/') { "/apis" } else { "/api" };
-        match self {
-            // The whole cluster's are many times as many as its pods; the selectors of services tell the same of them.
-            Self::ApiServers => (
-                format!("{root}/{version}/namespaces/default/{}", self.name()),
-                "labelSelector=kubernetes.io%2Fservice-name%3Dkubernetes&",
-            ),
-            _ => (format!("{root}/{version}/{}", self.name()), ""),
-        }
+        format!("{root}/{version}/{}", self.name())
     }
 
     /// Whether the API server may not know it: a definition that comes with Cilium, or never.
@@ -367,6 +360,8 @@ pub(crate) struct EndpointSlice {
     pub(crate) metadata: Meta,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) endpoints: Vec<Endpoint>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) ports: Vec<EndpointPort>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -374,6 +369,26 @@ pub(crate) struct EndpointSlice {
 pub(crate) struct Endpoint {
     #[serde(deserialize_with = "or_default")]
     pub(crate) addresses: Vec<String>,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) conditions: Conditions,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Conditions {
+    pub(crate) ready: Option<bool>,
+    pub(crate) serving: Option<bool>,
+    pub(crate) terminating: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct EndpointPort {
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) name: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(crate) protocol: String,
+    pub(crate) port: Option<u16>,
 }
 
 #[derive(Debug, Deserialize)]

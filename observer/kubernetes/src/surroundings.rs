@@ -80,7 +80,7 @@ impl From<object::Named> for Namespace {
     }
 }
 
-fn host(text: &str) -> Option<IpAddr> {
+pub(crate) fn host(text: &str) -> Option<IpAddr> {
     text.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast())
 }
 
@@ -128,12 +128,8 @@ pub(crate) fn service(service: object::Service) -> ServiceEntry {
         name: metadata.name,
         selector: spec.selector,
         labels: metadata.labels,
+        slices: None,
     }
-}
-
-pub(crate) fn api_servers(slice: &object::EndpointSlice) -> Vec<IpAddr> {
-    let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-    addresses.filter_map(|text| host(text)).collect()
 }
 
 pub(crate) fn cidr_group(group: object::CidrGroup) -> CidrGroup {

@@ -1,13 +1,12 @@
 //! The watches: each resource is listed, then followed, and asked for again where that breaks.
 
 use crate::{
-    Config,
+    Config, Shown,
     api::{Api, Trouble},
     board::Board,
     known::{Known, Sink},
     object::{self, Event, Page, Resource},
     pace::{Pace, Timing},
-    policies::ApiPolicies,
 };
 use std::{
     convert::Infallible,
@@ -25,21 +24,16 @@ use tokio::{sync::Notify, task::JoinSet, time::Instant};
 const PAGE: usize = 500;
 
 /// Follows all resources, for ever; dropping it ends all watches.
-pub async fn run(
-    config: Config,
-    board: Arc<Board>,
-    policies: Option<Arc<ApiPolicies>>,
-    sink: Box<dyn Sink>,
-) -> Infallible {
+pub async fn run(config: Config, shown: Shown, sink: Box<dyn Sink>) -> Infallible {
     let timing = config.timing.clone();
     let shared = Arc::new(Shared {
         api: Api::new(config.access.clone(), timing.clone()),
-        known: Mutex::new(Known::new(&config, Arc::clone(&board), policies, sink)),
+        board: Arc::clone(&shown.board),
+        known: Mutex::new(Known::new(&config, shown, sink)),
         pace: Pace::new(timing.clone()),
         lists_stream: AtomicBool::new(true),
         changed: Notify::new(),
         timing,
-        board,
     });
     let mut watches = JoinSet::new();
     for resource in shared.board.resources() {
@@ -230,14 +224,13 @@ impl Watch {
         }
         let shared = Arc::clone(&self.shared);
         let time = between(&shared.timing.watch);
-        let (path, selector) = self.resource.path();
+        let path = self.resource.path();
         let from = match &self.version {
             Some(version) => format!("resourceVersion={version}"),
             None => "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=".to_owned(),
         };
         let seconds = time.as_secs().max(1);
-        let path =
-            format!("{path}?{selector}watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&{from}");
+        let path = format!("{path}?watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&{from}");
         let mut lines = shared.api.lines(&path).await?;
         self.is_answered();
         let mut is_list = self.version.is_none();
@@ -288,10 +281,10 @@ impl Watch {
     /// Asks for all objects, page by page.
     async fn list(&mut self, has_told: &mut bool) -> Result<(), Trouble> {
         let shared = Arc::clone(&self.shared);
-        let (path, selector) = self.resource.path();
+        let path = self.resource.path();
         let mut goes_on = String::new();
         loop {
-            let page = shared.api.page(&format!("{path}?{selector}limit={PAGE}{goes_on}")).await?;
+            let page = shared.api.page(&format!("{path}?limit={PAGE}{goes_on}")).await?;
             self.is_answered();
             let page: Page<'_> =
                 serde_json::from_slice(&page).map_err(|error| Trouble::Malformed(error.to_string()))?;

@@ -57,6 +57,8 @@ pub struct Service {
     pub name: Box<str>,
     /// Its own labels.
     pub labels: Labels,
-    /// What the labels of the pods behind it must be; one without has none.
+    /// What the labels of the pods behind it must be.
     pub selector: Vec<(Box<str>, Box<str>)>,
+    /// Of one without a selector the addresses behind it, which are nobody's else.
+    pub backends: Vec<IpAddr>,
 }

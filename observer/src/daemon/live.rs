@@ -12,7 +12,7 @@ use crate::{
     enrich::{
         inventory::InventoryFile,
         ipcache::IpCache,
-        kubernetes::{Kubernetes, KubernetesApi},
+        kubernetes::KubernetesApi,
         local::LocalNamespaces,
         resolved::Resolved,
         source::{Journal, Source, Sources, Stop},
@@ -28,7 +28,7 @@ use crate::{
     track::{ConntrackSource, Entry, SourceOptions, Update},
 };
 use anyhow::Context as _;
-use observer_kubernetes::{Board, EventPoster};
+use observer_kubernetes::{Board, EventPoster, Shown};
 use std::{
     borrow::Cow,
     io::Write as _,
@@ -110,8 +110,7 @@ fn run(
     if let Some(why) = loaded.why_not_enforced() {
         policy.drop_nothing(&why);
     }
-    let of_api = kubernetes.as_ref().and_then(|kubernetes| kubernetes.policies.clone());
-    let mut updater = policies(policy, &config.cluster, &cache, of_api)?;
+    let mut updater = policies(policy, &config.cluster, &cache, kubernetes.as_ref())?;
     let attached = Arc::new(OnceLock::new());
     if let Some(updater) = &mut updater {
         updater.watch_own(own_addresses(Arc::clone(&attached))?);
@@ -283,7 +282,7 @@ async fn all_told(board: &Board, folder: &Path) {
     tracing::info!("the Kubernetes API has told all that is needed to enforce");
 }
 
-fn start_sources(config: &Config, cache: &Arc<IpCache>) -> anyhow::Result<(Sources, Option<Kubernetes>)> {
+fn start_sources(config: &Config, cache: &Arc<IpCache>) -> anyhow::Result<(Sources, Option<Shown>)> {
     let mut sources: Vec<Box<dyn Source>> = Vec::new();
     if let Some(file) = &config.inventory {
         sources.push(Box::new(InventoryFile::new(file)));

@@ -7,9 +7,7 @@ use crate::{
         source::{Change, Rank, Source, SourceError, Stop, Surroundings, Window},
     },
 };
-use observer_kubernetes::{
-    Access, ApiPolicies, Batch, Board, Config, PeerPods, Since, Sink, Timing, by_hand::ByHand,
-};
+use observer_kubernetes::{Access, Batch, Config, PeerPods, Shown, Since, Sink, Timing, by_hand::ByHand};
 use observer_policy::source::Options;
 use std::{sync::Arc, time::Duration};
 
@@ -26,51 +24,37 @@ pub struct KubernetesConfig {
     pub events: bool,
 }
 
-/// What others see of it.
-#[derive(Clone, Debug)]
-pub struct Kubernetes {
-    /// How its watches do.
-    pub board: Arc<Board>,
-    /// Its policies, where connections are judged by them.
-    pub policies: Option<Arc<ApiPolicies>>,
-}
-
 /// The API, followed.
 #[derive(Debug)]
 pub struct KubernetesApi {
     config: Config,
     cache: Arc<IpCache>,
-    shown: Kubernetes,
+    shown: Shown,
 }
 
 impl KubernetesApi {
     /// Follows it for this cache once it is started; policies are read by these options.
     pub fn new(config: &KubernetesConfig, cluster: &str, options: Options, cache: Arc<IpCache>) -> Self {
-        let timing = Timing::default();
-        let shown = Kubernetes {
-            board: Arc::new(Board::new(config.policies, &timing)),
-            policies: config.policies.then(|| Arc::new(ApiPolicies::new(options.clone()))),
-        };
         let config = Config {
             access: config.access.clone(),
             node: cache.node().to_owned(),
             cluster: cluster.to_owned(),
             peers: config.peers.clone(),
             policies: config.policies.then_some(options),
-            timing,
+            timing: Timing::default(),
         };
+        let shown = Shown::new(&config);
         Self { config, cache, shown }
     }
 
     /// What others see of it.
-    pub fn shown(&self) -> &Kubernetes {
+    pub fn shown(&self) -> &Shown {
         &self.shown
     }
 
     /// The same without an API server: what it would say is handed in.
     pub fn by_hand(&self) -> ByHand {
-        let Kubernetes { board, policies } = self.shown.clone();
-        ByHand::new(&self.config, board, policies, Box::new(ToCache::new(&self.cache)))
+        ByHand::new(&self.config, self.shown.clone(), Box::new(ToCache::new(&self.cache)))
     }
 }
 
@@ -93,8 +77,7 @@ impl Source for KubernetesApi {
         let stop = stop.clone();
         let stopped = runtime.spawn_blocking(move || while !stop.wait(None, Duration::from_hours(1)) {});
         let sink = Box::new(ToCache::new(&self.cache));
-        let Kubernetes { board, policies } = self.shown.clone();
-        let watches = observer_kubernetes::run(self.config.clone(), board, policies, sink);
+        let watches = observer_kubernetes::run(self.config.clone(), self.shown.clone(), sink);
         runtime.block_on(async {
             tokio::select! {
                 _ = stopped => {}

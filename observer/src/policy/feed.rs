@@ -7,6 +7,7 @@ use crate::enrich::{
 };
 use hashbrown::{HashMap, HashSet};
 use observer_inventory::policy::{self as seen, HOST};
+use observer_kubernetes::Backends;
 use observer_policy::{
     label::{Labels, RESERVED},
     model::Mode,
@@ -60,6 +61,10 @@ struct Told {
 pub(super) struct Feed {
     /// As of which change of the names, and of those of DNS.
     generation: Option<(u64, u64)>,
+    /// Who stands behind services, where somebody tells.
+    backends: Option<Arc<Backends>>,
+    /// As of which change.
+    backed: u64,
     /// The node's links' own addresses.
     own: Vec<IpAddr>,
     pods: HashMap<Arc<str>, Told>,
@@ -71,6 +76,11 @@ pub(super) struct Feed {
 }
 
 impl Feed {
+    /// Nothing was told yet.
+    pub(super) fn new(backends: Option<Arc<Backends>>) -> Self {
+        Self { backends, ..Self::default() }
+    }
+
     /// As of which change the names of DNS were looked at last.
     pub(super) fn resolved(&self) -> u64 {
         self.generation.map_or(0, |(_, resolved)| resolved)
@@ -86,13 +96,18 @@ impl Feed {
         // Before the look: what changes in between is looked at again.
         let resolved = cache.resolved();
         let generation = Some((cache.generation(), resolved.generation()));
-        if self.generation == generation && self.own == own {
+        let backed = self.backends.as_ref().map_or(0, |backends| backends.generation());
+        if self.generation == generation && self.backed == backed && self.own == own {
             return None;
         }
+        self.backed = backed;
         self.generation = generation;
         self.own = own.to_vec();
         let mut fed = Fed::default();
-        let (pods, around) = cache.standing();
+        let (pods, mut around) = cache.standing();
+        if let Some(backends) = &self.backends {
+            backends.join(&mut around.services);
+        }
         self.pods(pods, &mut fed);
         self.others(others(&around, cache.node(), own), &mut fed);
         self.modes.clone_from(&around.policy_modes);

@@ -237,7 +237,7 @@ fn services(engine: &Engine, known: &[ServiceEntry], tables: &mut PolicyTables) 
     let mut left_out = 0;
     for service in known {
         let near = of_namespace.get(&Some(&*service.namespace)).into_iter().flatten();
-        let chosen = near.filter(|(labels, _)| selects(service, labels));
+        let chosen = near.filter(|(labels, _)| service.slices.is_none() && selects(service, labels));
         let pods: Vec<&Endpoint> = chosen.flat_map(|(_, pods)| pods).copied().collect();
         for port in &service.ports {
             let called = service.addresses.iter().map(|address| (address.to_canonical(), port.port));
@@ -249,7 +249,10 @@ fn services(engine: &Engine, known: &[ServiceEntry], tables: &mut PolicyTables) 
                     left_out += 1;
                     continue;
                 }
-                let mut backends = backends(&pods, port, is_ipv6);
+                let mut backends = match service.behind(port, is_ipv6) {
+                    Some(told) => in_order(told),
+                    None => in_order(selected(&pods, port, is_ipv6)),
+                };
                 let found =
                     PolicyBackends { begin: tables.backends.len() as u32, len: backends.len() as u32 };
                 tables.frontends.insert(frontend, found);
@@ -268,8 +271,8 @@ fn selects(service: &ServiceEntry, labels: &Labels) -> bool {
         && service.selector.iter().all(|(key, value)| labels.get(K8S, key) == Some(&**value))
 }
 
-/// In order, so that the same ones are written once only.
-fn backends(pods: &[&Endpoint], port: &ServicePort, is_ipv6: bool) -> Vec<PolicyBackend> {
+/// Where packets to a service's port come out at the pods that it selects.
+fn selected(pods: &[&Endpoint], port: &ServicePort, is_ipv6: bool) -> Vec<(IpAddr, u16)> {
     let target = |pod: &Endpoint| match &port.target {
         TargetPort::Number(number) => Some(*number),
         TargetPort::Name(name) => {
@@ -278,12 +281,17 @@ fn backends(pods: &[&Endpoint], port: &ServicePort, is_ipv6: bool) -> Vec<Policy
             pod.ports.iter().find(named).map(|known| known.port)
         }
     };
-    let mut found: Vec<PolicyBackend> = Vec::new();
-    for (pod, port) in pods.iter().filter_map(|pod| Some((pod, target(pod)?))) {
-        let addresses = pod.addresses.iter().filter(|address| address.is_ipv6() == is_ipv6);
-        found.extend(addresses.map(|ip| PolicyBackend { address: octets(*ip), port, pad: [0; 2] }));
-    }
+    let found = pods.iter().filter_map(|pod| Some((pod, target(pod)?)));
+    let addresses = found.flat_map(|(pod, port)| pod.addresses.iter().map(move |ip| (*ip, port)));
+    addresses.filter(|(address, _)| address.is_ipv6() == is_ipv6).collect()
+}
+
+/// So that the same ones are written once only. Slices may have an endpoint twice for a moment.
+fn in_order(found: Vec<(IpAddr, u16)>) -> Vec<PolicyBackend> {
+    let backend = |(ip, port)| PolicyBackend { address: octets(ip), port, pad: [0; 2] };
+    let mut found: Vec<PolicyBackend> = found.into_iter().map(backend).collect();
     found.sort_unstable_by_key(|backend| (backend.address, backend.port));
+    found.dedup();
     found
 }
 

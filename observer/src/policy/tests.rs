@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     enrich::{
         ipcache::IpCache,
-        source::{Node, Pod, PodPort, Rank, Snapshot, Surroundings, Window},
+        source::{Node, Pod, PodPort, Rank, ServiceEntry, Snapshot, Surroundings, Window},
     },
     flow::{DropSite, Link, LinkKind, Notes, Record, Sample, Tristate},
 };

@@ -17,7 +17,7 @@ use crate::{
     enrich::{ipcache::IpCache, source::Stop},
     followed::{Followed, INTERVAL, Look},
 };
-use observer_kubernetes::ApiPolicies;
+use observer_kubernetes::{ApiPolicies, Shown};
 use observer_policy::{
     engine::Engine,
     model::{Policy, PolicyId},
@@ -107,7 +107,7 @@ impl Updater {
         config: PolicyConfig,
         cluster: &str,
         cache: Arc<IpCache>,
-        api: Option<Arc<ApiPolicies>>,
+        kubernetes: Option<&Shown>,
     ) -> Result<Self, PolicyError> {
         let modes = Modes::read(config.state_dir.as_deref())?;
         let mut followed = Followed::new(config.files.clone());
@@ -118,10 +118,11 @@ impl Updater {
             }
             followed.look();
         };
-        let mut api = api.map(|policies| Api { policies, taken: None, problems: Vec::new() });
+        let policies = kubernetes.and_then(|shown| shown.policies.clone());
+        let mut api = policies.map(|policies| Api { policies, taken: None, problems: Vec::new() });
         let set = Set::new(together(&from_files, api.as_mut()), &config, 1);
         cache.resolved().want(set.names());
-        let mut feed = Feed::default();
+        let mut feed = Feed::new(kubernetes.map(|shown| Arc::clone(&shown.backends)));
         let names = feed.changes(&cache, &[]).unwrap_or_default();
         let set = set.in_modes(&config, feed.modes(), &modes);
         lockout::refuse(&set, &config, &cache, &[])?;

@@ -6,7 +6,7 @@ use crate::{
     support::{can_run, late},
 };
 use observer_inventory::Surroundings;
-use observer_kubernetes::{Access, Batch, Board, Config, Resource, Since, Sink, State, Timing};
+use observer_kubernetes::{Access, Batch, Config, Resource, Shown, Since, Sink, State, Timing};
 use observer_lab::netns;
 use std::{
     collections::BTreeMap,
@@ -86,7 +86,7 @@ impl Sink for Pods {
     fn pods(&mut self, batch: Batch, _: Since) {
         let mut pods = self.0.lock().unwrap();
         pods.retain(|uid, _| !batch.gone.contains(uid));
-        pods.extend(batch.pods.into_iter().map(|pod| (pod.uid, pod.name)));
+        pods.extend(batch.pods.into_iter().map(|pod| (pod.uid.to_string(), pod.name.to_string())));
     }
 
     fn surroundings(&mut self, _: Surroundings) {}
@@ -105,7 +105,7 @@ fn names_get_stale_by_a_server_that_stands_still_and_are_right_when_it_goes_on()
     const TIMES: u32 = 5;
     let bed = Bed::new("k8sfrozen");
     let timing = Timing::default().faster(TIMES);
-    let (board, pods) = (Arc::new(Board::new(false, &timing)), Pods::default());
+    let pods = Pods::default();
     let config = Config {
         access: Access::Kubeconfig(bed.cluster.kubeconfig_of("kube-system", "observer")),
         node: "n1".to_owned(),
@@ -114,14 +114,16 @@ fn names_get_stale_by_a_server_that_stands_still_and_are_right_when_it_goes_on()
         policies: None,
         timing: timing.clone(),
     };
+    let shown = Shown::new(&config);
+    let board = Arc::clone(&shown.board);
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let watches = {
-        let (node, board, sink) = (bed.netns("", "n1"), Arc::clone(&board), Box::new(pods.clone()));
+        let (node, shown, sink) = (bed.netns("", "n1"), shown, Box::new(pods.clone()));
         let follow = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 tokio::select! {
-                    never = observer_kubernetes::run(config, board, None, sink) => match never {},
+                    never = observer_kubernetes::run(config, shown, sink) => match never {},
                     _ = ended => {}
                 }
             });

@@ -5,7 +5,7 @@ use crate::{
     cluster::Cluster,
     support::{Daemon, OBSERVER, can_run, late, name, scenario},
 };
-use observer_lab::{Lab, Scenario, scenario::Traffic, unique_prefix};
+use observer_lab::{Lab, Scenario, netns, scenario::Traffic, unique_prefix};
 use observer_proto::{
     control::KubernetesResource,
     flow::{Flow, FlowFilter, Verdict},
@@ -13,6 +13,7 @@ use observer_proto::{
 };
 use serde_json::json;
 use std::{
+    net::UdpSocket,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -231,6 +232,56 @@ fn pods_services_and_policies_of_the_api_are_those_of_flows() {
         one.malformed == 0 && (one.failures == 0 || CILIUM.contains(&one.name.as_str()))
     };
     assert!(status.iter().all(is_well), "{status:?}");
+}
+
+#[test]
+fn a_service_without_a_selector_has_the_endpoints_of_its_slices() {
+    if !can_run("kubernetes: slices") {
+        return;
+    }
+    let bed = Bed::new("k8sslices");
+    bed.cluster.install_crds();
+    let daemon = bed.daemon(&bed.cluster.kubeconfig_of("kube-system", "observer"));
+    synced(&daemon, &[]);
+    assert_eq!(resource(&daemon, "endpointslices").objects, 2, "one of each family");
+    let outside = bed.scenario().outside.addresses[0].addr();
+    let metadata = json!({ "name": "outside", "namespace": "web", "labels": { "kubernetes.io/service-name": "outside" } });
+    let ports = json!([{ "name": "echo", "port": 7009, "protocol": "UDP" }]);
+    let slice = |is_ready: bool| {
+        let endpoints = json!([{ "addresses": [outside], "conditions": { "ready": is_ready } }]);
+        json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
+            "addressType": "IPv4", "endpoints": endpoints, "ports": ports })
+        .to_string()
+    };
+    let spec = json!({ "ports": ports });
+    bed.cluster.apply(
+        &json!({ "apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec }).to_string(),
+    );
+    bed.cluster.apply(&slice(false));
+    let to = json!([{ "k8sService": { "serviceName": "outside", "namespace": "web" } }]);
+    let spec = json!({ "endpointSelector": {}, "egress": [{ "toServices": to }] });
+    let policy = json!({ "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
+        "metadata": { "name": "out", "namespace": "web" }, "spec": spec });
+    bed.cluster.apply(&policy.to_string());
+    late::until("the policy", || (daemon.policies().policies.len() == 1).then_some(()));
+    let client = bed.netns("web", "client-1");
+    let verdict = || {
+        let before = daemon.flows().len();
+        let send = || Ok(UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"hello", (outside, 7009)).unwrap());
+        netns::inside(&client, send).unwrap();
+        let is_it = |flow: &&Flow| {
+            flow.event_type.is_some_and(|event| event.r#type == 5)
+                && flow.ip.as_ref().is_some_and(|ip| ip.destination == outside.to_string())
+        };
+        let flows = daemon.flows_until(|flows| {
+            flows[before..].iter().find(is_it).is_none().then(|| "a verdict".to_owned())
+        });
+        flows[before..].iter().find(is_it).unwrap().verdict()
+    };
+    for (is_ready, wanted) in [(false, Verdict::Audit), (true, Verdict::Forwarded), (false, Verdict::Audit)] {
+        bed.cluster.apply(&slice(is_ready));
+        late::until("the verdict", || (verdict() == wanted).then_some(()));
+    }
 }
 
 #[test]

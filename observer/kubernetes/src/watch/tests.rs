@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    Since, State,
+    ApiPolicies, Since, State,
     mock::{CIDR_GROUPS, Mock, Mode, NAMESPACES, PODS, until},
     pods::Batch,
 };
@@ -50,22 +50,21 @@ struct Bed {
 
 impl Bed {
     fn new(mock: Mock) -> Self {
-        let timing = Timing::default();
         let config = Config {
             access: mock.access(),
             node: "n1".to_owned(),
             cluster: "default".to_owned(),
             peers: Some("observer/app=observer".parse().unwrap()),
             policies: Some(Options::default()),
-            timing: timing.clone(),
+            timing: Timing::default(),
         };
-        let board = Arc::new(Board::new(true, &timing));
-        let policies = Arc::new(ApiPolicies::new(Options::default()));
+        let shown = Shown::new(&config);
         let told = Arc::new(Mutex::new(Told::default()));
         let mut watches = JoinSet::new();
         let sink = Box::new(Teller(Arc::clone(&told)));
-        watches.spawn(run(config, Arc::clone(&board), Some(Arc::clone(&policies)), sink));
-        Self { mock, board, policies, told, _watches: watches }
+        watches.spawn(run(config, shown.clone(), sink));
+        let Shown { board, policies, .. } = shown;
+        Self { mock, board, policies: policies.unwrap(), told, _watches: watches }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -277,6 +276,37 @@ async fn rights_that_are_taken_and_given_concern_only_what_they_are_for() {
     assert_eq!(bed.names(), ["one"]);
     bed.mock.forbid(PODS, false);
     assert!(bed.synced().await <= BACK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_api_servers_are_those_behind_its_service() {
+    const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+    let put = |mock: &Mock, namespace: &str, ip: &str| {
+        let slice = format!(
+            r#"{{"metadata":{{"name":"kubernetes","namespace":"{namespace}","resourceVersion":"VERSION","labels":{{"kubernetes.io/service-name":"kubernetes"}}}},"endpoints":[{{"addresses":["{ip}"]}}]}}"#
+        );
+        mock.put(SLICES, namespace, &slice);
+    };
+    let mock = shop();
+    put(&mock, "default", "192.168.0.9");
+    put(&mock, "shop", "10.0.0.9");
+    let bed = Bed::new(mock);
+    let are = |ips: &[&str]| {
+        let told = bed.told().surroundings.kube_apiservers.clone();
+        told.iter().map(ToString::to_string).eq(ips.iter().map(ToString::to_string))
+    };
+    until("the first", || are(&["192.168.0.9"])).await;
+    put(&bed.mock, "default", "192.168.0.8");
+    until("another", || are(&["192.168.0.8"])).await;
+    // What a new list says counts as well.
+    bed.mock.set(Mode::Down);
+    sleep(20).await;
+    put(&bed.mock, "default", "192.168.0.7");
+    bed.mock.forget();
+    bed.mock.set(Mode::Up);
+    until("listed anew", || are(&["192.168.0.7"])).await;
+    bed.mock.delete(SLICES, "default");
+    until("none", || are(&[])).await;
 }
 
 #[tokio::test(start_paused = true)]

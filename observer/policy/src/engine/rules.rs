@@ -6,7 +6,7 @@ use crate::{
     model::{
         Block, GroupRef, NamePattern, Peers, Policy, Ports, Protocols, Reach, Rule, ServiceRef, Side, Term,
     },
-    world::{NamedPort, Surroundings},
+    world::{NamedPort, Service, Surroundings},
 };
 use hashbrown::HashSet;
 use ipnet::IpNet;
@@ -102,7 +102,13 @@ fn resolve(rule: &Rule, deny: bool, context: &mut Context<'_>) -> Compiled {
                 blocks.push((*net, except.clone()));
             }
             Term::Group(group, except) => blocks.extend(group_blocks(group, except, context.surroundings)),
-            Term::Service(service) => wanted.extend(backends(service, context.surroundings)),
+            Term::Service(service) => {
+                for found in services(service, context.surroundings) {
+                    wanted.extend(selected(found));
+                    // As Cilium has it: like CIDRs that are only these addresses.
+                    blocks.extend(found.backends.iter().map(|ip| (IpNet::from(*ip), Vec::new())));
+                }
+            }
             Term::Name(name) => blocks.extend(name_blocks(name, context.surroundings)),
         }
     }
@@ -138,23 +144,25 @@ fn group_blocks<'a>(
         .map(move |net| (net.trunc(), within(*net)))
 }
 
-/// The pods behind services; one without a selector has none that is known.
-fn backends<'a>(
+fn services<'a>(
     service: &'a ServiceRef,
     surroundings: &'a Surroundings,
-) -> impl Iterator<Item = Selector> + 'a {
-    let meant = surroundings.services.iter().filter(move |found| {
+) -> impl Iterator<Item = &'a Service> + 'a {
+    surroundings.services.iter().filter(move |found| {
         service.namespace.as_ref().is_none_or(|namespace| *namespace == found.namespace)
             && match &service.which {
                 GroupRef::Name(name) => found.name == *name,
                 GroupRef::Labels(selector) => selector.matches(&found.labels),
             }
-    });
-    meant.filter(|found| !found.selector.is_empty()).map(|found| {
-        let labels = found.selector.iter().map(|(key, value)| Requirement::equals(K8S, key, value));
-        let namespace = Requirement::equals(K8S, NAMESPACE, &found.namespace);
-        Selector(std::iter::once(namespace).chain(labels).collect())
     })
+}
+
+/// The pods behind a service.
+fn selected(service: &Service) -> Option<Selector> {
+    let labels = service.selector.iter().map(|(key, value)| Requirement::equals(K8S, key, value));
+    let namespace = Requirement::equals(K8S, NAMESPACE, &service.namespace);
+    let selector = || Selector(std::iter::once(namespace).chain(labels).collect());
+    (!service.selector.is_empty()).then(selector)
 }
 
 fn name_blocks<'a>(

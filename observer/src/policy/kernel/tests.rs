@@ -1,5 +1,6 @@
 use super::*;
 use observer_ebpf::policy::cut_key;
+use observer_inventory::{Backend, BackendState, Slice, SlicePort};
 use observer_policy::{
     engine::Change,
     model::{Direction, Mode},
@@ -115,14 +116,26 @@ fn services_have_the_pods_that_they_select_at_their_own_ports() {
         selector: selector.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         ..ServiceEntry::default()
     };
+    let told = |service: ServiceEntry| {
+        let backend = |(ip, state): (&str, _)| Backend { address: ip.parse().unwrap(), state };
+        let (ready, not) = (BackendState::Ready, BackendState::NotReady);
+        // An endpoint may be twice for a moment.
+        let all = [("203.0.113.9", ready), ("10.0.0.2", not), ("10.0.0.3", ready), ("10.0.0.3", ready)];
+        let ports = [SlicePort { name: "".into(), protocol: 6, number: Some(8080) }];
+        let slice = Slice { ports: ports.into(), backends: all.map(backend).into() };
+        ServiceEntry { slices: Some(vec![Arc::new(slice)]), ..service }
+    };
     let known = [
         service(&["10.96.0.1", "fd00:96::1"], &[("app", "api")], TargetPort::Name("HTTP".into())),
         service(&["10.96.0.2"], &[("app", "none")], TargetPort::Number(81)),
         // Who stands behind it nobody tells.
         service(&["10.96.0.3"], &[], TargetPort::Number(81)),
+        // What is told counts, and not who is selected; without a selector, too.
+        told(service(&["10.96.0.4", "fd00:96::4"], &[("app", "api")], TargetPort::Number(80))),
+        told(service(&["10.96.0.5"], &[], TargetPort::Number(80))),
     ];
     let (tables, left_out) = tables(&engine(Mode::Audit), &known, |_| false);
-    assert_eq!((left_out, tables.frontends.len()), (0, 4));
+    assert_eq!((left_out, tables.frontends.len()), (0, 7));
     let behind = |address: &str| -> Vec<(IpAddr, u16)> {
         let address = octets(address.parse().unwrap());
         let PolicyBackends { begin, len } =
@@ -135,6 +148,10 @@ fn services_have_the_pods_that_they_select_at_their_own_ports() {
     assert_eq!(behind("10.96.0.1"), [at("10.0.0.2"), at("10.0.0.3")]);
     assert_eq!(behind("fd00:96::1"), [at("fd00::2")]);
     assert!(behind("10.96.0.2").is_empty() && behind("10.96.0.3").is_empty());
+    for service in ["10.96.0.4", "10.96.0.5"] {
+        assert_eq!(behind(service), [at("10.0.0.3"), at("203.0.113.9")], "{service}");
+    }
+    assert!(behind("fd00:96::4").is_empty());
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! Policies of the Kubernetes API beside those of files.
 
 use super::*;
-use observer_kubernetes::{
-    Access, ApiPolicies, Batch, Board, Config, Resource, Since, Sink, Timing, by_hand::ByHand,
-};
+use observer_kubernetes::{Access, Batch, Config, Resource, Shown, Since, Sink, Timing, by_hand::ByHand};
 use observer_policy::source::Options;
 use serde_json::json;
 
@@ -20,7 +18,7 @@ impl Sink for Nobody {
     fn confirm(&mut self) {}
 }
 
-fn api() -> (Arc<ApiPolicies>, ByHand) {
+fn api() -> (Shown, ByHand) {
     let config = Config {
         access: Access::Usual,
         node: "n1".to_owned(),
@@ -29,10 +27,9 @@ fn api() -> (Arc<ApiPolicies>, ByHand) {
         policies: Some(Options::default()),
         timing: Timing::default(),
     };
-    let policies = Arc::new(ApiPolicies::new(Options::default()));
-    let board = Arc::new(Board::new(true, &config.timing));
-    let by_hand = ByHand::new(&config, board, Some(Arc::clone(&policies)), Box::new(Nobody));
-    (policies, by_hand)
+    let shown = Shown::new(&config);
+    let by_hand = ByHand::new(&config, shown.clone(), Box::new(Nobody));
+    (shown, by_hand)
 }
 
 fn tell(by_hand: &mut ByHand, kind: &str, name: &str, port: u32) {
@@ -54,7 +51,7 @@ fn those_of_the_api_count_once_all_are_known_and_each_by_itself() {
         of_kubernetes: true,
         ..PolicyConfig::default()
     };
-    bed.updater = Updater::load(config, "default", Arc::clone(&bed.cache), Some(Arc::clone(&api))).unwrap();
+    bed.updater = Updater::load(config, "default", Arc::clone(&bed.cache), Some(&api)).unwrap();
     let policies = Arc::clone(bed.updater.policies());
     bed.judge = Judge::new(Arc::clone(&policies), Arc::clone(&bed.cache));
 
@@ -108,4 +105,34 @@ fn those_of_the_api_count_once_all_are_known_and_each_by_itself() {
     (0..3).for_each(|_| bed.updater.look());
     assert_eq!((policies.set().ids().len(), policies.problem()), (1, None));
     assert_eq!(bed.connect("10.0.0.1", "10.0.0.2:83"), ["ingress forwarded 3: NetworkPolicy shop/more []"]);
+}
+
+#[test]
+fn a_service_without_a_selector_has_the_endpoints_that_are_told() {
+    let (shown, mut by_hand) = api();
+    let policy = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: out, namespace: shop}\n\
+                  spec: {endpointSelector: {matchLabels: {app: web}}, egress: [{toServices: [{k8sService: {serviceName: db}}]}]}\n";
+    let mut bed = Bed::new(Mode::Audit, policy);
+    let config = PolicyConfig { files: vec![bed.folder.path().to_owned()], ..PolicyConfig::default() };
+    bed.updater = Updater::load(config, "default", Arc::clone(&bed.cache), Some(&shown)).unwrap();
+    bed.judge = Judge::new(Arc::clone(bed.updater.policies()), Arc::clone(&bed.cache));
+    let db = ServiceEntry { namespace: "shop".into(), name: "db".into(), ..ServiceEntry::default() };
+    let surroundings = Surroundings { services: vec![db], ..Surroundings::default() };
+    bed.cache.set_surroundings(Rank::Kubernetes, surroundings);
+    let mut allows = |by_hand: &mut ByHand, kind: &str, ready: bool| {
+        let labels = json!({"kubernetes.io/service-name": "db"});
+        let object = json!({"metadata": {"name": "db-1", "namespace": "shop", "labels": labels},
+            "endpoints": [{"addresses": ["203.0.113.9"], "conditions": {"ready": ready}}]});
+        let line = json!({"type": kind, "object": object}).to_string();
+        by_hand.line(Resource::EndpointSlices, line.as_bytes()).unwrap();
+        by_hand.end(Resource::EndpointSlices);
+        bed.updater.follow_names();
+        let told = ["203.0.113.9:5432", "203.0.113.8:5432"].map(|to| bed.connect("10.0.0.1", to));
+        let is_forwarded = |told: &Vec<String>| told[0].starts_with("egress forwarded ");
+        assert!(!is_forwarded(&told[1]) && told[1][0].starts_with("egress audit "), "{told:?}");
+        is_forwarded(&told[0])
+    };
+    assert!(!allows(&mut by_hand, "ADDED", false));
+    assert!(allows(&mut by_hand, "MODIFIED", true));
+    assert!(!allows(&mut by_hand, "DELETED", true));
 }

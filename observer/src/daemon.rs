@@ -109,7 +109,6 @@ impl Life {
                 Some(serving) => Some(start(serving).await?),
                 None => None,
             };
-            give_memory_back();
             tokio::select! {
                 _ = self.terminate.recv() => {}
                 _ = self.interrupt.recv() => {}
@@ -131,18 +130,6 @@ impl Life {
         result
     }
 }
-
-/// After the start: reading the kernel's types takes some 40 MB for a moment, which the allocator would keep.
-#[cfg(target_env = "gnu")]
-#[expect(unsafe_code, reason = "glibc has no other way to be told")]
-pub fn give_memory_back() {
-    // SAFETY: it may be called from any thread at any time.
-    unsafe { libc::malloc_trim(0) };
-}
-
-/// Others' allocators need not be told.
-#[cfg(not(target_env = "gnu"))]
-pub fn give_memory_back() {}
 
 /// Tells clients of the start, and of what the daemon was told to do.
 fn tell_start(config: &Config, names: &IpCache, source: &str) {

@@ -4,6 +4,12 @@
 use clap::{Parser as _, error::ErrorKind};
 use observer::{config::Options, daemon};
 use std::process::ExitCode;
+use tikv_jemallocator::Jemalloc;
+
+/// Flows are made in one thread and thrown away in another. What the start took, mostly to read the kernel's types, goes back to
+/// the kernel after seconds, by a thread of the allocator's.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// What shells and clap use for a command line that can't be understood.
 const USAGE: u8 = 2;

@@ -120,7 +120,7 @@ fn of_many_pods(store: &Arc<Store>) -> Arc<Store> {
     while pods < PODS {
         each(store, |_, flow| {
             let name = format!("pod-{pods}");
-            let pod = Arc::new(Endpoint { pod_name: name, ..Endpoint::clone(flow.source) });
+            let pod = Arc::new(Endpoint { pod_name: name.into(), ..Endpoint::clone(flow.source) });
             writer.add(&Flow { source: &pod, ..*flow });
             pods += 1;
         });

@@ -19,7 +19,7 @@ fn address(n: u32) -> IpAddr {
 /// Ten replicas to a workload, ten security labels: what a large cluster has.
 fn pods() -> impl Iterator<Item = Pod> {
     (0..PODS).map(|n: u32| {
-        let (app, namespace) = (n / 10, format!("team-{}", n % 200));
+        let (app, namespace) = (n / 10, format!("team-{}", n / 10 % 200));
         let own =
             [("app.kubernetes.io/name", "shop"), ("app.kubernetes.io/part-of", "store"), ("tier", "backend")];
         let mut own: labels::LabelMap = own.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
@@ -31,7 +31,7 @@ fn pods() -> impl Iterator<Item = Pod> {
             cluster: "default".into(),
             labels: labels::of_pod("default", &namespace, "default", &own, &of_namespace),
             namespace,
-            name: format!("application-{app}-7d9f8c6b5-{n:05}"),
+            name: format!("application-{app}-7d9f8c6b5-{n:05}").into(),
             ips: vec![address(n)],
             ..Pod::default()
         }

@@ -1,34 +1,74 @@
 //! Names of the Kubernetes API at 100,000 pods: memory of all that is kept, time until all are known, of a change, and of a
-//! look-up. The API server's lines are made here.
+//! look-up; and whether a name is ever wrong while addresses are used again. The API server's lines are made here.
 
 mod support;
 
-use observer::enrich::{
-    ipcache::IpCache,
-    kubernetes::{KubernetesApi, KubernetesConfig},
+use observer::{
+    decode::Clock,
+    enrich::{
+        ipcache::IpCache,
+        kubernetes::{KubernetesApi, KubernetesConfig},
+    },
 };
 use observer_kubernetes::{Resource, by_hand::ByHand};
 use observer_policy::source::Options;
-use std::{fs, hint::black_box, net::IpAddr, sync::Arc, time::Instant};
-use support::{median_ns, row};
+use std::{
+    fmt::Write as _,
+    fs,
+    hint::black_box,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use support::{Numbers, median_ns, row};
 
 const PODS: u32 = 100_000;
+/// Of a workload: 25,000 sets of labels.
+const REPLICAS: u32 = 4;
 
 fn address(n: u32) -> IpAddr {
     IpAddr::from((0x0a00_0000 + n).to_be_bytes())
 }
 
-/// A pod as a cluster has it: ten replicas to a workload, each with what kubelets and controllers write, 4 KB of it.
-fn line(kind: &str, n: u32, ip: IpAddr) -> String {
-    let (app, namespace) = (n / 10, n % 200);
+/// Numbers that look like chance, always the same of the same.
+fn hash(n: u32) -> u32 {
+    let n = (n ^ n >> 16).wrapping_mul(0x7feb_352d);
+    (n ^ n >> 15).wrapping_mul(0x846c_a68b)
+}
+
+/// The `turn`th pod that has had the place of pod `n`.
+fn pod_name(n: u32, turn: u32) -> String {
+    let app = n / REPLICAS;
+    format!("application-{app}-{:08x}-{n:05}-{turn}", hash(app))
+}
+
+fn line(kind: &str, n: u32, turn: u32, ip: IpAddr) -> String {
+    let mut line = String::new();
+    write_line(&mut line, kind, n, turn, ip);
+    line
+}
+
+/// A pod as a cluster has it: replicas share all but name, UID, node and address; each has what kubelets and controllers
+/// write, 4 KB of it.
+fn write_line(line: &mut String, kind: &str, n: u32, turn: u32, ip: IpAddr) {
+    // Into the same memory again and again, as what comes by the network.
+    line.clear();
+    let (app, namespace, name) = (n / REPLICAS, n / REPLICAS % 200, pod_name(n, turn));
+    let template = format!("{:08x}", hash(app));
     let fields = r#"{"manager":"kubelet","operation":"Update","apiVersion":"v1","time":"2026-01-01T00:00:00Z","fieldsType":"FieldsV1","fieldsV1":{"f:status":{"f:conditions":{"k:{\"type\":\"Ready\"}":{".":{},"f:lastProbeTime":{},"f:status":{},"f:type":{}}}}}},"#;
     let managed = fields.repeat(6);
-    format!(
-        r#"{{"type":"{kind}","object":{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"application-{app}-7d9f8c6b5-{n:05}","namespace":"team-{namespace}","uid":"{n:08x}-0000-4000-8000-000000000000","resourceVersion":"{n}","labels":{{"app":"application-{app}","app.kubernetes.io/instance":"application-{app}","app.kubernetes.io/name":"shop","app.kubernetes.io/part-of":"store","pod-template-hash":"7d9f8c6b5","tier":"backend"}},"ownerReferences":[{{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"application-{app}-7d9f8c6b5","uid":"x","controller":true}}],"managedFields":[{}]}},"spec":{{"nodeName":"n{}","serviceAccountName":"default","containers":[{{"name":"main","image":"registry/image:tag","env":[{{"name":"A","value":"{}"}}],"ports":[{{"name":"http","containerPort":8080,"protocol":"TCP"}}]}}]}},"status":{{"phase":"Running","podIP":"{ip}","podIPs":[{{"ip":"{ip}"}}],"conditions":[{{"type":"Ready","status":"True"}}]}}}}}}"#,
+    let written = write!(
+        line,
+        r#"{{"type":"{kind}","object":{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{name}","namespace":"team-{namespace}","uid":"{:08x}-{turn:04x}-4000-8000-{n:012x}","resourceVersion":"{n}","labels":{{"app":"application-{app}","app.kubernetes.io/instance":"application-{app}","app.kubernetes.io/name":"shop","app.kubernetes.io/part-of":"store","pod-template-hash":"{template}","tier":"backend"}},"ownerReferences":[{{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"application-{app}-{template}","uid":"x","controller":true}}],"managedFields":[{}]}},"spec":{{"nodeName":"n{}","serviceAccountName":"default","containers":[{{"name":"main","image":"registry/image:tag","env":[{{"name":"A","value":"{}"}}],"ports":[{{"name":"http","containerPort":8080,"protocol":"TCP"}}]}}]}},"status":{{"phase":"Running","podIP":"{ip}","podIPs":[{{"ip":"{ip}"}}],"conditions":[{{"type":"Ready","status":"True"}}]}}}}}}"#,
+        hash(n),
         managed.trim_end_matches(','),
         n % 1000,
         "x".repeat(1500),
-    )
+    );
+    assert!(written.is_ok());
 }
 
 /// Resident memory in KiB, but for the program itself.
@@ -38,8 +78,8 @@ fn resident() -> u64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
-fn tell(by_hand: &mut ByHand, resource: Resource, line: &str) {
-    if let Err(error) = by_hand.line(resource, line.as_bytes()) {
+fn tell(by_hand: &mut ByHand, line: &str) {
+    if let Err(error) = by_hand.line(Resource::Pods, line.as_bytes()) {
         panic!("{error}: {line}");
     }
 }
@@ -53,16 +93,25 @@ fn main() {
         let line = format!(
             r#"{{"type":"ADDED","object":{{"metadata":{{"name":"team-{n}","labels":{{"team":"red"}}}}}}}}"#
         );
-        tell(&mut by_hand, Resource::Namespaces, &line);
+        assert!(by_hand.line(Resource::Namespaces, line.as_bytes()).is_ok());
     }
     by_hand.end(Resource::Namespaces);
+    list(&mut by_hand);
+    change(&mut by_hand, &cache);
+    look_up(&cache);
+    use_again(by_hand, &cache);
+}
+
+/// All pods for the first time.
+fn list(by_hand: &mut ByHand) {
     let before = resident();
-    let (mut bytes, mut decoding) = (0, std::time::Duration::ZERO);
+    let (mut bytes, mut decoding) = (0, Duration::ZERO);
+    let mut line = String::new();
     for n in 0..PODS {
-        let line = line("ADDED", n, address(n));
+        write_line(&mut line, "ADDED", n, 0, address(n));
         bytes += line.len();
         let start = Instant::now();
-        tell(&mut by_hand, Resource::Pods, &line);
+        tell(by_hand, &line);
         decoding += start.elapsed();
     }
     observer::daemon::give_memory_back();
@@ -70,33 +119,44 @@ fn main() {
     let start = Instant::now();
     by_hand.end(Resource::Pods);
     let told = start.elapsed();
-    let at_once = resident() - before;
+    println!("{} MB before unused memory was given back", (resident() - before) * 1024 / 1_000_000);
     observer::daemon::give_memory_back();
-    let grown = resident() - before;
-    println!("{} MB before unused memory was given back", at_once * 1024 / 1_000_000);
+    let grown = (resident() - before) * 1024;
     println!(
-        "{PODS} pods, {} MB of lines: decoded in {decoding:?}, told in {told:?}; {} MB, {} bytes a pod",
+        "{PODS} pods, {} MB of lines: decoded in {decoding:?}, told in {told:?}; {} bytes a pod",
         bytes / 1_000_000,
-        grown * 1024 / 1_000_000,
-        grown * 1024 / u64::from(PODS)
+        grown / u64::from(PODS)
     );
-
-    row("kubernetes memory", (grown * 1024) as f64 / 1e6, "MB");
+    row("kubernetes memory", grown as f64 / 1e6, "MB");
     row("kubernetes known", (decoding + told).as_secs_f64(), "s");
+}
+
+/// From the line to the name at the new address, and what says nothing new.
+fn change(by_hand: &mut ByHand, cache: &IpCache) {
     let changes = 1000;
-    let lines: Vec<String> = (0..changes).map(|n| line("MODIFIED", n * 97, address(PODS + n))).collect();
+    let lines: Vec<String> = (0..changes).map(|n| line("MODIFIED", n * 97, 0, address(PODS + n))).collect();
+    let mut times: Vec<u64> = (0..changes)
+        .map(|n| {
+            let start = Instant::now();
+            tell(by_hand, &lines[n as usize]);
+            let found = cache.lookup(address(PODS + n), u64::MAX - 1);
+            assert!(found.pod_name == pod_name(n * 97, 0));
+            start.elapsed().as_nanos() as u64
+        })
+        .collect();
+    times.sort_unstable();
+    row("kubernetes change", times[times.len() / 2] as f64, "ns");
+    row("kubernetes change p99", times[times.len() * 99 / 100] as f64 / 1e6, "ms");
     let start = Instant::now();
     for line in &lines {
-        tell(&mut by_hand, Resource::Pods, line);
-    }
-    row("kubernetes change", start.elapsed().as_nanos() as f64 / f64::from(changes), "ns");
-    let start = Instant::now();
-    for line in &lines {
-        tell(&mut by_hand, Resource::Pods, line);
+        tell(by_hand, line);
     }
     row("kubernetes no change", start.elapsed().as_nanos() as f64 / f64::from(changes), "ns");
+}
 
-    let all: Vec<IpAddr> = (0..PODS).map(|n| address(n.wrapping_mul(2_654_435_761) % PODS)).collect();
+fn look_up(cache: &IpCache) {
+    let mut numbers = Numbers(7);
+    let all: Vec<IpAddr> = (0..PODS).map(|_| address(numbers.below(PODS as usize) as u32)).collect();
     let look_up = |ips: &[IpAddr]| {
         median_ns(11, ips.len(), || {
             for ip in ips {
@@ -105,5 +165,77 @@ fn main() {
         })
     };
     row("kubernetes look-up", look_up(&all[..1000]), "ns");
-    println!("look-up of all in turn: {:.0} ns", look_up(&all));
+    row("kubernetes look-up, random", look_up(&all), "ns");
+}
+
+/// Addresses that are used again, 1,000 a second, while others look them up.
+fn use_again(mut by_hand: ByHand, cache: &IpCache) {
+    const ADDRESSES: u32 = 1000;
+    const TURNS: u32 = 10;
+    const LOOK_UPS: usize = 1_000_000;
+    // When each of an address's pods was told of: between the two times it may have its name, and that of the one before.
+    let first = PODS + 10_000;
+    let mut turns: Vec<Vec<[u64; 2]>> = Vec::new();
+    for n in 0..ADDRESSES {
+        tell(&mut by_hand, &line("ADDED", first + n, 0, address(first + n)));
+        turns.push(vec![[0, Clock::kernel_now()]]);
+    }
+    let ended = AtomicBool::new(false);
+    let (answers, took) = std::thread::scope(|scope| {
+        let ended = &ended;
+        let writer = scope.spawn(move || {
+            let start = Instant::now();
+            for turn in 1..=TURNS {
+                for n in 0..ADDRESSES {
+                    let ip = address(first + n);
+                    let lines =
+                        [line("DELETED", first + n, turn - 1, ip), line("ADDED", first + n, turn, ip)];
+                    let due = Duration::from_millis(((turn - 1) * ADDRESSES + n).into());
+                    std::thread::sleep(due.saturating_sub(start.elapsed()));
+                    let begun = Clock::kernel_now();
+                    // A successor may come first.
+                    let [one, other] = if (n + turn) % 2 == 0 { [0, 1] } else { [1, 0] };
+                    tell(&mut by_hand, &lines[one]);
+                    tell(&mut by_hand, &lines[other]);
+                    turns[n as usize].push([begun, Clock::kernel_now()]);
+                }
+            }
+            ended.store(true, Ordering::Relaxed);
+            (turns, start.elapsed())
+        });
+        let mut numbers = Numbers(11);
+        let mut answers = Vec::with_capacity(LOOK_UPS);
+        // As long as addresses change hands, however fast look-ups are; some of flows that come late.
+        while answers.len() < LOOK_UPS || !ended.load(Ordering::Relaxed) {
+            let n = numbers.below(ADDRESSES as usize) as u32;
+            let at = Clock::kernel_now() - numbers.below(100_000_000) as u64;
+            answers.push((n, at, cache.lookup(address(first + n), at)));
+            if answers.len() % 100 == 0 && !ended.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_micros(900));
+            }
+        }
+        let (turns, took) = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        ((answers, turns), took)
+    });
+    let (answers, turns) = answers;
+    let (mut wrong, mut unknown) = (0, 0);
+    for (n, at, found) in &answers {
+        let of_address = &turns[*n as usize];
+        if found.pod_name.is_empty() {
+            unknown += 1;
+            continue;
+        }
+        let turn: Option<usize> = found.pod_name.rsplit('-').next().and_then(|turn| turn.parse().ok());
+        let is_right = turn.is_some_and(|turn| {
+            let next = of_address.get(turn + 1).map_or(u64::MAX, |[_, told]| *told);
+            found.pod_name == pod_name(first + n, turn as u32) && of_address[turn][0] <= *at && *at <= next
+        });
+        wrong += u32::from(!is_right);
+    }
+    println!(
+        "{} look-ups while {} addresses were used again in {took:?}: {unknown} unknown",
+        answers.len(),
+        ADDRESSES * TURNS
+    );
+    row("kubernetes wrong names", f64::from(wrong), "");
 }

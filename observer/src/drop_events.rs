@@ -164,7 +164,7 @@ fn dropped(stored: &Stored<'_>) -> Option<Dropped> {
     }
     // The API server takes 1,024 characters.
     message.truncate(message.floor_char_boundary(1000));
-    Some(Dropped { namespace: own.namespace.clone(), pod: own.pod_name.clone(), is_ingress, message })
+    Some(Dropped { namespace: own.namespace.to_string(), pod: own.pod_name.to_string(), is_ingress, message })
 }
 
 fn name(end: &Endpoint, ip: Option<IpAddr>) -> String {

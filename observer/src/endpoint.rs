@@ -1,6 +1,6 @@
 //! Who stands behind an address: a pod, a node, a process's namespace, or a reserved identity.
 
-pub use observer_inventory::Workload;
+pub use observer_inventory::{Workload, shared::Text};
 
 use observer_proto::flow as wire;
 use prost::Message as _;
@@ -21,15 +21,15 @@ pub struct Endpoint {
     /// Security identity: reserved number, hash of the labels, or CIDR identity.
     pub identity: u32,
     /// The cluster, empty for reserved identities.
-    pub cluster: String,
+    pub cluster: Text,
     /// The namespace, empty where there is none.
-    pub namespace: String,
+    pub namespace: Text,
     /// Labels with their source, sorted: `k8s:app=web`, `reserved:world`. Shared by all pods of an identity.
-    pub labels: Arc<[String]>,
+    pub labels: Arc<[Text]>,
     /// The pod's name, empty where there is none.
-    pub pod_name: String,
-    /// Owner workloads.
-    pub workloads: Vec<Workload>,
+    pub pod_name: Text,
+    /// Owner workloads, shared by all pods that have the same.
+    pub workloads: Arc<[Workload]>,
     /// Whether it runs on this node.
     pub local: bool,
     /// Kept by [`Endpoint::encoded`].
@@ -40,14 +40,14 @@ impl Endpoint {
     /// The `flow.Endpoint` message of the fields as they are at the first call: half of every flow's bytes are its two
     /// endpoints. Few of a cluster's pods are ever seen by one node, so it is made when first needed.
     pub fn encoded(&self) -> &[u8] {
-        self.encoded.protobuf.get_or_init(|| self.message().encode_to_vec().into())
+        self.encoded.forms().protobuf.get_or_init(|| self.message().encode_to_vec().into())
     }
 
     /// As [`Endpoint::encoded`], in Hubble's JSON.
     pub fn json(&self) -> &[u8] {
         // An endpoint holds text and numbers only, which all have a JSON form.
         let json = || observer_proto::json::line(&self.message()).unwrap_or_else(|_| "{}".into());
-        self.encoded.json.get_or_init(|| json().into_bytes().into())
+        self.encoded.forms().json.get_or_init(|| json().into_bytes().into())
     }
 
     /// A number of this version of this endpoint; no other has it in the life of the process.
@@ -59,10 +59,10 @@ impl Endpoint {
         wire::Endpoint {
             id: self.id,
             identity: self.identity,
-            cluster_name: self.cluster.clone(),
-            namespace: self.namespace.clone(),
-            labels: self.labels.to_vec(),
-            pod_name: self.pod_name.clone(),
+            cluster_name: self.cluster.to_string(),
+            namespace: self.namespace.to_string(),
+            labels: self.labels.iter().map(ToString::to_string).collect(),
+            pod_name: self.pod_name.to_string(),
             workloads: self
                 .workloads
                 .iter()
@@ -77,15 +77,27 @@ impl Endpoint {
 #[derive(Debug)]
 pub struct Encoded {
     serial: NonZeroU64,
+    /// A node needs none of nearly all pods of a cluster.
+    forms: OnceLock<Box<Forms>>,
+}
+
+#[derive(Debug, Default)]
+struct Forms {
     protobuf: OnceLock<Box<[u8]>>,
     json: OnceLock<Box<[u8]>>,
+}
+
+impl Encoded {
+    fn forms(&self) -> &Forms {
+        self.forms.get_or_init(Box::default)
+    }
 }
 
 impl Default for Encoded {
     fn default() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let serial = NonZeroU64::MIN.saturating_add(LAST.fetch_add(1, Ordering::Relaxed));
-        Self { serial, protobuf: OnceLock::new(), json: OnceLock::new() }
+        Self { serial, forms: OnceLock::new() }
     }
 }
 

@@ -115,7 +115,7 @@ fn pod(n: usize) -> Pod {
     Pod {
         uid: format!("{n:08x}-0000-4000-8000-000000000000"),
         cluster: "default".into(),
-        name: format!("{name}-{:08x}-{n:05}", 0x5c00_0000 + n % 125 * 7919),
+        name: format!("{name}-{:08x}-{n:05}", 0x5c00_0000 + n % 125 * 7919).into(),
         namespace,
         ips: vec![v4(n), v6(n)],
         local: is_local(n),

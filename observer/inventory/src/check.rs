@@ -155,7 +155,7 @@ fn pods(
             cluster: cluster.to_owned(),
             labels: labels::of_pod(cluster, &namespace, &account, &own_labels, namespace_labels),
             namespace,
-            name: pod_name,
+            name: pod_name.into(),
             ips,
             host_network: raw.host_network,
             finished,

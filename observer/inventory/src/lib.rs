@@ -8,6 +8,7 @@ mod format;
 pub mod labels;
 mod model;
 pub mod policy;
+pub mod shared;
 pub mod workload;
 pub mod yaml;
 

@@ -1,6 +1,6 @@
 //! What is known of pods, nodes and services, whoever told it.
 
-use crate::{backends::Slice, labels::LabelMap};
+use crate::{backends::Slice, labels::LabelMap, shared::Text};
 use ipnet::IpNet;
 use observer_policy::model::Mode;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ pub struct Pod {
     /// The namespace.
     pub namespace: String,
     /// The name.
-    pub name: String,
+    pub name: Text,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
     /// Whether it uses its node's network: then its addresses are the node's.

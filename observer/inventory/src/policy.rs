@@ -40,8 +40,8 @@ pub fn of_pod(pod: &Pod) -> Option<Endpoint> {
 }
 
 /// An endpoint with these labels, and ports as its containers call them.
-pub fn endpoint<'a>(
-    labels: impl Iterator<Item = &'a String>,
+pub fn endpoint(
+    labels: impl Iterator<Item = impl AsRef<str>>,
     ports: &[PodPort],
     addresses: Vec<IpAddr>,
 ) -> Endpoint {

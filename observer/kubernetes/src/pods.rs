@@ -8,9 +8,11 @@ use hashbrown::{HashMap, HashSet};
 use observer_inventory::{
     Pod, PodPort, Workload,
     labels::{self, LabelMap},
+    shared::{Interner, Text, Uid},
     workload,
 };
-use std::{collections::BTreeMap, hash::Hash, net::IpAddr, sync::Arc};
+use smallvec::SmallVec;
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 /// What of a pod does not differ between replicas, mostly.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -19,9 +21,9 @@ struct Kind {
     account: Arc<str>,
     /// Keys and values in turn, each ended by a NUL, which neither can hold: one allocation, where a map has many.
     labels: Box<str>,
-    workload: Option<(Box<str>, Box<str>)>,
+    workload: Option<(Arc<str>, Box<str>)>,
     /// Name, IANA protocol number and port.
-    ports: Box<[(Box<str>, u8, u16)]>,
+    ports: Box<[(Arc<str>, u8, u16)]>,
     host_network: bool,
     local: bool,
 }
@@ -29,9 +31,10 @@ struct Kind {
 /// What is known of a pod.
 #[derive(Debug)]
 struct Record {
-    name: Box<str>,
+    /// The same memory as of the name that was told.
+    name: Text,
     kind: Arc<Kind>,
-    ips: Box<[IpAddr]>,
+    ips: SmallVec<[IpAddr; 1]>,
     /// The list, or the watch behind it, in which it was last seen.
     round: u32,
     finished: bool,
@@ -47,35 +50,10 @@ impl Record {
     }
 }
 
-/// Values that are there once, as long as anybody has them.
-#[derive(Debug)]
-struct Interner<T: ?Sized>(HashSet<Arc<T>>, usize);
-
-impl<T: ?Sized> Default for Interner<T> {
-    fn default() -> Self {
-        Self(HashSet::default(), 64)
-    }
-}
-
-impl<T: ?Sized + Eq + Hash> Interner<T> {
-    fn get(&mut self, value: impl Into<Arc<T>> + std::borrow::Borrow<T>) -> Arc<T> {
-        if let Some(known) = self.0.get(value.borrow()) {
-            return Arc::clone(known);
-        }
-        if self.0.len() >= self.1 {
-            self.0.retain(|value| Arc::strong_count(value) > 1);
-            self.1 = (self.0.len() * 2).max(64);
-        }
-        let value = value.into();
-        self.0.insert(Arc::clone(&value));
-        value
-    }
-}
-
 /// All pods that are known.
 #[derive(Debug, Default)]
 pub(crate) struct Pods {
-    by_uid: HashMap<Box<str>, Record>,
+    by_uid: HashMap<Uid, Record>,
     kinds: Interner<Kind>,
     words: Interner<str>,
     round: u32,
@@ -111,10 +89,11 @@ impl Pods {
         let kind = Kind {
             namespace: self.words.get(metadata.namespace),
             account: self.words.get(spec.service_account_name),
-            workload: controller(&metadata.owner_references, &metadata.labels),
+            workload: controller(&metadata.owner_references, &metadata.labels)
+                .map(|Workload { kind, name }| (self.words.get(kind), name.into())),
             labels: packed(&metadata.labels),
             ports: named
-                .filter_map(|port| Some((port.name.into(), protocol(&port.protocol)?, port.number)))
+                .filter_map(|port| Some((self.words.get(port.name), protocol(&port.protocol)?, port.number)))
                 .collect(),
             host_network: spec.host_network,
             local,
@@ -122,17 +101,22 @@ impl Pods {
         let finished = matches!(status.phase.as_str(), "Succeeded" | "Failed");
         let one = [object::PodIp { ip: status.pod_ip }];
         let texts = if status.pod_ips.is_empty() { &one[..] } else { &status.pod_ips };
+        let uid = Uid::from(&*metadata.uid);
+        let known = self.by_uid.get_mut(&uid);
+        let same_name = known.as_ref().map(|known| &known.name).filter(|name| ***name == *metadata.name);
+        let mut ips: SmallVec<[IpAddr; 1]> = texts.iter().filter_map(|text| text.ip.parse().ok()).collect();
+        ips.shrink_to_fit();
         let record = Record {
-            name: metadata.name.into(),
+            name: same_name.map_or_else(|| metadata.name.into(), Text::clone),
             kind: self.kinds.get(kind),
-            ips: texts.iter().filter_map(|text| text.ip.parse().ok()).collect(),
+            ips,
             round: self.round,
             finished,
             terminating: metadata.deletion_timestamp.is_some(),
             is_news: true,
         };
-        let Some(known) = self.by_uid.get_mut(metadata.uid.as_str()) else {
-            self.by_uid.insert(metadata.uid.into(), record);
+        let Some(known) = known else {
+            self.by_uid.insert(uid, record);
             return true;
         };
         let is_same = known.name == record.name
@@ -146,7 +130,7 @@ impl Pods {
 
     /// A pod is gone; whether it was known.
     pub(crate) fn remove(&mut self, uid: &str) -> bool {
-        self.by_uid.remove(uid).is_some()
+        self.by_uid.remove(&Uid::from(uid)).is_some()
     }
 
     /// Which list, or watch behind it, is taken in now.
@@ -163,8 +147,11 @@ impl Pods {
     /// given by several: pods on their way out, then those whose order nobody knows, together.
     pub(crate) fn end(&mut self, namespaces: &Namespaces, cluster: &str, mut tell: impl FnMut(Batch)) {
         let round = self.round;
-        let mut gone: Vec<String> =
-            self.by_uid.extract_if(|_, record| record.round != round).map(|(uid, _)| uid.into()).collect();
+        let mut gone: Vec<String> = self
+            .by_uid
+            .extract_if(|_, record| record.round != round)
+            .map(|(uid, _)| uid.to_string())
+            .collect();
         let mut claimed: HashMap<IpAddr, bool> = HashMap::new();
         for record in self.by_uid.values().filter(|record| record.is_news && !record.terminating) {
             for ip in record.claims() {
@@ -204,7 +191,7 @@ impl Pods {
 
     /// What nobody was told of this pod.
     pub(crate) fn news(&mut self, uid: &str, namespaces: &Namespaces, cluster: &str) -> Option<Pod> {
-        let (uid, record) = self.by_uid.get_key_value_mut(uid)?;
+        let (uid, record) = self.by_uid.get_key_value_mut(&Uid::from(uid))?;
         std::mem::take(&mut record.is_news).then(|| pod(uid, record, namespaces, cluster))
     }
 
@@ -238,10 +225,9 @@ enum Turn {
 }
 
 /// The workload of the owner that made it.
-fn controller(owners: &[Owner], labels: &LabelMap) -> Option<(Box<str>, Box<str>)> {
+fn controller(owners: &[Owner], labels: &LabelMap) -> Option<Workload> {
     let owner = owners.iter().find(|owner| owner.controller)?;
-    let Workload { kind, name } = workload::of_owner(&owner.kind, &owner.name, labels);
-    Some((kind.into(), name.into()))
+    Some(workload::of_owner(&owner.kind, &owner.name, labels))
 }
 
 fn packed(labels: &LabelMap) -> Box<str> {
@@ -259,22 +245,22 @@ fn unpacked(text: &str) -> LabelMap {
     std::iter::from_fn(|| Some((words.next()?.to_owned(), words.next()?.to_owned()))).collect()
 }
 
-fn pod(uid: &str, record: &Record, namespaces: &Namespaces, cluster: &str) -> Pod {
+fn pod(uid: &Uid, record: &Record, namespaces: &Namespaces, cluster: &str) -> Pod {
     let Record { name, kind, ips, finished, .. } = record;
     let own = unpacked(&kind.labels);
     let none = BTreeMap::new();
     let of_namespace = namespaces.get(&kind.namespace).map_or(&none, |of| &of.labels);
-    let port = |(name, protocol, port): &(Box<str>, u8, u16)| PodPort {
+    let port = |(name, protocol, port): &(Arc<str>, u8, u16)| PodPort {
         name: name.to_string(),
         protocol: *protocol,
         port: *port,
     };
     let workload = kind.workload.iter();
     Pod {
-        uid: uid.to_owned(),
+        uid: uid.to_string(),
         cluster: cluster.to_owned(),
         namespace: kind.namespace.to_string(),
-        name: name.to_string(),
+        name: name.clone(),
         ips: ips.to_vec(),
         host_network: kind.host_network,
         finished: *finished,

@@ -7,10 +7,12 @@
 use super::source::{Rank, Window};
 use crate::endpoint::Endpoint;
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 use std::{
     collections::VecDeque,
     hash::{BuildHasher, Hash},
     net::IpAddr,
+    num::NonZeroU64,
     ops::Range,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
@@ -24,7 +26,7 @@ const MAX_PAST_OF_ADDRESS: usize = 8;
 
 #[derive(Debug)]
 struct Claim {
-    uid: Arc<str>,
+    /// As it was then. A version of an endpoint is one pod's, so it says whose the claim is as well.
     endpoint: Arc<Endpoint>,
     from: u64,
     /// `u64::MAX` while it lives.
@@ -37,7 +39,19 @@ impl Claim {
     fn lives(&self) -> bool {
         self.until == u64::MAX
     }
+
+    fn is_of(&self, endpoint: &Arc<Endpoint>) -> bool {
+        Arc::ptr_eq(&self.endpoint, endpoint)
+    }
+
+    /// What is left of an ended one in [`Claims::past`].
+    fn ended(&self) -> Ended {
+        (self.endpoint.serial(), self.until)
+    }
 }
+
+/// The version of the endpoint, and when the claim ended.
+type Ended = (NonZeroU64, u64);
 
 /// What is known of an address at a time.
 pub(super) enum Owner {
@@ -49,14 +63,17 @@ pub(super) enum Owner {
     Never,
 }
 
-type Shard = HashMap<IpAddr, Vec<Claim>>;
+/// Nearly all addresses have one claim for ever: it is in the table itself.
+type OfAddress = SmallVec<[Claim; 1]>;
+
+type Shard = HashMap<IpAddr, OfAddress>;
 
 /// The sharded table.
 #[derive(Debug)]
 pub(super) struct Claims {
     shards: Box<[RwLock<Shard>]>,
     hasher: hashbrown::DefaultHashBuilder,
-    past: Mutex<VecDeque<(IpAddr, Arc<str>, u64)>>,
+    past: Mutex<VecDeque<(IpAddr, Ended)>>,
 }
 
 impl Default for Claims {
@@ -71,9 +88,8 @@ impl Default for Claims {
 
 /// Who changes something, and when.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Change<'a> {
+pub(super) struct Change {
     pub(super) rank: Rank,
-    pub(super) uid: &'a Arc<str>,
     pub(super) window: Window,
     pub(super) batch: u64,
 }
@@ -83,7 +99,7 @@ impl Claims {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 
-    fn with<R>(&self, ip: IpAddr, change: impl FnOnce(&mut Vec<Claim>) -> R) -> R {
+    fn with<R>(&self, ip: IpAddr, change: impl FnOnce(&mut OfAddress) -> R) -> R {
         let mut shard = self.shard(ip).write().unwrap_or_else(PoisonError::into_inner);
         let claims = shard.entry(ip).or_default();
         let result = change(claims);
@@ -127,11 +143,10 @@ impl Claims {
     }
 
     /// A pod's first event with this address.
-    pub(super) fn open(&self, ip: IpAddr, change: Change<'_>, endpoint: &Arc<Endpoint>) {
+    pub(super) fn open(&self, ip: IpAddr, change: Change, endpoint: &Arc<Endpoint>) {
         let Window { since, at } = change.window;
         let ended = self.with(ip, |claims| {
             let mut claim = Claim {
-                uid: Arc::clone(change.uid),
                 endpoint: Arc::clone(endpoint),
                 from: since,
                 until: u64::MAX,
@@ -143,7 +158,7 @@ impl Claims {
             if let Some(last) = last {
                 if last.lives() && last.batch == change.batch {
                     claim.until = claim.from;
-                    ended.push((Arc::clone(&claim.uid), claim.until));
+                    ended.push(claim.ended());
                 } else if last.lives() || last.until > since {
                     // Between the two looks the address changed hands, nobody saw when.
                     claim.from = at;
@@ -153,7 +168,7 @@ impl Claims {
                     if last.batch == change.batch {
                         last.until = last.from;
                     }
-                    ended.push((Arc::clone(&last.uid), last.until));
+                    ended.push(last.ended());
                 } else {
                     // Ended in this same window: until the last look it was its own.
                     last.until = last.until.min(since.max(last.from));
@@ -166,55 +181,52 @@ impl Claims {
     }
 
     /// A pod that goes on having this address has another endpoint now (its labels changed).
-    pub(super) fn renew(&self, ip: IpAddr, change: Change<'_>, endpoint: &Arc<Endpoint>) {
+    pub(super) fn renew(&self, ip: IpAddr, change: Change, old: &Arc<Endpoint>, new: &Arc<Endpoint>) {
         let ended = self.with(ip, |claims| {
             let live = claims.iter_mut().find(|claim| claim.rank == change.rank && claim.lives())?;
-            if live.uid != *change.uid {
+            if !live.is_of(old) {
                 return None;
             }
             let from = change.window.at.max(live.from);
             live.until = from;
+            let ended = live.ended();
             let claim = Claim {
-                uid: Arc::clone(change.uid),
-                endpoint: Arc::clone(endpoint),
+                endpoint: Arc::clone(new),
                 from,
                 until: u64::MAX,
                 batch: live.batch,
                 rank: change.rank,
             };
             add(claims, claim);
-            Some((Arc::clone(change.uid), from))
+            Some(ended)
         });
         self.remember(ip, ended);
     }
 
     /// The pod has this address no more. Another pod's claim is left alone.
-    pub(super) fn close(&self, ip: IpAddr, change: Change<'_>) {
+    pub(super) fn close(&self, ip: IpAddr, change: Change, endpoint: &Arc<Endpoint>) {
         let ended = self.with(ip, |claims| {
-            let own =
-                |claim: &&mut Claim| claim.rank == change.rank && claim.lives() && claim.uid == *change.uid;
-            let claim = claims.iter_mut().find(own)?;
+            let claim = claims.iter_mut().find(|claim| claim.lives() && claim.is_of(endpoint))?;
             claim.until = change.window.at.max(claim.from);
-            Some((Arc::clone(&claim.uid), claim.until))
+            Some(claim.ended())
         });
         self.remember(ip, ended);
     }
 
-    fn remember(&self, ip: IpAddr, ended: impl IntoIterator<Item = (Arc<str>, u64)>) {
+    fn remember(&self, ip: IpAddr, ended: impl IntoIterator<Item = Ended>) {
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        for (uid, until) in ended {
-            past.push_back((ip, uid, until));
-        }
+        past.extend(ended.into_iter().map(|ended| (ip, ended)));
         while past.len() > MAX_PAST {
-            let Some((ip, uid, until)) = past.pop_front() else { return };
-            self.with(ip, |claims| claims.retain(|claim| claim.uid != uid || claim.until > until));
+            let Some((ip, (serial, until))) = past.pop_front() else { return };
+            self.with(ip, |claims| {
+                claims.retain(|claim| claim.endpoint.serial() != serial || claim.until > until);
+                claims.shrink_to_fit();
+            });
         }
     }
 }
 
-fn add(claims: &mut Vec<Claim>, claim: Claim) {
-    // Nearly all addresses have one claim for ever; a vector's usual first four would be 160 bytes a pod for nothing.
-    claims.reserve_exact(1);
+fn add(claims: &mut OfAddress, claim: Claim) {
     claims.push(claim);
     if claims.iter().filter(|claim| !claim.lives()).count() > MAX_PAST_OF_ADDRESS
         && let Some(oldest) = claims.iter().position(|claim| !claim.lives())

@@ -5,8 +5,11 @@
 //! are the number. Below 256, or taken by a live set: the next salt.
 
 use super::source::CidrGroup;
+use crate::endpoint::Text;
+use hashbrown::{Equivalent, HashMap};
 use ipnet::IpNet;
-use std::{collections::HashMap, sync::Arc};
+use observer_inventory::shared::Interner;
+use std::sync::Arc;
 
 /// The lowest number of a pod's identity; those below are reserved by Cilium.
 pub const FIRST_POD_IDENTITY: u32 = 256;
@@ -37,8 +40,10 @@ pub fn candidate(labels: &[String], salt: u32) -> u32 {
 /// Which label set has which number now. A number is free again when the last holder of its set is gone.
 #[derive(Debug, Default)]
 pub struct Identities {
-    by_labels: HashMap<Arc<[String]>, Held>,
-    by_number: HashMap<u32, Arc<[String]>>,
+    by_labels: HashMap<Arc<[Text]>, Held>,
+    by_number: HashMap<u32, Arc<[Text]>>,
+    /// Of all label sets.
+    labels: Interner<str>,
     collisions: u64,
     cidrs: HashMap<IpNet, u32>,
     last_cidr: u32,
@@ -47,14 +52,24 @@ pub struct Identities {
 #[derive(Debug)]
 struct Held {
     number: u32,
-    holders: usize,
+    holders: u32,
+}
+
+/// A label set to look for.
+#[derive(Hash)]
+struct Wanted<'a>(&'a [String]);
+
+impl Equivalent<Arc<[Text]>> for Wanted<'_> {
+    fn equivalent(&self, labels: &Arc<[Text]>) -> bool {
+        labels.iter().eq(self.0)
+    }
 }
 
 impl Identities {
     /// The identity of these labels (sorted), one holder more, and the labels as all its holders share them. `None` when
     /// no number could be found for them.
-    pub fn acquire(&mut self, labels: &[String]) -> Option<(u32, Arc<[String]>)> {
-        if let Some(held) = self.by_labels.get_mut(labels) {
+    pub fn acquire(&mut self, labels: &[String]) -> Option<(u32, Arc<[Text]>)> {
+        if let Some(held) = self.by_labels.get_mut(&Wanted(labels)) {
             held.holders += 1;
             let number = held.number;
             return self.labels(number).map(|labels| (number, labels));
@@ -69,7 +84,8 @@ impl Identities {
             self.collisions += u64::from(taken);
             (!taken).then_some(number)
         })?;
-        let labels: Arc<[String]> = labels.into();
+        let shared = labels.iter().map(|label| Text::from(self.labels.get(&**label)));
+        let labels: Arc<[Text]> = shared.collect();
         self.by_number.insert(number, Arc::clone(&labels));
         self.by_labels.insert(Arc::clone(&labels), Held { number, holders: 1 });
         Some((number, labels))
@@ -87,7 +103,7 @@ impl Identities {
     }
 
     /// The labels that a pod identity stands for now.
-    pub fn labels(&self, number: u32) -> Option<Arc<[String]>> {
+    pub fn labels(&self, number: u32) -> Option<Arc<[Text]>> {
         self.by_number.get(&number).cloned()
     }
 
@@ -177,7 +193,7 @@ mod tests {
         // The number became free, but the second set lives and keeps what it has.
         identities.release(one);
         assert_eq!(identities.acquire(&second).unwrap().0, two);
-        assert_eq!(identities.labels(two).as_deref(), Some(&*second));
+        assert!(identities.labels(two).is_some_and(|labels| labels.iter().eq(&second)));
         assert_eq!(identities.labels(one), None);
     }
 
@@ -209,11 +225,11 @@ mod tests {
         let nets = |texts: &[&str]| texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<IpNet>>();
         let mut identities = Identities::default();
         let first = identities.set_cidrs(nets(&["10.0.0.0/8", "fd00::/8", "10.0.0.0/8"]).into_iter());
-        assert_eq!(first[&"10.0.0.0/8".parse().unwrap()], 0x0100_0001);
-        assert_eq!(first[&"fd00::/8".parse().unwrap()], 0x0100_0002);
+        assert_eq!(first[&"10.0.0.0/8".parse::<IpNet>().unwrap()], 0x0100_0001);
+        assert_eq!(first[&"fd00::/8".parse::<IpNet>().unwrap()], 0x0100_0002);
         let second = identities.set_cidrs(nets(&["fd00::/8", "1.1.1.1/32"]).into_iter());
-        assert_eq!(second[&"fd00::/8".parse().unwrap()], 0x0100_0002);
-        assert_eq!(second[&"1.1.1.1/32".parse().unwrap()], 0x0100_0003);
+        assert_eq!(second[&"fd00::/8".parse::<IpNet>().unwrap()], 0x0100_0002);
+        assert_eq!(second[&"1.1.1.1/32".parse::<IpNet>().unwrap()], 0x0100_0003);
     }
 
     #[test]

@@ -107,7 +107,7 @@ mod tests {
 
     fn name_of(cache: &IpCache) -> String {
         let ip: IpAddr = "10.0.0.1".parse().unwrap();
-        cache.lookup(ip, Clock::kernel_now()).pod_name.clone()
+        cache.lookup(ip, Clock::kernel_now()).pod_name.to_string()
     }
 
     #[test]

@@ -16,10 +16,12 @@ use super::{
     told::{Shown, Told},
 };
 use crate::{
-    endpoint::{Encoded, Endpoint, Service},
+    endpoint::{Encoded, Endpoint, Service, Text, Workload},
     events::Events,
 };
 use arc_swap::ArcSwap;
+use observer_inventory::shared::{Interner, Uid};
+use smallvec::SmallVec;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
@@ -66,15 +68,17 @@ pub(super) struct Found {
 #[derive(Debug, Default)]
 struct Writer {
     identities: Identities,
-    pods: HashMap<(Rank, Arc<str>), Known>,
+    /// Of each source.
+    pods: [HashMap<Uid, Known>; Rank::ALL.len()],
     endpoint_ids: HashSet<u16>,
     surroundings: BTreeMap<Rank, Surroundings>,
     batch: u64,
     told: Told,
-    /// Replicas of a workload have these in common.
-    besides: HashSet<Arc<Besides>>,
-    /// So many of them are looked through for those that nobody has any more.
-    most_besides: usize,
+    /// Of clusters and namespaces.
+    names: Interner<str>,
+    // Replicas of a workload have these in common.
+    workloads: Interner<[Workload]>,
+    besides: Interner<Besides>,
 }
 
 /// A pod as it stands.
@@ -82,7 +86,7 @@ struct Writer {
 struct Known {
     endpoint: Arc<Endpoint>,
     /// What it claimed and still has in its status, even if another pod claimed it since.
-    ips: Vec<IpAddr>,
+    ips: SmallVec<[IpAddr; 1]>,
     finished: bool,
     besides: Arc<Besides>,
 }
@@ -175,23 +179,25 @@ impl IpCache {
     /// Whether a pod of this name is known now, finished ones too.
     pub fn known_pod(&self, namespace: &str, name: &str) -> bool {
         let writer = self.writer();
-        writer.pods.values().any(|pod| pod.endpoint.pod_name == name && pod.endpoint.namespace == namespace)
+        writer.pods().any(|pod| pod.endpoint.pod_name == name && pod.endpoint.namespace == namespace)
     }
 
     /// The UID of a pod of this name, as the greatest source has it; one that has not finished before one that has.
     pub(crate) fn uid_of(&self, namespace: &str, name: &str) -> Option<String> {
         let writer = self.writer();
         let is_it = |pod: &Known| pod.endpoint.pod_name == name && pod.endpoint.namespace == namespace;
-        let those = writer.pods.iter().filter(|(_, pod)| is_it(pod));
-        let best = those.max_by_key(|((rank, _), pod)| (*rank, !pod.finished));
-        best.map(|((_, uid), _)| uid.to_string())
+        let mut best_first = writer.pods.iter().rev();
+        best_first.find_map(|pods| {
+            let those = pods.iter().filter(|(_, pod)| is_it(pod));
+            those.max_by_key(|(_, pod)| !pod.finished).map(|(uid, _)| uid.to_string())
+        })
     }
 
     /// Takes the pods that are known now, finished ones too, out of these, which are names by namespace.
     pub fn take_out_known(&self, pods: &mut HashMap<String, HashSet<String>>) {
-        for known in self.writer().pods.values() {
-            if let Some(names) = pods.get_mut(&known.endpoint.namespace) {
-                names.remove(&known.endpoint.pod_name);
+        for known in self.writer().pods() {
+            if let Some(names) = pods.get_mut(&*known.endpoint.namespace) {
+                names.remove(&*known.endpoint.pod_name);
             }
         }
     }
@@ -204,7 +210,7 @@ impl IpCache {
     /// Addresses of the pods on this node, sorted: for the kernel's table.
     pub fn local_pod_addresses(&self) -> Vec<IpAddr> {
         let writer = self.writer();
-        let local = writer.pods.values().filter(|pod| pod.endpoint.local);
+        let local = writer.pods().filter(|pod| pod.endpoint.local);
         let mut ips: Vec<_> = local.flat_map(|pod| pod.ips.iter().copied()).collect();
         ips.sort_unstable();
         ips.dedup();
@@ -222,7 +228,7 @@ impl IpCache {
     }
 
     /// The labels that a pod identity stands for now.
-    pub fn identity_labels(&self, identity: u32) -> Option<Arc<[String]>> {
+    pub fn identity_labels(&self, identity: u32) -> Option<Arc<[Text]>> {
         self.writer().identities.labels(identity)
     }
 
@@ -294,7 +300,7 @@ impl IpCache {
         let changed = match change {
             Change::All(rank, snapshot, window) => self.take_all(&mut writer, rank, snapshot, window),
             Change::Pod(rank, pod, window) => writer.upsert(&self.claims, rank, pod, window),
-            Change::Gone(rank, uid, window) => writer.remove(&self.claims, rank, &uid, window),
+            Change::Gone(rank, uid, window) => writer.remove(&self.claims, rank, &Uid::from(&*uid), window),
             Change::Surroundings(rank, surroundings) => self.surround(&mut writer, rank, surroundings),
             Change::Pods(rank, pods, gone, window) => {
                 let mut changed = false;
@@ -303,7 +309,7 @@ impl IpCache {
                     changed |= writer.upsert(&self.claims, rank, pod, window);
                 }
                 for uid in gone {
-                    changed |= writer.remove(&self.claims, rank, &uid, window);
+                    changed |= writer.remove(&self.claims, rank, &Uid::from(&*uid), window);
                 }
                 changed
             }
@@ -323,10 +329,9 @@ impl IpCache {
 
     fn take_all(&self, writer: &mut Writer, rank: Rank, snapshot: Snapshot, window: Window) -> bool {
         let mut changed = false;
-        let mut gone: HashSet<Arc<str>> =
-            writer.pods.keys().filter(|(of, _)| *of == rank).map(|(_, uid)| Arc::clone(uid)).collect();
+        let mut gone: HashSet<Uid> = writer.pods[rank as usize].keys().cloned().collect();
         for pod in snapshot.pods {
-            gone.remove(pod.uid.as_str());
+            gone.remove(&Uid::from(&*pod.uid));
             changed |= writer.upsert(&self.claims, rank, pod, window);
         }
         for uid in gone {
@@ -362,80 +367,63 @@ impl IpCache {
 }
 
 impl Writer {
+    fn pods(&self) -> impl Iterator<Item = &Known> {
+        self.pods.iter().flat_map(HashMap::values)
+    }
+
     fn upsert(&mut self, claims: &Claims, rank: Rank, mut pod: Pod, window: Window) -> bool {
-        let known = self.pods.remove_entry(&(rank, Arc::from(pod.uid.as_str())));
-        let (key, old) = match known {
-            Some((key, old)) => (key, Some(old)),
-            None => ((rank, Arc::from(pod.uid.as_str())), None),
-        };
-        let change = claims::Change { rank, uid: &key.1, window, batch: self.batch };
+        let uid = Uid::from(&*pod.uid);
+        let old = self.pods[rank as usize].remove(&uid);
+        let change = claims::Change { rank, window, batch: self.batch };
         // A phase never goes back: a late event of a finished pod claims nothing.
         let finished = pod.finished || old.as_ref().is_some_and(|old| old.finished);
-        let mut ips = std::mem::take(&mut pod.ips);
-        if finished || pod.host_network {
-            ips.clear();
-        }
-        for ip in &mut ips {
-            *ip = ip.to_canonical();
-        }
+        let has_own = !finished && !pod.host_network;
+        let mut ips: SmallVec<[IpAddr; 1]> =
+            pod.ips.iter().filter(|_| has_own).map(IpAddr::to_canonical).collect();
         ips.sort_unstable();
         ips.dedup();
         ips.shrink_to_fit();
 
-        let besides =
-            Besides { labels: std::mem::take(&mut pod.other_labels), ports: std::mem::take(&mut pod.ports) };
-        let besides = match old.as_ref().map(|old| &old.besides).filter(|old| ***old == besides) {
-            Some(same) => Arc::clone(same),
-            None => self.shared(besides),
-        };
+        let besides = self.besides.get(Besides {
+            labels: std::mem::take(&mut pod.other_labels).into_iter().map(Text::from).collect(),
+            ports: std::mem::take(&mut pod.ports).into(),
+        });
         let endpoint = self.endpoint(old.as_ref().map(|old| &*old.endpoint), pod);
         let same = old.as_ref().is_some_and(|old| old.endpoint == endpoint);
         // One for all its claims.
         let endpoint = old.as_ref().filter(|_| same).map_or(endpoint, |old| Arc::clone(&old.endpoint));
         let old_ips = old.as_ref().map_or(&[][..], |old| &old.ips);
         for &ip in &ips {
-            if !old_ips.contains(&ip) {
-                claims.open(ip, change, &endpoint);
-            } else if !same {
-                claims.renew(ip, change, &endpoint);
+            match old.as_ref().filter(|old| old.ips.contains(&ip)) {
+                None => claims.open(ip, change, &endpoint),
+                Some(old) if !same => claims.renew(ip, change, &old.endpoint, &endpoint),
+                Some(_) => {}
             }
         }
-        for &ip in old_ips.iter().filter(|ip| !ips.contains(ip)) {
-            claims.close(ip, change);
+        if let Some(old) = &old {
+            for &ip in old.ips.iter().filter(|ip| !ips.contains(ip)) {
+                claims.close(ip, change, &old.endpoint);
+            }
         }
         let before = old.as_ref().map(Known::shown);
         self.told.pod(before, Some(Shown { endpoint: &endpoint, ips: &ips, finished }));
         let just_finished = finished && old.as_ref().is_some_and(|old| !old.finished);
         let more = old.as_ref().is_some_and(|old| !Arc::ptr_eq(&old.besides, &besides));
         let changed = !same || *old_ips != *ips || just_finished || more;
-        self.pods.insert(key, Known { endpoint, ips, finished, besides });
+        self.pods[rank as usize].insert(uid, Known { endpoint, ips, finished, besides });
         changed
     }
 
-    fn remove(&mut self, claims: &Claims, rank: Rank, uid: &str, window: Window) -> bool {
-        let Some((key, known)) = self.pods.remove_entry(&(rank, Arc::from(uid))) else { return false };
-        let change = claims::Change { rank, uid: &key.1, window, batch: self.batch };
+    fn remove(&mut self, claims: &Claims, rank: Rank, uid: &Uid, window: Window) -> bool {
+        let Some(known) = self.pods[rank as usize].remove(uid) else { return false };
+        let change = claims::Change { rank, window, batch: self.batch };
         for &ip in &known.ips {
-            claims.close(ip, change);
+            claims.close(ip, change, &known.endpoint);
         }
         self.told.pod(Some(known.shown()), None);
         self.identities.release(known.endpoint.identity);
         self.endpoint_ids.remove(&(known.endpoint.id as u16));
         true
-    }
-
-    /// The same as others have it, where any do.
-    fn shared(&mut self, besides: Besides) -> Arc<Besides> {
-        if let Some(known) = self.besides.get(&besides) {
-            return Arc::clone(known);
-        }
-        if self.besides.len() >= self.most_besides {
-            self.besides.retain(|known| Arc::strong_count(known) > 1);
-            self.most_besides = (2 * self.besides.len()).max(64);
-        }
-        let besides = Arc::new(besides);
-        self.besides.insert(Arc::clone(&besides));
-        besides
     }
 
     /// The endpoint of a pod; the old one where nothing of it changed.
@@ -451,15 +439,15 @@ impl Writer {
             _ => 0,
         };
         let Pod { cluster, namespace, name, local, labels, workloads, .. } = pod;
-        let (identity, labels) = shared.unwrap_or_else(|| (0, labels.into()));
+        let (identity, labels) = shared.unwrap_or_else(|| (0, labels.into_iter().map(Text::from).collect()));
         Arc::new(Endpoint {
             id,
             identity,
-            cluster,
-            namespace,
+            cluster: self.names.get(cluster).into(),
+            namespace: self.names.get(namespace).into(),
             labels,
             pod_name: name,
-            workloads,
+            workloads: self.workloads.get(workloads),
             local,
             encoded: Encoded::default(),
         })

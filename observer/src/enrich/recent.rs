@@ -102,7 +102,7 @@ mod tests {
             );
             for (ends, names) in [([ip, other], ["web", ""]), ([other, ip], ["", "web"])] {
                 let (found, _) = recent.find(ends.map(end), 1);
-                assert_eq!(found.map(|found| found.unwrap().endpoint.pod_name.as_str()), names, "{other:?}");
+                assert_eq!(found.map(|found| &*found.unwrap().endpoint.pod_name), names, "{other:?}");
             }
         }
         assert!(shared > 0);

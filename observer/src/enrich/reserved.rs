@@ -40,7 +40,7 @@ pub struct Reserved {
 impl Default for Reserved {
     fn default() -> Self {
         let endpoint = |identity, labels: &[&str]| {
-            let labels = labels.iter().map(|&label| label.to_owned()).collect();
+            let labels = labels.iter().map(|&label| label.into()).collect();
             Arc::new(Endpoint { identity, labels, ..Endpoint::default() })
         };
         Self {

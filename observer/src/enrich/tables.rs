@@ -1,7 +1,7 @@
 //! What is looked up by address besides pods: nodes, services, CIDRs. Built whole, swapped whole.
 
 use super::{identity, identity::Identities, reserved::Reserved, source::Surroundings};
-use crate::endpoint::{Endpoint, Service};
+use crate::endpoint::{Endpoint, Service, Text};
 use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 use prefix_trie::joint::map::JointPrefixMap;
@@ -68,7 +68,7 @@ impl Tables {
         let groups: Vec<_> = all.flat_map(|from| from.cidr_groups.iter().cloned()).collect();
         let cidrs = groups.iter().flat_map(|group| group.cidrs.iter().copied());
         for (cidr, identity) in identities.set_cidrs(cidrs) {
-            let labels = identity::cidr_labels(cidr, &groups).into();
+            let labels = identity::cidr_labels(cidr, &groups).into_iter().map(Text::from).collect();
             tables.cidrs.insert(cidr, Arc::new(Endpoint { identity, labels, ..Endpoint::default() }));
         }
         tables

@@ -69,10 +69,10 @@ impl Told {
     fn endpoint(&self, kind: Kind, endpoint: &Endpoint) {
         let update = EndpointUpdateNotification {
             id: endpoint.id.into(),
-            labels: endpoint.labels.to_vec(),
+            labels: endpoint.labels.iter().map(ToString::to_string).collect(),
             error: String::new(),
-            pod_name: endpoint.pod_name.clone(),
-            namespace: endpoint.namespace.clone(),
+            pod_name: endpoint.pod_name.to_string(),
+            namespace: endpoint.namespace.to_string(),
         };
         self.0.tell(kind, Notification::EndpointUpdate(update));
     }
@@ -82,8 +82,8 @@ impl Told {
             cidr: cidr.to_string(),
             identity: endpoint.identity,
             old_identity: before,
-            namespace: endpoint.namespace.clone(),
-            pod_name: endpoint.pod_name.clone(),
+            namespace: endpoint.namespace.to_string(),
+            pod_name: endpoint.pod_name.to_string(),
             ..IpCacheNotification::default()
         };
         self.0.tell(kind, Notification::IpcacheUpdate(update));

@@ -16,9 +16,9 @@ fn end(name: &str, labels: usize) -> Arc<Endpoint> {
         identity: 4001,
         cluster: "default".into(),
         namespace: "shop".into(),
-        labels: (0..labels).map(|n| format!("k8s:label-{n}=value")).collect(),
+        labels: (0..labels).map(|n| format!("k8s:label-{n}=value").into()).collect(),
         pod_name: name.into(),
-        workloads: vec![Workload { kind: "Deployment".into(), name: name.into() }; labels % 3],
+        workloads: vec![Workload { kind: "Deployment".into(), name: name.into() }; labels % 3].into(),
         ..Endpoint::default()
     })
 }

@@ -38,7 +38,7 @@ fn names_are_found(snapshot: &Snapshot) {
     };
     for (pod, ip) in addresses() {
         let found = cache.lookup(ip, 2_000);
-        assert_eq!((&found.namespace, &found.pod_name), (&pod.namespace, &pod.name), "{ip}");
+        assert_eq!((&*found.namespace, &found.pod_name), (&*pod.namespace, &pod.name), "{ip}");
         assert!(cache.lookup(ip, 500).pod_name.is_empty(), "{ip} before it was there");
     }
     for service in &snapshot.surroundings.services {

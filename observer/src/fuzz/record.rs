@@ -139,7 +139,7 @@ fn is_right(flow: &Flow<'_>, kernel_ns: u64, (time_ns, is_drop): (i64, bool)) {
     let text = |ip: Option<IpAddr>| ip.map_or(String::new(), |ip| ip.to_string());
     let ends = wire.ip.map(|ip| (ip.source, ip.destination)).unwrap_or_default();
     assert_eq!(ends, (text(flow.source_ip), text(flow.destination_ip)));
-    assert_eq!(wire.source.unwrap().pod_name, flow.source.pod_name);
+    assert_eq!(wire.source.unwrap().pod_name, *flow.source.pod_name);
     assert_eq!(wire.verdict, i32::from(flow.verdict));
 }
 

@@ -266,7 +266,7 @@ impl Draft {
     pub(super) fn push(&mut self, flow: &Flow<'_>) {
         let record = flow.record;
         let total = &mut self.bytes;
-        let texts = |end: &Endpoint| end.labels.iter().map(String::len).sum::<usize>() + 256;
+        let texts = |end: &Endpoint| end.labels.iter().map(|label| label.len()).sum::<usize>() + 256;
         let source = self.ends.number(flow.source, texts, total) - 1;
         let destination = self.ends.number(flow.destination, texts, total) - 1;
         let row = Row {

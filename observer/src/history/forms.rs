@@ -2,7 +2,7 @@
 //! types, and of those of `flow.rs` and `endpoint.rs` that stand here as they are, is another [`super::frame::VERSION`].
 
 use crate::{
-    endpoint::{Endpoint, Service, Workload},
+    endpoint::{Endpoint, Service, Text, Workload},
     flow::{DropSite, Link, Translated, Tunnel},
     layer7::{Layer7, Tls},
     policy_verdict::{PolicyName, PolicyTold, PolicyVerdict},
@@ -66,8 +66,6 @@ struct EndpointForm<'a> {
 
 impl Form for Endpoint {
     fn write(&self, out: &mut Vec<u8>) {
-        let workload = |workload: &'_ Workload| (workload.kind.clone(), workload.name.clone());
-        let workloads: Vec<_> = self.workloads.iter().map(workload).collect();
         let form = EndpointForm {
             id: self.id,
             identity: self.identity,
@@ -75,8 +73,8 @@ impl Form for Endpoint {
             cluster: &self.cluster,
             namespace: &self.namespace,
             pod_name: &self.pod_name,
-            labels: self.labels.iter().map(String::as_str).collect(),
-            workloads: workloads.iter().map(|(kind, name)| (kind.as_str(), name.as_str())).collect(),
+            labels: self.labels.iter().map(|label| &**label).collect(),
+            workloads: self.workloads.iter().map(|workload| (&*workload.kind, &*workload.name)).collect(),
         };
         write(&form, out);
     }
@@ -88,10 +86,10 @@ impl Form for Endpoint {
             id: form.id,
             identity: form.identity,
             local: form.is_local,
-            cluster: form.cluster.to_owned(),
-            namespace: form.namespace.to_owned(),
-            pod_name: form.pod_name.to_owned(),
-            labels: form.labels.into_iter().map(str::to_owned).collect(),
+            cluster: form.cluster.into(),
+            namespace: form.namespace.into(),
+            pod_name: form.pod_name.into(),
+            labels: form.labels.into_iter().map(Text::from).collect(),
             workloads: form.workloads.into_iter().map(workload).collect(),
             ..Self::default()
         };

@@ -54,7 +54,7 @@ fn address(net: &IpNet, held: &Held, policy: Option<&PolicyInForce>, clock: &Clo
         kind: kind.to_owned(),
         name,
         identity: endpoint.identity,
-        labels: endpoint.labels.to_vec(),
+        labels: endpoint.labels.iter().map(ToString::to_string).collect(),
         source: held.rank.map_or("", source).to_owned(),
         since: (held.since > 0).then(|| proto_time(clock.unix(held.since))),
         subject: judged.map(|endpoint| endpoint.subject),

@@ -115,7 +115,7 @@ fn name(endpoint: &Endpoint) -> String {
         return reserved.unwrap_or_default().to_owned();
     }
     if endpoint.namespace.is_empty() {
-        return endpoint.pod_name.clone();
+        return endpoint.pod_name.to_string();
     }
     format!("{}/{}", endpoint.namespace, endpoint.pod_name)
 }

@@ -111,7 +111,7 @@ impl Inspection {
             {
                 alike.names.insert(name(&known));
                 if alike.labels.is_empty() {
-                    alike.labels = known.labels.to_vec();
+                    alike.labels = known.labels.iter().map(ToString::to_string).collect();
                 }
             }
         }

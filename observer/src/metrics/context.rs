@@ -1,7 +1,7 @@
 //! Who sent a flow and whom it was for, as labels: Hubble's context options.
 
 use crate::{
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Text},
     flow::{Flow, Record},
 };
 use observer_proto::{
@@ -29,6 +29,7 @@ pub(super) enum Value<'a> {
     Number(u16),
     /// With commas between them.
     List(&'a [String]),
+    Labels(&'a [Text]),
     Names(&'a [Box<str>]),
     /// The type and code of an ICMP message, of IPv6 where that is true.
     Icmp(bool, u8, u8),
@@ -39,6 +40,7 @@ impl Value<'_> {
         match self {
             Self::Text(text) | Self::Small(text) => text.is_empty(),
             Self::List(list) => list.is_empty(),
+            Self::Labels(labels) => labels.is_empty(),
             Self::Names(names) => names.is_empty(),
             Self::Named(..) | Self::Ip(_) | Self::Number(_) | Self::Icmp(..) => false,
         }
@@ -54,6 +56,7 @@ impl Hash for Value<'_> {
             Self::Ip(ip) => ip.hash(state),
             Self::Number(number) => number.hash(state),
             Self::List(list) => list.hash(state),
+            Self::Labels(labels) => labels.hash(state),
             Self::Names(names) => names.hash(state),
             Self::Icmp(is_v6, kind, code) => (is_v6, kind, code).hash(state),
         }
@@ -69,6 +72,7 @@ impl fmt::Display for Value<'_> {
             Self::Ip(ip) => write!(f, "{ip}"),
             Self::Number(number) => write!(f, "{number}"),
             Self::List(list) => f.write_str(&list.join(",")),
+            Self::Labels(labels) => f.write_str(&labels.join(",")),
             Self::Names(names) => f.write_str(&names.join(",")),
             Self::Icmp(is_v6, kind, code) => {
                 let packet = if *is_v6 { Packet::IcmpV6(*kind, *code) } else { Packet::IcmpV4(*kind, *code) };
@@ -289,7 +293,7 @@ impl Identifier {
     fn of(self, Side { end, ip, names }: Side<'_>) -> Value<'_> {
         let workload = end.workloads.first().map_or("", |workload| workload.name.as_str());
         match self {
-            Self::Identity => Value::List(&end.labels),
+            Self::Identity => Value::Labels(&end.labels),
             Self::Namespace => Value::Text(&end.namespace),
             Self::Pod if end.namespace.is_empty() => Value::Text(&end.pod_name),
             Self::Pod => Value::Named(&end.namespace, &end.pod_name),
@@ -330,14 +334,14 @@ fn direction(flow: &Record) -> Value<'static> {
 }
 
 /// The API server's label where it is there, else the first reserved one.
-fn reserved(labels: &[String]) -> &str {
+fn reserved(labels: &[Text]) -> &str {
     const API_SERVER: &str = "reserved:kube-apiserver";
     let found = labels.iter().find(|label| *label == API_SERVER);
-    found.or_else(|| labels.iter().find(|label| label.starts_with("reserved:"))).map_or("", String::as_str)
+    found.or_else(|| labels.iter().find(|label| label.starts_with("reserved:"))).map_or("", |label| label)
 }
 
 /// By the label that Kubernetes recommends, or the older ones: whichever comes first in order.
-fn app(labels: &[String]) -> &str {
+fn app(labels: &[Text]) -> &str {
     const KEYS: [&str; 3] = ["k8s:app.kubernetes.io/name=", "k8s:k8s-app=", "k8s:app="];
     let value = labels.iter().find_map(|label| {
         let value = KEYS.iter().find_map(|key| label.strip_prefix(key))?;

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     dynamic::Selection,
+    endpoint::Text,
     flow::{Flow, Record, Tristate},
     serve::{query::Selector, view::NodeView},
     store::{self, Lot},
@@ -363,9 +364,9 @@ fn is_forwarded(flow: &Record) -> bool {
     [Verdict::Forwarded as u8, Verdict::Redirected as u8].contains(&flow.verdict)
 }
 
-fn is_world(labels: &[String]) -> bool {
+fn is_world(labels: &[Text]) -> bool {
     const WORLD: [&str; 3] = ["reserved:world", "reserved:world-ipv4", "reserved:world-ipv6"];
-    labels.iter().any(|label| WORLD.contains(&label.as_str()))
+    labels.iter().any(|label| WORLD.contains(&&**label))
 }
 
 fn drop_reason(flow: &Flow<'_>) -> &'static str {

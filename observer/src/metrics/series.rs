@@ -162,7 +162,7 @@ impl Table {
             &mut series.sum
         } else if room.taken + weight <= room.most {
             room.taken += weight;
-            let name = |end: &Endpoint| (end.namespace.as_str().into(), end.pod_name.as_str().into());
+            let name = |end: &Endpoint| (end.namespace[..].into(), end.pod_name[..].into());
             let pods = pods.map(|end| end.filter(|end| !end.pod_name.is_empty()).map(name));
             let (labels, sum) = (labels(&self.names, values), Sum::new(&self.family));
             &mut self.series.entry(key).insert(Series { labels, sum, pods }).into_mut().sum

@@ -39,14 +39,14 @@ fn pod(namespace: &str, name: &str, app: &str) -> Arc<Endpoint> {
         identity: 5000,
         namespace: namespace.into(),
         pod_name: name.into(),
-        labels: [format!("k8s:app={app}")].into(),
-        workloads: vec![Workload { kind: "Deployment".into(), name: app.into() }],
+        labels: [format!("k8s:app={app}").into()].into(),
+        workloads: [Workload { kind: "Deployment".into(), name: app.into() }].into(),
         ..Endpoint::default()
     })
 }
 
 fn world() -> Arc<Endpoint> {
-    let labels = ["reserved:world".to_owned()].into();
+    let labels = ["reserved:world".into()].into();
     Arc::new(Endpoint { identity: 2, labels, ..Endpoint::default() })
 }
 

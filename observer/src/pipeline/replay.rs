@@ -303,7 +303,7 @@ mod tests {
             let mut flows = Cursor::new(Arc::clone(&store), 0);
             let mut names = Vec::new();
             while let Step::Flow(stored) = flows.step() {
-                names.push((u64::from(stored.record().source_port), stored.source().pod_name.clone()));
+                names.push((u64::from(stored.record().source_port), stored.source().pod_name.to_string()));
             }
             let wanted = [(5, "first"), (15, "second"), (25, "second"), (35, "third"), (16, "second")];
             assert_eq!(names, wanted.map(|(second, name)| (second, name.to_owned())), "{jump} s");

@@ -111,7 +111,7 @@ fn change() -> impl Strategy<Value = Change> {
         (any::<String>(), any::<String>(), vec(any::<IpAddr>(), 0..3), vec(".{0,20}", 0..4), any::<bool>())
             .prop_map(|(uid, name, ips, labels, local)| Pod {
                 uid,
-                name,
+                name: name.into(),
                 ips,
                 local,
                 labels,

@@ -60,8 +60,8 @@ fn flows() -> Vec<Sample> {
             cluster: "default".into(),
             namespace: namespace.into(),
             pod_name: name.into(),
-            labels: [format!("k8s:app={name}"), "k8s:team=a".into()].into(),
-            workloads: vec![Workload { kind: "Deployment".into(), name: name.into() }],
+            labels: [format!("k8s:app={name}").into(), "k8s:team=a".into()].into(),
+            workloads: [Workload { kind: "Deployment".into(), name: name.into() }].into(),
             ..Endpoint::default()
         })
     };

@@ -189,8 +189,8 @@ fn ends() -> Vec<Arc<Endpoint>> {
     let pod = |n: u32| Endpoint {
         identity: n % 5,
         namespace: ["web", "data"][n as usize % 2].into(),
-        pod_name: format!("pod-{n}"),
-        labels: [format!("k8s:app=app-{}", n % 3)].into(),
+        pod_name: format!("pod-{n}").into(),
+        labels: [format!("k8s:app=app-{}", n % 3).into()].into(),
         ..Endpoint::default()
     };
     (0..20).map(|n| Arc::new(pod(n))).chain([Arc::default()]).collect()

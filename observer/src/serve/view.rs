@@ -179,7 +179,7 @@ impl EndpointView for Endpoint {
     }
 
     fn labels(&self) -> impl Iterator<Item = &str> {
-        self.labels.iter().map(String::as_str)
+        self.labels.iter().map(|label| &**label)
     }
 
     fn workloads(&self) -> impl Iterator<Item = (&str, &str)> {

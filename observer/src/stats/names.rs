@@ -2,7 +2,7 @@
 //! of 64 bits, that two names share one is less likely than a fault of the machine.
 
 use super::table::Row;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Text};
 use hashbrown::DefaultHashBuilder;
 use std::{
     hash::{BuildHasher as _, Hash, Hasher},
@@ -93,10 +93,10 @@ fn of(endpoint: &Endpoint) -> String {
     }
 }
 
-fn reserved(labels: &[String]) -> String {
+fn reserved(labels: &[Text]) -> String {
     let cidr = labels.iter().find(|label| label.starts_with("cidr:"));
     let reserved = || labels.iter().find_map(|label| label.strip_prefix("reserved:"));
-    cidr.map(String::as_str).or_else(reserved).unwrap_or("unknown").to_owned()
+    cidr.map(|label| &**label).or_else(reserved).unwrap_or("unknown").to_owned()
 }
 
 /// The name of an IANA protocol number; empty for 0, which is not IP.

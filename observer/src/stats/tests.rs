@@ -15,17 +15,17 @@ use observer_proto::{
 use proptest::prelude::*;
 
 fn end(namespace: &str, workload: &str) -> Arc<Endpoint> {
-    let workloads = vec![Workload { kind: "Deployment".into(), name: workload.into() }];
+    let workloads = [Workload { kind: "Deployment".into(), name: workload.into() }];
     Arc::new(Endpoint {
         namespace: namespace.into(),
-        pod_name: format!("{workload}-0"),
-        workloads,
+        pod_name: format!("{workload}-0").into(),
+        workloads: workloads.into(),
         ..Endpoint::default()
     })
 }
 
 fn world() -> Arc<Endpoint> {
-    Arc::new(Endpoint { labels: Arc::from(["reserved:world".to_owned()]), ..Endpoint::default() })
+    Arc::new(Endpoint { labels: Arc::from(["reserved:world".into()]), ..Endpoint::default() })
 }
 
 /// Port and reply as a connection to port 80 has them.

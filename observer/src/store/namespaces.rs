@@ -58,7 +58,7 @@ impl Namespaces {
         }
         let time = Arc::new(AtomicI64::new(i64::MIN));
         let mut longer = since(&known, i64::MIN);
-        longer.insert(Namespace { cluster: cluster.clone(), name: name.clone() }, Arc::clone(&time));
+        longer.insert(Namespace { cluster: cluster.to_string(), name: name.to_string() }, Arc::clone(&time));
         self.0.store(Arc::new(longer));
         Some(time)
     }

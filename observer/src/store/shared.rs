@@ -7,7 +7,7 @@ use super::{
     segment::Segment,
 };
 use crate::{
-    endpoint::{Endpoint, Service},
+    endpoint::{Endpoint, Service, Text},
     flow::{DropSite, Flow, Link, Translated, Tunnel},
     policy_verdict::PolicyVerdict,
 };
@@ -254,7 +254,7 @@ fn site_bytes(site: &DropSite) -> usize {
 /// What an endpoint takes on the heap, by and large: strings are counted by length, and three times, because the encoded
 /// forms have them again. Labels are counted for each endpoint that shares them, which is on the safe side.
 fn endpoint_bytes(endpoint: &Endpoint) -> usize {
-    let labels: usize = endpoint.labels.iter().map(|label| 3 * label.len() + size_of::<String>()).sum();
+    let labels: usize = endpoint.labels.iter().map(|label| 3 * label.len() + size_of::<Text>()).sum();
     let workloads: usize =
         endpoint.workloads.iter().map(|w| size_of_val(w) + 3 * (w.kind.len() + w.name.len())).sum();
     size_of::<Endpoint>()

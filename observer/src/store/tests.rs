@@ -199,8 +199,11 @@ fn bytes_are_bounded_by_large_endpoints_too() {
     let limit = 4 << 20;
     let (store, mut writer) = Store::new(StoreConfig { flows: 65_536, bytes: limit });
     for n in 0..20_000u64 {
-        let source =
-            Arc::new(Endpoint { pod_name: "p".repeat(4000), identity: n as u32, ..Endpoint::default() });
+        let source = Arc::new(Endpoint {
+            pod_name: "p".repeat(4000).into(),
+            identity: n as u32,
+            ..Endpoint::default()
+        });
         writer.push(&Sample { source, ..numbered(n) }.flow());
         assert!(store.bytes() <= limit as u64, "{} bytes after {n} flows", store.bytes());
     }

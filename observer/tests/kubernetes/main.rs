@@ -11,6 +11,7 @@ mod deployed;
 mod events;
 mod names;
 mod relay;
+mod scale;
 mod staying;
 #[path = "../support/mod.rs"]
 mod support;

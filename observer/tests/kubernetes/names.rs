@@ -59,20 +59,21 @@ impl Bed {
         Self { lab, cluster }
     }
 
+    /// A daemon of the first node with this access, which follows policies, too.
     pub(crate) fn daemon(&self, kubeconfig: &Path) -> Daemon {
         Daemon::spawn(self.command(kubeconfig), tempfile::tempdir().unwrap())
     }
 
-    /// A daemon of the first node with this access.
     pub(crate) fn command(&self, kubeconfig: &Path) -> Command {
+        let mut command = self.names_alone(kubeconfig);
+        command.arg("--kubernetes-policies");
+        command
+    }
+
+    /// The same without policies.
+    pub(crate) fn names_alone(&self, kubeconfig: &Path) -> Command {
         let mut command = self.lab.command_in("n1", OBSERVER);
-        command.args([
-            "--node-name",
-            "n1",
-            "--local-namespaces=false",
-            "--kubernetes",
-            "--kubernetes-policies",
-        ]);
+        command.args(["--node-name", "n1", "--local-namespaces=false", "--kubernetes"]);
         command.arg("--kubeconfig").arg(kubeconfig);
         command
     }
@@ -142,7 +143,7 @@ pub(crate) fn flow(response: ResponseTypes) -> Option<Flow> {
 }
 
 /// What is to hold of a change: how soon it is seen.
-const SOON: Duration = Duration::from_secs(1);
+pub(crate) const SOON: Duration = Duration::from_secs(1);
 
 #[test]
 fn pods_services_and_policies_of_the_api_are_those_of_flows() {

@@ -78,13 +78,13 @@ fn replicas_share_what_is_the_same_of_them() {
     for n in 0..100 {
         pods.apply(parse(simple(&format!("u{n}"), "10.0.0.1")), "n1");
     }
-    assert_eq!(pods.kinds.0.len(), 1);
+    assert_eq!(pods.kinds.len(), 1);
     for n in 0..1000 {
         let mut one = simple("u0", "10.0.0.1");
         one["metadata"]["labels"] = json!({"version": n.to_string()});
         pods.apply(parse(one), "n1");
     }
-    assert!(pods.kinds.0.len() <= 64, "{}", pods.kinds.0.len());
+    assert!(pods.kinds.len() <= 64, "{}", pods.kinds.len());
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Bed {
     }
 
     fn names(&self) -> Vec<String> {
-        self.told().pods.values().map(|pod| pod.name.clone()).collect()
+        self.told().pods.values().map(|pod| pod.name.to_string()).collect()
     }
 
     fn pod(&self, name: &str) -> bool {

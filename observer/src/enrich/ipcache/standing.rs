@@ -2,7 +2,7 @@
 
 use super::{IpCache, Known, Owner};
 use crate::{
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Text},
     enrich::source::{PodPort, Surroundings},
 };
 use std::{net::IpAddr, sync::Arc};
@@ -22,9 +22,9 @@ pub struct Standing {
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub struct Besides {
     /// Labels that are no part of an identity.
-    pub labels: Vec<String>,
+    pub labels: Box<[Text]>,
     /// What its containers call their ports.
-    pub ports: Vec<PodPort>,
+    pub ports: Box<[PodPort]>,
 }
 
 impl IpCache {
@@ -36,7 +36,7 @@ impl IpCache {
             (Owner::Pod(owner), _) => Arc::ptr_eq(&owner, endpoint) && tables.node(ip).is_none(),
             _ => false,
         };
-        let pods = writer.pods.values().map(|Known { endpoint, ips, besides, .. }| {
+        let pods = writer.pods().map(|Known { endpoint, ips, besides, .. }| {
             let addresses = ips.iter().copied().filter(|ip| is_own(endpoint, *ip));
             Standing {
                 endpoint: Arc::clone(endpoint),

@@ -21,7 +21,7 @@ fn pod(uid: &str, ips: &[&str]) -> Pod {
     Pod {
         uid: uid.to_owned(),
         namespace: "shop".to_owned(),
-        name: uid.trim_end_matches('\'').to_owned(),
+        name: uid.trim_end_matches('\'').into(),
         ips: ips.iter().map(|text| ip(text)).collect(),
         labels: vec![format!("k8s:uid={uid}")],
         local: true,
@@ -374,7 +374,7 @@ fn pods_that_stand_have_the_addresses_that_are_their_own() {
     for Standing { endpoint, addresses, .. } in cache.standing().0 {
         for address in addresses {
             assert!(Arc::ptr_eq(&cache.lookup(address, 10), &endpoint), "{address} is of one version");
-            standing.push((address.to_string(), endpoint.pod_name.clone()));
+            standing.push((address.to_string(), endpoint.pod_name.to_string()));
         }
     }
     standing.sort();

@@ -32,7 +32,7 @@ fn listed(by_hand: &mut ByHand) {
 
 fn name(cache: &IpCache, ip: &str, at: u64) -> String {
     let endpoint = cache.lookup(ip.parse().unwrap(), at);
-    if endpoint.pod_name.is_empty() { endpoint.labels.join(",") } else { endpoint.pod_name.clone() }
+    if endpoint.pod_name.is_empty() { endpoint.labels.join(",") } else { endpoint.pod_name.to_string() }
 }
 
 #[test]

@@ -93,7 +93,7 @@ pub(super) fn scan(
             // The kernel uses inode numbers again.
             uid: format!("netns:{inode}:{label}"),
             namespace: kind.to_owned(),
-            name,
+            name: name.into(),
             ips: namespace.ips,
             local: true,
             labels: vec![label],

@@ -96,14 +96,14 @@ fn in_node(lab: &Lab) {
     let label = format!("netns:name={}", lab.pod);
     for address in ["10.77.0.2", "fd00:77::2"] {
         let pod = cache.lookup(ip(address), Clock::kernel_now());
-        assert_eq!((pod.namespace.as_str(), &pod.pod_name), ("netns", &lab.pod), "{address}");
+        assert_eq!((&*pod.namespace, &*pod.pod_name), ("netns", &*lab.pod), "{address}");
         assert_eq!(*pod.labels, [label.as_str()]);
         assert_eq!(pod.identity, identity::candidate(std::slice::from_ref(&label), 0));
         assert!(pod.local && pod.id != 0);
     }
     let process = cache.lookup(ip("10.77.1.2"), Clock::kernel_now());
     let by_cgroup = ["container", "systemd", "process"];
-    assert!(by_cgroup.contains(&process.namespace.as_str()), "{process:?}");
+    assert!(by_cgroup.contains(&&*process.namespace), "{process:?}");
     assert_eq!(cache.lookup(ip("10.77.0.1"), Clock::kernel_now()).identity, 1);
     // No namespace of this machine that has no link to the node.
     assert_eq!(cache.local_pod_addresses(), ["10.77.0.2", "10.77.1.2", "fd00:77::2"].map(ip));

@@ -35,8 +35,9 @@ fn config(folder: &Path) -> HistoryConfig {
 
 /// A flow that is told from others by its packets; a second after the one before.
 fn numbered(number: u64) -> Sample {
-    let end =
-        |name: String| Arc::new(Endpoint { pod_name: name, namespace: "shop".into(), ..Endpoint::default() });
+    let end = |name: String| {
+        Arc::new(Endpoint { pod_name: name.into(), namespace: "shop".into(), ..Endpoint::default() })
+    };
     Sample {
         source: end(format!("web-{}", number % 3)),
         destination: end("db-0".to_owned()),

@@ -54,7 +54,7 @@ pub(super) fn pod(name: &str, labels: usize) -> Arc<Endpoint> {
         identity: 4001,
         cluster: "default".into(),
         namespace: "shop".into(),
-        labels: (0..labels).map(|n| format!("k8s:label-{n}=value")).collect(),
+        labels: (0..labels).map(|n| format!("k8s:label-{n}=value").into()).collect(),
         pod_name: name.into(),
         ..Endpoint::default()
     };

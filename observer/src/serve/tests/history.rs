@@ -102,7 +102,7 @@ fn is_rare(second: i64) -> bool {
 
 fn flow(second: i64) -> Sample {
     let name = if is_rare(second) { "rare-0".to_owned() } else { format!("web-{}", second % 7) };
-    let end = Endpoint { namespace: "shop".into(), pod_name: name, ..Endpoint::default() };
+    let end = Endpoint { namespace: "shop".into(), pod_name: name.into(), ..Endpoint::default() };
     Sample { source: Arc::new(end), ..Sample::from(Record { time_ns: second * SECOND, ..Record::default() }) }
 }
 

@@ -22,8 +22,7 @@ async fn bed() -> (tempfile::TempDir, Server, Writer, StatsClient<Channel>) {
 }
 
 fn push(writer: &mut Writer, ports: impl Iterator<Item = u16>) {
-    let world =
-        Arc::new(Endpoint { labels: Arc::from(["reserved:world".to_owned()]), ..Endpoint::default() });
+    let world = Arc::new(Endpoint { labels: Arc::from(["reserved:world".into()]), ..Endpoint::default() });
     for port in ports {
         writer.push(
             &Sample {

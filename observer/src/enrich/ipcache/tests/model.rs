@@ -84,7 +84,7 @@ proptest! {
             for at in 0..=end {
                 let got = cache.lookup(IpAddr::from([10, 0, 0, address]), at);
                 let right = naive(&events, address, at).map(|uid| uid.to_string());
-                let named = (!got.pod_name.is_empty()).then(|| got.pod_name.clone());
+                let named = (!got.pod_name.is_empty()).then(|| got.pod_name.to_string());
                 if at == end {
                     prop_assert_eq!(named, right, "10.0.0.{} at {}", address, at);
                 } else if named.is_some() {

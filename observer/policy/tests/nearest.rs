@@ -158,12 +158,8 @@ fn a_refused_request_names_its_rule() {
     let spec = "{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: \"80\", protocol: TCP}], rules: {http: [{path: /public}]}}]}]}";
     let policies = source::parse(&support::document("cnp", "a", "p", spec), &Options::default()).unwrap();
     support::set_policies(&mut engine, policies);
-    let request = observer_policy::l7::Request::Http {
-        method: "GET",
-        path: "/private",
-        host: "",
-        headers: Vec::new(),
-    };
+    let request =
+        observer_policy::l7::Request::Http { method: "GET", path: "/private", host: "", headers: Vec::new() };
     let query = Query {
         subject: support::subject(&engine, &cluster, &naive_end(0)),
         direction: observer_policy::model::Direction::Ingress,

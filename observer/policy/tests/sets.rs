@@ -99,12 +99,7 @@ fn verdicts(engine: &Engine, asked: &str) -> String {
         [("ICMP", 1), ("TCP", 6), ("UDP", 17)].iter().find(|(name, _)| *name == protocol).unwrap().1;
     let request = words.get(5).map(|asked| match words[4] {
         "QUERY" => observer_policy::l7::Request::Dns(asked),
-        method => observer_policy::l7::Request::Http {
-            method,
-            path: asked,
-            host: "",
-            headers: Vec::new(),
-        },
+        method => observer_policy::l7::Request::Http { method, path: asked, host: "", headers: Vec::new() },
     });
     let sides = [("out", Direction::Egress, from.0, to.1), ("in", Direction::Ingress, to.0, from.1)];
     let judged = sides.into_iter().filter_map(|(name, direction, subject, peer)| {

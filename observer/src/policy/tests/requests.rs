@@ -106,9 +106,13 @@ fn of_many_in_a_connection_each_is_told_as_if_it_were_the_only_one() {
         }
     };
     let said = [WEB_POD, TOOL_POD, FAR_POD].map(|client| (client, Said::default()));
-    said.iter().for_each(|(client, said)| same(&bed, said, client));
+    for (client, said) in &said {
+        same(&bed, said, client);
+    }
     // What was said by earlier policies is not said again.
     fs::write(bed.folder.path().join("policies.yaml"), format!("{API}{PLAIN}")).unwrap();
     (0..3).for_each(|_| bed.updater.look());
-    said.iter().for_each(|(client, said)| same(&bed, said, client));
+    for (client, said) in &said {
+        same(&bed, said, client);
+    }
 }

@@ -37,7 +37,8 @@ pub(super) fn page(state: &State) -> Page {
         (None, _) => return Page::default(),
     };
     let well = nodes.iter().filter(|node| node.state() == NodeState::NodeConnected).count();
-    let summary = Line::plain(format!(" {} nodes, {well} connected", nodes.len()))
+    let plural = if nodes.len() == 1 { "" } else { "s" };
+    let summary = Line::plain(format!(" {} node{plural}, {well} connected", nodes.len()))
         .with(Role::Plain, state.counts.health.as_ref().map_or_else(String::new, |health| losses(health)))
         .with(Role::Muted, told);
     let grid = Grid { columns: columns(), rows: nodes.iter().map(row).collect() };

@@ -4,8 +4,9 @@
 mod support;
 
 use observer::{
-    decode::Clock,
+    decode::{Clock, End},
     enrich::{
+        Enricher, Packet,
         ipcache::IpCache,
         kubernetes::{KubernetesApi, KubernetesConfig},
     },
@@ -156,7 +157,7 @@ fn change(by_hand: &mut ByHand, cache: &IpCache) {
     row("kubernetes no change", start.elapsed().as_nanos() as f64 / f64::from(changes), "ns");
 }
 
-fn look_up(cache: &IpCache) {
+fn look_up(cache: &Arc<IpCache>) {
     let mut numbers = Numbers(7);
     let all: Vec<IpAddr> = (0..PODS).map(|_| address(numbers.below(PODS as usize) as u32)).collect();
     let look_up = |ips: &[IpAddr]| {
@@ -166,8 +167,24 @@ fn look_up(cache: &IpCache) {
             }
         })
     };
-    row("kubernetes look-up", look_up(&all[..1000]), "ns");
+    row("kubernetes look-up, cache alone", look_up(&all[..1000]), "ns");
     row("kubernetes look-up, random", look_up(&all), "ns");
+    let mut enricher = Enricher::new(Arc::clone(cache));
+    let ends: Vec<Option<End>> = all[..1000].iter().map(|ip| Some(End::new(*ip, 80))).collect();
+    let named = median_ns(11, ends.len(), || {
+        for pair in ends.chunks_exact(2) {
+            let packet = Packet {
+                kernel_ns: u64::MAX - 1,
+                source: pair[0],
+                destination: pair[1],
+                protocol: 6,
+                frontend: None,
+                is_reply: false,
+            };
+            black_box(enricher.ends(black_box(&packet)));
+        }
+    });
+    row("kubernetes look-up", named, "ns");
 }
 
 /// Addresses that are used again, 1,000 a second, while others look them up.

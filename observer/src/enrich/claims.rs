@@ -6,11 +6,11 @@
 
 use super::source::{Rank, Window};
 use crate::endpoint::Endpoint;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use smallvec::SmallVec;
 use std::{
     collections::VecDeque,
-    hash::{BuildHasher, Hash},
+    hash::BuildHasher,
     net::IpAddr,
     num::NonZeroU64,
     ops::Range,
@@ -66,7 +66,7 @@ pub(super) enum Owner {
 /// Nearly all addresses have one claim for ever: it is in the table itself.
 type OfAddress = SmallVec<[Claim; 1]>;
 
-type Shard = HashMap<IpAddr, OfAddress>;
+type Shard = HashTable<(IpAddr, OfAddress)>;
 
 /// The sharded table.
 #[derive(Debug)]
@@ -95,16 +95,20 @@ pub(super) struct Change {
 }
 
 impl Claims {
-    fn shard<K: Hash>(&self, key: K) -> &RwLock<Shard> {
-        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    fn shard(&self, hash: u64) -> &RwLock<Shard> {
+        // By bits that a table looks at none of.
+        &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
     fn with<R>(&self, ip: IpAddr, change: impl FnOnce(&mut OfAddress) -> R) -> R {
-        let mut shard = self.shard(ip).write().unwrap_or_else(PoisonError::into_inner);
-        let claims = shard.entry(ip).or_default();
+        let hash = self.hasher.hash_one(ip);
+        let mut shard = self.shard(hash).write().unwrap_or_else(PoisonError::into_inner);
+        let entry = shard.entry(hash, |(known, _)| *known == ip, |(known, _)| self.hasher.hash_one(known));
+        let mut entry = entry.or_insert_with(|| (ip, OfAddress::new()));
+        let (_, claims) = entry.get_mut();
         let result = change(claims);
         if claims.is_empty() {
-            shard.remove(&ip);
+            entry.remove();
         }
         result
     }
@@ -112,28 +116,33 @@ impl Claims {
     /// Whose the address was at a time (kernel time), and a range of times around it of which the same is known.
     pub(super) fn owner(&self, ip: IpAddr, at: u64) -> (Owner, Range<u64>) {
         let mut when = 0..u64::MAX;
-        let shard = self.shard(ip).read().unwrap_or_else(PoisonError::into_inner);
-        let Some(claims) = shard.get(&ip) else { return (Owner::Never, when) };
-        for change in claims.iter().flat_map(|claim| [claim.from, claim.until]) {
-            if change <= at {
-                when.start = when.start.max(change);
-            } else {
-                when.end = when.end.min(change);
+        let hash = self.hasher.hash_one(ip);
+        let shard = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, claims)) = shard.find(hash, |(known, _)| *known == ip) else {
+            return (Owner::Never, when);
+        };
+        let mut owner: Option<&Claim> = None;
+        for claim in claims {
+            for change in [claim.from, claim.until] {
+                if change <= at {
+                    when.start = when.start.max(change);
+                } else {
+                    when.end = when.end.min(change);
+                }
+            }
+            let is_before = |other: &Claim| (claim.rank, claim.from) < (other.rank, other.from);
+            if claim.from <= at && at < claim.until && !owner.is_some_and(is_before) {
+                owner = Some(claim);
             }
         }
-        let then = claims.iter().filter(|claim| claim.from <= at && at < claim.until);
-        let owner = match then.max_by_key(|claim| (claim.rank, claim.from)) {
-            Some(claim) => Owner::Pod(Arc::clone(&claim.endpoint)),
-            None => Owner::Uncertain,
-        };
-        (owner, when)
+        (owner.map_or(Owner::Uncertain, |claim| Owner::Pod(Arc::clone(&claim.endpoint))), when)
     }
 
     /// Gives each address that somebody has now: whose it is, who says so, and since when.
     pub(super) fn each(&self, mut each: impl FnMut(IpAddr, &Arc<Endpoint>, Rank, u64)) {
         for shard in &self.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-            for (ip, claims) in &*shard {
+            for (ip, claims) in shard.iter() {
                 let living = claims.iter().filter(|claim| claim.lives());
                 if let Some(claim) = living.max_by_key(|claim| (claim.rank, claim.from)) {
                     each(*ip, &claim.endpoint, claim.rank, claim.from);

@@ -7,7 +7,10 @@ use crate::{
     world::list,
 };
 use http::{Method, Request, header::CONTENT_TYPE};
-use kube::{Client, Config, config::Kubeconfig};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use observer_lab::netns;
 use observer_proto::{
     flow::agent_event::Notification,
@@ -86,7 +89,8 @@ fn on_the_api<T: Send>(bed: &Bed, work: impl AsyncFnOnce(Client) -> T + Send) ->
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Ok(runtime.block_on(async {
             let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
-            let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+            let config =
+                Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
             work(Client::try_from(config).unwrap()).await
         }))
     };

@@ -9,7 +9,7 @@
 mod support;
 
 use observer::{
-    capture, daemon,
+    capture,
     decode::Clock,
     pipeline::Feed,
     recording::{Head, Input},
@@ -32,7 +32,12 @@ use std::{
     time::{Duration, Instant},
 };
 use support::world::World;
+use tikv_jemallocator::Jemalloc;
 use zerocopy::FromBytes as _;
+
+/// The daemon's.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Hubble's ring can't be larger.
 const FLOWS: usize = 65_535;
@@ -141,7 +146,6 @@ impl Feeder {
             records.iter().scan(0, |next, record| Some(std::mem::replace(next, *next + record.len() as u32)));
         let begins = begins.collect();
         let records = { records }.concat();
-        daemon::give_memory_back();
         Self { feed, records, begins, position: 0 }
     }
 

@@ -53,6 +53,10 @@ fn same(actual: &str, golden: &str) {
 }
 
 fn why(flags: &str, flows: &[Flow]) -> Report {
+    answer(flags, flows).report()
+}
+
+fn answer(flags: &str, flows: &[Flow]) -> Why {
     let words: Vec<&str> = flags.split_whitespace().collect();
     let pairs = words.chunks(2).map(|pair| (pair[0].trim_start_matches('-'), pair[1]));
     let lists = filter::parse(pairs).expect(flags);
@@ -61,7 +65,52 @@ fn why(flags: &str, flows: &[Flow]) -> Report {
     for flow in flows {
         why.flow(flow);
     }
-    why.report()
+    why
+}
+
+#[test]
+fn why_tells_who_stands_behind_a_service() {
+    let flows = flows();
+    let backend = |address: &str, state: &str, pod: &str| stats::ServiceBackend {
+        address: address.to_owned(),
+        ports: vec![8080],
+        state: state.to_owned(),
+        pod: pod.to_owned(),
+    };
+    let service = |name: &str, state: &str| stats::Service {
+        name: name.to_owned(),
+        backends: vec![
+            backend("10.0.0.9", state, "payments/\u{1b}[2Jpod"),
+            backend("fd00::9", "not ready", ""),
+        ],
+        more: 3,
+    };
+    let mut seen = answer("--from-pod web/frontend-app --to-service payments/payments-api", &flows);
+    assert_eq!(seen.services(), ["payments/payments-api"]);
+    let before = seen.report();
+    seen.behind(vec![service("payments/payments-api", "ready")]);
+    let report = seen.report();
+    assert_eq!((report.services.len(), &report.advice), (before.services.len(), &before.advice));
+    let text = report.text(None);
+    for part in ["10.0.0.9:8080", "[fd00::9]:8080", "not ready", "and 3 endpoints more"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains('\u{1b}') && !before.text(None).contains("endpoint"), "{text}");
+    // Nobody is called, and nothing was seen.
+    let mut idle = answer("--from-pod web/nobody --to-service payments/idle", &flows);
+    idle.behind(vec![service("payments/idle", "not ready")]);
+    let report = idle.report();
+    assert_eq!(report.outcome, Outcome::NotSeen);
+    assert!(
+        report
+            .advice
+            .as_ref()
+            .is_some_and(|advice| advice.starts_with("no endpoint of the service payments/idle is ready"))
+    );
+    let text = report.text(None);
+    assert!(text.contains("payments/idle, no flow through it seen"), "{text}");
+    idle.behind(vec![stats::Service { name: "payments/idle".to_owned(), ..stats::Service::default() }]);
+    assert!(idle.report().text(None).contains("no endpoint stands behind it"));
 }
 
 /// Each cause of a drop in the demo: by the flags that ask for it, what Observer's flows say, and what those of other

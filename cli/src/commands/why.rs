@@ -14,7 +14,9 @@ use observer_proto::{
     },
     filter::FilterLists,
     observer::GetFlowsRequest,
+    stats::{ServicesRequest, stats_client::StatsClient},
 };
+use tonic::Response;
 
 pub(super) const AFTER_HELP: &str = "\
 One page from the flows of the last 15 minutes (--since): what happens to packets from the one to the other and to their
@@ -91,6 +93,14 @@ pub(super) async fn run(globals: &Globals, args: Box<WhyArgs>) -> Result<(), Fai
                 Ok(())
             })
             .await?;
+        }
+        let names = why.services();
+        if !names.is_empty() {
+            let answer =
+                StatsClient::new(server.channel.clone()).get_services(ServicesRequest { names }).await;
+            // Who is not told is not asked further.
+            let told = server.unknown_or_failed(answer.map(Response::into_inner)).await?;
+            why.behind(told.unwrap_or_default().services);
         }
     }
     let report = why.report();

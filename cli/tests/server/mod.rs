@@ -21,8 +21,8 @@ use observer_proto::{
         peer_server::{Peer, PeerServer},
     },
     stats::{
-        GetDropsResponse, GetEdgesResponse, GetHealthResponse, GetPoliciesResponse, GetSignalsResponse,
-        GetTalkersResponse, HealthRequest, WindowRequest,
+        GetDropsResponse, GetEdgesResponse, GetHealthResponse, GetPoliciesResponse, GetServicesResponse,
+        GetSignalsResponse, GetTalkersResponse, HealthRequest, ServicesRequest, WindowRequest,
         stats_server::{Stats, StatsServer},
     },
 };
@@ -285,6 +285,13 @@ impl Stats for Mock {
         &self,
         _: Request<WindowRequest>,
     ) -> Result<Response<Self::GetPoliciesStream>, Status> {
+        Err(Status::unimplemented("not part of the test"))
+    }
+
+    async fn get_services(
+        &self,
+        _: Request<ServicesRequest>,
+    ) -> Result<Response<GetServicesResponse>, Status> {
         Err(Status::unimplemented("not part of the test"))
     }
 

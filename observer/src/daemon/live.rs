@@ -23,7 +23,7 @@ use crate::{
     policy::{Follower, Updater},
     proxy::{self, Listener, Proxy},
     recording::{Head, Input, Recorded, Recorder},
-    serve::{Inspect, ServeConfig},
+    serve::{Inspect, ServeConfig, Services},
     status::Status,
     track::{ConntrackSource, Entry, SourceOptions, Update},
 };
@@ -97,10 +97,7 @@ fn run(
     let cache = Arc::new(IpCache::with_journal(config.node_name.clone(), journal));
     tell_start(config, &cache, "capture");
     let (_sources, kubernetes) = start_sources(config, &cache)?;
-    if let Some(kubernetes) = kubernetes.as_ref().filter(|_| config.policy.may_enforce())
-        && let Some(folder) = capture::staying_on()
-        && !life.wait(all_told(&kubernetes.board, &folder))
-    {
+    if !may_take_over(config, kubernetes.as_ref(), &mut life) {
         return Ok(());
     }
     let began_ns = Clock::kernel_now();
@@ -137,9 +134,10 @@ fn run(
     let policies = following.as_ref().map(|follower| Arc::clone(follower.policies()));
     let updater = following.as_ref().map(|follower| Arc::clone(follower.updater()));
     let judged_by = policies.clone().filter(|_| config.policy.judges());
-    let redaction = config.redaction.clone();
-    let shared = Shared { policies: judged_by.clone(), redaction, ..Shared::default() };
+    let shared =
+        Shared { policies: judged_by.clone(), redaction: config.redaction.clone(), ..Shared::default() };
     let handle = capture.status();
+    let (board, backends) = kubernetes.map(|shown| (shown.board, shown.backends)).unzip();
     let events = writes_events(config).then(Arc::<drop_events::Counts>::default);
     let status = Status {
         capture: Box::new({
@@ -159,7 +157,7 @@ fn run(
         history: flows.history(),
         exports: Arc::default(),
         no_conntrack: head.no_conntrack.clone(),
-        kubernetes: kubernetes.map(|kubernetes| kubernetes.board),
+        kubernetes: board,
         drop_events: events.clone(),
         kernel: head.kernel.clone(),
     };
@@ -167,6 +165,7 @@ fn run(
 
     let judging = shared.policies.clone();
     let serving = is_served.then(|| {
+        let services = backends.map(|backends| Services { backends, names: Arc::clone(&cache) });
         let inspection = Inspection {
             inspector: capture.inspector(),
             status: handle,
@@ -177,7 +176,7 @@ fn run(
         let inspect = Some(Arc::new(inspection) as Arc<dyn Inspect>);
         let l7_is_watched = config.l7.bits() & L7::SIGNALS != 0;
         let usual = serve_config(config, &config.cluster, &cache);
-        ServeConfig { policies, inspect, updater, l7_is_watched, ..usual }
+        ServeConfig { policies, inspect, updater, l7_is_watched, services, ..usual }
     });
     let Flows { history, store, writer } = flows;
     let work = move |stop: &Stop| {
@@ -186,8 +185,8 @@ fn run(
         let running = Live::new(capture, began_ns, conntrack.ok(), recorder, judging, requests);
         Ok(running.run(&mut stages, stop.as_fd())?)
     };
-    let (export, metrics) = (config.export.clone(), config.metrics.clone());
     let events = events.map(|counts| (event_poster(config), counts));
+    let (export, metrics) = (config.export.clone(), config.metrics.clone());
     let serving = serving.map(|server| Serving { server, export, metrics, history, store, status, events });
     let ended = life.run(work, serving, time);
     leave_to_programs(proxy);
@@ -264,7 +263,12 @@ fn event_poster(config: &Config) -> EventPoster {
 const UNTOLD: Duration = Duration::from_secs(5);
 
 /// What is enforced by programs of an earlier daemon stays as it is until all is known that it was made of: with a part of it
-/// alone, something else would be enforced.
+/// alone, something else would be enforced. `false` where the daemon is to end before.
+fn may_take_over(config: &Config, kubernetes: Option<&Shown>, life: &mut Life) -> bool {
+    let told = kubernetes.filter(|_| config.policy.may_enforce()).zip(capture::staying_on());
+    told.is_none_or(|(kubernetes, folder)| life.wait(all_told(&kubernetes.board, &folder)))
+}
+
 async fn all_told(board: &Board, folder: &Path) {
     if tokio::time::timeout(UNTOLD, board.all_told()).await.is_ok() {
         return;

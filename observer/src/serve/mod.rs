@@ -45,6 +45,7 @@ mod past;
 mod peers;
 mod policies;
 pub mod query;
+mod services;
 mod sockets;
 mod stats;
 mod stream;
@@ -60,6 +61,7 @@ pub use encode::NodeInfo;
 pub use inspect::{Answer, Inspect, InspectError};
 pub use limits::Limits;
 pub(crate) use lost::LostEvents;
+pub use services::Services;
 pub(crate) use stream::now_ns;
 pub use tls::{CertificateCounters, TlsConfig, TlsError};
 
@@ -134,6 +136,8 @@ pub struct ServeConfig {
     pub updater: Option<Arc<Mutex<Updater>>>,
     /// Whether HTTP and DNS can be among the flows.
     pub l7_is_watched: bool,
+    /// Who stands behind services, where somebody tells.
+    pub services: Option<Services>,
     /// Where flows are kept on the disk, if they are.
     pub history: Option<Arc<History>>,
     /// What is turned down.
@@ -157,6 +161,7 @@ impl ServeConfig {
             inspect: None,
             updater: None,
             l7_is_watched: true,
+            services: None,
             history: None,
             limits: Limits::default(),
         }
@@ -317,7 +322,8 @@ pub async fn start(
         places: streams,
         shutdown: ending.clone(),
     };
-    let stats = StatsApi::start(Arc::clone(&store), api.places.clone(), config.l7_is_watched, ending.clone());
+    let told = (config.l7_is_watched, config.services);
+    let stats = StatsApi::start(Arc::clone(&store), api.places.clone(), told, ending.clone());
     let routes = hubble_routes(api, shared, stats, &limits).await?;
     let control_routes = ControlApi {
         capture,

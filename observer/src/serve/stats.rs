@@ -1,6 +1,9 @@
 //! The stats service.
 
-use super::api::{Places, Streaming};
+use super::{
+    api::{Places, Streaming},
+    services::Services,
+};
 use crate::{
     stats::{
         DropCounts, DropKey, EdgeCounts, EdgeKey, Name, PolicyCounts, PolicyKey, Rows, SignalKey, Span,
@@ -12,7 +15,8 @@ use observer_proto::{
     answers::signals::{BOUNDS_US, Protocol, Sums},
     stats::{
         self as wire, GetDropsResponse, GetEdgesResponse, GetHealthResponse, GetPoliciesResponse,
-        GetSignalsResponse, GetTalkersResponse, HealthRequest, WindowRequest, stats_server,
+        GetServicesResponse, GetSignalsResponse, GetTalkersResponse, HealthRequest, ServicesRequest,
+        WindowRequest, stats_server,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -35,6 +39,7 @@ pub(super) struct StatsApi {
     places: Places,
     /// Whether HTTP and DNS can be among the flows.
     l7_is_watched: bool,
+    services: Option<Services>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -45,12 +50,12 @@ impl StatsApi {
     pub(super) fn start(
         store: Arc<Store>,
         places: Places,
-        l7_is_watched: bool,
+        (l7_is_watched, services): (bool, Option<Services>),
         shutdown: watch::Receiver<bool>,
     ) -> Self {
         let stats = Arc::new(Stats::default());
         tokio::spawn(Arc::clone(&stats).follow(store, shutdown.clone()));
-        Self { stats, places, l7_is_watched, shutdown }
+        Self { stats, places, l7_is_watched, services, shutdown }
     }
 
     /// Once, or now and each second from now on.
@@ -186,6 +191,17 @@ impl stats_server::Stats for StatsApi {
                 other: Some(policy_count(None, other)),
             }
         })
+    }
+
+    async fn get_services(
+        &self,
+        request: Request<ServicesRequest>,
+    ) -> Result<Response<GetServicesResponse>, Status> {
+        let services = self
+            .services
+            .as_ref()
+            .ok_or_else(|| Status::unimplemented("this daemon does not follow the Kubernetes API"))?;
+        services.tell(request.get_ref()).map(Response::new)
     }
 
     async fn get_signals(&self, request: Request<WindowRequest>) -> Answer<GetSignalsResponse> {

@@ -3,6 +3,7 @@
 
 use crate::{
     cluster::Cluster,
+    deployed::observe,
     support::{Daemon, OBSERVER, can_run, late, name, scenario},
 };
 use observer_lab::{Lab, Scenario, netns, scenario::Traffic, unique_prefix};
@@ -245,6 +246,24 @@ fn a_service_without_a_selector_has_the_endpoints_of_its_slices() {
     let daemon = bed.daemon(&bed.cluster.kubeconfig_of("kube-system", "observer"));
     synced(&daemon, &[]);
     assert_eq!(resource(&daemon, "endpointslices").objects, 2, "one of each family");
+    let why = || {
+        let mut observe = observe(&bed.lab.node_netns("n1"));
+        observe.args(["why", "--from-pod", "web/client-1", "--to-service", "shop/server", "--server"]);
+        let socket = daemon.dir.path().join("hubble.sock");
+        let said = observe.arg(format!("unix://{}", socket.display())).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        String::from_utf8(said.stdout).unwrap()
+    };
+    let said = why();
+    for (address, pod) in
+        [("10.244.1.20:8080", "shop/server-1"), ("[fd00:10:244:2::14]:8080", "shop/server-2")]
+    {
+        let line = said.lines().find(|line| line.contains(address)).unwrap_or_else(|| panic!("{said}"));
+        assert!(line.contains(" ready ") && line.ends_with(pod), "{said}");
+    }
+    bed.cluster.kubectl(&["delete", "endpointslices", "--all", "-n", "shop"]);
+    late::until("no slice", || (resource(&daemon, "endpointslices").objects == 0).then_some(()));
+    assert!(!why().contains("8080"));
     let outside = bed.scenario().outside.addresses[0].addr();
     let metadata = json!({ "name": "outside", "namespace": "web", "labels": { "kubernetes.io/service-name": "outside" } });
     let ports = json!([{ "name": "echo", "port": 7009, "protocol": "UDP" }]);

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     Facts,
     flow::{Flow, Verdict, layer4::Protocol},
+    stats,
     text::parts::End,
 };
 use port::{DropKey, DropSums, PortState};
@@ -69,6 +70,8 @@ pub struct Why {
     services: BTreeMap<(String, String), BTreeMap<String, Backend>>,
     /// Those in front of B; others that A calls are no part of the answer.
     asked: BTreeSet<String>,
+    /// Who stands behind them, as the server is told.
+    behind: BTreeMap<String, stats::Service>,
     /// From whom and what, to A.
     icmp_errors: BTreeMap<(String, String), u64>,
     retransmits: HashMap<(String, u32, String, u32), u64>,
@@ -94,6 +97,7 @@ impl Why {
             unjudged: 0,
             services: BTreeMap::new(),
             asked: BTreeSet::new(),
+            behind: BTreeMap::new(),
             icmp_errors: BTreeMap::new(),
             retransmits: HashMap::new(),
             policies: BTreeMap::new(),
@@ -105,6 +109,18 @@ impl Why {
             a: Seen::default(),
             b: Seen::default(),
         }
+    }
+
+    /// The services in front of B, those that the question names and those of the flows.
+    pub fn services(&self) -> Vec<String> {
+        let all: BTreeSet<&str> =
+            self.route.services().chain(self.asked.iter().map(String::as_str)).collect();
+        all.into_iter().take(MOST_ROWS).map(str::to_owned).collect()
+    }
+
+    /// Takes in who stands behind these.
+    pub fn behind(&mut self, services: Vec<stats::Service>) {
+        self.behind.extend(services.into_iter().map(|service| (service.name.clone(), service)));
     }
 
     /// Flows that did not come.

@@ -5,9 +5,12 @@ use super::{
     causes::{Cause, Place},
     dns::DnsTold,
 };
-use crate::answers::{
-    about::{About, Time},
-    ends,
+use crate::{
+    answers::{
+        about::{About, Time},
+        ends,
+    },
+    stats,
 };
 use serde::Serialize;
 
@@ -115,7 +118,54 @@ pub struct Service {
     pub frontend: Option<String>,
     /// Backends that its flows went to.
     pub backends: Vec<Backend>,
+    /// Who stands behind it; none where the server isn't told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Endpoints>,
 }
+
+/// Who stands behind a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoints {
+    /// Those that are ready first.
+    pub known: Vec<Endpoint>,
+    /// How many there are besides.
+    pub more: u64,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// Address and ports.
+    pub address: String,
+    /// Whether it is called: `ready`, `draining` or `not ready`.
+    pub state: String,
+    /// `namespace/name` of the pod; empty where it is none.
+    pub pod: String,
+}
+
+impl Endpoints {
+    fn new(of: &stats::Service) -> Self {
+        let known = of.backends.iter().map(|one| {
+            let ports: Vec<String> = one.ports.iter().map(u32::to_string).collect();
+            let bracketed =
+                if one.address.contains(':') { format!("[{}]", one.address) } else { one.address.clone() };
+            let address = if ports.is_empty() {
+                one.address.clone()
+            } else {
+                format!("{bracketed}:{}", ports.join(","))
+            };
+            Endpoint { address, state: one.state.clone(), pod: one.pod.clone() }
+        });
+        Self { known: known.collect(), more: of.more }
+    }
+
+    /// Whether nobody is called. Those that are not told come later than the others.
+    fn are_idle(&self) -> bool {
+        self.known.iter().all(|one| one.state == NOT_READY)
+    }
+}
+
+const NOT_READY: &str = "not ready";
 
 /// One backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -191,9 +241,11 @@ impl Why {
         let policies =
             self.policies.iter().map(|((name, word), flows)| counted(&format!("{word} by {name}"), flows));
         let asked = self.services.iter().filter(|((service, _), _)| self.asked.contains(service));
-        let services = asked.map(|((service, frontend), backends)| Service {
+        let endpoints = |service: &str| self.behind.get(service).map(Endpoints::new);
+        let seen = asked.map(|((service, frontend), backends)| Service {
             name: service.clone(),
             frontend: (!frontend.is_empty()).then(|| frontend.clone()),
+            endpoints: endpoints(service),
             backends: backends
                 .iter()
                 .map(|(name, backend)| Backend {
@@ -204,6 +256,24 @@ impl Why {
                 })
                 .collect(),
         });
+        let is_seen = |name: &String| self.services.keys().any(|(service, _)| service == name);
+        let unseen = self.behind.keys().filter(|name| !(is_seen(name) && self.asked.contains(*name)));
+        let unseen = unseen.map(|name| Service {
+            name: name.clone(),
+            frontend: None,
+            backends: Vec::new(),
+            endpoints: endpoints(name),
+        });
+        let services: Vec<Service> = seen.chain(unseen).collect();
+        let idle = services.iter().find(|one| one.endpoints.as_ref().is_some_and(Endpoints::are_idle));
+        let advice = match idle {
+            Some(Service { name, .. }) if outcome <= Outcome::Unanswered || outcome == Outcome::NotSeen => {
+                Some(format!(
+                    "no endpoint of the service {name} is ready: kubectl get endpointslices, and the pods' readiness probes"
+                ))
+            }
+            _ => advice,
+        };
         let icmp = self
             .icmp_errors
             .iter()
@@ -218,7 +288,7 @@ impl Why {
             unjudged: self.unjudged,
             retransmits: is_told.then(|| self.retransmits.values().sum()),
             icmp_errors: icmp.collect(),
-            services: services.collect(),
+            services,
             policies: (!self.policies.is_empty()).then(|| policies.collect()),
             dns,
             about: self.about.clone(),

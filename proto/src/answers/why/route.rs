@@ -113,6 +113,12 @@ pub struct Route {
 }
 
 impl Route {
+    /// The services that B is named by, in full.
+    pub(super) fn services(&self) -> impl Iterator<Item = &str> {
+        let names = self.there.destination_service.iter().map(String::as_str);
+        names.filter(|name| name.split_once('/').is_some_and(|(_, name)| !name.is_empty()))
+    }
+
     /// From a filter whose source is A and whose destination is B, perhaps with its port.
     pub fn new(filter: FlowFilter) -> Result<Self, String> {
         if !names_a_destination(&mirrored(filter.clone())) {

@@ -2,7 +2,7 @@
 
 use super::{
     dns::Name,
-    report::{Counted, Port, Report},
+    report::{Counted, Endpoint, Endpoints, Port, Report},
 };
 use crate::{
     answers::{
@@ -47,6 +47,7 @@ const NAMES: [Column; 6] = [
     Column::name("ADDRESSES").rank(1),
 ];
 
+const ENDPOINTS: [Column; 3] = [Column::name("ENDPOINT"), Column::word("STATE"), Column::name("POD")];
 const BACKENDS: [Column; 4] =
     [Column::name("BACKEND"), Column::number("FLOWS"), Column::number("ANSWERS"), Column::number("DROPS")];
 
@@ -169,7 +170,8 @@ impl Report {
         for service in &self.services {
             let frontend =
                 service.frontend.as_ref().map_or_else(String::new, |frontend| format!(" at {frontend}"));
-            page.paragraph(INDENT, &format!("{}{frontend}, backends seen:", service.name));
+            let seen = if service.backends.is_empty() { "no flow through it seen" } else { "backends seen:" };
+            page.paragraph(INDENT, &format!("{}{frontend}, {seen}", service.name));
             let rows = service.backends.iter().map(|backend| {
                 vec![
                     backend.name.clone(),
@@ -179,6 +181,9 @@ impl Report {
                 ]
             });
             page.table(&BACKENDS, &rows.collect::<Vec<_>>());
+            if let Some(endpoints) = &service.endpoints {
+                page.endpoints(endpoints);
+            }
         }
     }
 
@@ -214,6 +219,17 @@ struct Page {
 }
 
 impl Page {
+    fn endpoints(&mut self, Endpoints { known, more }: &Endpoints) {
+        if known.is_empty() {
+            return self.paragraph(INDENT, "no endpoint stands behind it");
+        }
+        let row = |one: &Endpoint| vec![one.address.clone(), one.state.clone(), one.pod.clone()];
+        self.table(&ENDPOINTS, &known.iter().map(row).collect::<Vec<_>>());
+        if *more > 0 {
+            self.paragraph(INDENT, &format!("and {} endpoints more", grouped(*more)));
+        }
+    }
+
     fn heading(&mut self, title: &str) {
         let _ = writeln!(self.out, "\n{title}");
     }

@@ -1,7 +1,9 @@
 //! The capture's state as the control service shows it.
 
+mod unlinked;
+
 use crate::{
-    capture::{CaptureStatus, Fill, HookStatus, LinkKind, LinkStatus, ProgramStatus},
+    capture::{CaptureStatus, Fill, HookStatus, LinkKind, LinkStatus, ProgramStatus, StatusHandle},
     drop_events,
     enrich::ipcache::IpCache,
     export::{Board, Counts},
@@ -43,6 +45,8 @@ pub(crate) struct Status {
     pub(crate) kubernetes: Option<Arc<KubernetesBoard>>,
     /// Events about drops, where they are written.
     pub(crate) drop_events: Option<Arc<drop_events::Counts>>,
+    /// Where they are watched.
+    pub(crate) links: Option<StatusHandle>,
     /// As `uname -r` prints it.
     pub(crate) kernel: String,
 }
@@ -124,6 +128,11 @@ impl CaptureInfo for Status {
             counters,
             ..CaptureStatusResponse::default()
         }
+    }
+
+    fn unlinked(&self) -> Vec<wire::Unlinked> {
+        let links = self.links.iter().map(StatusHandle::links);
+        links.flat_map(|table| unlinked::pods(&table, &self.names, &self.behind)).collect()
     }
 
     fn kernel_use(&self) -> KernelUse {

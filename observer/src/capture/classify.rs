@@ -196,6 +196,7 @@ mod tests {
             with(link(9, "eth1", None), LinkAttribute::Controller(8)),
             link(10, "tap7", Some(InfoKind::Tun)),
             with(link(11, "eth2", Some(InfoKind::Veth)), LinkAttribute::LinkNetNsId(1)),
+            with(link(12, "nk3", Some(InfoKind::Netkit)), LinkAttribute::LinkNetNsId(5)),
         ];
         let address = "10.0.0.1".parse().unwrap();
         let addresses = [(1, address), (2, address), (6, address), (8, address)];
@@ -211,6 +212,7 @@ mod tests {
             ("br-out", LinkKind::Uplink),
             ("tap7", LinkKind::Pod),
             ("eth2", LinkKind::Uplink),
+            ("nk3", LinkKind::Pod),
         ];
         assert_eq!(kinds, expected);
         assert_eq!(others, ["lo", "veth-local", "br-pods", "eth1"]);

@@ -32,6 +32,7 @@ mod rings;
 mod slots;
 mod sweep;
 mod tables;
+mod unlinked;
 
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
@@ -53,6 +54,7 @@ pub use openers::Opener;
 pub use policy::{PolicyMaps, PolicyNet, PolicyTables};
 pub use proxy::ProxySwitch;
 pub use rings::Drained;
+pub use unlinked::{Unlinked, unlinked};
 
 /// What has a number in the programs' maps.
 type Inode = u32;

@@ -75,29 +75,57 @@ pub(super) fn changes(socket: &Socket) -> Changes {
 /// All links.
 pub(super) fn links() -> io::Result<Vec<LinkMessage>> {
     let answers = ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
-    let link = |answer| match answer {
-        RouteNetlinkMessage::NewLink(link) => Some(link),
-        _ => None,
-    };
     Ok(answers.into_iter().filter_map(link).collect())
 }
 
 /// All addresses, with the index of their link.
 pub(super) fn addresses() -> io::Result<Vec<(u32, IpAddr)>> {
     let answers = ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP)?;
-    let address = |answer| {
-        let RouteNetlinkMessage::NewAddress(message) = answer else { return None };
-        let find = |local: bool| {
-            message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Local(address) if local => Some(*address),
-                AddressAttribute::Address(address) if !local => Some(*address),
-                _ => None,
-            })
-        };
-        // On point-to-point links ADDRESS is the other side's.
-        Some((message.header.index, find(true).or_else(|| find(false))?))
-    };
     Ok(answers.into_iter().filter_map(address).collect())
+}
+
+/// The same in another namespace, by its id here.
+pub(super) fn addresses_in(id: i32) -> io::Result<Vec<(u32, IpAddr)>> {
+    let mut all = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut question = AddressMessage::default();
+        question.header.family = family;
+        question.attributes.push(AddressAttribute::TargetNetNsId(id));
+        let socket = open()?;
+        // Else the kernel does not look at the id.
+        socket.set_netlink_get_strict_chk(true)?;
+        let answers = exchange(&socket, RouteNetlinkMessage::GetAddress(question), NLM_F_DUMP)?;
+        all.extend(answers.into_iter().filter_map(address));
+    }
+    Ok(all)
+}
+
+/// All links of another namespace, by its id here.
+pub(super) fn links_in(id: i32) -> io::Result<Vec<LinkMessage>> {
+    let mut question = LinkMessage::default();
+    question.attributes.push(LinkAttribute::IfNetnsId(id));
+    let answers = ask(RouteNetlinkMessage::GetLink(question), NLM_F_DUMP)?;
+    Ok(answers.into_iter().filter_map(link).collect())
+}
+
+fn link(answer: RouteNetlinkMessage) -> Option<LinkMessage> {
+    match answer {
+        RouteNetlinkMessage::NewLink(link) => Some(link),
+        _ => None,
+    }
+}
+
+fn address(answer: RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
+    let RouteNetlinkMessage::NewAddress(message) = answer else { return None };
+    let find = |local: bool| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) if local => Some(*address),
+            AddressAttribute::Address(address) if !local => Some(*address),
+            _ => None,
+        })
+    };
+    // On point-to-point links ADDRESS is the other side's.
+    Some((message.header.index, find(true).or_else(|| find(false))?))
 }
 
 /// The node's own addresses, sorted.
@@ -201,9 +229,21 @@ pub(crate) fn ask<M: NetlinkSerializable + NetlinkDeserializable>(
     question: M,
     flags: u16,
 ) -> io::Result<Vec<M>> {
+    exchange(&open()?, question, flags)
+}
+
+fn open() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+fn exchange<M: NetlinkSerializable + NetlinkDeserializable>(
+    socket: &Socket,
+    question: M,
+    flags: u16,
+) -> io::Result<Vec<M>> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;
     header.sequence_number = 1;

@@ -159,6 +159,7 @@ fn run(
         no_conntrack: head.no_conntrack.clone(),
         kubernetes: board,
         drop_events: events.clone(),
+        links: Some(handle.clone()),
         kernel: head.kernel.clone(),
     };
     log_state(&handle, head.no_conntrack.as_deref());

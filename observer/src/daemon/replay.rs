@@ -53,6 +53,7 @@ pub(super) fn run(config: &Config, task: &Task) -> anyhow::Result<()> {
         no_conntrack: head.no_conntrack.clone(),
         kubernetes: None,
         drop_events: None,
+        links: None,
         kernel: head.kernel.clone(),
     };
     tracing::info!(

@@ -28,6 +28,11 @@ pub trait CaptureInfo: Send + Sync {
     /// Kernel, hooks, links and counters; the server adds node, version, start and store.
     fn capture_status(&self) -> CaptureStatusResponse;
 
+    /// Pods that no link of the node leads to. The kernel is asked of each, so this may take a while.
+    fn unlinked(&self) -> Vec<wire::Unlinked> {
+        Vec::new()
+    }
+
     /// How full what the kernel keeps is, and how long it took to attach; nothing where nothing runs.
     fn kernel_use(&self) -> KernelUse {
         KernelUse::default()
@@ -73,7 +78,10 @@ impl Control for ControlApi {
         &self,
         _: Request<CaptureStatusRequest>,
     ) -> Result<Response<CaptureStatusResponse>, Status> {
+        let capture = Arc::clone(&self.capture);
+        let unlinked = tokio::task::spawn_blocking(move || capture.unlinked()).await;
         Ok(Response::new(CaptureStatusResponse {
+            unlinked: unlinked.map_err(|error| Status::internal(error.to_string()))?,
             node_name: self.node.full_name(),
             version: self.node.version.clone(),
             started: Some(proto_time(self.started)),

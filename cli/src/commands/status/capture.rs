@@ -39,6 +39,14 @@ pub(super) fn text(status: &CaptureStatusResponse) -> String {
         table(&mut out, &["LINK", "NOTE"], 0..0, notes);
     }
 
+    let unlinked = status.unlinked.iter().map(|pod| {
+        let by = if pod.link.is_empty() { "-" } else { &pod.link };
+        vec![pod.endpoint.clone(), pod.kind.clone(), by.to_owned(), pod.note.clone()]
+    });
+    if !status.unlinked.is_empty() {
+        table(&mut out, &["POD WITHOUT A LINK", "KIND", "BY", "NOTE"], 0..0, unlinked);
+    }
+
     let rows =
         stages(&status.counters).into_iter().flat_map(|(stage, counters)| stage_rows(stage, &counters));
     table(&mut out, &["STAGE", "EVENTS", "COUNT", "CAUSE"], 2..3, rows);
@@ -222,7 +230,7 @@ fn stage_rows(stage: &str, counters: &[&Counter]) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use observer_proto::control::{Hook, Store, Tls};
+    use observer_proto::control::{Hook, Store, Tls, Unlinked};
 
     fn counter(stage: &str, kind: Kind, cause: &str, value: u64) -> Counter {
         Counter { stage: stage.to_owned(), kind: kind as i32, cause: cause.to_owned(), value }
@@ -258,7 +266,6 @@ mod tests {
             node_name: "n1".to_owned(),
             version: "0.1.0".to_owned(),
             kernel: "6.12.0".to_owned(),
-            started: None,
             hooks: vec![
                 Hook { name: "flows: tcx".to_owned(), state: State::Attached as i32, reason: String::new() },
                 Hook {
@@ -321,6 +328,7 @@ mod tests {
                     problem: "/tls.key: no private key in it".to_owned(),
                 }),
             }),
+            ..CaptureStatusResponse::default()
         };
         let expected = "\
 Node n1, observer 0.1.0, kernel 6.12.0
@@ -361,6 +369,24 @@ requests         7  ResourceExhausted
 
 ";
         assert_eq!(text(&status), expected);
+    }
+
+    #[test]
+    fn pods_without_links_show_with_what_becomes_of_them() {
+        let pod = |name: &str, kind: &str, link: &str| Unlinked {
+            endpoint: name.to_owned(),
+            kind: kind.to_owned(),
+            link: link.to_owned(),
+            note: format!("of {kind}"),
+        };
+        let unlinked = vec![pod("odd/mac", "macvlan", "eth0"), pod("odd/agent\x1b", "host", "")];
+        let text = text(&CaptureStatusResponse { unlinked, ..CaptureStatusResponse::default() });
+        let expected = "
+POD WITHOUT A LINK  KIND     BY    NOTE
+odd/mac             macvlan  eth0  of macvlan
+odd/agent\\u{1b}     host     -     of host
+";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{IpCache, Known, Owner};
 use crate::{
     endpoint::{Endpoint, Text},
-    enrich::source::{PodPort, Surroundings},
+    enrich::source::{PodPort, Rank, Surroundings},
 };
 use std::{net::IpAddr, sync::Arc};
 
@@ -28,6 +28,18 @@ pub struct Besides {
 }
 
 impl IpCache {
+    /// Pods of this node that have not ended, with their addresses. One without is in its node's network, or has none yet; what
+    /// names namespaces alone knows none of these.
+    pub(crate) fn local_pods(&self) -> Vec<(Arc<Endpoint>, Vec<IpAddr>)> {
+        let writer = self.writer();
+        let ranked = Rank::ALL.iter().flat_map(|(rank, _)| {
+            let pods = writer.pods[*rank as usize].values();
+            pods.filter(|pod| *rank != Rank::Local || !pod.ips.is_empty())
+        });
+        let there = ranked.filter(|pod| pod.endpoint.local && !pod.finished);
+        there.map(|pod| (Arc::clone(&pod.endpoint), pod.ips.to_vec())).collect()
+    }
+
     /// All pods that have an address of their own, and what is known besides them, for those who follow [`IpCache::generation`].
     pub fn standing(&self) -> (Vec<Standing>, Surroundings) {
         let writer = self.writer();

@@ -76,9 +76,10 @@ fn write_line(line: &mut String, kind: &str, n: u32, turn: u32, ip: IpAddr) {
     assert!(written.is_ok());
 }
 
-/// Resident memory in KiB, but for the program itself, once the allocator has given back what is free.
+/// Resident memory in KiB, but for the program itself, once the allocator has given back what is free, which it does within ten
+/// seconds and tells nobody.
 fn settled() -> u64 {
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(12));
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)

@@ -76,7 +76,7 @@ fn write_line(line: &mut String, kind: &str, n: u32, turn: u32, ip: IpAddr) {
     assert!(written.is_ok());
 }
 
-/// Resident memory in KiB, but for the program itself, once the allocator has given back what is free, which it does within ten
+/// Resident memory in KiB, but for the program itself, once the allocator has given back what is free, which it does within five
 /// seconds and tells nobody.
 fn settled() -> u64 {
     std::thread::sleep(Duration::from_secs(12));

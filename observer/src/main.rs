@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use tikv_jemallocator::Jemalloc;
 
 /// Flows are made in one thread and thrown away in another. What the start took, mostly to read the kernel's types, goes back to
-/// the kernel within some ten seconds, by a thread of the allocator's.
+/// the kernel within five seconds, by a thread of the allocator's.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

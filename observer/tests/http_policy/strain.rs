@@ -129,7 +129,8 @@ fn bodies_of_any_length_pass_and_take_no_memory() {
         sent += more as u64;
     }
     assert!(sent < MOST, "{sent} bytes were taken of a body that nobody reads");
-    let grown = taken(&daemon).1 - before;
+    // Even the most may shrink: Linux adds up resident pages by processor, roughly since 6.2.
+    let grown = taken(&daemon).1.saturating_sub(before);
     assert!(grown < MOST, "it takes {grown} bytes more");
     // The slow ones go on where they were.
     for mut stream in slow.into_iter().take(2) {

@@ -1,7 +1,7 @@
 //! The two rings: what the programs wrote, in their order, drops first.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -14,6 +14,9 @@ use super::ring::Ring;
 const BUSY: usize = 64;
 /// How long flow records may then lie there.
 const BUSY_WAIT: Duration = Duration::from_millis(10);
+/// How soon after a look at the rings the next one comes. The packet whose record wakes the reader waits for an interrupt
+/// and a wake-up, some microseconds, and a reader that looks at once has each packet of a new connection wake it.
+const PACE: Duration = Duration::from_millis(1);
 /// Records that one call reads of a ring: under a flood, drops and the caller's other work get their turn within a
 /// millisecond or two. Drops then overtake the flows that are left.
 const MOST: usize = 2048;
@@ -34,6 +37,8 @@ pub(super) struct Rings {
     flows: Ring,
     priority: Ring,
     busy: bool,
+    /// When something was last taken.
+    taken: Option<Instant>,
     /// The last call left some.
     more: bool,
 }
@@ -46,7 +51,7 @@ impl std::fmt::Debug for Rings {
 
 impl Rings {
     pub(super) fn new(flows: Ring, priority: Ring) -> Self {
-        Self { flows, priority, busy: false, more: false }
+        Self { flows, priority, busy: false, taken: None, more: false }
     }
 
     /// Whether flows lie in the ring for a while before they are looked at.
@@ -59,17 +64,19 @@ impl Rings {
             return Ok(());
         }
         let timeout = if self.busy { timeout.min(BUSY_WAIT) } else { timeout };
-        let mut fds = vec![PollFd::from_borrowed_fd(self.priority.as_fd(), PollFlags::IN)];
+        let mut fds: Vec<_> = others.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        fds.push(PollFd::from_borrowed_fd(self.priority.as_fd(), PollFlags::IN));
         if !self.busy {
             fds.push(PollFd::from_borrowed_fd(self.flows.as_fd(), PollFlags::IN));
         }
-        fds.extend(others.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
-        let timeout = Timespec::try_from(timeout).ok();
-        match poll(&mut fds, timeout.as_ref()) {
-            // A signal: the caller looks at what it was.
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(CaptureError::system("waiting for the rings")(error.into())),
+        poll_for(&mut fds, timeout)?;
+        let (others, rings) = fds.split_at_mut(others.len());
+        let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        let rest = self.taken.map_or(Duration::ZERO, |taken| PACE.saturating_sub(taken.elapsed()));
+        if !rest.is_zero() && rings.iter().any(is_ready) && !others.iter().any(is_ready) {
+            poll_for(others, rest)?;
         }
+        Ok(())
     }
 
     pub(super) fn drain(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<Drained, CaptureError> {
@@ -88,6 +95,9 @@ impl Rings {
         // What a full batch left over tells nothing of the rate.
         self.busy = flows >= BUSY || self.more;
         self.more = drops.max(flows) >= MOST;
+        if drops + flows > 0 {
+            self.taken = Some(Instant::now());
+        }
         Ok(Drained { records: drops + flows, ordered_until_ns, all: !self.more })
     }
 
@@ -98,6 +108,14 @@ impl Rings {
             count += self.drain(each)?.records;
         }
         Ok(count)
+    }
+}
+
+fn poll_for(fds: &mut [PollFd<'_>], timeout: Duration) -> Result<(), CaptureError> {
+    match poll(fds, Timespec::try_from(timeout).ok().as_ref()) {
+        // A signal: the caller looks at what it was.
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(CaptureError::system("waiting for the rings")(error.into())),
     }
 }
 

@@ -4,7 +4,10 @@
 //! the pod has Succeeded or Failed, drops the address or is gone, or when another pod claims it. Then it never comes
 //! back. Two claims in one batch, whose order nobody knows: nobody's.
 
-use super::source::{Rank, Window};
+use super::{
+    source::{Rank, Window},
+    tables::Nodes,
+};
 use crate::endpoint::Endpoint;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
@@ -55,6 +58,8 @@ type Ended = (NonZeroU64, u64);
 
 /// What is known of an address at a time.
 pub(super) enum Owner {
+    /// It is a node's, and so no pod's: those on the host's network have it, and the node's own end of pod links.
+    Node(Arc<Endpoint>),
     /// It was this one's.
     Pod(Arc<Endpoint>),
     /// It is a pod's at other times, or it can't be said whose.
@@ -63,8 +68,14 @@ pub(super) enum Owner {
     Never,
 }
 
-/// Nearly all addresses have one claim for ever: it is in the table itself.
-type OfAddress = SmallVec<[Claim; 1]>;
+/// In one place, since a look-up's cost is its locks and counts.
+#[derive(Debug, Default)]
+struct OfAddress {
+    /// What it stands for as a node's.
+    node: Option<Arc<Endpoint>>,
+    /// Nearly all addresses have one for ever: it is in the table itself.
+    claims: SmallVec<[Claim; 1]>,
+}
 
 type Shard = HashTable<(IpAddr, OfAddress)>;
 
@@ -104,10 +115,10 @@ impl Claims {
         let hash = self.hasher.hash_one(ip);
         let mut shard = self.shard(hash).write().unwrap_or_else(PoisonError::into_inner);
         let entry = shard.entry(hash, |(known, _)| *known == ip, |(known, _)| self.hasher.hash_one(known));
-        let mut entry = entry.or_insert_with(|| (ip, OfAddress::new()));
-        let (_, claims) = entry.get_mut();
-        let result = change(claims);
-        if claims.is_empty() {
+        let mut entry = entry.or_insert_with(|| (ip, OfAddress::default()));
+        let (_, known) = entry.get_mut();
+        let result = change(known);
+        if known.node.is_none() && known.claims.is_empty() {
             entry.remove();
         }
         result
@@ -118,11 +129,14 @@ impl Claims {
         let mut when = 0..u64::MAX;
         let hash = self.hasher.hash_one(ip);
         let shard = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, claims)) = shard.find(hash, |(known, _)| *known == ip) else {
+        let Some((_, known)) = shard.find(hash, |(known, _)| *known == ip) else {
             return (Owner::Never, when);
         };
+        if let Some(node) = &known.node {
+            return (Owner::Node(Arc::clone(node)), when);
+        }
         let mut owner: Option<&Claim> = None;
-        for claim in claims {
+        for claim in &known.claims {
             for change in [claim.from, claim.until] {
                 if change <= at {
                     when.start = when.start.max(change);
@@ -138,12 +152,22 @@ impl Claims {
         (owner.map_or(Owner::Uncertain, |claim| Owner::Pod(Arc::clone(&claim.endpoint))), when)
     }
 
-    /// Gives each address that somebody has now: whose it is, who says so, and since when.
+    /// The addresses of nodes, now and before.
+    pub(super) fn set_nodes(&self, before: &Nodes, now: &Nodes) {
+        for ip in before.keys().filter(|ip| !now.contains_key(*ip)) {
+            self.with(*ip, |known| known.node = None);
+        }
+        for (ip, endpoint) in now {
+            self.with(*ip, |known| known.node = Some(Arc::clone(endpoint)));
+        }
+    }
+
+    /// Gives each address that a pod has now: whose it is, who says so, and since when.
     pub(super) fn each(&self, mut each: impl FnMut(IpAddr, &Arc<Endpoint>, Rank, u64)) {
         for shard in &self.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-            for (ip, claims) in shard.iter() {
-                let living = claims.iter().filter(|claim| claim.lives());
+            for (ip, known) in shard.iter() {
+                let living = known.claims.iter().filter(|claim| claim.lives());
                 if let Some(claim) = living.max_by_key(|claim| (claim.rank, claim.from)) {
                     each(*ip, &claim.endpoint, claim.rank, claim.from);
                 }
@@ -154,7 +178,7 @@ impl Claims {
     /// A pod's first event with this address.
     pub(super) fn open(&self, ip: IpAddr, change: Change, endpoint: &Arc<Endpoint>) {
         let Window { since, at } = change.window;
-        let ended = self.with(ip, |claims| {
+        let ended = self.with(ip, |OfAddress { claims, .. }| {
             let mut claim = Claim {
                 endpoint: Arc::clone(endpoint),
                 from: since,
@@ -191,7 +215,7 @@ impl Claims {
 
     /// A pod that goes on having this address has another endpoint now (its labels changed).
     pub(super) fn renew(&self, ip: IpAddr, change: Change, old: &Arc<Endpoint>, new: &Arc<Endpoint>) {
-        let ended = self.with(ip, |claims| {
+        let ended = self.with(ip, |OfAddress { claims, .. }| {
             let live = claims.iter_mut().find(|claim| claim.rank == change.rank && claim.lives())?;
             if !live.is_of(old) {
                 return None;
@@ -214,7 +238,7 @@ impl Claims {
 
     /// The pod has this address no more. Another pod's claim is left alone.
     pub(super) fn close(&self, ip: IpAddr, change: Change, endpoint: &Arc<Endpoint>) {
-        let ended = self.with(ip, |claims| {
+        let ended = self.with(ip, |OfAddress { claims, .. }| {
             let claim = claims.iter_mut().find(|claim| claim.lives() && claim.is_of(endpoint))?;
             claim.until = change.window.at.max(claim.from);
             Some(claim.ended())
@@ -227,7 +251,7 @@ impl Claims {
         past.extend(ended.into_iter().map(|ended| (ip, ended)));
         while past.len() > MAX_PAST {
             let Some((ip, (serial, until))) = past.pop_front() else { return };
-            self.with(ip, |claims| {
+            self.with(ip, |OfAddress { claims, .. }| {
                 claims.retain(|claim| claim.endpoint.serial() != serial || claim.until > until);
                 claims.shrink_to_fit();
             });
@@ -235,7 +259,7 @@ impl Claims {
     }
 }
 
-fn add(claims: &mut OfAddress, claim: Claim) {
+fn add(claims: &mut SmallVec<[Claim; 1]>, claim: Claim) {
     claims.push(claim);
     if claims.iter().filter(|claim| !claim.lives()).count() > MAX_PAST_OF_ADDRESS
         && let Some(oldest) = claims.iter().position(|claim| !claim.lives())

@@ -126,29 +126,24 @@ impl IpCache {
     /// looked up as it stands in a header: an IPv6 packet from `::ffff:10.0.0.1`, which RFC 4291 allows on no wire, is not
     /// of the pod that has 10.0.0.1.
     pub fn lookup(&self, ip: IpAddr, at_kernel_ns: u64) -> Arc<Endpoint> {
-        self.owner(&self.tables.load(), ip, at_kernel_ns).0
+        self.owner(ip, at_kernel_ns).0
     }
 
     /// As [`IpCache::lookup`], with what spares asking again while [`IpCache::generation`] stays.
     pub(super) fn find(&self, ip: IpAddr, at_kernel_ns: u64) -> Found {
-        let tables = self.tables.load();
-        let (endpoint, when) = self.owner(&tables, ip, at_kernel_ns);
-        Found { endpoint, when, is_service: tables.is_service(ip) }
+        let (endpoint, when) = self.owner(ip, at_kernel_ns);
+        Found { endpoint, when, is_service: self.tables.load().is_service(ip) }
     }
 
-    fn owner(&self, tables: &Tables, ip: IpAddr, at: u64) -> (Arc<Endpoint>, Range<u64>) {
-        // A node's address is no pod's: host-network pods and the node's own end of pod links.
-        if let Some(node) = tables.node(ip) {
-            return (Arc::clone(node), 0..u64::MAX);
-        }
+    fn owner(&self, ip: IpAddr, at: u64) -> (Arc<Endpoint>, Range<u64>) {
         let (owner, when) = self.claims.owner(ip, at);
         let endpoint = match owner {
-            Owner::Pod(endpoint) => endpoint,
+            Owner::Node(endpoint) | Owner::Pod(endpoint) => endpoint,
             Owner::Uncertain => Arc::clone(&self.reserved.unknown),
             Owner::Never if ip.is_loopback() => Arc::clone(&self.reserved.host),
             // Neither is outside the cluster, and without the link nobody can say whose it is.
             Owner::Never if ip.is_unspecified() || is_link_local(ip) => Arc::clone(&self.reserved.unknown),
-            Owner::Never => Arc::clone(tables.cidr(ip).unwrap_or_else(|| {
+            Owner::Never => Arc::clone(self.tables.load().cidr(ip).unwrap_or_else(|| {
                 let is_known = self.awaited.load(Ordering::Relaxed) == 0;
                 if is_known { &self.reserved.world } else { &self.reserved.unknown }
             })),
@@ -356,7 +351,9 @@ impl IpCache {
             changed
         });
         let tables = Tables::build(surroundings.values(), &self.node, identities, &self.reserved);
-        told.cidrs(&self.tables.load(), &tables);
+        let before = self.tables.load();
+        told.cidrs(&before, &tables);
+        self.claims.set_nodes(&before.nodes, &tables.nodes);
         self.tables.store(Arc::new(tables));
         true
     }

@@ -11,10 +11,13 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
 
+/// What the addresses of nodes stand for.
+pub(super) type Nodes = HashMap<IpAddr, Arc<Endpoint>>;
+
 /// An immutable state of the tables.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    nodes: HashMap<IpAddr, Arc<Endpoint>>,
+    pub(super) nodes: Nodes,
     services: HashMap<(IpAddr, u16, u8), Named>,
     service_ips: HashSet<IpAddr>,
     cidrs: JointPrefixMap<IpNet, Arc<Endpoint>>,
@@ -72,10 +75,6 @@ impl Tables {
             tables.cidrs.insert(cidr, Arc::new(Endpoint { identity, labels, ..Endpoint::default() }));
         }
         tables
-    }
-
-    pub(super) fn node(&self, ip: IpAddr) -> Option<&Arc<Endpoint>> {
-        self.nodes.get(&ip)
     }
 
     pub(super) fn cidr(&self, ip: IpAddr) -> Option<&Arc<Endpoint>> {

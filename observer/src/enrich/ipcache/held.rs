@@ -59,7 +59,7 @@ impl IpCache {
                 .flat_map(|node| node.addresses.iter().map(|ip| (ip.to_canonical(), node.name.clone())));
             let servers = from.kube_apiservers.iter().map(|ip| (ip.to_canonical(), String::new()));
             for (ip, name) in servers.chain(nodes) {
-                let Some(endpoint) = tables.node(ip).map(Arc::clone) else { continue };
+                let Some(endpoint) = tables.nodes.get(&ip).map(Arc::clone) else { continue };
                 held.insert(
                     ip.into(),
                     Held { endpoint, by: HeldBy::Node(name), rank: Some(*rank), since: 0 },

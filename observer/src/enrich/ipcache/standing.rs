@@ -43,10 +43,9 @@ impl IpCache {
     /// All pods that have an address of their own, and what is known besides them, for those who follow [`IpCache::generation`].
     pub fn standing(&self) -> (Vec<Standing>, Surroundings) {
         let writer = self.writer();
-        let tables = self.tables.load();
-        let is_own = |endpoint: &Arc<Endpoint>, ip: IpAddr| match self.claims.owner(ip, u64::MAX - 1) {
-            (Owner::Pod(owner), _) => Arc::ptr_eq(&owner, endpoint) && tables.node(ip).is_none(),
-            _ => false,
+        let is_own = |endpoint: &Arc<Endpoint>, ip: IpAddr| {
+            let (owner, _) = self.claims.owner(ip, u64::MAX - 1);
+            matches!(owner, Owner::Pod(owner) if Arc::ptr_eq(&owner, endpoint))
         };
         let pods = writer.pods().map(|Known { endpoint, ips, besides, .. }| {
             let addresses = ips.iter().copied().filter(|ip| is_own(endpoint, *ip));

@@ -251,6 +251,10 @@ fn what_is_no_pod_has_a_reserved_or_cidr_identity() {
     let labels = ["cidr:10.1.2.0/24", "cidrgroup:io.cilium.policy.cidrgroupname/office=", "reserved:world"];
     assert_eq!(*office.labels, labels);
     assert_eq!(cache.node_addresses(), [ip("192.168.0.1")]);
+    // It is the pod's once no node has it.
+    cache.set_surroundings(Rank::Inventory, Surroundings::default());
+    assert_eq!(cache.lookup(ip("192.168.0.1"), 1).pod_name, "a");
+    assert_eq!(cache.lookup(ip("192.168.0.2"), 1).identity, WORLD);
 }
 
 #[test]

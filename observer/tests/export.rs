@@ -15,7 +15,7 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
-use support::{Daemon, OBSERVER, PATIENCE, can_run};
+use support::{Daemon, OBSERVER, PATIENCE, can_run, disk::Disk};
 
 /// A recording's flows, served and exported. What plays it needs no rights.
 fn replay(args: &[&str]) -> Command {
@@ -100,53 +100,33 @@ fn hangup_opens_the_file_again() {
 }
 
 /// Exports to a disk of its own, mounted with these options for the daemon alone.
-struct Disk {
-    daemon: Daemon,
-    folder: tempfile::TempDir,
+fn mount(options: &str) -> Disk {
+    Disk::mount(options, |folder| {
+        replay(&["--export-file-path", folder.join("events.log").to_str().unwrap()])
+    })
 }
 
-impl Disk {
-    fn mount(options: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("events.log");
-        let script = "mount -t tmpfs -o \"$1\" none \"$2\" || exit 99; shift 2; exec \"$@\"";
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", script, "sh", options]).arg(folder.path());
-        let daemon = replay(&["--export-file-path", file.to_str().unwrap()]);
-        command.arg(daemon.get_program()).args(daemon.get_args());
-        Self { daemon: Daemon::spawn(command, tempfile::tempdir().unwrap()), folder }
-    }
+/// As the daemon sees it.
+fn file(disk: &Disk) -> PathBuf {
+    let inside = disk.folder.path().join("events.log");
+    let root = format!("/proc/{}/root", disk.daemon.pid().as_raw_nonzero());
+    Path::new(&root).join(inside.strip_prefix("/").unwrap())
+}
 
-    fn remount(&self, options: &str) {
-        let pid = self.daemon.pid().as_raw_nonzero().to_string();
-        let options = format!("remount,{options}");
-        let mut command = Command::new("nsenter");
-        command.args(["-t", &pid, "-m", "mount", "-o", &options]).arg(self.folder.path());
-        assert!(command.status().unwrap().success());
+/// The disk takes what it is given from now on: all is written, nothing is lost, and the log said it twice.
+fn goes_on(disk: &Disk) {
+    let daemon = &disk.daemon;
+    daemon.log_line("writes again after ");
+    let served = served(daemon);
+    let lines = served.lines().count() as u64;
+    until("all lines", daemon, || (count(daemon, Kind::Delivered, "lines") == lines).then_some(()));
+    assert_eq!(fs::read_to_string(file(disk)).unwrap(), served);
+    support::Sums::of(&daemon.settled()).check();
+    for cause in ["overwritten before they were written", "not written at the end"] {
+        assert_eq!(count(daemon, Kind::Lost, cause), 0, "{cause}");
     }
-
-    /// As the daemon sees it.
-    fn file(&self) -> PathBuf {
-        let inside = self.folder.path().join("events.log");
-        let root = format!("/proc/{}/root", self.daemon.pid().as_raw_nonzero());
-        Path::new(&root).join(inside.strip_prefix("/").unwrap())
-    }
-
-    /// The disk takes what it is given from now on: all is written, nothing is lost, and the log said it twice.
-    fn goes_on(self) {
-        let Self { daemon, .. } = &self;
-        daemon.log_line("writes again after ");
-        let served = served(daemon);
-        let lines = served.lines().count() as u64;
-        until("all lines", daemon, || (count(daemon, Kind::Delivered, "lines") == lines).then_some(()));
-        assert_eq!(fs::read_to_string(self.file()).unwrap(), served);
-        support::Sums::of(&daemon.settled()).check();
-        for cause in ["overwritten before they were written", "not written at the end"] {
-            assert_eq!(count(daemon, Kind::Lost, cause), 0, "{cause}");
-        }
-        let told = daemon.log().matches("cannot write: ").count();
-        assert_eq!(told, 1, "{}", daemon.log());
-    }
+    let told = daemon.log().matches("cannot write: ").count();
+    assert_eq!(told, 1, "{}", daemon.log());
 }
 
 #[test]
@@ -154,15 +134,15 @@ fn a_full_disk_holds_whole_lines_and_gets_the_rest_later() {
     if !can_run("a_full_disk_holds_whole_lines_and_gets_the_rest_later") {
         return;
     }
-    let disk = Disk::mount("size=64k");
+    let disk = mount("size=64k");
     disk.daemon.log_line("cannot write: No space left on device");
     let served = served(&disk.daemon);
-    let there = fs::read_to_string(disk.file()).unwrap();
+    let there = fs::read_to_string(file(&disk)).unwrap();
     assert!(there.ends_with('\n') && there.len() > 32 << 10 && served.starts_with(&there), "{there}");
     let waiting = count(&disk.daemon, Kind::Delivered, "waiting to be written");
     assert!(waiting > 0);
     disk.remount("size=64m");
-    disk.goes_on();
+    goes_on(&disk);
 }
 
 #[test]
@@ -170,10 +150,10 @@ fn a_disk_that_is_read_only_gets_all_when_it_is_not() {
     if !can_run("a_disk_that_is_read_only_gets_all_when_it_is_not") {
         return;
     }
-    let disk = Disk::mount("ro,size=64m");
+    let disk = mount("ro,size=64m");
     disk.daemon.log_line("cannot write: Read-only file system");
     disk.remount("rw");
-    disk.goes_on();
+    goes_on(&disk);
 }
 
 #[test]
@@ -181,7 +161,7 @@ fn a_daemon_ends_though_its_disk_is_full() {
     if !can_run("a_daemon_ends_though_its_disk_is_full") {
         return;
     }
-    let disk = Disk::mount("size=64k");
+    let disk = mount("size=64k");
     disk.daemon.log_line("cannot write: ");
     let (status, ..) = disk.daemon.end(Signal::TERM);
     assert!(status.success(), "{status}");

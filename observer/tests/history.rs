@@ -14,7 +14,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
 };
-use support::{Daemon, OBSERVER, Sums, can_run, demo, late::until, scaled};
+use support::{Daemon, OBSERVER, Sums, can_run, demo, disk::Disk, late::until, scaled};
 
 /// A recording's flows, served and kept. What plays it needs no rights.
 fn replay(folder: &Path, args: &[&str]) -> Command {
@@ -149,51 +149,28 @@ fn a_killed_daemon_keeps_what_it_wrote_and_the_next_one_goes_on() {
 }
 
 /// A history on a disk of its own, mounted with these options for the daemon alone.
-struct Disk {
-    daemon: Daemon,
-    folder: tempfile::TempDir,
+fn mount(options: &str) -> Disk {
+    Disk::mount(options, |folder| replay(folder, &["--speed", "max", "--history-max-loss", "20ms"]))
 }
 
-impl Disk {
-    fn mount(options: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let script = "mount -t tmpfs -o \"$1\" none \"$2\" || exit 99; shift 2; exec \"$@\"";
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", script, "sh", options]).arg(folder.path());
-        let daemon = replay(folder.path(), &["--speed", "max", "--history-max-loss", "20ms"]);
-        command.arg(daemon.get_program()).args(daemon.get_args());
-        Self { daemon: spawn(command), folder }
-    }
-
-    fn remount(&self, options: &str) {
-        let pid = self.daemon.pid().as_raw_nonzero().to_string();
-        let options = format!("remount,{options}");
-        let mut command = Command::new("nsenter");
-        command.args(["-t", &pid, "-m", "mount", "-o", &options]).arg(self.folder.path());
-        assert!(command.status().unwrap().success());
-    }
-
-    /// Suspended, with all flows in memory, until the disk takes what it is given: then nothing is lost, and the log said it
-    /// twice.
-    fn goes_on(self, options: &str) {
-        let Self { daemon, .. } = &self;
-        daemon.log_line("replayed ");
-        let seen = daemon.seen();
-        assert!(history(daemon).suspended);
-        self.remount(options);
-        daemon.log_line("the history is written again after ");
-        until("the disk", || (history(daemon).on_disk == seen).then_some(()));
-        assert!(!history(daemon).suspended);
-        let status = daemon.settled();
-        Sums::of(&status).check();
-        let lost = status
-            .counters
-            .iter()
-            .filter(|counter| counter.stage == "history" && counter.kind() == Kind::Lost);
-        assert!(lost.clone().all(|counter| counter.value == 0), "{:?}", lost.collect::<Vec<_>>());
-        assert_eq!(daemon.flows().len() as u64, seen);
-        assert_eq!(daemon.log().matches("cannot be written: ").count(), 1, "{}", daemon.log());
-    }
+/// Suspended, with all flows in memory, until the disk takes what it is given: then nothing is lost, and the log said it
+/// twice.
+fn goes_on(disk: &Disk, options: &str) {
+    let daemon = &disk.daemon;
+    daemon.log_line("replayed ");
+    let seen = daemon.seen();
+    assert!(history(daemon).suspended);
+    disk.remount(options);
+    daemon.log_line("the history is written again after ");
+    until("the disk", || (history(daemon).on_disk == seen).then_some(()));
+    assert!(!history(daemon).suspended);
+    let status = daemon.settled();
+    Sums::of(&status).check();
+    let lost =
+        status.counters.iter().filter(|counter| counter.stage == "history" && counter.kind() == Kind::Lost);
+    assert!(lost.clone().all(|counter| counter.value == 0), "{:?}", lost.collect::<Vec<_>>());
+    assert_eq!(daemon.flows().len() as u64, seen);
+    assert_eq!(daemon.log().matches("cannot be written: ").count(), 1, "{}", daemon.log());
 }
 
 #[test]
@@ -201,9 +178,9 @@ fn a_full_disk_gets_what_waits_when_it_has_room() {
     if !can_run("a_full_disk_gets_what_waits_when_it_has_room") {
         return;
     }
-    let disk = Disk::mount("size=8k");
+    let disk = mount("size=8k");
     disk.daemon.log_line("the history cannot be written: No space left on device");
-    disk.goes_on("size=64m");
+    goes_on(&disk, "size=64m");
 }
 
 #[test]
@@ -211,9 +188,9 @@ fn a_disk_that_is_read_only_gets_what_waits_when_it_is_not() {
     if !can_run("a_disk_that_is_read_only_gets_what_waits_when_it_is_not") {
         return;
     }
-    let disk = Disk::mount("ro,size=64m");
+    let disk = mount("ro,size=64m");
     disk.daemon.log_line("the history cannot be written: Read-only file system");
-    disk.goes_on("rw");
+    goes_on(&disk, "rw");
 }
 
 #[test]
@@ -221,7 +198,7 @@ fn a_daemon_ends_though_its_disk_is_full_and_says_what_is_lost() {
     if !can_run("a_daemon_ends_though_its_disk_is_full_and_says_what_is_lost") {
         return;
     }
-    let disk = Disk::mount("size=8k");
+    let disk = mount("size=8k");
     disk.daemon.log_line("the history cannot be written: ");
     disk.daemon.log_line("replayed ");
     let log = disk.daemon.log_handle();

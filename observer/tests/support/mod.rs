@@ -1,6 +1,7 @@
 //! A daemon in a lab's node, and what a client sees of it.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub(crate) mod disk;
 pub(crate) mod late;
 
 use observer_lab::{Lab, Scenario, unique_prefix};

@@ -4,12 +4,21 @@ use crate::{
     flow::Flow,
     json::{
         WriteError,
-        wire::{Reader, Value},
+        wire::{self, END, Reader, Value},
     },
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
 };
-use prost::Message as _;
 use prost_types::Timestamp;
+
+/// Of the fields of a `GetFlowsResponse` that are looked at.
+mod key {
+    use crate::json::wire::bytes_key;
+
+    pub(super) const FLOW: u32 = bytes_key(1);
+    pub(super) const NODE_STATUS: u32 = bytes_key(2);
+    pub(super) const LOST_EVENTS: u32 = bytes_key(3);
+    pub(super) const TIME: u32 = bytes_key(1001);
+}
 
 /// What a `GetFlowsResponse` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,21 +47,24 @@ impl<'a> Outline<'a> {
     pub fn of(response: &'a [u8]) -> Result<Self, WriteError> {
         let mut outline = Self { held: Held::Nothing, inner: &[], time: None };
         let mut reader = Reader::new(response);
-        while let Some((number, value)) = reader.field()? {
-            let Value::Bytes(inner) = value else { continue };
-            let held = match number {
-                1 => Held::Flow,
-                2 => Held::NodeStatus,
-                3 => Held::LostEvents,
-                1001 => {
-                    outline.time = Some(Timestamp::decode(inner).map_err(|_| WriteError::Wire)?);
+        loop {
+            let held = match reader.next_key()? {
+                END => return Ok(outline),
+                key::FLOW => Held::Flow,
+                key::NODE_STATUS => Held::NodeStatus,
+                key::LOST_EVENTS => Held::LostEvents,
+                key::TIME => {
+                    let time = outline.time.insert(Timestamp::default());
+                    wire::timestamp(reader.delimited()?, time)?;
                     continue;
                 }
-                _ => continue,
+                key => {
+                    reader.pass(key)?;
+                    continue;
+                }
             };
-            (outline.held, outline.inner) = (held, inner);
+            (outline.held, outline.inner) = (held, reader.delimited()?);
         }
-        Ok(outline)
     }
 }
 
@@ -80,6 +92,7 @@ pub fn around(flow: Flow) -> GetFlowsResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::Message as _;
 
     #[test]
     fn the_outline_of_a_response() {

@@ -4,6 +4,9 @@ use crate::json::digits_into;
 use jiff::{SignedDuration, Timestamp, civil, tz::Offset};
 use std::fmt::{self, Write};
 
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
+const SECONDS_PER_DAY: i64 = 86_400;
+
 /// How a time is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TimeFormat {
@@ -110,9 +113,13 @@ fn clock(time: civil::DateTime, out: &mut dyn Write) -> fmt::Result {
 
 /// The calendar date; civil, because a protobuf timestamp reaches the last day of the year 9999 and jiff's does not.
 fn utc(time: &prost_types::Timestamp) -> Option<civil::DateTime> {
-    let since =
-        SignedDuration::from_secs(time.seconds).checked_add(SignedDuration::from_nanos(time.nanos.into()))?;
-    civil::date(1970, 1, 1).at(0, 0, 0, 0).checked_add(since).ok()
+    // The nanoseconds may be more than a second, or less than none.
+    let nanos = i64::from(time.nanos);
+    let seconds = time.seconds.checked_add(nanos.div_euclid(NANOS_PER_SECOND))?;
+    let (day, second) = (seconds.div_euclid(SECONDS_PER_DAY), seconds.rem_euclid(SECONDS_PER_DAY));
+    let date = civil::date(1970, 1, 1).checked_add(SignedDuration::try_from_hours(24 * day)?).ok()?;
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    Some(date.at(hour as i8, minute as i8, (second % 60) as i8, nanos.rem_euclid(NANOS_PER_SECOND) as i32))
 }
 
 /// A text that is no time.

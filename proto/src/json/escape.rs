@@ -13,27 +13,45 @@ fn is_special(byte: u8) -> bool {
 /// Whether any byte of a text is one of `bytes`, or a control character. Eight bytes at once.
 #[inline]
 pub(super) fn any_of<const N: usize>(bytes: [u8; N], text: &[u8]) -> bool {
-    // High bits tell. A borrow may set some beside a byte that is one, never without one.
-    let found = |word: u64| {
-        let controls = word.wrapping_sub(0x20 * ONES) & !word;
-        bytes.iter().fold(controls, |found, byte| found | zeros(word ^ (u64::from(*byte) * ONES))) & HIGH
+    any_word(text, |word| {
+        bytes.iter().fold(below(b' ', word), |found, byte| found | zeros(word ^ (u64::from(*byte) * ONES)))
+    })
+}
+
+/// Whether `found` sets a high bit for any eight bytes of a text; blanks fill up what is shorter. It may set some beside a bit
+/// that it has to set, never without one.
+#[inline]
+pub(crate) fn any_word(text: &[u8], found: impl Fn(u64) -> u64) -> bool {
+    let found = match (text.last_chunk(), text.first_chunk(), text.last_chunk()) {
+        // The last word may overlap the one before it.
+        (Some(last), ..) => text
+            .as_chunks()
+            .0
+            .iter()
+            .fold(found(u64::from_le_bytes(*last)), |all, word| all | found(u64::from_le_bytes(*word))),
+        (None, Some(first), Some(last)) => {
+            found(u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last)))
+        }
+        _ => found(text.iter().fold(u64::from(b' ') * ONES, |word, byte| word << 8 | u64::from(*byte))),
     };
-    let (words, rest) = text.as_chunks::<8>();
-    let mut last = [b' '; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    words.iter().fold(found(u64::from_le_bytes(last)), |all, word| all | found(u64::from_le_bytes(*word)))
-        != 0
+    found & HIGH != 0
 }
 
 /// One in each byte of a word.
-pub(super) const ONES: u64 = 0x0101_0101_0101_0101;
+pub(crate) const ONES: u64 = 0x0101_0101_0101_0101;
 /// The highest bit of each.
 pub(super) const HIGH: u64 = 0x80 * ONES;
 
 /// The high bit of every byte that is zero is set in it, and perhaps those of some behind the first such.
 #[inline]
-pub(super) fn zeros(word: u64) -> u64 {
-    word.wrapping_sub(ONES) & !word
+pub(crate) fn zeros(word: u64) -> u64 {
+    below(1, word)
+}
+
+/// The same of every ASCII byte below `least`, which is ASCII.
+#[inline]
+pub(crate) fn below(least: u8, word: u64) -> u64 {
+    word.wrapping_sub(u64::from(least) * ONES) & !word
 }
 
 /// A string with its quotes. Not UTF-8 is an error, as it is for Go's protobuf.
@@ -197,6 +215,21 @@ mod tests {
         }
         assert!(string(b"\xff", &mut Vec::new()).is_err());
         assert!(string(b"\xe2\x80", &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn each_byte_of_a_text_of_any_length_is_looked_at() {
+        for length in 0..30 {
+            let plain = vec![b'x'; length];
+            assert!(!any_of([b'"'], &plain));
+            for at in 0..length {
+                for found in [b'"', 0x1f] {
+                    let mut text = plain.clone();
+                    text[at] = found;
+                    assert!(any_of([b'"'], &text), "{at} of {length}");
+                }
+            }
+        }
     }
 
     #[test]

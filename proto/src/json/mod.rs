@@ -18,7 +18,7 @@ mod words;
 mod write;
 
 pub use calendar::Calendar;
-pub(crate) use escape::{digits as digits_into, digits_of};
+pub(crate) use escape::{ONES, any_word, below, digits as digits_into, digits_of, zeros};
 pub use escape::{double, escaped, unsigned};
 pub use indent::indented;
 pub use mask::Mask;

@@ -1,6 +1,7 @@
 //! Protobuf's wire format, read and written without building anything.
 
-use super::WriteError;
+use super::{WriteError, escape::HIGH};
+use prost_types::Timestamp;
 
 /// How deep messages may nest; the same bound as prost's.
 pub(crate) const MAX_DEPTH: u32 = 100;
@@ -19,44 +20,50 @@ pub(crate) enum Value<'a> {
 /// Reads fields one after the other.
 #[derive(Clone)]
 pub(crate) struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    length: usize,
+    /// What was not read yet.
+    rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self { length: bytes.len(), rest: bytes }
     }
 
     pub(crate) fn starting_at(bytes: &'a [u8], at: usize) -> Self {
-        Self { bytes, at }
+        Self { length: bytes.len(), rest: bytes.get(at..).unwrap_or_default() }
     }
 
     pub(crate) fn position(&self) -> usize {
-        self.at
+        self.length - self.rest.len()
     }
 
     /// The next field's number and value; `None` at the end.
     #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
     #[inline(always)]
     pub(crate) fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, WriteError> {
-        if self.at >= self.bytes.len() {
-            return Ok(None);
+        match self.next_key()? {
+            END => Ok(None),
+            key => Ok(Some((key >> 3, self.value(key)?))),
         }
-        let (number, wire_type) = self.key()?;
-        Ok(Some((number, self.value(number, wire_type)?)))
     }
 
-    /// The next field's key, of a number and the form of its value; `None` at the end. What takes the value is for the caller
+    /// The next field's key, of a number and the form of its value; [`END`] at the end. What takes the value is for the caller
     /// to call: one that knows the key need not look at the form.
     #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
     #[inline(always)]
-    pub(crate) fn next_key(&mut self) -> Result<Option<u32>, WriteError> {
-        if self.at >= self.bytes.len() {
-            return Ok(None);
+    pub(crate) fn next_key(&mut self) -> Result<u32, WriteError> {
+        match self.rest {
+            [] => Ok(END),
+            [key @ 8..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok((*key).into())
+            }
+            _ => {
+                let key = u32::try_from(self.varint()?).map_err(|_| WriteError::Wire)?;
+                if key >> 3 == 0 { Err(WriteError::Wire) } else { Ok(key) }
+            }
         }
-        let key = u32::try_from(self.varint()?).map_err(|_| WriteError::Wire)?;
-        if key >> 3 == 0 { Err(WriteError::Wire) } else { Ok(Some(key)) }
     }
 
     /// The value behind [`bytes_key`].
@@ -64,32 +71,28 @@ impl<'a> Reader<'a> {
     #[inline(always)]
     pub(crate) fn delimited(&mut self) -> Result<&'a [u8], WriteError> {
         let length = usize::try_from(self.varint()?).map_err(|_| WriteError::Wire)?;
-        self.take(length)
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(WriteError::Wire)?;
+        self.rest = rest;
+        Ok(taken)
     }
 
     /// Passes over the value behind a key.
     #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
     #[inline(always)]
     pub(crate) fn pass(&mut self, key: u32) -> Result<(), WriteError> {
-        self.value(key >> 3, (key & 7) as u8).map(drop)
+        // Nearly all that are passed over.
+        if key & 7 == 2 { self.delimited().map(drop) } else { self.value(key).map(drop) }
     }
 
     #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
     #[inline(always)]
-    fn key(&mut self) -> Result<(u32, u8), WriteError> {
-        let key = self.next_key()?.ok_or(WriteError::Wire)?;
-        Ok((key >> 3, (key & 7) as u8))
-    }
-
-    #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
-    #[inline(always)]
-    fn value(&mut self, number: u32, wire_type: u8) -> Result<Value<'a>, WriteError> {
-        Ok(match wire_type {
+    fn value(&mut self, key: u32) -> Result<Value<'a>, WriteError> {
+        Ok(match key & 7 {
+            2 => Value::Bytes(self.delimited()?),
             0 => Value::Varint(self.varint()?),
             1 => Value::Fixed64(self.fixed64()?),
-            2 => Value::Bytes(self.delimited()?),
             3 => {
-                self.skip_group(number)?;
+                self.rest = behind_group(self.rest, key >> 3)?;
                 Value::Group
             }
             5 => Value::Fixed32(self.fixed32()?),
@@ -97,99 +100,122 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Groups are skipped without recursion: the open ones are kept, up to the depth bound.
-    fn skip_group(&mut self, number: u32) -> Result<(), WriteError> {
-        let mut open = [0_u32; MAX_DEPTH as usize];
-        let mut depth = 1;
-        open[0] = number;
-        while depth > 0 {
-            let (number, wire_type) = self.key()?;
-            match wire_type {
-                3 => {
-                    *open.get_mut(depth).ok_or(WriteError::Depth)? = number;
-                    depth += 1;
-                }
-                4 => {
-                    depth -= 1;
-                    if open[depth] != number {
-                        return Err(WriteError::Wire);
-                    }
-                }
-                other => {
-                    self.value(number, other)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
-        self.at >= self.bytes.len()
+        self.rest.is_empty()
     }
 
     #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
     #[inline(always)]
     pub(crate) fn varint(&mut self) -> Result<u64, WriteError> {
         // Nearly all keys and lengths.
-        match self.bytes.get(self.at..) {
-            Some([low @ ..0x80, ..]) => {
-                self.at += 1;
+        match self.rest {
+            [low @ ..0x80, rest @ ..] => {
+                self.rest = rest;
                 Ok(u64::from(*low))
             }
-            Some([low, high @ ..0x80, ..]) => {
-                self.at += 2;
+            [low, high @ ..0x80, rest @ ..] => {
+                self.rest = rest;
                 Ok(u64::from(low & 0x7f) | u64::from(*high) << 7)
             }
-            _ => self.long_varint(),
-        }
-    }
-
-    fn long_varint(&mut self) -> Result<u64, WriteError> {
-        // As `end` writes a length.
-        if let Some(bytes) = self.bytes.get(self.at..).and_then(<[u8]>::first_chunk::<LENGTH>) {
-            let bits = u32::from_le_bytes(*bytes);
-            if bits & (MORE | 0x8000_0000) == MORE {
-                self.at += LENGTH;
-                let sevens =
-                    bits & 0x7f | bits >> 1 & 0x3f80 | bits >> 2 & 0x1f_c000 | bits >> 3 & 0xfe0_0000;
-                return Ok(sevens.into());
+            rest => {
+                let (value, rest) = long_varint(rest)?;
+                self.rest = rest;
+                Ok(value)
             }
         }
-        let mut value = 0_u64;
-        for shift in 0..10 {
-            let byte = *self.bytes.get(self.at).ok_or(WriteError::Wire)?;
-            self.at += 1;
-            // The tenth byte holds the highest bit alone.
-            if shift == 9 && byte > 1 {
-                return Err(WriteError::Wire);
-            }
-            value |= u64::from(byte & 0x7f) << (7 * shift);
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(WriteError::Wire)
     }
 
     pub(crate) fn fixed32(&mut self) -> Result<u32, WriteError> {
-        let bytes = self.take(4)?.try_into().map_err(|_| WriteError::Wire)?;
-        Ok(u32::from_le_bytes(bytes))
+        self.fixed().map(u32::from_le_bytes)
     }
 
     pub(crate) fn fixed64(&mut self) -> Result<u64, WriteError> {
-        let bytes = self.take(8)?.try_into().map_err(|_| WriteError::Wire)?;
-        Ok(u64::from_le_bytes(bytes))
+        self.fixed().map(u64::from_le_bytes)
     }
 
-    #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
-    #[inline(always)]
-    fn take(&mut self, length: usize) -> Result<&'a [u8], WriteError> {
-        let end = self.at.checked_add(length).ok_or(WriteError::Wire)?;
-        let taken = self.bytes.get(self.at..end).ok_or(WriteError::Wire)?;
-        self.at = end;
-        Ok(taken)
+    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], WriteError> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(WriteError::Wire)?;
+        self.rest = rest;
+        Ok(*taken)
     }
 }
+
+/// A varint, and what stands behind it. Not of the reader's own, which would have to be in memory for a call.
+fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), WriteError> {
+    if let Some(word) = bytes.first_chunk() {
+        let word = u64::from_le_bytes(*word);
+        let ends = !word & HIGH;
+        if ends != 0 {
+            // All bits up to the end, without those that say that more follow; then seven of each byte are put together.
+            let bits = word & (ends ^ (ends - 1)) & !HIGH;
+            let bits = bits & 0x007f_007f_007f_007f | (bits & 0x7f00_7f00_7f00_7f00) >> 1;
+            let bits = bits & 0x0000_3fff_0000_3fff | (bits & 0x3fff_0000_3fff_0000) >> 2;
+            let value = bits & 0x0fff_ffff | (bits & 0x0fff_ffff_0000_0000) >> 4;
+            return Ok((value, &bytes[ends.trailing_zeros() as usize / 8 + 1..]));
+        }
+    }
+    let mut value = 0_u64;
+    for (at, byte) in bytes.iter().take(LONGEST_VARINT).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if *byte < 0x80 {
+            // The tenth byte holds the highest bit alone.
+            let fits = at < LONGEST_VARINT - 1 || *byte <= 1;
+            return if fits { Ok((value, &bytes[at + 1..])) } else { Err(WriteError::Wire) };
+        }
+    }
+    Err(WriteError::Wire)
+}
+
+/// What stands behind a group. Groups are skipped without recursion: the open ones are kept, up to the depth bound.
+fn behind_group(bytes: &[u8], number: u32) -> Result<&[u8], WriteError> {
+    let mut reader = Reader::new(bytes);
+    let mut open = [0_u32; MAX_DEPTH as usize];
+    let mut depth = 1;
+    open[0] = number;
+    while depth > 0 {
+        let key = reader.next_key()?;
+        match key & 7 {
+            _ if key == END => return Err(WriteError::Wire),
+            3 => {
+                *open.get_mut(depth).ok_or(WriteError::Depth)? = key >> 3;
+                depth += 1;
+            }
+            4 => {
+                depth -= 1;
+                if open[depth] != key >> 3 {
+                    return Err(WriteError::Wire);
+                }
+            }
+            _ => reader.pass(key)?,
+        }
+    }
+    Ok(reader.rest)
+}
+
+/// Calls `each` with the number and the value of every field that is a varint.
+#[inline]
+pub(crate) fn varints(bytes: &[u8], mut each: impl FnMut(u32, u64)) -> Result<(), WriteError> {
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.field()? {
+        if let Value::Varint(bits) = value {
+            each(number, bits);
+        }
+    }
+    Ok(())
+}
+
+/// Reads a `Timestamp` over what is known of it.
+#[inline]
+pub(crate) fn timestamp(bytes: &[u8], time: &mut Timestamp) -> Result<(), WriteError> {
+    varints(bytes, |number, bits| match number {
+        1 => time.seconds = bits as i64,
+        2 => time.nanos = bits as i32,
+        _ => {}
+    })
+}
+
+/// What comes in place of a key at the end; no field has it.
+pub(crate) const END: u32 = 0;
 
 /// The key of a field whose value is a varint.
 pub(crate) const fn varint_key(number: u32) -> u32 {
@@ -257,4 +283,31 @@ pub(crate) fn end(start: usize, out: &mut [u8]) -> Option<()> {
         length & 0x7f | (length & 0x3f80) << 1 | (length & 0x1f_c000) << 2 | (length & 0xfe0_0000) << 3;
     out[start - LENGTH..start].copy_from_slice(&(sevens | MORE).to_le_bytes());
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::encoding::encode_varint;
+
+    #[test]
+    fn varints_of_every_length_are_read_wherever_they_stand() {
+        let values = (0..64).flat_map(|bit| [1_u64 << bit, u64::MAX >> bit, 0x5a5a_5a5a_5a5a_5a5a >> bit]);
+        for value in values {
+            let mut bytes = Vec::new();
+            encode_varint(value, &mut bytes);
+            for (behind, followed) in [(0, 0), (1, 0xff), (12, 0), (12, 0xff)] {
+                let bytes = [&bytes[..], &vec![followed; behind]].concat();
+                let mut reader = Reader::new(&bytes);
+                assert_eq!((reader.varint(), reader.rest.len()), (Ok(value), behind), "{value:#x}");
+            }
+            bytes.pop();
+            assert_eq!(Reader::new(&bytes).varint(), Err(WriteError::Wire), "{value:#x}");
+        }
+        // Longer than need be, and more than 64 bits.
+        assert_eq!(Reader::new(&[0x85, 0x80, 0x80, 0]).varint(), Ok(5));
+        for last in [2, 0x80] {
+            assert_eq!(Reader::new(&[&[0xff; 9][..], &[last, 0]].concat()).varint(), Err(WriteError::Wire));
+        }
+    }
 }

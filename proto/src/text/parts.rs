@@ -10,7 +10,7 @@ use crate::{
         AuthType, DebugCapturePoint, Endpoint, Flow, L7FlowType, Policy, Service, TrafficDirection, Verdict,
         layer4::Protocol,
     },
-    json::digits_of,
+    json::{ONES, any_word, digits_of, zeros},
     names,
 };
 use std::{
@@ -139,7 +139,7 @@ fn named_in(options: Options, namespace: &str, name: &str, port: u32, out: &mut 
         if port == 0 {
             return whole(namespace, name, out);
         }
-        if name.contains(':') || namespace.contains(':') {
+        if has_colon(name) || has_colon(namespace) {
             out.write_char('[')?;
             whole(namespace, name, out)?;
             out.write_str("]:")?;
@@ -149,6 +149,10 @@ fn named_in(options: Options, namespace: &str, name: &str, port: u32, out: &mut 
         }
         colored(options, YELLOW, out, |out| decimal(port, out))
     })
+}
+
+fn has_colon(text: &str) -> bool {
+    any_word(text.as_bytes(), |word| zeros(word ^ (u64::from(b':') * ONES)))
 }
 
 /// As a formatter writes it, in less time than that takes to begin.
@@ -221,7 +225,9 @@ pub(crate) fn event_type(flow: &Shown<'_>, out: &mut impl Write) -> Result {
             None => write!(out, "{}, 0", flow.sub_type as u8),
         },
         names::EVENT_POLICY_VERDICT => {
-            write!(out, "policy-verdict:{} ", names::policy_match_name(flow.policy_match_type))?;
+            out.write_str("policy-verdict:")?;
+            out.write_str(names::policy_match_name(flow.policy_match_type))?;
+            out.write_char(' ')?;
             match TrafficDirection::try_from(flow.traffic_direction) {
                 Ok(direction) => out.write_str(direction.as_str_name()),
                 Err(_) => write!(out, "{}", flow.traffic_direction),

@@ -4,14 +4,18 @@
 //! one name can't look like two lines or two columns, and other control characters, bidirectional controls and
 //! characters without width print as `\u{..}`. A colour sequence in the data never passes.
 
+use crate::json::{ONES, any_word, below};
 use std::fmt::{self, Write};
 
 /// Writes a text with everything escaped that could steer or deceive a terminal.
-pub fn clean(text: &str, out: &mut dyn Write) -> fmt::Result {
-    // Without a way out on the first other byte the compiler looks at many at once.
-    if text.bytes().fold(true, |plain, byte| plain & matches!(byte, 0x20..=0x7e)) {
-        return out.write_str(text);
-    }
+#[inline]
+pub fn clean<W: Write + ?Sized>(text: &str, out: &mut W) -> fmt::Result {
+    // DEL and what is not ASCII have their high bit set in the word, or one above it.
+    let suspect = |word: u64| below(b' ', word) | word | word.wrapping_add(ONES);
+    if any_word(text.as_bytes(), suspect) { escaped(text, out) } else { out.write_str(text) }
+}
+
+fn escaped<W: Write + ?Sized>(text: &str, out: &mut W) -> fmt::Result {
     let mut written = 0;
     for (at, found) in text.char_indices() {
         if !is_unsafe(found) {

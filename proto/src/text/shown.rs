@@ -6,7 +6,7 @@ use crate::{
     flow::{Flow, Layer7, Policy, layer4::Protocol, layer7::Record},
     json::{
         WriteError,
-        wire::{Reader, Value},
+        wire::{self, END, Reader, Value, bytes_key, varints},
     },
 };
 use prost_types::Timestamp;
@@ -182,8 +182,9 @@ impl<'a> Shown<'a> {
     pub fn read(options: Options, flow: &'a [u8]) -> Result<Self, WriteError> {
         let mut shown = Self::default();
         let mut reader = Reader::new(flow);
-        while let Some(key) = reader.next_key()? {
-            match key {
+        loop {
+            match reader.next_key()? {
+                END => break,
                 key::VERDICT => shown.verdict = reader.varint()? as i32,
                 key::TRAFFIC_DIRECTION => shown.traffic_direction = reader.varint()? as i32,
                 key::POLICY_MATCH_TYPE => shown.policy_match_type = reader.varint()? as u32,
@@ -191,15 +192,7 @@ impl<'a> Shown<'a> {
                 key::SOCK_XLATE_POINT => shown.sock_xlate_point = reader.varint()? as i32,
                 key::AUTH_TYPE => shown.auth_type = reader.varint()? as i32,
                 key::TIME => {
-                    let time = shown.time.get_or_insert_default();
-                    fields(reader.delimited()?, |number, value| {
-                        match (number, value) {
-                            (1, Value::Varint(bits)) => time.seconds = bits as i64,
-                            (2, Value::Varint(bits)) => time.nanos = bits as i32,
-                            _ => {}
-                        }
-                        Ok(())
-                    })?;
+                    wire::timestamp(reader.delimited()?, shown.time.get_or_insert_default())?;
                 }
                 key::IP => texts(reader.delimited()?, shown.ips.get_or_insert_default())?,
                 key::L4 => shown.transport(reader.delimited()?)?,
@@ -209,13 +202,10 @@ impl<'a> Shown<'a> {
                 key::SOURCE_NAMES => shown.dns_names[0].push(text(reader.delimited()?)?),
                 key::DESTINATION_NAMES => shown.dns_names[1].push(text(reader.delimited()?)?),
                 key::L7 => shown.l7.get_or_insert_default().read(reader.delimited()?)?,
-                key::EVENT_TYPE => fields(reader.delimited()?, |number, value| {
-                    match (number, value) {
-                        (1, Value::Varint(bits)) => shown.event_type = bits as i32,
-                        (2, Value::Varint(bits)) => shown.sub_type = bits as i32,
-                        _ => {}
-                    }
-                    Ok(())
+                key::EVENT_TYPE => varints(reader.delimited()?, |number, bits| match number {
+                    1 => shown.event_type = bits as i32,
+                    2 => shown.sub_type = bits as i32,
+                    _ => {}
                 })?,
                 key::SOURCE_SERVICE => shown.services[0].get_or_insert_default().read(reader.delimited()?)?,
                 key::DESTINATION_SERVICE => {
@@ -227,7 +217,7 @@ impl<'a> Shown<'a> {
                 }
                 key::IP_TRACE_ID => first_number(reader.delimited()?, |bits| shown.trace_id = bits)?,
                 key::SUMMARY => shown.summary = text(reader.delimited()?)?,
-                key::EGRESS_ALLOWED_BY..=key::INGRESS_DENIED_BY if options.policy_names => {
+                key @ key::EGRESS_ALLOWED_BY..=key::INGRESS_DENIED_BY if options.policy_names => {
                     shown.policy(key, &mut reader)?;
                 }
                 key => reader.pass(key)?,
@@ -270,11 +260,10 @@ impl<'a> Shown<'a> {
             if transport == 0 {
                 return Ok(());
             }
-            fields(bytes, |number, value| {
-                if let (1 | 2, Value::Varint(bits)) = (number, value) {
+            varints(bytes, |number, bits| {
+                if let 1 | 2 = number {
                     self.ports[number as usize - 1] = bits as u32;
                 }
-                Ok(())
             })
         })
     }
@@ -283,15 +272,15 @@ impl<'a> Shown<'a> {
 impl<'a> Endpoint<'a> {
     fn read(&mut self, bytes: &'a [u8]) -> Result<(), WriteError> {
         let mut reader = Reader::new(bytes);
-        while let Some(key) = reader.next_key()? {
-            match key {
+        loop {
+            match reader.next_key()? {
+                END => return Ok(()),
                 key::IDENTITY => self.identity = reader.varint()? as u32,
                 key::NAMESPACE => self.namespace = text(reader.delimited()?)?,
                 key::POD_NAME => self.pod_name = text(reader.delimited()?)?,
                 key => reader.pass(key)?,
             }
         }
-        Ok(())
     }
 }
 
@@ -354,22 +343,26 @@ fn fields<'a>(
 
 /// The field 1, a number.
 fn first_number(bytes: &[u8], mut take: impl FnMut(u64)) -> Result<(), WriteError> {
-    fields(bytes, |number, value| {
-        if let (1, Value::Varint(bits)) = (number, value) {
+    varints(bytes, |number, bits| {
+        if number == 1 {
             take(bits);
         }
-        Ok(())
     })
 }
 
 /// The fields 1 and 2, both texts.
 fn texts<'a>(bytes: &'a [u8], both: &mut [&'a str; 2]) -> Result<(), WriteError> {
-    fields(bytes, |number, value| {
-        if let (1 | 2, Value::Bytes(bytes)) = (number, value) {
-            both[number as usize - 1] = text(bytes)?;
+    const FIRST: u32 = bytes_key(1);
+    const SECOND: u32 = bytes_key(2);
+    let mut reader = Reader::new(bytes);
+    loop {
+        match reader.next_key()? {
+            END => return Ok(()),
+            FIRST => both[0] = text(reader.delimited()?)?,
+            SECOND => both[1] = text(reader.delimited()?)?,
+            key => reader.pass(key)?,
         }
-        Ok(())
-    })
+    }
 }
 
 /// A policy's name and kind.

@@ -158,9 +158,14 @@ impl<'a> Cursor<'a> {
     /// A string without its quotes and escapes.
     #[inline]
     pub(super) fn string(&mut self) -> Result<Cow<'a, [u8]>, ReadError> {
-        if let Some(text) = self.plain_string() {
-            return Ok(Cow::Borrowed(text));
+        match self.plain_string() {
+            Some(text) => Ok(Cow::Borrowed(text)),
+            None => self.other_string(),
         }
+    }
+
+    /// One that has escapes, or stands behind blanks, or is none.
+    fn other_string(&mut self) -> Result<Cow<'a, [u8]>, ReadError> {
         self.expect(b'"')?;
         let clean = self.take_plain();
         if let [b'"', rest @ ..] = self.rest {

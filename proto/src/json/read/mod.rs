@@ -345,14 +345,14 @@ impl<'a> Parser<'a, '_> {
                 return Ok(());
             }
             loop {
-                if is_wanted || field.kind != Kind::String || self.cursor.plain_string().is_none() {
+                if is_wanted || !self.passes_string(field) {
                     self.value(field, inner, out)?;
                 }
                 if !self.cursor.more(b']')? {
                     break;
                 }
             }
-        } else {
+        } else if is_wanted || !self.passes_string(field) {
             let is_default = self.value(field, inner, out)?;
             if is_default && !field.explicit {
                 self.cursor.is_as_written = false;
@@ -364,7 +364,17 @@ impl<'a> Parser<'a, '_> {
         Ok(())
     }
 
+    /// Takes the value of a field that is not wanted, if it is a string without escapes.
+    fn passes_string(&mut self, field: &Field) -> bool {
+        field.kind == Kind::String && self.cursor.plain_string().is_some()
+    }
+
     /// One value with its key before it; whether it is its kind's default. A message is none.
+    #[expect(
+        clippy::inline_always,
+        reason = "a call would take longer than most of what is done before the next one"
+    )]
+    #[inline(always)]
     fn value(
         &mut self,
         field: &'static Field,

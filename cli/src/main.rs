@@ -9,6 +9,7 @@ mod connect;
 mod dashboard;
 mod hint;
 mod input;
+mod messages;
 mod offline;
 mod output;
 mod policy;

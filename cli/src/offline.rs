@@ -120,13 +120,13 @@ fn show(input: &mut Input, wanted: &Wanted, mut printer: Printer) -> Result<(), 
             }
             last.push_back(response.to_vec());
         } else {
-            printer.encoded(response, &outline, input.json(), &mut out, &mut io::stderr().lock())?;
+            printer.encoded(response, &outline, input.json(), &mut out, &mut io::stderr())?;
             shown += 1;
         }
     };
     progress.clear();
     for response in &last {
-        printer.encoded(response, &outline(response)?, None, &mut out, &mut io::stderr().lock())?;
+        printer.encoded(response, &outline(response)?, None, &mut out, &mut io::stderr())?;
     }
     printer.finish(&mut out)?;
     out.flush()?;

@@ -8,9 +8,8 @@ use crate::{
     print::Printer,
     resume::{Backoff, Resume, Turn},
     rpc,
-    stream::{self, Flows},
+    stream::{self, Encoded, Flows},
 };
-use bytes::Bytes;
 use observer_proto::{
     encoded::{Held, Outline},
     observer::GetFlowsRequest,
@@ -29,7 +28,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::{sleep, sleep_until},
 };
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 /// How long nothing may match before the hint.
 const HINT_AFTER: Duration = Duration::from_secs(5);
@@ -162,7 +161,7 @@ impl Session {
 
     async fn show(
         &mut self,
-        mut stream: Streaming<Bytes>,
+        mut stream: Encoded,
         mut hint: std::pin::Pin<&mut impl Future<Output = Option<String>>>,
     ) -> Result<(Matched, End), Failure> {
         let mut silence = Box::pin(sleep(HINT_AFTER));
@@ -226,7 +225,7 @@ impl Session {
             Turn::Gap(from, to) => self.printer.say(&gap(from, to)),
             Turn::Show => {}
         }
-        self.printer.encoded(response, &outline, None, &mut self.out, &mut io::stderr().lock())?;
+        self.printer.encoded(response, &outline, None, &mut self.out, &mut io::stderr())?;
         if outline.held == Held::NodeStatus && self.wants_nodes_hint && tells_of_missing(outline.inner) {
             self.wants_nodes_hint = false;
             self.printer.say("hint: `observe list nodes` shows the state of each node");

@@ -1,43 +1,61 @@
 //! GetFlows as a stream of encoded responses: most of them are printed without being decoded whole.
 
-use crate::connect::Connection;
-use bytes::{Buf as _, Bytes};
-use http::uri::PathAndQuery;
+use crate::{connect::Connection, messages::Messages};
+use http::{
+    HeaderMap, Request, Version,
+    header::{CONTENT_TYPE, TE},
+};
 use observer_proto::observer::{GetFlowsRequest, GetFlowsResponse};
 use tonic::{
-    Request, Status, Streaming,
-    client::Grpc,
-    codec::{BufferSettings, Codec, DecodeBuf, Decoder},
-    metadata::MetadataMap,
+    Status,
+    body::Body,
+    codec::{Codec as _, EncodeBody},
+    service::interceptor::ResponseBody,
 };
 use tonic_prost::ProstCodec;
+use tower::{Service as _, ServiceExt as _};
 
-/// A flow with long L7 records is far below this; gRPC's own default is the same.
-const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
-/// What a message may bring along without the buffer growing.
-const BUFFER: usize = 64 * 1024;
+/// So much memory that is free stays ours.
+const KEPT: usize = 2 * 1024 * 1024;
 
 /// Hubble's version whose messages are known here: its major and minor number.
 const KNOWN: (u64, u64) = (1, 20);
 
 /// The flows that were asked for, and what is to be said of the server's version.
 pub(crate) struct Flows {
-    pub(crate) stream: Streaming<Bytes>,
+    pub(crate) stream: Encoded,
     pub(crate) warning: Option<String>,
 }
 
+/// Responses that are not decoded.
+pub(crate) type Encoded = Messages<ResponseBody<Body>>;
+
 /// Asks for flows.
-pub(crate) async fn flows(channel: Connection, request: GetFlowsRequest) -> Result<Flows, Status> {
-    let mut client = Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES);
-    client.ready().await.map_err(|error| Status::from_error(error.into()))?;
-    let path = PathAndQuery::from_static("/observer.Observer/GetFlows");
-    let response = client.server_streaming(Request::new(request), path, Encoded).await?;
-    let warning = too_new(response.metadata());
-    Ok(Flows { stream: response.into_inner(), warning })
+pub(crate) async fn flows(mut channel: Connection, request: GetFlowsRequest) -> Result<Flows, Status> {
+    keep_freed_memory();
+    let encoder = ProstCodec::<_, GetFlowsResponse>::default().encoder();
+    let body = EncodeBody::new_client(encoder, tokio_stream::once(Ok(request)), None, None);
+    let request = Request::post("/observer.Observer/GetFlows")
+        .version(Version::HTTP_2)
+        .header(TE, "trailers")
+        .header(CONTENT_TYPE, "application/grpc")
+        .body(Body::new(body))
+        .map_err(|error| Status::from_error(error.into()))?;
+    let failed = |error: tonic::transport::Error| Status::from_error(error.into());
+    let response = channel.ready().await.map_err(failed)?.call(request).await.map_err(failed)?;
+    let warning = too_new(response.headers());
+    Ok(Flows { stream: Messages::new(response)?, warning })
+}
+
+/// What a burst of flows takes is free a moment later, and glibc would give it back and ask for it again with each burst: up to
+/// a page fault for each dozen flows. Once it has seen an allocation of its own mapping freed it keeps twice as much as that
+/// (mallopt(3), `M_MMAP_THRESHOLD`).
+fn keep_freed_memory() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT / 2)));
 }
 
 /// As Hubble warns, of a server that may tell what is not known here; changes below the minor number add nothing.
-fn too_new(headers: &MetadataMap) -> Option<String> {
+fn too_new(headers: &HeaderMap) -> Option<String> {
     ["hubble-relay-version", "hubble-server-version"].into_iter().find_map(|name| {
         let version = headers.get(name)?.to_str().ok()?;
         let mut numbers = version.trim_start_matches('v').split('.');
@@ -50,40 +68,6 @@ fn too_new(headers: &MetadataMap) -> Option<String> {
             )
         })
     })
-}
-
-/// Takes messages as they are.
-#[derive(Clone, Copy)]
-struct Encoded;
-
-type Prost = ProstCodec<GetFlowsRequest, GetFlowsResponse>;
-
-impl Codec for Encoded {
-    type Encode = GetFlowsRequest;
-    type Decode = Bytes;
-    type Encoder = <Prost as Codec>::Encoder;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        Prost::default().encoder()
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Decoder for Encoded {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(source.copy_to_bytes(source.remaining())))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER, BUFFER)
-    }
 }
 
 #[cfg(test)]
@@ -100,7 +84,7 @@ mod tests {
             ("hubble-server-version", "newest", false),
             ("another-version", "9.9.9", false),
         ] {
-            let mut headers = MetadataMap::new();
+            let mut headers = HeaderMap::new();
             headers.insert(name, version.parse().unwrap());
             assert_eq!(too_new(&headers).is_some(), is_told, "{name}: {version}");
         }

@@ -66,6 +66,8 @@ pub trait Line: Copy + Default {
     fn words(key: &Self::Key) -> Words;
     /// The key in a place.
     fn key(&self, place: usize) -> &Self::Key;
+    /// The key in a place as two numbers.
+    fn words_at(&self, place: usize) -> Words;
     /// The value in a place.
     fn value(&self, place: usize) -> &Self::Value;
     /// Puts an entry into a place.
@@ -100,7 +102,7 @@ pub fn find<L: Line, R: Borrow<L>>(
         let line = line.borrow();
         let Standing { taken, beyond: further } = *line.standing();
         for place in 0..L::ROOM {
-            let [a, b] = L::words(line.key(place));
+            let [a, b] = line.words_at(place);
             if (a ^ words[0]) | (b ^ words[1]) == 0 && (place as u32) < taken {
                 return Some(*line.value(place));
             }

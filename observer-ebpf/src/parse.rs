@@ -114,9 +114,13 @@ impl Head {
 /// Both must be aligned to 8.
 #[inline(always)]
 pub unsafe fn copy_address(from: &[u8; 16], to: &mut [u8; 16]) {
-    let (from, to) = (from.as_ptr().cast::<[u64; 2]>(), to.as_mut_ptr().cast::<[u64; 2]>());
-    // SAFETY: as the caller says.
-    unsafe { *to = *from };
+    let (from, to) = (from.as_ptr().cast::<u64>(), to.as_mut_ptr().cast::<u64>());
+    // SAFETY: as the caller says. Both words at once would be a call in eBPF, for bytes one by one.
+    unsafe {
+        let (first, second) = (*from, *from.add(1));
+        *to = first;
+        *to.add(1) = second;
+    }
 }
 
 /// Reads the headers of most packets: IP without options or fragments, then TCP or UDP. False where [`ip`] is needed;

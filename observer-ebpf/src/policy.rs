@@ -91,6 +91,13 @@ impl Line for EndpointLine {
     }
 
     #[inline]
+    fn words_at(&self, place: usize) -> Words {
+        // Of an address by itself, of which nobody knows that it is aligned, each byte would be read alone.
+        let words: &[Words; 4] = zerocopy::transmute_ref!(self);
+        words[place]
+    }
+
+    #[inline]
     fn value(&self, place: usize) -> &PolicyEndpoint {
         &self.endpoints[place]
     }
@@ -146,6 +153,11 @@ impl Line for RowLine {
     #[inline]
     fn key(&self, place: usize) -> &PolicyRowKey {
         &self.keys[place]
+    }
+
+    #[inline]
+    fn words_at(&self, place: usize) -> Words {
+        Self::words(&self.keys[place])
     }
 
     #[inline]
@@ -333,6 +345,7 @@ pub const POLICY_DENY: u32 = POLICY_REASON + 181;
 
 const _: () = assert!(size_of::<PolicyEndpoint>() == 12);
 const _: () = assert!(size_of::<EndpointLine>() == 64 && size_of::<RowLine>() == 64);
+const _: () = assert!(core::mem::offset_of!(EndpointLine, addresses) == 0);
 const _: () = assert!(size_of::<PolicyFrontend>() == 20);
 const _: () = assert!(size_of::<PolicyBackend>() == 20);
 const _: () = assert!(size_of::<OpenerKey>() == 40);

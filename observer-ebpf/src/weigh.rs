@@ -93,12 +93,20 @@ pub(crate) struct Who {
     pub(crate) flags: u32,
 }
 
+/// Word by word: both at once may be a call, for bytes one by one.
+#[inline(always)]
+unsafe fn want(question: *mut Question, address: *const [u8; 16]) {
+    let address = address.cast::<u64>();
+    // SAFETY: as the callers say.
+    unsafe { (*question).wanted = [*address, *address.add(1)] };
+}
+
 /// `address` must be aligned to 8, and the question this CPU's.
 #[inline(always)]
 pub(crate) unsafe fn who(slot: u32, question: *mut Question, address: *const [u8; 16]) -> Who {
     // SAFETY: as the caller says; a slot in force is not written.
     unsafe {
-        (*question).wanted = *address.cast();
+        want(question, address);
         if observer_find(slot) != 0 {
             let PolicyEndpoint { peer, subject, flags } = (*question).found;
             return Who { known: true, peer, subject, flags };
@@ -139,7 +147,7 @@ pub(crate) unsafe fn is_node(slot: u32, address: *const [u8; 16]) -> bool {
     let Some(work) = POLICY_SCRATCH.get_ptr_mut(0) else { return false };
     // SAFETY: as the caller says; this CPU's memory.
     unsafe {
-        (*work).question.wanted = *address.cast();
+        want(&raw mut (*work).question, address);
         observer_find(slot) != 0 && (*work).question.found.flags & endpoint_flags::NODE != 0
     }
 }

@@ -33,7 +33,7 @@ const RELAY: &str = "hubble-relay:4245";
 /// Whose members may use the daemon's socket.
 const GROUP: &str = "observer";
 /// Bytes under way.
-const WINDOW: u32 = 1024 * 1024;
+const WINDOW: u32 = 2 * 1024 * 1024;
 /// Bytes that are read at once.
 const READ: usize = 64 * 1024;
 /// With what a client of HTTP/2 begins: the preface and empty settings.

@@ -98,7 +98,9 @@ impl ApiPolicies {
                 Err(fault) => {
                     let path =
                         if fault.path.is_empty() { String::new() } else { format!("{}: ", fault.path) };
-                    let problem = format!("{} {name}: {path}{}", resource.kind().1, fault.problem);
+                    // The server checks names; who stands in for it may not.
+                    let problem = format!("{} {name}: {path}{}", resource.kind().1, fault.problem)
+                        .replace(char::is_control, " ");
                     let policies = known.get(&name).map(|held| held.policies.clone()).unwrap_or_default();
                     Held { policies, problem: Some(problem.into()) }
                 }

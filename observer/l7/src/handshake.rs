@@ -22,11 +22,12 @@ pub struct Handshake<A> {
     directions: [Direction; 2],
     /// What was asked, when, and by which direction.
     asked: Option<(A, u64, usize)>,
+    is_answered: bool,
 }
 
 impl<A> Default for Handshake<A> {
     fn default() -> Self {
-        Self { directions: Default::default(), asked: None }
+        Self { directions: Default::default(), asked: None, is_answered: false }
     }
 }
 
@@ -105,7 +106,7 @@ impl<A> Handshake<A> {
         let direction = &mut self.directions[place];
         let mut stream = std::mem::take(&mut direction.head);
         stream.extend_from_slice(bytes);
-        let asked = &mut self.asked;
+        let (asked, is_answered) = (&mut self.asked, &mut self.is_answered);
         let mut understood = |first: First<'_>| match (first, &asked) {
             (First::Client { .. }, None) => {
                 counters.requests += 1;
@@ -115,7 +116,10 @@ impl<A> Handshake<A> {
             // Both ends are none.
             (First::Client { .. }, Some(_)) => false,
             (_, Some((.., asks))) if *asks == place => false,
+            // Nor are both servers.
+            _ if *is_answered => false,
             (First::Server { .. } | First::Alert(_), _) => {
+                *is_answered = true;
                 counters.responses += 1;
                 counters.unasked += u64::from(asked.is_none());
                 let asked = asked.take();

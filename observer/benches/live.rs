@@ -308,18 +308,22 @@ fn nginx(cpu: usize) {
     }
     server.kill().unwrap();
     server.wait().unwrap();
-    let median = |rounds: &[[f64; 2]], of: usize| {
-        let mut times: Vec<f64> = rounds.iter().map(|round| round[of]).collect();
-        times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
+    let median = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
     };
-    let [without, with] = [0, 1].map(|place| median(&rounds[place], 0));
-    let [own_without, own_with] = [0, 1].map(|place| median(&rounds[place], 1));
+    let [without, with] =
+        [0, 1].map(|l7: usize| median(rounds[l7].iter().map(|[others, _]| *others).collect()));
+    // Of the two of each round, which follow one another: the machine may be slower for a while.
+    let more = |cost: fn(&[f64; 2]) -> f64| {
+        let ratios = rounds[0].iter().zip(&rounds[1]).map(|(off, on)| cost(on) / cost(off));
+        (median(ratios.collect()) - 1.0) * 100.0
+    };
     row("nginx request without l7", without, "us");
     row("nginx request with l7", with, "us");
-    row("nginx request more", (with / without - 1.0) * 100.0, "%");
-    row("nginx request of the daemon", own_with, "us");
-    row("nginx request more of all", ((with + own_with) / (without + own_without) - 1.0) * 100.0, "%");
+    row("nginx request more", more(|[others, _]| *others), "%");
+    row("nginx request of the daemon", median(rounds[1].iter().map(|[_, own]| *own).collect()), "us");
+    row("nginx request more of all", more(|[others, own]| others + own), "%");
 }
 
 /// How long all processors but this one were busy so far.

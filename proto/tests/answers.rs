@@ -219,6 +219,29 @@ fn why_names_policies_by_verdicts_and_takes_none_for_a_packet() {
     assert_eq!(format!("{:?}", after.ports), format!("{:?}", before.ports));
 }
 
+#[test]
+fn why_knows_what_packets_told_where_others_flows_are_none() {
+    let mut flows = flows();
+    let flags = "--from-pod web/frontend-app --to-pod payments/ --to-port 8080";
+    let before = why(flags, &flows).retransmits;
+    assert!(before.is_some());
+    let packet = flows
+        .iter()
+        .find(|flow| flow.destination.as_ref().is_some_and(|end| end.namespace == "payments"))
+        .expect("one in the demo")
+        .clone();
+    flows.push(Flow {
+        event_type: Some(CiliumEventType { r#type: 129, sub_type: 0 }),
+        l7: Some(Layer7 { r#type: L7FlowType::Request as i32, ..Layer7::default() }),
+        extensions: None,
+        ..packet.clone()
+    });
+    flows.push(Flow { verdict: Verdict::Dropped.into(), ..would_be_denied(packet.clone()) });
+    assert_eq!(why(flags, &flows).retransmits, before);
+    flows.push(Flow { extensions: None, ..packet });
+    assert_eq!(why(flags, &flows).retransmits, None, "a packet that tells of none");
+}
+
 /// A question to DNS and its answer, between the ends of such packets.
 fn asked(flows: &[Flow], name: &str, rcode: u32, ips: &[&str]) -> [Flow; 2] {
     let of_web = |end: &Option<observer_proto::flow::Endpoint>| {

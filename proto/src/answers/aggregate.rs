@@ -118,11 +118,11 @@ struct Shown {
 
 impl Sums {
     fn packets(&self) -> Option<u64> {
-        (self.volume.untold < self.flows).then_some(self.volume.packets)
+        (self.volume.silent() < self.flows).then_some(self.volume.packets)
     }
 
     fn bytes(&self) -> Option<u64> {
-        (self.volume.untold < self.flows).then_some(self.volume.bytes)
+        (self.volume.silent() < self.flows).then_some(self.volume.bytes)
     }
 
     fn cells(&self) -> [String; 5] {

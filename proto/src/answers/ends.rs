@@ -103,6 +103,11 @@ pub(super) fn is_l7(flow: &Flow) -> bool {
     flow.event_type.is_some_and(|event| event.r#type == names::EVENT_L7)
 }
 
+/// What is no packet: other flows tell of that, or none.
+pub(super) fn is_apart(flow: &Flow) -> bool {
+    is_verdict(flow) || is_l7(flow)
+}
+
 /// A packet told where a pod sends it is told again where it is delivered or leaves.
 pub(super) fn is_told_again(flow: &Flow) -> bool {
     flow.trace_observation_point == TraceObservationPoint::FromEndpoint as i32

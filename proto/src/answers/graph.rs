@@ -76,7 +76,7 @@ impl Edges {
         let dropped = ends::is_drop(flow);
         let volume = self.connections.new_of(flow, &facts);
         // Only what was delivered.
-        let volume = if dropped { Volume { untold: volume.untold, ..Volume::default() } } else { volume };
+        let volume = if dropped { Volume { packets: 0, bytes: 0, ..volume } } else { volume };
         self.groups.add(key, Sums { flows: 1, volume, errors: u64::from(dropped || facts.connect_failed) });
     }
 
@@ -94,7 +94,7 @@ impl Edges {
             protocol,
             port,
             flows: sums.flows,
-            bytes: (sums.volume.untold < sums.flows).then_some(sums.volume.bytes),
+            bytes: (sums.volume.silent() < sums.flows).then_some(sums.volume.bytes),
             errors: sums.errors,
         };
         let edges: Vec<Edge> = rows.into_iter().map(|(key, sums)| edge(key, sums)).collect();

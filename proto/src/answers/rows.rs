@@ -127,7 +127,7 @@ impl Counter {
         }
         let facts = Facts::of(flow);
         let volume = self.connections.new_of(flow, &facts);
-        self.untold += volume.untold;
+        self.untold += volume.silent();
         let is_drop = ends::is_drop(flow);
         let moved = if is_drop { Volume::default() } else { volume };
         let bad = u64::from(is_drop);

@@ -19,8 +19,17 @@ pub struct Volume {
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
-    /// Flows that tell neither: those of other servers than Observer's.
+    /// Packets that tell neither: those of other servers than Observer's.
     pub untold: u64,
+    /// Flows that are no packets: what was said inside a connection, and verdicts.
+    pub apart: u64,
+}
+
+impl Volume {
+    /// Flows that told neither packets nor bytes.
+    pub fn silent(&self) -> u64 {
+        self.untold + self.apart
+    }
 }
 
 impl AddAssign for Volume {
@@ -28,6 +37,7 @@ impl AddAssign for Volume {
         self.packets += other.packets;
         self.bytes += other.bytes;
         self.untold += other.untold;
+        self.apart += other.apart;
     }
 }
 
@@ -57,9 +67,10 @@ impl Connections {
     /// What no earlier record told of.
     pub fn new_of(&mut self, flow: &Flow, facts: &Facts) -> Volume {
         if !facts.known {
-            return Volume { untold: 1, ..Volume::default() };
+            let apart = ends::is_apart(flow);
+            return Volume { untold: (!apart).into(), apart: apart.into(), ..Volume::default() };
         }
-        let told = Volume { packets: facts.packets, bytes: facts.bytes, untold: 0 };
+        let told = Volume { packets: facts.packets, bytes: facts.bytes, ..Volume::default() };
         if ends::is_drop(flow) {
             return told;
         }
@@ -80,7 +91,7 @@ impl Connections {
         match before {
             // Fewer than before: another connection with the same ends.
             Some((packets, bytes)) if told.packets >= packets && told.bytes >= bytes => {
-                Volume { packets: told.packets - packets, bytes: told.bytes - bytes, untold: 0 }
+                Volume { packets: told.packets - packets, bytes: told.bytes - bytes, ..Volume::default() }
             }
             None if self.began_before(facts) => Volume::default(),
             _ => told,
@@ -99,7 +110,7 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::{Ip, Layer4, Tcp, layer4::Protocol};
+    use crate::flow::{CiliumEventType, Ip, Layer4, Tcp, layer4::Protocol};
 
     fn flow(port: u32) -> Flow {
         let tcp = Tcp { source_port: port, destination_port: 80, ..Tcp::default() };
@@ -129,6 +140,11 @@ mod tests {
         }
         let untold = Volume { untold: 1, ..Volume::default() };
         assert_eq!(connections.new_of(&flow(1), &Facts::default()), untold);
+        for event in [crate::names::EVENT_L7, crate::names::EVENT_POLICY_VERDICT] {
+            let event_type = Some(CiliumEventType { r#type: event, sub_type: 0 });
+            let volume = connections.new_of(&Flow { event_type, ..flow(1) }, &Facts::default());
+            assert_eq!(volume, Volume { apart: 1, ..Volume::default() }, "no packet is missing: {event}");
+        }
     }
 
     #[test]

@@ -227,7 +227,7 @@ impl Top {
 
 fn rows(by: By, flow: &Flow, facts: &Facts, volume: Volume, to: &mut Groups<Vec<String>, Sums>) {
     let is_drop = ends::is_drop(flow);
-    let mut sums = Sums { flows: 1, untold: volume.untold, drops: u64::from(is_drop), ..Sums::default() };
+    let mut sums = Sums { flows: 1, untold: volume.silent(), drops: u64::from(is_drop), ..Sums::default() };
     if is_drop {
         sums.dropped = volume;
     }

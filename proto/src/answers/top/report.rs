@@ -63,7 +63,7 @@ impl Report {
         let sums = |told: &crate::stats::DropCount| Sums {
             flows: told.flows,
             drops: told.flows,
-            dropped: Volume { packets: told.packets, bytes: told.bytes, untold: 0 },
+            dropped: Volume { packets: told.packets, bytes: told.bytes, ..Volume::default() },
             ..Sums::default()
         };
         let key = |told: &crate::stats::DropCount| {

@@ -192,7 +192,8 @@ impl Why {
             return;
         }
         let facts = Facts::of(flow);
-        self.untold += u64::from(!facts.known);
+        // What is no packet tells of none.
+        self.untold += u64::from(!facts.known && !ends::is_apart(flow));
         self.address_of_b(ends::address(flow, server));
         self.address_of_b(facts.frontend.rsplit_once(':').map_or("", |(ip, _)| ip.trim_matches(['[', ']'])));
         self.service(flow);

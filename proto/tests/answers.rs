@@ -12,7 +12,8 @@ use observer_proto::{
     },
     filter,
     flow::{
-        CiliumEventType, Dns, Flow, L7FlowType, Layer7, Policy, Verdict, layer4::Protocol, layer7::Record,
+        CiliumEventType, Dns, DropReason, Flow, Http, L7FlowType, Layer7, Policy, Verdict, layer4::Protocol,
+        layer7::Record,
     },
     json,
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
@@ -240,6 +241,47 @@ fn why_knows_what_packets_told_where_others_flows_are_none() {
     assert_eq!(why(flags, &flows).retransmits, before);
     flows.push(Flow { extensions: None, ..packet });
     assert_eq!(why(flags, &flows).retransmits, None, "a packet that tells of none");
+}
+
+#[test]
+fn why_tells_a_denied_packet_once_and_requests_by_themselves() {
+    let flags = "--from-pod web/frontend-app --to-pod payments/ --to-port 8080";
+    let is_between = |flow: &&Flow| {
+        let is_of = |end: &Option<observer_proto::flow::Endpoint>, namespace| {
+            end.as_ref().is_some_and(|end| end.namespace == namespace)
+        };
+        is_of(&flow.source, "web") && is_of(&flow.destination, "payments")
+    };
+    let packet = flows().into_iter().find(|flow| is_between(&flow)).expect("one in the demo");
+    let denied = Flow {
+        verdict: Verdict::Dropped.into(),
+        drop_reason_desc: DropReason::PolicyDenied.into(),
+        ..would_be_denied(packet.clone())
+    };
+    let dropped = Flow {
+        event_type: Some(CiliumEventType { r#type: 1, sub_type: DropReason::PolicyDenied as i32 }),
+        extensions: packet.extensions.clone(),
+        ..denied.clone()
+    };
+    let report = why(flags, &[denied, dropped.clone()]);
+    let [port] = &report.ports[..] else { panic!("{report:?}") };
+    let [drop] = &port.drops[..] else { panic!("{report:?}") };
+    assert_eq!((drop.reason.as_str(), drop.cause, drop.flows), ("Policy denied", Cause::Policy, 1));
+    assert!(drop.packets > Some(0), "{drop:?}");
+    assert_eq!(report.advice.as_deref(), Some("observe policy show payments/p"));
+
+    let request = Flow {
+        event_type: Some(CiliumEventType { r#type: 129, sub_type: 0 }),
+        l7: Some(Layer7 { record: Some(Record::Http(Http::default())), ..Layer7::default() }),
+        drop_reason_desc: 0,
+        extensions: None,
+        ..dropped
+    };
+    let report = why(flags, &[request]);
+    let [port] = &report.ports[..] else { panic!("{report:?}") };
+    assert_eq!(port.cause, Some(Cause::Request));
+    assert_eq!((port.drops[0].reason.as_str(), port.drops[0].packets), ("HTTP request denied", None));
+    assert_eq!(report.sentence, "a network policy refuses requests: payments/p");
 }
 
 /// A question to DNS and its answer, between the ends of such packets.

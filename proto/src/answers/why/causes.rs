@@ -1,7 +1,8 @@
 //! What a drop's reason means for who looks for the cause, and where to look next.
 
 use crate::{
-    flow::{DropReason, Flow},
+    answers::ends,
+    flow::{DropReason, Flow, layer7::Record},
     names,
 };
 use serde::Serialize;
@@ -14,6 +15,8 @@ pub enum Cause {
     Firewall,
     /// A network policy.
     Policy,
+    /// A network policy, of what was asked in a connection that it allows.
+    Request,
     /// An eBPF, tc or XDP program, or a security module.
     Program,
     /// No socket for it.
@@ -99,6 +102,9 @@ const FRAGMENTATION_NEEDED: i32 = 136;
 
 impl Cause {
     pub(super) fn of(flow: &Flow, kernel_reason: &str, function: &str) -> Self {
+        if ends::is_l7(flow) {
+            return Self::Request;
+        }
         let by_reason = BY_KERNEL_REASON.iter().find(|(_, reasons)| reasons.contains(&kernel_reason));
         let by_function = || {
             // With a reason of its own, the place says nothing more.
@@ -151,6 +157,9 @@ impl Cause {
                 "a network policy denies it; the flow names none".to_owned()
             }
             Self::Policy => format!("a network policy denies it: {}", place.policies),
+            Self::Request => format!("a network policy refuses requests: {}", place.policies)
+                .trim_end_matches(": ")
+                .to_owned(),
             Self::Program => format!("an eBPF program, tc filter or security module on {node} drops it"),
             Self::NothingListens => format!("nothing listens on {port} of {to}"),
             Self::NoRoute => format!("{node} has no route to {address}"),
@@ -187,7 +196,11 @@ impl Cause {
             Self::Firewall => {
                 format!("on {node}: nft list ruleset; iptables-save; look for {port} and {address}")
             }
-            Self::Policy => format!("look at the policies that select {to}"),
+            Self::Policy if place.policies.is_empty() => {
+                format!("look at the policies that select {to}, and at those that select the client")
+            }
+            Self::Policy => format!("observe policy show {}", place.policies),
+            Self::Request => format!("observe --verdict DROPPED -t l7 --to-ip {address}"),
             Self::Program => format!("on {node}: bpftool net; tc filter show dev LINK ingress"),
             Self::NothingListens => {
                 format!("in {to}: {sockets}; is the server up, on this port and address?")
@@ -209,6 +222,17 @@ pub(super) fn reason(flow: &Flow, kernel_reason: &str) -> String {
     if !kernel_reason.is_empty() {
         return kernel_reason.to_owned();
     }
-    let sub_type = flow.event_type.map_or(flow.drop_reason_desc, |event| event.sub_type);
-    names::drop_reason_text(sub_type).map_or_else(|| format!("reason {sub_type}"), str::to_owned)
+    if ends::is_l7(flow) {
+        return match flow.l7.as_ref().and_then(|l7| l7.record.as_ref()) {
+            Some(Record::Http(_)) => "HTTP request denied",
+            Some(Record::Dns(_)) => "DNS query denied",
+            _ => "Request denied",
+        }
+        .to_owned();
+    }
+    // Of a verdict it says what of a policy matched.
+    let sub_type =
+        flow.event_type.filter(|event| event.r#type == names::EVENT_DROP).map(|event| event.sub_type);
+    let number = sub_type.unwrap_or(flow.drop_reason_desc);
+    names::drop_reason_text(number).map_or_else(|| format!("reason {number}"), str::to_owned)
 }

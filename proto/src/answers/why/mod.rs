@@ -348,5 +348,13 @@ fn drop_key(flow: &Flow, facts: &Facts, is_back: bool) -> DropKey {
 
 fn drop_sums(flow: &Flow, facts: &Facts) -> DropSums {
     let time = Time(flow.time);
-    DropSums { flows: 1, packets: facts.packets, untold: u64::from(!facts.known), first: time, last: time }
+    // A verdict's packet has a flow of its own.
+    let flows = u64::from(!ends::is_verdict(flow));
+    DropSums {
+        flows,
+        packets: facts.packets,
+        untold: flows * u64::from(!facts.known),
+        first: time,
+        last: time,
+    }
 }

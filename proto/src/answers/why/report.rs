@@ -405,6 +405,9 @@ fn sentence(
     let is_datagrams = !name.ends_with("TCP");
     match (outcome, of_drop) {
         (Outcome::Blocked, Some((text, advice))) => (text, Some(advice)),
+        (Outcome::PartlyDropped, Some((text, advice))) if newest.is_some_and(|key| key.cause == Cause::Request) => {
+            (format!("the server answers, but {text}"), Some(advice))
+        }
         (Outcome::PartlyDropped, Some((text, advice))) => {
             (format!("some packets are dropped, others answered: {text}"), Some(advice))
         }
@@ -448,7 +451,7 @@ fn told(key: DropKey, sums: DropSums) -> Drop {
         node: key.node,
         to: key.to,
         address: key.address,
-        packets: (sums.untold == 0).then_some(sums.packets),
+        packets: (sums.untold == 0 && sums.flows > 0).then_some(sums.packets),
         flows: sums.flows,
         first: sums.first,
         last: sums.last,

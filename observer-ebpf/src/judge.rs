@@ -25,7 +25,7 @@ use crate::record::{add_alone, counters, header, now, write};
 use crate::redirect::is_to_proxy;
 use crate::requests::{along, observer_out_of_bridge, observer_proxied, observer_route, route};
 use crate::table::{Key, fill_key, short_key};
-use crate::weigh::{Question, how, is_node, observer_weigh, same_address};
+use crate::weigh::{Question, how, is_node, observer_read_ahead, observer_weigh, same_address};
 
 const TCX_DROP: i32 = 2;
 
@@ -363,6 +363,12 @@ unsafe fn known(ifindex: u32, from_local: bool, tuple: &Tuple, Key(key): &mut Ke
     key.ifindex = ifindex;
     key.vni = [0; 3];
     FLOW_TABLE.get_ptr_mut(&*key)
+}
+
+/// What the packet's connection, which is new, will be judged by: [`observer_read_ahead`].
+#[inline(always)]
+pub(crate) fn read_ahead() {
+    observer_read_ahead();
 }
 
 /// Whether the packet's sender opened the connection, where that is known though its first packet here, at this time, doesn't

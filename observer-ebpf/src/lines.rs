@@ -1,5 +1,5 @@
-//! Tables by exact key that cost a reader one cache line: an array of lines of 64 bytes, each with the entries whose keys
-//! belong there by their hash. The daemon writes them, the programs only read.
+//! Tables by exact key that cost a reader one miss of the cache: an array of lines of 64 bytes, or of pairs of them that are
+//! read at once, each with the entries whose keys belong there by their hash. The daemon writes them, the programs only read.
 //!
 //! What has no room in its own line stands in one of the next; how far to look is said in its own. The kernel's hash maps
 //! cost three lines an entry, which lie far apart, and a lock where they are changed.
@@ -69,7 +69,7 @@ pub trait Line: Copy + Default {
     /// The key in a place as two numbers.
     fn words_at(&self, place: usize) -> Words;
     /// The value in a place.
-    fn value(&self, place: usize) -> &Self::Value;
+    fn value(&self, place: usize) -> Self::Value;
     /// Puts an entry into a place.
     fn set(&mut self, place: usize, key: Self::Key, value: Self::Value);
     /// How the line stands.
@@ -83,9 +83,9 @@ pub trait Line: Copy + Default {
 #[repr(C)]
 pub struct Standing {
     /// How many of its places are taken, the first ones.
-    pub taken: u32,
+    pub taken: u16,
     /// How many lines behind it entries may stand that belong here; at most [`MOST_BEYOND`].
-    pub beyond: u32,
+    pub beyond: u16,
 }
 
 /// Looks for a key in lines that `read` reads.
@@ -103,12 +103,12 @@ pub fn find<L: Line, R: Borrow<L>>(
         let Standing { taken, beyond: further } = *line.standing();
         for place in 0..L::ROOM {
             let [a, b] = line.words_at(place);
-            if (a ^ words[0]) | (b ^ words[1]) == 0 && (place as u32) < taken {
-                return Some(*line.value(place));
+            if (a ^ words[0]) | (b ^ words[1]) == 0 && place < taken as usize {
+                return Some(line.value(place));
             }
         }
         if behind == 0 {
-            beyond = further;
+            beyond = u32::from(further);
         }
         if behind >= beyond {
             break;

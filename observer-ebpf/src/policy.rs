@@ -34,6 +34,8 @@ pub mod endpoint_flags {
     pub const NODE: u32 = 1 << 1;
     /// A pod of this node.
     pub const LOCAL: u32 = 1 << 2;
+    /// In a table alone: all rows of its peer stand beside it, see [`super::PlacedEndpoint`].
+    pub const ROWS: u32 = 1 << 3;
 }
 
 /// The tables of a subject, by direction: egress, ingress; [`NO_TABLE`] where nothing is judged.
@@ -63,22 +65,92 @@ pub struct PolicyRowKey {
 /// In [`PolicyRowKey::peer`]: every peer that has no row of its own.
 pub const OTHERS: u32 = u32::MAX;
 
-/// A line of the table of endpoints.
+/// Where a row stands among the cuts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PolicyRow {
+    /// Its first cut, which is from 0 on.
+    pub begin: u32,
+    /// How many they are, at least 1.
+    pub len: u32,
+}
+
+/// An endpoint as its table has it: with the rows of its peer, if they are few. They would be found by the peer's number only
+/// when the endpoint was read, and each is far from the caches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PlacedEndpoint {
+    /// The endpoint, with [`endpoint_flags::ROWS`] where `rows` are all.
+    pub endpoint: PolicyEndpoint,
+    /// The rows; unused ones have no cuts.
+    pub rows: [NearRow; NEAR_ROWS],
+}
+
+impl PlacedEndpoint {
+    /// The endpoint by itself.
+    #[must_use]
+    pub const fn alone(&self) -> PolicyEndpoint {
+        PolicyEndpoint { flags: self.endpoint.flags & !endpoint_flags::ROWS, ..self.endpoint }
+    }
+}
+
+/// So many rows have room beside an endpoint.
+pub const NEAR_ROWS: usize = 2;
+
+/// A row of the peer that it stands beside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C, align(64))]
+#[repr(C)]
+pub struct NearRow {
+    /// The table.
+    pub table: u32,
+    /// Where the cuts begin, and in the lowest [`NearRow::LEN_BITS`] how many they are.
+    cuts: u32,
+}
+
+impl NearRow {
+    /// How many bits say the number of cuts.
+    const LEN_BITS: u32 = 11;
+
+    /// Nothing where the numbers are too large, or there are no cuts: that is an unused one.
+    #[must_use]
+    pub const fn new(table: u32, PolicyRow { begin, len }: PolicyRow) -> Option<Self> {
+        if begin >> (u32::BITS - Self::LEN_BITS) != 0 || len >> Self::LEN_BITS != 0 || len == 0 {
+            return None;
+        }
+        Some(Self { table, cuts: begin << Self::LEN_BITS | len })
+    }
+
+    /// The row.
+    #[inline]
+    #[must_use]
+    pub const fn row(&self) -> PolicyRow {
+        PolicyRow { begin: self.cuts >> Self::LEN_BITS, len: self.cuts & ((1 << Self::LEN_BITS) - 1) }
+    }
+}
+
+/// A line of the table of endpoints, which is two of the cache's: both are read at once, where one after the other would be
+/// waited for twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(128))]
 pub struct EndpointLine {
     /// Addresses.
-    pub addresses: [[u8; 16]; 2],
-    /// Who has them.
-    pub endpoints: [PolicyEndpoint; 2],
+    pub addresses: [[u8; 16]; 3],
+    /// Who has them: [`PolicyEndpoint::peer`].
+    pub peers: [u32; 3],
     /// How the line stands.
     pub standing: Standing,
+    /// [`PlacedEndpoint::rows`].
+    pub rows: [[NearRow; NEAR_ROWS]; 3],
+    /// [`PolicyEndpoint::subject`].
+    pub subjects: [u32; 3],
+    /// [`PolicyEndpoint::flags`]; the last one is always 0.
+    pub flags: [u8; 4],
 }
 
 impl Line for EndpointLine {
     type Key = [u8; 16];
-    type Value = PolicyEndpoint;
-    const ROOM: usize = 2;
+    type Value = PlacedEndpoint;
+    const ROOM: usize = 3;
 
     #[inline]
     fn words(address: &[u8; 16]) -> Words {
@@ -93,17 +165,20 @@ impl Line for EndpointLine {
     #[inline]
     fn words_at(&self, place: usize) -> Words {
         // Of an address by itself, of which nobody knows that it is aligned, each byte would be read alone.
-        let words: &[Words; 4] = zerocopy::transmute_ref!(self);
+        let words: &[Words; 8] = zerocopy::transmute_ref!(self);
         words[place]
     }
 
     #[inline]
-    fn value(&self, place: usize) -> &PolicyEndpoint {
-        &self.endpoints[place]
+    fn value(&self, place: usize) -> PlacedEndpoint {
+        let (peer, subject, flags) = (self.peers[place], self.subjects[place], self.flags[place].into());
+        PlacedEndpoint { endpoint: PolicyEndpoint { peer, subject, flags }, rows: self.rows[place] }
     }
 
-    fn set(&mut self, place: usize, address: [u8; 16], endpoint: PolicyEndpoint) {
-        (self.addresses[place], self.endpoints[place]) = (address, endpoint);
+    fn set(&mut self, place: usize, address: [u8; 16], placed: PlacedEndpoint) {
+        let PlacedEndpoint { endpoint: PolicyEndpoint { peer, subject, flags }, rows } = placed;
+        (self.addresses[place], self.rows[place]) = (address, rows);
+        (self.peers[place], self.subjects[place], self.flags[place]) = (peer, subject, flags as u8);
     }
 
     #[inline]
@@ -114,16 +189,6 @@ impl Line for EndpointLine {
     fn standing_mut(&mut self) -> &mut Standing {
         &mut self.standing
     }
-}
-
-/// Where a row stands among the cuts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub struct PolicyRow {
-    /// Its first cut, which is from 0 on.
-    pub begin: u32,
-    /// How many they are, at least 1.
-    pub len: u32,
 }
 
 /// A line of the table of rows.
@@ -137,7 +202,7 @@ pub struct RowLine {
     /// How the line stands.
     pub standing: Standing,
     /// Always 0.
-    pub pad: u64,
+    pub pad: [u32; 3],
 }
 
 impl Line for RowLine {
@@ -161,8 +226,8 @@ impl Line for RowLine {
     }
 
     #[inline]
-    fn value(&self, place: usize) -> &PolicyRow {
-        &self.rows[place]
+    fn value(&self, place: usize) -> PolicyRow {
+        self.rows[place]
     }
 
     fn set(&mut self, place: usize, key: PolicyRowKey, row: PolicyRow) {
@@ -344,7 +409,7 @@ pub const POLICY_DENIED: u32 = POLICY_REASON + 133;
 pub const POLICY_DENY: u32 = POLICY_REASON + 181;
 
 const _: () = assert!(size_of::<PolicyEndpoint>() == 12);
-const _: () = assert!(size_of::<EndpointLine>() == 64 && size_of::<RowLine>() == 64);
+const _: () = assert!(size_of::<EndpointLine>() == 128 && size_of::<RowLine>() == 64);
 const _: () = assert!(core::mem::offset_of!(EndpointLine, addresses) == 0);
 const _: () = assert!(size_of::<PolicyFrontend>() == 20);
 const _: () = assert!(size_of::<PolicyBackend>() == 20);

@@ -16,7 +16,7 @@ use crate::judge::Work;
 type Address = [u8; 16];
 /// An array that another length may take the place of.
 type List<V, const N: usize> = Array<V, N, { BPF_F_INNER_MAP as usize }>;
-/// One whose entries of 64 bytes are lines of the cache: only where a map can be mapped, which nobody does, they begin with a page.
+/// One whose entries are lines of the cache, or pairs of them: only where a map can be mapped, which nobody does, they begin with a page.
 type Lines<L, const N: usize> = Array<L, N, { (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize }>;
 
 /// How the tables of lines are read, by slot.
@@ -25,11 +25,11 @@ pub(crate) static POLICY_SHAPES: Array<PolicyShapes, 2> = Array::new();
 
 /// Pods, nodes, this node, by address.
 #[btf_map]
-pub(crate) static POLICY_ENDPOINTS: ArrayOfMaps<Lines<EndpointLine, 4_096>, 2> = ArrayOfMaps::new();
+pub(crate) static POLICY_ENDPOINTS: ArrayOfMaps<Lines<EndpointLine, 2_048>, 2> = ArrayOfMaps::new();
 #[btf_map]
-static ENDPOINTS_0: Lines<EndpointLine, 4_096> = Lines::new();
+static ENDPOINTS_0: Lines<EndpointLine, 2_048> = Lines::new();
 #[btf_map]
-static ENDPOINTS_1: Lines<EndpointLine, 4_096> = Lines::new();
+static ENDPOINTS_1: Lines<EndpointLine, 2_048> = Lines::new();
 
 /// The peers that all other addresses are, by net.
 #[btf_map]

@@ -127,8 +127,8 @@ pub(crate) extern "C" fn observer_reads(generation: u32) -> u64 {
             let (begin, len) = ((*backends).begin, (*backends).len);
             return observer_reads_backends(slot, begin, len);
         }
-        let from = who(slot, question, &raw const (*question).source);
-        let to = who(slot, question, &raw const (*question).destination);
+        let from = who(slot, question, side::INGRESS, &raw const (*question).source);
+        let to = who(slot, question, side::EGRESS, &raw const (*question).destination);
         let key = cut_key((*question).protocol, (*question).port);
         let (read, ingress) = reads(slot, &from, &to, key);
         if read != 0 {
@@ -168,8 +168,8 @@ pub(crate) extern "C" fn observer_reads_backend(slot: u32, index: u32) -> u64 {
         if same_address(address, &raw const (*question).source) {
             return 0;
         }
-        let from = who(slot, question, &raw const (*question).source);
-        let to = who(slot, question, address);
+        let from = who(slot, question, side::INGRESS, &raw const (*question).source);
+        let to = who(slot, question, side::EGRESS, address);
         reads(slot, &from, &to, cut_key((*question).protocol, (*backend).port)).0
     }
 }

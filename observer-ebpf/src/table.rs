@@ -9,7 +9,7 @@ use observer_ebpf::{
 };
 
 use crate::flow::Seen;
-use crate::judge::{FlowTable, known_opener};
+use crate::judge::{FlowTable, known_opener, read_ahead};
 use crate::maps::{FLOW_TABLE, SHORT_FLOW_TABLE, TUNNELS};
 use crate::opener::opener;
 use crate::record::{add, add_alone, now};
@@ -89,6 +89,7 @@ fn find<K, V: Connection, const N: usize>(
     if let Some(value) = table.get_ptr_mut(key) {
         return Some((value.cast(), false));
     }
+    read_ahead();
     let (mut sender_opened, mut guessed) = opener(config, packet);
     let now = now();
     if let Some(by_sender) = known_opener(packet, guessed, now) {

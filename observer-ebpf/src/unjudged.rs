@@ -35,6 +35,9 @@ fn track(counters: *mut Counters, scratch: &mut Scratch) -> *mut FlowValue {
 }
 
 #[inline(always)]
+pub(crate) fn read_ahead() {}
+
+#[inline(always)]
 pub(crate) fn known_opener(_: &Packet, _: bool, _: u64) -> Option<bool> {
     None
 }

@@ -8,13 +8,13 @@ use observer_ebpf::Tuple;
 use observer_ebpf::lines::{Line as _, Words, find};
 use observer_ebpf::parse::{self, ICMP, ICMPV6, copy_address};
 use observer_ebpf::policy::{
-    EndpointLine, Judged, MOST_BACKENDS, NO_TABLE, OTHERS, PolicyEndpoint, PolicyFrontend, PolicyRowKey,
-    RowLine, cut_key, decision, endpoint_flags, judged_flags, side, slot,
+    EndpointLine, Judged, MOST_BACKENDS, NO_TABLE, OTHERS, PlacedEndpoint, PolicyEndpoint, PolicyFrontend,
+    PolicyRow, PolicyRowKey, RowLine, cut_key, decision, endpoint_flags, judged_flags, side, slot,
 };
 
 use crate::config::config;
 use crate::connection::LOCAL_POD;
-use crate::maps::LOCAL;
+use crate::maps::{FLOW_SCRATCH, GENERATION, LOCAL};
 use crate::policy_maps::{
     POLICY_BACKENDS, POLICY_CUTS, POLICY_ENDPOINTS, POLICY_FRONTENDS, POLICY_NETS, POLICY_ROWS,
     POLICY_SCRATCH, POLICY_SHAPES, POLICY_SIDES,
@@ -26,9 +26,10 @@ pub(crate) struct Question {
     pub(crate) source: [u8; 16],
     pub(crate) destination: [u8; 16],
     pub(crate) judged: Judged,
-    /// Whose owner is looked for, and who that is.
+    /// Whose owner is looked for.
     wanted: Words,
-    found: PolicyEndpoint,
+    /// By side the one that was found last of those that the side is asked about.
+    found: [PlacedEndpoint; 2],
     net: Key<[u8; 16]>,
     pub(crate) frontend: PolicyFrontend,
     pub(crate) port: u16,
@@ -101,14 +102,14 @@ unsafe fn want(question: *mut Question, address: *const [u8; 16]) {
     unsafe { (*question).wanted = [*address, *address.add(1)] };
 }
 
-/// `address` must be aligned to 8, and the question this CPU's.
+/// Asked of one end for the other end's side: its rows are kept for [`observer_decide`]. `address` must be aligned to 8, and the question this CPU's.
 #[inline(always)]
-pub(crate) unsafe fn who(slot: u32, question: *mut Question, address: *const [u8; 16]) -> Who {
+pub(crate) unsafe fn who(slot: u32, question: *mut Question, side: usize, address: *const [u8; 16]) -> Who {
     // SAFETY: as the caller says; a slot in force is not written.
     unsafe {
         want(question, address);
-        if observer_find(slot) != 0 {
-            let PolicyEndpoint { peer, subject, flags } = (*question).found;
+        if observer_find(slot, side as u32) != 0 {
+            let PolicyEndpoint { peer, subject, flags } = (*found(question, side as u32)).endpoint;
             return Who { known: true, peer, subject, flags };
         }
         // A length, and the address behind it, aligned to 4.
@@ -121,22 +122,65 @@ pub(crate) unsafe fn who(slot: u32, question: *mut Question, address: *const [u8
     }
 }
 
-/// Finds who has the wanted address of [`Question`], if it is an endpoint's: 1 then.
+/// [`Question::found`] of a side.
+#[inline(always)]
+unsafe fn found(question: *mut Question, side: u32) -> *mut PlacedEndpoint {
+    // SAFETY: addresses of fields.
+    unsafe {
+        let (of_egress, of_ingress) = (&raw mut (*question).found[0], &raw mut (*question).found[1]);
+        if side == side::EGRESS as u32 { of_egress } else { of_ingress }
+    }
+}
+
+/// Has the lines read where the packet's ends stand mostly, and waits for nothing of them: the processor reads them while it
+/// waits for the bucket of the connection. It is no use behind the clock or a lock, which wait for all that is being read.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn observer_find(slot: u32) -> u64 {
+pub(crate) extern "C" fn observer_read_ahead() -> u64 {
+    let (Some(scratch), Some(generation)) = (FLOW_SCRATCH.get_ptr_mut(0), GENERATION.get(0)) else {
+        return 0;
+    };
+    let slot = slot(*generation);
+    let Some(shapes) = POLICY_SHAPES.get(slot) else { return 0 };
+    // SAFETY: this CPU's memory, where tuples are aligned to 8; a slot in force is not written.
+    unsafe {
+        let tuple = &raw const (*scratch).packet.tuple;
+        for address in [&raw const (*tuple).source, &raw const (*tuple).destination] {
+            let home = shapes.endpoints.home(*address.cast::<Words>());
+            let Some(line) = POLICY_ENDPOINTS.get_value(slot, &home) else { return 0 };
+            let line: *const EndpointLine = &raw const *line;
+            // Of each of the two that it is in the cache.
+            (&raw const (*line).peers[0]).read_volatile();
+            (&raw const (*line).subjects[0]).read_volatile();
+        }
+    }
+    0
+}
+
+/// Finds who has the wanted address of [`Question`], for the side that is asked about it: 1 if it is an endpoint's.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn observer_find(slot: u32, side: u32) -> u64 {
     let (Some(work), Some(shapes)) = (POLICY_SCRATCH.get_ptr_mut(0), POLICY_SHAPES.get(slot)) else {
         return 0;
     };
     // SAFETY: this CPU's memory.
     unsafe {
         let question = &raw mut (*work).question;
+        let to = found(question, side);
+        // The last one's rows are not those of one that is not found.
+        (*to).endpoint.flags = 0;
         let read = |line: u32| POLICY_ENDPOINTS.get_value(slot, &line);
         let found = find::<EndpointLine, _>(shapes.endpoints, (*question).wanted, read);
         // Field by field: a copy of all would be a call, whose stack is one too much.
-        let Some(PolicyEndpoint { peer, subject, flags }) = found else { return 0 };
-        let to = &raw mut (*question).found;
-        ((*to).peer, (*to).subject, (*to).flags) = (peer, subject, flags);
+        let Some(PlacedEndpoint { endpoint: PolicyEndpoint { peer, subject, flags }, rows: [one, other] }) =
+            found
+        else {
+            return 0;
+        };
+        let (endpoint, rows) = (&raw mut (*to).endpoint, &raw mut (*to).rows);
+        ((*endpoint).peer, (*endpoint).subject, (*endpoint).flags) = (peer, subject, flags);
+        ((*rows)[0], (*rows)[1]) = (one, other);
     }
     1
 }
@@ -148,7 +192,8 @@ pub(crate) unsafe fn is_node(slot: u32, address: *const [u8; 16]) -> bool {
     // SAFETY: as the caller says; this CPU's memory.
     unsafe {
         want(&raw mut (*work).question, address);
-        observer_find(slot) != 0 && (*work).question.found.flags & endpoint_flags::NODE != 0
+        observer_find(slot, side::EGRESS as u32) != 0
+            && (*work).question.found[side::EGRESS].endpoint.flags & endpoint_flags::NODE != 0
     }
 }
 
@@ -163,8 +208,8 @@ pub(crate) extern "C" fn observer_weigh(generation: u32, facts: u32) -> u64 {
     unsafe {
         let question = &raw mut (*work).question;
         let key = cut_key((*question).protocol, (*question).port);
-        let from = who(slot, question, &raw const (*question).source);
-        let to = who(slot, question, &raw const (*question).destination);
+        let from = who(slot, question, side::INGRESS, &raw const (*question).source);
+        let to = who(slot, question, side::EGRESS, &raw const (*question).destination);
         (*question).judged = Judged { generation, egress: 0, ingress: 0, flags: 0 };
 
         // Where that is of no matter, and of a pod's address, it is not asked whether the destination is a service.
@@ -315,7 +360,7 @@ pub(crate) extern "C" fn observer_backend(slot: u32, index: u32) -> u64 {
         if same_address(address, &raw const (*question).source) {
             return 0;
         }
-        let to = who(slot, question, address);
+        let to = who(slot, question, side::EGRESS, address);
         u64::from(cut_key((*question).protocol, (*backend).port)) << 32 | u64::from(to.peer)
     }
 }
@@ -323,7 +368,8 @@ pub(crate) extern "C" fn observer_backend(slot: u32, index: u32) -> u64 {
 /// One more than the logarithm of [`observer_ebpf::policy::MOST_CUTS`].
 const STEPS: u32 = 21;
 
-/// The decision of a subject's side on a peer, by a key of [`cut_key`]; 0 where the side is not judged.
+/// The decision of a subject's side on a peer, by a key of [`cut_key`]; 0 where the side is not judged. Of the one
+/// that was found for this side the rows may be known.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn observer_decide(slot: u32, subject: u32, side: u32, peer: u32, key: u32) -> u64 {
@@ -332,11 +378,33 @@ pub(crate) extern "C" fn observer_decide(slot: u32, subject: u32, side: u32, pee
     if table == NO_TABLE {
         return 0;
     }
-    let mut row = observer_row(slot, table, peer);
+    let Some(work) = POLICY_SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's memory.
+    let near = unsafe { near(&*found(&raw mut (*work).question, side), table, peer) };
+    let mut row = near.unwrap_or_else(|| observer_row(slot, table, peer));
     if row == 0 {
         row = observer_row(slot, table, OTHERS);
     }
     observer_cut(slot, row as u32, (row >> 32) as u32, key)
+}
+
+/// The answer of [`observer_row`], where it stands beside the peer's endpoint.
+#[inline(always)]
+fn near(found: &PlacedEndpoint, table: u32, peer: u32) -> Option<u64> {
+    let PlacedEndpoint { endpoint, rows: [one, other] } = found;
+    if endpoint.peer != peer || endpoint.flags & endpoint_flags::ROWS == 0 {
+        return None;
+    }
+    if one.table == table {
+        return Some(packed(one.row()));
+    }
+    Some(if other.table == table { packed(other.row()) } else { 0 })
+}
+
+/// Where a row begins, and above that how long it is.
+#[inline(always)]
+fn packed(row: PolicyRow) -> u64 {
+    u64::from(row.len) << 32 | u64::from(row.begin)
 }
 
 /// The decision of a row's last cut that is not behind the key.
@@ -367,6 +435,5 @@ pub(crate) extern "C" fn observer_row(slot: u32, table: u32, peer: u32) -> u64 {
     let Some(shapes) = POLICY_SHAPES.get(slot) else { return 0 };
     let read = |line: u32| POLICY_ROWS.get_value(slot, &line);
     let words = RowLine::words(&PolicyRowKey { table, peer });
-    let Some(row) = find::<RowLine, _>(shapes.rows, words, read) else { return 0 };
-    u64::from(row.len) << 32 | u64::from(row.begin)
+    find::<RowLine, _>(shapes.rows, words, read).map_or(0, packed)
 }

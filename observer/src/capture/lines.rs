@@ -35,11 +35,11 @@ impl<L: Line> Lines<L> {
         (3 * entries).div_ceil(2 * L::ROOM)
     }
 
-    pub(super) fn get(&self, key: &L::Key) -> Option<&L::Value> {
+    pub(super) fn get(&self, key: &L::Key) -> Option<L::Value> {
         self.place_of(key).map(|(line, place)| self.all[line as usize].value(place))
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&L::Key, &L::Value)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&L::Key, L::Value)> {
         self.all.iter().flat_map(entries)
     }
 
@@ -60,8 +60,8 @@ impl<L: Line> Lines<L> {
                 line.standing_mut().taken += 1;
                 self.changed.push(number);
                 let standing = self.all[home as usize].standing_mut();
-                if standing.beyond < beyond {
-                    standing.beyond = beyond;
+                if u32::from(standing.beyond) < beyond {
+                    standing.beyond = beyond as u16;
                     self.changed.push(home);
                 }
                 return Ok(());
@@ -74,16 +74,17 @@ impl<L: Line> Lines<L> {
     pub(super) fn remove(&mut self, key: &L::Key) {
         let Some((number, place)) = self.place_of(key) else { return };
         let line = &mut self.all[number as usize];
-        let last = line.standing().taken as usize - 1;
-        line.set(place, *line.key(last), *line.value(last));
+        let last = usize::from(line.standing().taken) - 1;
+        line.set(place, *line.key(last), line.value(last));
         line.standing_mut().taken -= 1;
         self.changed.push(number);
         // It may have been the last one that is looked for so far away.
         let home = self.shape.home(L::words(key));
         let before = self.all[home as usize].standing().beyond;
-        let belongs = |(key, _): (&L::Key, &L::Value)| self.shape.home(L::words(key)) == home;
-        let is_needed =
-            |beyond: &u32| entries(&self.all[self.shape.behind(home, *beyond) as usize]).any(belongs);
+        let belongs = |(key, _): (&L::Key, L::Value)| self.shape.home(L::words(key)) == home;
+        let is_needed = |beyond: &u16| {
+            entries(&self.all[self.shape.behind(home, (*beyond).into()) as usize]).any(belongs)
+        };
         let beyond = (1..=before).rev().find(is_needed).unwrap_or(0);
         if beyond != before {
             self.all[home as usize].standing_mut().beyond = beyond;
@@ -102,7 +103,7 @@ impl<L: Line> Lines<L> {
     fn place_of(&self, key: &L::Key) -> Option<(u32, usize)> {
         let words = L::words(key);
         let home = self.shape.home(words);
-        let beyond = self.all[home as usize].standing().beyond;
+        let beyond = u32::from(self.all[home as usize].standing().beyond);
         (0..=beyond).map(|by| self.shape.behind(home, by)).find_map(|number| {
             let line = &self.all[number as usize];
             let mut keys = (0..line.standing().taken as usize).map(|place| L::words(line.key(place)));
@@ -112,8 +113,8 @@ impl<L: Line> Lines<L> {
 }
 
 /// The entries of one line.
-pub(super) fn entries<L: Line>(line: &L) -> impl Iterator<Item = (&L::Key, &L::Value)> {
-    let taken = line.standing().taken as usize;
+pub(super) fn entries<L: Line>(line: &L) -> impl Iterator<Item = (&L::Key, L::Value)> {
+    let taken = usize::from(line.standing().taken);
     (0..taken.min(L::ROOM)).map(|place| (line.key(place), line.value(place)))
 }
 
@@ -168,11 +169,11 @@ mod tests {
                 for number in 0..256 {
                     let found = written.get(table.shape(), key(number));
                     assert_eq!(found, held.get(&number).copied(), "{number} at {step}");
-                    assert_eq!(table.get(&key(number)).copied(), found);
+                    assert_eq!(table.get(&key(number)), found);
                 }
             }
         }
-        let all: HashMap<u32, PolicyRow> = table.iter().map(|(key, row)| (key.peer, *row)).collect();
+        let all: HashMap<u32, PolicyRow> = table.iter().map(|(key, row)| (key.peer, row)).collect();
         assert_eq!(all, held);
         for number in held.into_keys() {
             table.remove(&key(number));
@@ -185,7 +186,7 @@ mod tests {
         let mut table = Lines::<RowLine>::new(1);
         assert_eq!(table.get(&PolicyRowKey::default()), None);
         table.put(PolicyRowKey::default(), PolicyRow { begin: 3, len: 1 }).unwrap();
-        assert_eq!(table.get(&PolicyRowKey::default()), Some(&PolicyRow { begin: 3, len: 1 }));
+        assert_eq!(table.get(&PolicyRowKey::default()), Some(PolicyRow { begin: 3, len: 1 }));
         table.remove(&PolicyRowKey::default());
         assert_eq!(table.get(&PolicyRowKey::default()), None);
     }

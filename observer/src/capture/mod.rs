@@ -20,6 +20,7 @@ mod inspect;
 pub mod kernel;
 mod lines;
 mod links;
+mod near;
 pub(crate) mod netlink;
 mod object;
 mod openers;

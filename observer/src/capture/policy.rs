@@ -103,11 +103,12 @@ impl PolicyMaps {
     /// Writes what differs from what the slot holds. Only for the slot that is not in force, and after
     /// [`PolicyMaps::wait_for_programs`]. After an error the slot holds anything; what is in force is untouched.
     pub fn write(&mut self, slot: u32, wanted: &PolicyTables) -> Result<(), CaptureError> {
-        self.endpoints.write(slot, &wanted.endpoints)?;
         self.nets.write(slot, &wanted.nets)?;
         let sides = self.sides.get_mut().unwrap_or_else(PoisonError::into_inner);
         sides.write(slot, &wanted.sides)?;
         self.rows.write(slot, &wanted.rows)?;
+        // They are given the rows that the slot holds.
+        self.endpoints.write_beside(slot, &wanted.endpoints, &self.rows, None)?;
         self.cuts.write(slot, &wanted.cuts)?;
         // Else nobody need ask of each connection whether it is read.
         let reads = wanted.cuts.iter().any(|cut| cut.decision & decision::READ != 0);
@@ -123,7 +124,7 @@ impl PolicyMaps {
         wanted: &PolicyTables,
         addresses: &[[u8; 16]],
     ) -> Result<(), CaptureError> {
-        self.endpoints.write_some(slot, &wanted.endpoints, addresses)?;
+        self.endpoints.write_beside(slot, &wanted.endpoints, &self.rows, Some(addresses))?;
         self.write_services(slot, wanted)
     }
 

@@ -5,12 +5,14 @@ use std::hash::Hash;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, HashMap as KernelHash, InnerMap, Map, MapData, MapError};
 use aya::{Ebpf, EbpfLoader};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use observer_ebpf::lines::{Line, Shape};
+use observer_ebpf::policy::{EndpointLine, PolicyEndpoint, RowLine};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::error::{CaptureError, chain};
 use super::lines::Lines;
+use super::near::NearRows;
 use super::object::JUDGING_OBJECT;
 use super::pod::Raw;
 
@@ -93,19 +95,29 @@ where
     }
 
     fn turn(map: &mut Self::Map, held: &mut Self::Held, wanted: &Self::Content) -> Result<bool, MapError> {
-        let gone: Vec<L::Key> =
-            held.iter().map(|(key, _)| *key).filter(|key| !wanted.contains_key(key)).collect();
-        for key in &gone {
-            held.remove(key);
-        }
-        for (key, value) in wanted {
-            if held.get(key) != Some(value) && held.put(*key, *value).is_err() {
-                return Ok(false);
-            }
-        }
-        write(map, held)
+        bring(map, held, |key| wanted.contains_key(key), wanted.iter().map(|(key, value)| (*key, *value)))
     }
 }
+
+/// [`Kind::turn`] for a table of lines.
+fn bring<L: Line<Value: PartialEq> + Plain>(
+    map: &mut Array<MapData, Raw<L>>,
+    held: &mut Lines<L>,
+    is_wanted: impl Fn(&L::Key) -> bool,
+    wanted: impl Iterator<Item = (L::Key, L::Value)>,
+) -> Result<bool, MapError> {
+    let gone: Vec<L::Key> = held.iter().map(|(key, _)| *key).filter(|key| !is_wanted(key)).collect();
+    for key in &gone {
+        held.remove(key);
+    }
+    for (key, value) in wanted {
+        if held.get(&key) != Some(value) && held.put(key, value).is_err() {
+            return Ok(false);
+        }
+    }
+    write(map, held)
+}
+
 /// By address, the longest prefix that it has.
 pub(super) struct Longest;
 
@@ -199,25 +211,27 @@ impl<T: Kind> Slots<T> {
     }
 
     pub(super) fn write(&mut self, slot: u32, wanted: &T::Content) -> Result<(), CaptureError> {
-        self.write_by(slot, wanted, T::turn)
+        let whole = |map: &mut T::Map, held: &mut T::Held| T::turn(map, held, wanted);
+        self.write_by(slot, T::len(wanted), whole, whole)
     }
 
-    /// Writes by `turn`, as [`Kind::turn`] does, what the map that is there has room for.
+    /// Makes a slot hold so many entries: by `turn`, which is as [`Kind::turn`], what the map that is there has room for, else by
+    /// `whole` a new one.
     fn write_by(
         &mut self,
         slot: u32,
-        wanted: &T::Content,
-        turn: impl FnOnce(&mut T::Map, &mut T::Held, &T::Content) -> Result<bool, MapError>,
+        len: usize,
+        turn: impl FnOnce(&mut T::Map, &mut T::Held) -> Result<bool, MapError>,
+        whole: impl Fn(&mut T::Map, &mut T::Held) -> Result<bool, MapError>,
     ) -> Result<(), CaptureError> {
         let number = slot & 1;
         let slot = &mut self.each[number as usize];
-        let len = T::len(wanted);
         if len > self.most {
             return Err(CaptureError::PolicyTable { name: self.name, wanted: len, most: self.most });
         }
         let needed = T::needed(len);
         if let Some(mut held) = slot.held.take().filter(|_| needed <= slot.entries)
-            && turn(&mut slot.map, &mut held, wanted).map_err(CaptureError::map(self.name))?
+            && turn(&mut slot.map, &mut held).map_err(CaptureError::map(self.name))?
         {
             slot.held = Some(held);
             return Ok(());
@@ -231,7 +245,7 @@ impl<T: Kind> Slots<T> {
             slot.entries = entries;
             self.outer.set(number, &slot.map, 0).map_err(CaptureError::map(self.name))?;
             let mut held = T::nothing(entries);
-            if T::turn(&mut slot.map, &mut held, wanted).map_err(CaptureError::map(self.name))? {
+            if whole(&mut slot.map, &mut held).map_err(CaptureError::map(self.name))? {
                 slot.held = Some(held);
                 return Ok(());
             }
@@ -257,28 +271,52 @@ where
     L::Key: Eq + Hash,
     L::Value: PartialEq,
 {
-    /// Likewise, where what is wanted can differ from what the slot holds by these keys only.
-    pub(super) fn write_some(
+    /// How the lines of a slot are found.
+    pub(super) fn shape(&self, slot: u32) -> Shape {
+        self.held(slot).map(Lines::shape).unwrap_or_default()
+    }
+
+    /// What a slot holds, if that is known.
+    fn held(&self, slot: u32) -> Option<&Lines<L>> {
+        self.each[(slot & 1) as usize].held.as_ref()
+    }
+}
+
+impl Slots<InLines<EndpointLine>> {
+    /// Writes endpoints, each with those of the rows that a slot holds that it has room for; what is wanted can differ from what
+    /// the slot holds by the addresses of `only`, where there are any.
+    pub(super) fn write_beside(
         &mut self,
         slot: u32,
-        wanted: &HashMap<L::Key, L::Value>,
-        keys: &[L::Key],
+        wanted: &HashMap<[u8; 16], PolicyEndpoint>,
+        rows: &Slots<InLines<RowLine>>,
+        only: Option<&[[u8; 16]]>,
     ) -> Result<(), CaptureError> {
-        self.write_by(slot, wanted, |map, held, wanted| {
-            for key in keys {
-                match wanted.get(key) {
-                    Some(value) if held.put(*key, *value).is_err() => return Ok(false),
+        let Some(rows) = rows.held(slot) else {
+            return Err(CaptureError::Map { name: rows.name, error: "not known".to_owned() });
+        };
+        let whole = |map: &mut _, held: &mut _| {
+            let rows = NearRows::of(rows.iter());
+            let placed = wanted.iter().map(|(address, endpoint)| (*address, rows.beside(*endpoint)));
+            bring(map, held, |address| wanted.contains_key(address), placed)
+        };
+        let Some(only) = only else { return self.write_by(slot, wanted.len(), whole, whole) };
+        let part = |map: &mut _, held: &mut Lines<_>| {
+            let peers: HashSet<u32> =
+                only.iter().filter_map(|key| wanted.get(key)).map(|one| one.peer).collect();
+            let rows = NearRows::of(rows.iter().filter(|(key, _)| peers.contains(&key.peer)));
+            for address in only {
+                match wanted.get(address) {
+                    Some(endpoint) if held.put(*address, rows.beside(*endpoint)).is_err() => {
+                        return Ok(false);
+                    }
                     Some(_) => {}
-                    None => held.remove(key),
+                    None => held.remove(address),
                 }
             }
             write(map, held)
-        })
-    }
-
-    /// How the lines of a slot are found.
-    pub(super) fn shape(&self, slot: u32) -> Shape {
-        self.each[(slot & 1) as usize].held.as_ref().map(Lines::shape).unwrap_or_default()
+        };
+        self.write_by(slot, wanted.len(), part, whole)
     }
 }
 

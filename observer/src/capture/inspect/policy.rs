@@ -30,7 +30,7 @@ impl<L: Line + Plain> Table<L> {
 
     fn iter(&self) -> impl Iterator<Item = (L::Key, L::Value)> {
         let lines = self.lines.iter().filter_map(Result::ok);
-        lines.flat_map(|Raw(line)| entries(&line).map(|(key, value)| (*key, *value)).collect::<Vec<_>>())
+        lines.flat_map(|Raw(line)| entries(&line).map(|(key, value)| (*key, value)).collect::<Vec<_>>())
     }
 }
 
@@ -116,7 +116,7 @@ impl PolicyInForce {
 
     /// Who has an address that is an endpoint's.
     pub fn endpoint(&self, address: [u8; 16]) -> Option<PolicyEndpoint> {
-        self.endpoints.get(&address)
+        self.endpoints.get(&address).map(|placed| placed.alone())
     }
 
     /// The peer that all of a net is that is no endpoint's.
@@ -126,7 +126,7 @@ impl PolicyInForce {
 
     /// All addresses of endpoints.
     pub fn endpoints(&self) -> impl Iterator<Item = ([u8; 16], PolicyEndpoint)> {
-        self.endpoints.iter()
+        self.endpoints.iter().map(|(address, placed)| (address, placed.alone()))
     }
 
     /// All nets with the peers that they are.

@@ -3,6 +3,7 @@
 mod errors;
 mod generations;
 mod live;
+mod rows;
 mod services;
 mod sides;
 mod strangers;

@@ -8,7 +8,7 @@ use observer_proto::{
     encoded::{Held, Outline},
     json::{self, Mask, MessageType},
     observer::GetFlowsResponse,
-    text::{self, Dict, Joined, Shown, Stream, Table, Wide},
+    text::{self, Dict, Joined, Line, Shown, Stream, Table, Wide},
     time::TimeFormat,
 };
 use prost::{Message as _, Name as _};
@@ -73,7 +73,7 @@ pub(crate) struct Printer {
     printed: Option<Mask>,
     /// That, encoded; its memory and that of the record being written are used again.
     kept: Vec<u8>,
-    text: String,
+    text: Line,
 }
 
 impl Printer {
@@ -124,7 +124,7 @@ impl Printer {
             silent_errors: messages.silent_errors,
             printed,
             kept: Vec::new(),
-            text: String::new(),
+            text: Line::default(),
         })
     }
 
@@ -161,7 +161,10 @@ impl Printer {
                 out.write_all(line)
             }
             (Held::Flow, Layout::Compact | Layout::Dict(_) | Layout::Table(_), _) => {
-                self.shown(&Shown::read(self.options, outline.inner).map_err(io::Error::other)?, out)
+                let (options, mut result) = (self.options, Ok(()));
+                let mut show = |flow: &Shown<'_>| result = self.shown(flow, out);
+                Shown::read(options, outline.inner, &mut show).map_err(io::Error::other)?;
+                result
             }
             (Held::Flow, _, Some(printed)) => {
                 self.kept.clear();

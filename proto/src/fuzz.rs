@@ -117,10 +117,15 @@ fn reflected(text: &str) -> Option<GetFlowsResponse> {
     message.transcode_to().ok()
 }
 
+fn same(flow: &Flow, encoded: &[u8]) {
+    let mut read = |shown: &Shown<'_>| assert_eq!(*shown, Shown::of(flow), "not what prost reads");
+    Shown::read(text::ALL, encoded, &mut read).unwrap();
+}
+
 /// A response, as a server sends it, printed in every format.
 pub fn print(data: &[u8]) {
     if let Ok(flow) = Flow::decode(data) {
-        assert_eq!(Shown::read(text::ALL, data), Ok(Shown::of(&flow)), "not what prost reads");
+        same(&flow, data);
     }
     let kind = MessageType::named("observer.GetFlowsResponse").unwrap();
     let mut line = Vec::new();
@@ -134,11 +139,7 @@ pub fn print(data: &[u8]) {
     text::printed().unwrap().keep(data, &mut kept).unwrap();
     let kept = GetFlowsResponse::decode(kept.as_slice()).unwrap();
     if let Some(ResponseTypes::Flow(flow)) = &response.response_types {
-        assert_eq!(
-            Shown::read(text::ALL, &flow.encode_to_vec()),
-            Ok(Shown::of(flow)),
-            "not what prost reads"
-        );
+        same(flow, &flow.encode_to_vec());
     }
     assert_eq!(written, json::line(&response).map(String::into_bytes), "not what prost reads");
     if let Ok(line) = written {

@@ -1,8 +1,8 @@
 //! Times as Hubble's command line takes and prints them, always in UTC.
 
-use crate::json::digits_into;
+use crate::{json::digits_into, text::Out};
 use jiff::{SignedDuration, Timestamp, civil, tz::Offset};
-use std::fmt::{self, Write};
+use std::fmt;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -48,14 +48,14 @@ impl TimeFormat {
     }
 
     /// Writes a time; `N/A` for none, and for one outside the calendar.
-    pub fn write(self, time: Option<&prost_types::Timestamp>, out: &mut dyn Write) -> fmt::Result {
+    pub fn write(self, time: Option<&prost_types::Timestamp>, out: &mut dyn Out) -> fmt::Result {
         match time.and_then(utc) {
             Some(time) => self.write_utc(time, out),
             None => out.write_str("N/A"),
         }
     }
 
-    fn write_utc(self, time: civil::DateTime, out: &mut dyn Write) -> fmt::Result {
+    fn write_utc(self, time: civil::DateTime, out: &mut dyn Out) -> fmt::Result {
         let month = MONTHS[(time.month() - 1) as usize % MONTHS.len()];
         match self {
             // Every line of text begins with one: no formatter is asked, which would take as long as the rest of the line.
@@ -72,7 +72,7 @@ impl TimeFormat {
                 digits_into(time.minute().unsigned_abs().into(), &mut text[10..12]);
                 digits_into(time.second().unsigned_abs().into(), &mut text[13..15]);
                 digits_into(u64::from(time.subsec_nanosecond().unsigned_abs() / 1_000_000), &mut text[16..]);
-                return out.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?);
+                return out.write_ascii(&text);
             }
             Self::Rfc1123Z => {
                 let weekday = WEEKDAYS[usize::from(time.weekday().to_monday_zero_offset() as u8) % 7];
@@ -107,7 +107,7 @@ const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
-fn clock(time: civil::DateTime, out: &mut dyn Write) -> fmt::Result {
+fn clock(time: civil::DateTime, out: &mut dyn Out) -> fmt::Result {
     write!(out, "{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())
 }
 

@@ -80,8 +80,14 @@ impl<'a> Reader<'a> {
     #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
     #[inline(always)]
     pub(crate) fn pass(&mut self, key: u32) -> Result<(), WriteError> {
-        // Nearly all that are passed over.
-        if key & 7 == 2 { self.delimited().map(drop) } else { self.value(key).map(drop) }
+        match key & 7 {
+            2 => self.delimited().map(drop),
+            0 => self.varint().map(drop),
+            _ => {
+                self.rest = behind_rare(self.rest, key)?;
+                Ok(())
+            }
+        }
     }
 
     #[expect(clippy::inline_always, reason = "a call would take longer than what it does")]
@@ -142,8 +148,7 @@ impl<'a> Reader<'a> {
 
 /// A varint, and what stands behind it. Not of the reader's own, which would have to be in memory for a call.
 fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), WriteError> {
-    if let Some(word) = bytes.first_chunk() {
-        let word = u64::from_le_bytes(*word);
+    if let Some(word) = first_word(bytes) {
         let ends = !word & HIGH;
         if ends != 0 {
             // All bits up to the end, without those that say that more follow; then seven of each byte are put together.
@@ -164,6 +169,28 @@ fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), WriteError> {
         }
     }
     Err(WriteError::Wire)
+}
+
+/// The first eight bytes, or the only four to seven; what is missing is a varint's middle.
+fn first_word(bytes: &[u8]) -> Option<u64> {
+    match (bytes.first_chunk(), bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(word), ..) => Some(u64::from_le_bytes(*word)),
+        (None, Some(first), Some(last)) => {
+            // Both have the same bytes where they overlap.
+            let behind = 8 * (bytes.len() as u32 - 4);
+            let word = u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << behind;
+            Some(word | HIGH << (behind + 32))
+        }
+        _ => None,
+    }
+}
+
+/// What stands behind the value of a key that is neither a number's nor a text's.
+#[cold]
+fn behind_rare(bytes: &[u8], key: u32) -> Result<&[u8], WriteError> {
+    let mut reader = Reader::new(bytes);
+    reader.value(key)?;
+    Ok(reader.rest)
 }
 
 /// What stands behind a group. Groups are skipped without recursion: the open ones are kept, up to the depth bound.
@@ -196,12 +223,14 @@ fn behind_group(bytes: &[u8], number: u32) -> Result<&[u8], WriteError> {
 #[inline]
 pub(crate) fn varints(bytes: &[u8], mut each: impl FnMut(u32, u64)) -> Result<(), WriteError> {
     let mut reader = Reader::new(bytes);
-    while let Some((number, value)) = reader.field()? {
-        if let Value::Varint(bits) = value {
-            each(number, bits);
+    loop {
+        let key = reader.next_key()?;
+        match key & 7 {
+            _ if key == END => return Ok(()),
+            0 => each(key >> 3, reader.varint()?),
+            _ => reader.pass(key)?,
         }
     }
-    Ok(())
 }
 
 /// Reads a `Timestamp` over what is known of it.

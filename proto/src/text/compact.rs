@@ -2,6 +2,7 @@
 
 use super::{
     Options, details,
+    foreign::{Foreign, Line, Out},
     parts::{self, End},
     sanitize::clean,
     shown::Shown,
@@ -13,10 +14,10 @@ use crate::{
     },
     relay::NodeStatusEvent,
 };
-use std::fmt::{Result, Write};
+use std::fmt::Result;
 
 /// Any response of GetFlows. Which of them are shown, and where, says [`super::stream`].
-pub fn flows_response(options: Options, response: &GetFlowsResponse, out: &mut impl Write) -> Result {
+pub fn flows_response(options: Options, response: &GetFlowsResponse, out: &mut impl Out) -> Result {
     match &response.response_types {
         Some(ResponseTypes::Flow(one)) => flow(options, one, out),
         Some(ResponseTypes::LostEvents(lost)) => lost_events(options, response.time.as_ref(), lost, out),
@@ -28,11 +29,16 @@ pub fn flows_response(options: Options, response: &GetFlowsResponse, out: &mut i
 }
 
 /// The time, and the node's name in brackets if wanted.
-fn head(options: Options, time: Option<&prost_types::Timestamp>, node: &str, out: &mut impl Write) -> Result {
+fn head(
+    options: Options,
+    time: Option<&prost_types::Timestamp>,
+    node: Foreign<'_>,
+    out: &mut impl Out,
+) -> Result {
     options.time.write(time, out)?;
     if options.node_names {
         out.write_str(" [")?;
-        clean(node, out)?;
+        node.write(out)?;
         out.write_char(']')?;
     }
     out.write_str(": ")
@@ -40,16 +46,16 @@ fn head(options: Options, time: Option<&prost_types::Timestamp>, node: &str, out
 
 /// `<time>: <source> <identity> -> <destination> <identity> <type> <verdict> (<summary>)`. A reply is turned round, so
 /// that the client always stands left; `<>` where it is not known which side that is.
-pub fn flow(options: Options, flow: &Flow, out: &mut impl Write) -> Result {
+pub fn flow(options: Options, flow: &Flow, out: &mut impl Out) -> Result {
     line(options, &Shown::of(flow), out)
 }
 
 /// As [`flow()`].
-pub fn shown(options: Options, flow: &Shown<'_>, out: &mut String) -> Result {
+pub fn shown(options: Options, flow: &Shown<'_>, out: &mut Line) -> Result {
     line(options, flow, out)
 }
 
-fn line(options: Options, flow: &Shown<'_>, out: &mut impl Write) -> Result {
+fn line(options: Options, flow: &Shown<'_>, out: &mut impl Out) -> Result {
     head(options, flow.time.as_ref(), flow.node_name, out)?;
     let (left, arrow, right) = match flow.is_reply {
         None => (End::Source, " <> ", End::Destination),
@@ -77,7 +83,7 @@ pub fn lost_events(
     options: Options,
     time: Option<&prost_types::Timestamp>,
     lost: &LostEvent,
-    out: &mut impl Write,
+    out: &mut impl Out,
 ) -> Result {
     options.time.write(time, out)?;
     out.write_str(" EVENTS LOST: ")?;
@@ -93,7 +99,7 @@ pub fn node_status(
     time: Option<&prost_types::Timestamp>,
     from: &str,
     status: &NodeStatusEvent,
-    out: &mut impl Write,
+    out: &mut impl Out,
 ) -> Result {
     options.time.write(time, out)?;
     out.write_str(" [")?;
@@ -104,9 +110,9 @@ pub fn node_status(
 }
 
 /// `<time>: <TYPE> (<details>)`.
-pub fn agent_event(options: Options, response: &GetAgentEventsResponse, out: &mut impl Write) -> Result {
+pub fn agent_event(options: Options, response: &GetAgentEventsResponse, out: &mut impl Out) -> Result {
     let event = response.agent_event.clone().unwrap_or_default();
-    head(options, response.time.as_ref(), &response.node_name, out)?;
+    head(options, response.time.as_ref(), response.node_name.as_str().into(), out)?;
     details::agent_type(&event, out)?;
     out.write_str(" (")?;
     details::agent(options, &event, out)?;
@@ -114,9 +120,9 @@ pub fn agent_event(options: Options, response: &GetAgentEventsResponse, out: &mu
 }
 
 /// `<time>: <from> <TYPE> MARK: <hash> CPU: <n> (<message>)`.
-pub fn debug_event(options: Options, response: &GetDebugEventsResponse, out: &mut impl Write) -> Result {
+pub fn debug_event(options: Options, response: &GetDebugEventsResponse, out: &mut impl Out) -> Result {
     let event = response.debug_event.clone().unwrap_or_default();
-    head(options, response.time.as_ref(), &response.node_name, out)?;
+    head(options, response.time.as_ref(), response.node_name.as_str().into(), out)?;
     details::debug_source(event.source.as_ref(), out)?;
     out.write_char(' ')?;
     details::debug_type(&event, out)?;

@@ -2,6 +2,7 @@
 
 use super::{
     Options,
+    foreign::Out,
     sanitize::{clean, is_unsafe},
 };
 use crate::{
@@ -12,13 +13,13 @@ use crate::{
     },
     relay::{NodeState, NodeStatusEvent},
 };
-use std::fmt::{Result, Write};
+use std::fmt::Result;
 
 /// Node names are cut at this many bytes; the first always prints.
 const NODE_NAMES_LENGTH: usize = 50;
 
 /// `2 nodes are unavailable: n2, n3` and the like.
-pub(super) fn node_status(status: &NodeStatusEvent, out: &mut impl Write) -> Result {
+pub(super) fn node_status(status: &NodeStatusEvent, out: &mut impl Out) -> Result {
     let count = status.node_names.len();
     match NodeState::try_from(status.state_change) {
         Ok(NodeState::NodeConnected) => write!(out, "Receiving flows from {count} nodes: ")?,
@@ -36,7 +37,7 @@ pub(super) fn node_status(status: &NodeStatusEvent, out: &mut impl Write) -> Res
     node_names(&status.node_names, out)
 }
 
-pub(super) fn node_names(names: &[String], out: &mut impl Write) -> Result {
+pub(super) fn node_names(names: &[String], out: &mut impl Out) -> Result {
     let mut length = 0;
     for (at, name) in names.iter().enumerate() {
         length += name.len() + ", ".len();
@@ -52,7 +53,7 @@ pub(super) fn node_names(names: &[String], out: &mut impl Write) -> Result {
 }
 
 /// As Go's `%q` prints a string.
-pub(super) fn quoted(text: &str, out: &mut impl Write) -> Result {
+pub(super) fn quoted(text: &str, out: &mut impl Out) -> Result {
     out.write_char('"')?;
     for found in text.chars() {
         match found {
@@ -75,7 +76,7 @@ pub(super) fn quoted(text: &str, out: &mut impl Write) -> Result {
 }
 
 /// The name of an agent event's type.
-pub(super) fn agent_type(event: &AgentEvent, out: &mut impl Write) -> Result {
+pub(super) fn agent_type(event: &AgentEvent, out: &mut impl Out) -> Result {
     match AgentEventType::try_from(event.r#type) {
         Ok(kind) => out.write_str(kind.as_str_name()),
         Err(_) => write!(out, "{}", event.r#type),
@@ -84,7 +85,7 @@ pub(super) fn agent_type(event: &AgentEvent, out: &mut impl Write) -> Result {
 
 /// What an agent event says; `UNKNOWN` if it holds something else than its type promises.
 #[expect(deprecated, reason = "older servers send service events")]
-pub(super) fn agent(options: Options, event: &AgentEvent, out: &mut impl Write) -> Result {
+pub(super) fn agent(options: Options, event: &AgentEvent, out: &mut impl Out) -> Result {
     use AgentEventType as Type;
     let Some(notification) = &event.notification else { return out.write_str("UNKNOWN") };
     match (Type::try_from(event.r#type), notification) {
@@ -118,7 +119,7 @@ pub(super) fn agent(options: Options, event: &AgentEvent, out: &mut impl Write) 
     }
 }
 
-fn labels(key: &str, labels: &[String], out: &mut impl Write) -> Result {
+fn labels(key: &str, labels: &[String], out: &mut impl Out) -> Result {
     write!(out, "{key}[")?;
     for (at, label) in labels.iter().enumerate() {
         if at > 0 {
@@ -130,7 +131,7 @@ fn labels(key: &str, labels: &[String], out: &mut impl Write) -> Result {
 }
 
 /// `, key: value`, left out when the value is empty.
-fn optional(key: &str, value: &str, out: &mut impl Write) -> Result {
+fn optional(key: &str, value: &str, out: &mut impl Out) -> Result {
     if value.is_empty() {
         return Ok(());
     }
@@ -138,20 +139,20 @@ fn optional(key: &str, value: &str, out: &mut impl Write) -> Result {
     clean(value, out)
 }
 
-fn regenerated(endpoint: &EndpointRegenNotification, out: &mut impl Write) -> Result {
+fn regenerated(endpoint: &EndpointRegenNotification, out: &mut impl Out) -> Result {
     write!(out, "id: {}", endpoint.id)?;
     labels(", labels: ", &endpoint.labels, out)?;
     optional("error", &endpoint.error, out)
 }
 
-fn endpoint_update(endpoint: &EndpointUpdateNotification, out: &mut impl Write) -> Result {
+fn endpoint_update(endpoint: &EndpointUpdateNotification, out: &mut impl Out) -> Result {
     write!(out, "id: {}", endpoint.id)?;
     optional("namespace", &endpoint.namespace, out)?;
     optional("pod name", &endpoint.pod_name, out)
 }
 
 /// The key number prints even when it is 0 (not encrypted).
-fn ipcache(entry: &IpCacheNotification, out: &mut impl Write) -> Result {
+fn ipcache(entry: &IpCacheNotification, out: &mut impl Out) -> Result {
     out.write_str("cidr: ")?;
     clean(&entry.cidr, out)?;
     write!(out, ", identity: {}", entry.identity)?;
@@ -163,7 +164,7 @@ fn ipcache(entry: &IpCacheNotification, out: &mut impl Write) -> Result {
     write!(out, ", encrypt key: {}", entry.encrypt_key)
 }
 
-fn address(address: &ServiceUpsertNotificationAddr, out: &mut impl Write) -> Result {
+fn address(address: &ServiceUpsertNotificationAddr, out: &mut impl Out) -> Result {
     let brackets = address.ip.contains(':');
     if brackets {
         out.write_char('[')?;
@@ -173,7 +174,7 @@ fn address(address: &ServiceUpsertNotificationAddr, out: &mut impl Write) -> Res
 }
 
 #[expect(deprecated, reason = "it is the field that servers with service events fill")]
-fn service_upsert(service: &ServiceUpsertNotification, out: &mut impl Write) -> Result {
+fn service_upsert(service: &ServiceUpsertNotification, out: &mut impl Out) -> Result {
     write!(out, "id: {}", service.id)?;
     if let Some(frontend) = &service.frontend_address {
         out.write_str(", frontend: ")?;
@@ -196,7 +197,7 @@ fn service_upsert(service: &ServiceUpsertNotification, out: &mut impl Write) -> 
 }
 
 /// `ns/pod (ID: 12)`, `reserved:host (ID: 1)`, `ID: 7` or `N/A`.
-pub(super) fn debug_source(source: Option<&Endpoint>, out: &mut impl Write) -> Result {
+pub(super) fn debug_source(source: Option<&Endpoint>, out: &mut impl Out) -> Result {
     let Some(source) = source else { return out.write_str("N/A") };
     if !source.namespace.is_empty() && !source.pod_name.is_empty() {
         clean(&source.namespace, out)?;
@@ -213,7 +214,7 @@ pub(super) fn debug_source(source: Option<&Endpoint>, out: &mut impl Write) -> R
 }
 
 /// The name of a debug event's type.
-pub(super) fn debug_type(event: &DebugEvent, out: &mut impl Write) -> Result {
+pub(super) fn debug_type(event: &DebugEvent, out: &mut impl Out) -> Result {
     match DebugEventType::try_from(event.r#type) {
         Ok(kind) => out.write_str(kind.as_str_name()),
         Err(_) => write!(out, "{}", event.r#type),
@@ -221,7 +222,7 @@ pub(super) fn debug_type(event: &DebugEvent, out: &mut impl Write) -> Result {
 }
 
 /// The packet's mark, in hexadecimal.
-pub(super) fn debug_mark(event: &DebugEvent, out: &mut impl Write) -> Result {
+pub(super) fn debug_mark(event: &DebugEvent, out: &mut impl Out) -> Result {
     match event.hash {
         Some(hash) => write!(out, "{hash:#x}"),
         None => out.write_str("N/A"),
@@ -229,7 +230,7 @@ pub(super) fn debug_mark(event: &DebugEvent, out: &mut impl Write) -> Result {
 }
 
 /// The processor's number, with two digits at least.
-pub(super) fn debug_cpu(event: &DebugEvent, out: &mut impl Write) -> Result {
+pub(super) fn debug_cpu(event: &DebugEvent, out: &mut impl Out) -> Result {
     match event.cpu {
         Some(cpu) => write!(out, "{cpu:02}"),
         None => out.write_str("N/A"),
@@ -237,7 +238,7 @@ pub(super) fn debug_cpu(event: &DebugEvent, out: &mut impl Write) -> Result {
 }
 
 /// Where events were lost.
-pub(super) fn lost_source(lost: &LostEvent, out: &mut impl Write) -> Result {
+pub(super) fn lost_source(lost: &LostEvent, out: &mut impl Out) -> Result {
     match LostEventSource::try_from(lost.source) {
         Ok(source) => out.write_str(source.as_str_name()),
         Err(_) => write!(out, "{}", lost.source),
@@ -245,13 +246,13 @@ pub(super) fn lost_source(lost: &LostEvent, out: &mut impl Write) -> Result {
 }
 
 /// `CPU(0) 12`, with the first and last time where one of them is known.
-pub(super) fn lost_count(options: Options, lost: &LostEvent, dash: &str, out: &mut impl Write) -> Result {
+pub(super) fn lost_count(options: Options, lost: &LostEvent, dash: &str, out: &mut impl Out) -> Result {
     write!(out, "CPU({}){dash}{}", lost.cpu.unwrap_or_default(), lost.num_events_lost)?;
     lost_times(options, lost, out)
 }
 
 /// ` (first: <time>, last: <time>)` where one of them is known.
-pub(super) fn lost_times(options: Options, lost: &LostEvent, out: &mut impl Write) -> Result {
+pub(super) fn lost_times(options: Options, lost: &LostEvent, out: &mut impl Out) -> Result {
     if lost.first.is_some() || lost.last.is_some() {
         out.write_str(" (first: ")?;
         options.time.write(lost.first.as_ref(), out)?;
@@ -263,7 +264,7 @@ pub(super) fn lost_times(options: Options, lost: &LostEvent, out: &mut impl Writ
 }
 
 /// The name of a node's new state.
-pub(super) fn node_state(status: &NodeStatusEvent, out: &mut impl Write) -> Result {
+pub(super) fn node_state(status: &NodeStatusEvent, out: &mut impl Out) -> Result {
     match NodeState::try_from(status.state_change) {
         Ok(state) => out.write_str(state.as_str_name()),
         Err(_) => write!(out, "{}", status.state_change),

@@ -2,6 +2,7 @@
 
 use super::{
     Options, details,
+    foreign::{Foreign, Out},
     parts::{self, End},
     sanitize::clean,
     shown::Shown,
@@ -13,7 +14,7 @@ use crate::{
     },
     relay::NodeStatusEvent,
 };
-use std::fmt::{Result, Write};
+use std::fmt::Result;
 
 const SEPARATOR: &str = "------------";
 
@@ -30,20 +31,20 @@ impl Dict {
     }
 
     /// What goes before a record. Hubble ends the separator with a newline for flows, but not for events.
-    fn separate(&mut self, end: &str, out: &mut impl Write) -> Result {
+    fn separate(&mut self, end: &str, out: &mut impl Out) -> Result {
         if !std::mem::replace(&mut self.first, false) {
             write!(out, "{SEPARATOR}{end}")?;
         }
         Ok(())
     }
 
-    fn head(&self, time: Option<&prost_types::Timestamp>, node: &str, out: &mut impl Write) -> Result {
+    fn head(&self, time: Option<&prost_types::Timestamp>, node: Foreign<'_>, out: &mut impl Out) -> Result {
         line("TIMESTAMP", out, |out| self.options.time.write(time, out))?;
-        if self.options.node_names { line("NODE", out, |out| clean(node, out)) } else { Ok(()) }
+        if self.options.node_names { line("NODE", out, |out| node.write(out)) } else { Ok(()) }
     }
 
     /// Any response of GetFlows. Which of them are shown, and where, says [`super::stream`].
-    pub fn flows_response(&mut self, response: &GetFlowsResponse, out: &mut impl Write) -> Result {
+    pub fn flows_response(&mut self, response: &GetFlowsResponse, out: &mut impl Out) -> Result {
         match &response.response_types {
             Some(ResponseTypes::Flow(flow)) => self.flow(&Shown::of(flow), out),
             Some(ResponseTypes::LostEvents(lost)) => self.lost_events(response, lost, out),
@@ -53,7 +54,7 @@ impl Dict {
     }
 
     /// A flow; source and destination are never turned round.
-    pub fn flow(&mut self, flow: &Shown<'_>, out: &mut impl Write) -> Result {
+    pub fn flow(&mut self, flow: &Shown<'_>, out: &mut impl Out) -> Result {
         self.separate("\n", out)?;
         self.head(flow.time.as_ref(), flow.node_name, out)?;
         let options = self.options;
@@ -64,10 +65,10 @@ impl Dict {
         line("SUMMARY", out, |out| parts::summary(options, flow, out))
     }
 
-    fn lost_events(&mut self, response: &GetFlowsResponse, lost: &LostEvent, out: &mut impl Write) -> Result {
+    fn lost_events(&mut self, response: &GetFlowsResponse, lost: &LostEvent, out: &mut impl Out) -> Result {
         self.separate("\n", out)?;
         let node = if response.node_name.is_empty() { "-" } else { &response.node_name };
-        self.head(response.time.as_ref(), node, out)?;
+        self.head(response.time.as_ref(), node.into(), out)?;
         let options = self.options;
         line("SOURCE", out, |out| details::lost_source(lost, out))?;
         line("TYPE", out, |out| out.write_str("EVENTS LOST"))?;
@@ -79,7 +80,7 @@ impl Dict {
         &mut self,
         response: &GetFlowsResponse,
         status: &NodeStatusEvent,
-        out: &mut impl Write,
+        out: &mut impl Out,
     ) -> Result {
         self.separate("\n", out)?;
         let options = self.options;
@@ -96,20 +97,20 @@ impl Dict {
     }
 
     /// An event of the agent.
-    pub fn agent_event(&mut self, response: &GetAgentEventsResponse, out: &mut impl Write) -> Result {
+    pub fn agent_event(&mut self, response: &GetAgentEventsResponse, out: &mut impl Out) -> Result {
         let event = response.agent_event.clone().unwrap_or_default();
         let options = self.options;
         self.separate("", out)?;
-        self.head(response.time.as_ref(), &response.node_name, out)?;
+        self.head(response.time.as_ref(), response.node_name.as_str().into(), out)?;
         line("TYPE", out, |out| details::agent_type(&event, out))?;
         line("DETAILS", out, |out| details::agent(options, &event, out))
     }
 
     /// A debug event of the datapath.
-    pub fn debug_event(&mut self, response: &GetDebugEventsResponse, out: &mut impl Write) -> Result {
+    pub fn debug_event(&mut self, response: &GetDebugEventsResponse, out: &mut impl Out) -> Result {
         let event = response.debug_event.clone().unwrap_or_default();
         self.separate("", out)?;
-        self.head(response.time.as_ref(), &response.node_name, out)?;
+        self.head(response.time.as_ref(), response.node_name.as_str().into(), out)?;
         line("TYPE", out, |out| details::debug_type(&event, out))?;
         line("FROM", out, |out| details::debug_source(event.source.as_ref(), out))?;
         line("MARK", out, |out| details::debug_mark(&event, out))?;
@@ -119,7 +120,7 @@ impl Dict {
 }
 
 /// The key, right-aligned, and its value.
-fn line<W: Write>(key: &str, out: &mut W, value: impl FnOnce(&mut W) -> Result) -> Result {
+fn line<W: Out>(key: &str, out: &mut W, value: impl FnOnce(&mut W) -> Result) -> Result {
     write!(out, "{key:>11}: ")?;
     value(out)?;
     out.write_char('\n')

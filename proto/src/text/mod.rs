@@ -4,6 +4,7 @@
 mod compact;
 mod details;
 mod dict;
+mod foreign;
 pub mod list;
 pub(crate) mod parts;
 pub mod sanitize;
@@ -13,6 +14,7 @@ mod table;
 pub(crate) mod wide;
 
 pub use dict::Dict;
+pub use foreign::{Line, Out};
 #[cfg(any(test, fuzzing))]
 pub(crate) use shown::ALL;
 pub use shown::Shown;

@@ -2,7 +2,7 @@
 
 use super::{
     Options,
-    sanitize::clean,
+    foreign::{Foreign, Out},
     shown::{L7, L7Record, Shown},
 };
 use crate::{
@@ -10,13 +10,10 @@ use crate::{
         AuthType, DebugCapturePoint, Endpoint, Flow, L7FlowType, Policy, Service, TrafficDirection, Verdict,
         layer4::Protocol,
     },
-    json::{ONES, any_word, digits_of, zeros},
+    json::digits_of,
     names,
 };
-use std::{
-    borrow::Cow,
-    fmt::{Result, Write},
-};
+use std::{borrow::Cow, fmt::Result, slice};
 
 const RED: &str = "31";
 const GREEN: &str = "32";
@@ -25,7 +22,7 @@ const MAGENTA: &str = "35";
 const CYAN: &str = "36";
 
 /// Writes something in a colour, if colours are wanted.
-fn colored<W: Write>(
+fn colored<W: Out>(
     options: Options,
     color: &str,
     out: &mut W,
@@ -87,8 +84,13 @@ impl End {
 /// The name or address of one end and its port, not escaped yet; `None` where a flow has no address at all. A service's
 /// namespace wins, but a pod's name does.
 pub(crate) fn name<'a>(options: Options, flow: &Shown<'a>, end: End) -> Option<(Cow<'a, str>, u32)> {
-    let (namespace, name) = parts_of_name(options, flow, end)?;
-    let whole = if namespace.is_empty() { name } else { format!("{namespace}/{name}").into() };
+    let (namespace, names) = parts_of_name(options, flow, end)?;
+    let whole = match names {
+        [name] if namespace.is_empty() => name.raw(),
+        [name] => format!("{}/{}", namespace.raw(), name.raw()).into(),
+        // Those of DNS, which have no namespace.
+        _ => names.iter().map(|name| name.raw()).collect::<Vec<_>>().join(",").into(),
+    };
     Some((whole, port(flow, end)))
 }
 
@@ -96,73 +98,84 @@ fn port(flow: &Shown<'_>, end: End) -> u32 {
     if flow.ips.is_some() { flow.ports[end.place()] } else { 0 }
 }
 
-/// The namespace that stands before the name, and the name.
-fn parts_of_name<'a>(options: Options, flow: &Shown<'a>, end: End) -> Option<(&'a str, Cow<'a, str>)> {
+/// The namespace that stands before the name, and the name, or the names.
+fn parts_of_name<'s, 'a>(
+    options: Options,
+    flow: &'s Shown<'a>,
+    end: End,
+) -> Option<(Foreign<'a>, &'s [Foreign<'a>])> {
     let end = end.place();
-    let Some(ips) = flow.ips else { return Some(("", flow.macs?[end].into())) };
+    let none = Foreign::default();
+    let Some(ips) = &flow.ips else { return Some((none, slice::from_ref(&flow.macs.as_ref()?[end]))) };
     let (endpoint, service) = (&flow.endpoints[end], &flow.services[end]);
     if options.translate {
         let namespace = service.map_or(endpoint.namespace, |service| service.namespace);
-        let service = service.map_or("", |service| service.name);
-        let name = if endpoint.pod_name.is_empty() { service } else { endpoint.pod_name };
-        let dns = &flow.dns_names[end];
-        if !name.is_empty() {
-            return Some((namespace, name.into()));
+        let service = service.as_ref().map(|service| &service.name);
+        let names = [Some(&endpoint.pod_name), service];
+        if let Some(name) = names.into_iter().flatten().find(|name| !name.is_empty()) {
+            return Some((namespace, slice::from_ref(name)));
         }
-        if !dns.is_empty() {
-            return Some(("", dns.join(",").into()));
+        if !flow.dns_names[end].is_empty() {
+            return Some((none, &flow.dns_names[end]));
         }
     }
-    Some(("", ips[end].into()))
+    Some((none, slice::from_ref(&ips[end])))
 }
 
 /// The name or address of one end, with its port.
-pub(super) fn host(options: Options, flow: &Shown<'_>, end: End, out: &mut impl Write) -> Result {
-    let Some((namespace, name)) = parts_of_name(options, flow, end) else { return Ok(()) };
-    named_in(options, namespace, &name, port(flow, end), out)
+pub(super) fn host(options: Options, flow: &Shown<'_>, end: End, out: &mut impl Out) -> Result {
+    let Some((namespace, names)) = parts_of_name(options, flow, end) else { return Ok(()) };
+    named_in(options, namespace, names, port(flow, end), out)
 }
 
 /// A name with a port, unless that is 0; brackets tell the colons of an address from the one before the port.
-pub(crate) fn named(options: Options, name: &str, port: u32, out: &mut impl Write) -> Result {
-    named_in(options, "", name, port, out)
+pub(crate) fn named(options: Options, name: &str, port: u32, out: &mut impl Out) -> Result {
+    named_in(options, Foreign::default(), &[name.into()], port, out)
 }
 
-fn named_in(options: Options, namespace: &str, name: &str, port: u32, out: &mut impl Write) -> Result {
-    fn whole(namespace: &str, name: &str, out: &mut impl Write) -> Result {
+fn named_in(
+    options: Options,
+    namespace: Foreign<'_>,
+    names: &[Foreign<'_>],
+    port: u32,
+    out: &mut impl Out,
+) -> Result {
+    fn whole(namespace: Foreign<'_>, names: &[Foreign<'_>], out: &mut impl Out) -> Result {
         if !namespace.is_empty() {
-            clean(namespace, out)?;
+            namespace.write(out)?;
             out.write_char('/')?;
         }
-        clean(name, out)
+        for (at, name) in names.iter().enumerate() {
+            if at > 0 {
+                out.write_char(',')?;
+            }
+            name.write(out)?;
+        }
+        Ok(())
     }
     colored(options, CYAN, out, |out| {
         if port == 0 {
-            return whole(namespace, name, out);
+            return whole(namespace, names, out);
         }
-        if has_colon(name) || has_colon(namespace) {
+        if namespace.has_colon() || names.iter().any(|name| name.has_colon()) {
             out.write_char('[')?;
-            whole(namespace, name, out)?;
+            whole(namespace, names, out)?;
             out.write_str("]:")?;
         } else {
-            whole(namespace, name, out)?;
+            whole(namespace, names, out)?;
             out.write_char(':')?;
         }
         colored(options, YELLOW, out, |out| decimal(port, out))
     })
 }
 
-fn has_colon(text: &str) -> bool {
-    any_word(text.as_bytes(), |word| zeros(word ^ (u64::from(b':') * ONES)))
-}
-
 /// As a formatter writes it, in less time than that takes to begin.
-fn decimal(number: u32, out: &mut impl Write) -> Result {
-    let mut room = [0; 20];
-    out.write_str(std::str::from_utf8(digits_of(number.into(), &mut room)).map_err(|_| std::fmt::Error)?)
+fn decimal(number: u32, out: &mut impl Out) -> Result {
+    out.write_ascii(digits_of(number.into(), &mut [0; 20]))
 }
 
 /// `(ID:4001)`, or the name of a reserved identity; none is `(unknown)`.
-pub(super) fn identity(options: Options, flow: &Shown<'_>, end: End, out: &mut impl Write) -> Result {
+pub(super) fn identity(options: Options, flow: &Shown<'_>, end: End, out: &mut impl Out) -> Result {
     let identity = flow.endpoints[end.place()].identity;
     colored(options, MAGENTA, out, |out| {
         if let Some(name) = names::reserved_identity_name(identity) {
@@ -177,7 +190,7 @@ pub(super) fn identity(options: Options, flow: &Shown<'_>, end: End, out: &mut i
 }
 
 /// `http-request`, `dns-response` and the like.
-pub(super) fn l7_type(l7: &L7<'_>, out: &mut impl Write) -> Result {
+pub(super) fn l7_type(l7: &L7<'_>, out: &mut impl Out) -> Result {
     out.write_str(match l7.record {
         L7Record::Dns(_) => "dns-",
         L7Record::Http => "http-",
@@ -200,17 +213,17 @@ pub(super) fn kind_of_address(options: Options, flow: &Shown<'_>, end: End) -> O
 }
 
 /// A word in the colour of an identity.
-pub(super) fn kind_alone(options: Options, word: &str, out: &mut impl Write) -> Result {
+pub(super) fn kind_alone(options: Options, word: &str, out: &mut impl Out) -> Result {
     colored(options, MAGENTA, out, |out| out.write_str(word))
 }
 
 /// What kind of event it was.
-pub(crate) fn event_type(flow: &Shown<'_>, out: &mut impl Write) -> Result {
+pub(crate) fn event_type(flow: &Shown<'_>, out: &mut impl Out) -> Result {
     if let Some(l7) = &flow.l7 {
         l7_type(l7, out)?;
         if let L7Record::Dns(source) = l7.record {
             out.write_char(' ')?;
-            clean(source, out)?;
+            source.write(out)?;
         }
         return Ok(());
     }
@@ -245,7 +258,7 @@ pub(crate) fn event_type(flow: &Shown<'_>, out: &mut impl Write) -> Result {
 }
 
 /// Where a packet was captured for debugging.
-pub(super) fn capture_point(flow: &Shown<'_>, out: &mut impl Write) -> Result {
+pub(super) fn capture_point(flow: &Shown<'_>, out: &mut impl Out) -> Result {
     match DebugCapturePoint::try_from(flow.debug_capture_point) {
         Ok(point) => out.write_str(point.as_str_name()),
         Err(_) => write!(out, "{}", flow.debug_capture_point),
@@ -253,7 +266,7 @@ pub(super) fn capture_point(flow: &Shown<'_>, out: &mut impl Write) -> Result {
 }
 
 /// The verdict, in the words of a policy verdict where it is one, and the policies behind it if wanted.
-pub(super) fn verdict(options: Options, flow: &Shown<'_>, out: &mut impl Write) -> Result {
+pub(super) fn verdict(options: Options, flow: &Shown<'_>, out: &mut impl Out) -> Result {
     let mut text = verdict_word(flow);
     if options.policy_names {
         policies(flow, text.to_mut())?;
@@ -275,7 +288,7 @@ pub(super) fn verdict_word(flow: &Shown<'_>) -> Cow<'static, str> {
 }
 
 /// A word in the colour of the flow's verdict.
-pub(super) fn verdict_alone(options: Options, word: &str, flow: &Shown<'_>, out: &mut impl Write) -> Result {
+pub(super) fn verdict_alone(options: Options, word: &str, flow: &Shown<'_>, out: &mut impl Out) -> Result {
     let color = match Verdict::try_from(flow.verdict) {
         Ok(Verdict::Forwarded | Verdict::Redirected) => GREEN,
         Ok(Verdict::Dropped | Verdict::Error) => RED,
@@ -309,15 +322,15 @@ pub(crate) fn deciding(flow: &Flow) -> &[Policy] {
 }
 
 /// ` BY name (Kind), name (Kind)`.
-pub(super) fn policies(flow: &Shown<'_>, out: &mut impl Write) -> Result {
+pub(super) fn policies(flow: &Shown<'_>, out: &mut impl Out) -> Result {
     let [ingress, egress] = [&flow.ingress, &flow.egress].map(|lists| [&lists.allowed[..], &lists.denied]);
     let list = behind(flow.traffic_direction, flow.verdict, ingress, egress);
     let mut separator = " BY ";
     for (name, kind) in list.iter().filter(|(name, kind)| !name.is_empty() && !kind.is_empty()) {
         out.write_str(separator)?;
-        clean(name, out)?;
+        name.write(out)?;
         out.write_str(" (")?;
-        clean(kind, out)?;
+        kind.write(out)?;
         out.write_char(')')?;
         separator = ", ";
     }
@@ -325,11 +338,11 @@ pub(super) fn policies(flow: &Shown<'_>, out: &mut impl Write) -> Result {
 }
 
 /// The Summary, with the IP trace id before and the authentication after it.
-pub(super) fn summary(options: Options, flow: &Shown<'_>, out: &mut impl Write) -> Result {
+pub(super) fn summary(options: Options, flow: &Shown<'_>, out: &mut impl Out) -> Result {
     if flow.trace_id != 0 {
         write!(out, "IP Trace ID: {}; ", flow.trace_id)?;
     }
-    clean(flow.summary, out)?;
+    flow.summary.write(out)?;
     if flow.auth_type == AuthType::Disabled as i32 {
         return Ok(());
     }

@@ -10,12 +10,17 @@ use std::fmt::{self, Write};
 /// Writes a text with everything escaped that could steer or deceive a terminal.
 #[inline]
 pub fn clean<W: Write + ?Sized>(text: &str, out: &mut W) -> fmt::Result {
-    // DEL and what is not ASCII have their high bit set in the word, or one above it.
-    let suspect = |word: u64| below(b' ', word) | word | word.wrapping_add(ONES);
-    if any_word(text.as_bytes(), suspect) { escaped(text, out) } else { out.write_str(text) }
+    if is_plain(text.as_bytes()) { out.write_str(text) } else { escaped(text, out) }
 }
 
-fn escaped<W: Write + ?Sized>(text: &str, out: &mut W) -> fmt::Result {
+/// Whether a text is ASCII without control characters: nothing of it is escaped.
+#[inline]
+pub(super) fn is_plain(text: &[u8]) -> bool {
+    // DEL and what is not ASCII have their high bit set in the word, or one above it.
+    !any_word(text, |word| below(b' ', word) | word | word.wrapping_add(ONES))
+}
+
+pub(super) fn escaped<W: Write + ?Sized>(text: &str, out: &mut W) -> fmt::Result {
     let mut written = 0;
     for (at, found) in text.char_indices() {
         if !is_unsafe(found) {

@@ -1,7 +1,7 @@
 //! What Hubble's layouts print of a flow, borrowed: from a message, or from its encoding, so that no message is made for
 //! a line of text.
 
-use super::{Options, parts::End};
+use super::{Options, foreign::Foreign, parts::End};
 use crate::{
     flow::{Flow, Layer7, Policy, layer4::Protocol, layer7::Record},
     json::{
@@ -51,19 +51,19 @@ mod key {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Shown<'a> {
     pub(super) time: Option<Timestamp>,
-    pub(super) node_name: &'a str,
+    pub(super) node_name: Foreign<'a>,
     pub(super) verdict: i32,
     pub(super) auth_type: i32,
     /// Of the source and of the destination, as all pairs here.
-    pub(super) ips: Option<[&'a str; 2]>,
+    pub(super) ips: Option<[Foreign<'a>; 2]>,
     /// Where there are no addresses.
-    pub(super) macs: Option<[&'a str; 2]>,
+    pub(super) macs: Option<[Foreign<'a>; 2]>,
     pub(super) ports: [u32; 2],
     /// The field of `Layer4` that has the ports.
     transport: u32,
     pub(super) endpoints: [Endpoint<'a>; 2],
     pub(super) services: [Option<Service<'a>>; 2],
-    pub(super) dns_names: [Vec<&'a str>; 2],
+    pub(super) dns_names: [Vec<Foreign<'a>>; 2],
     pub(super) is_reply: Option<bool>,
     pub(super) event_type: i32,
     pub(super) sub_type: i32,
@@ -73,7 +73,7 @@ pub struct Shown<'a> {
     pub(super) sock_xlate_point: i32,
     pub(super) debug_capture_point: i32,
     pub(super) trace_id: u64,
-    pub(super) summary: &'a str,
+    pub(super) summary: Foreign<'a>,
     pub(super) ingress: Policies<'a>,
     pub(super) egress: Policies<'a>,
 }
@@ -81,14 +81,14 @@ pub struct Shown<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Endpoint<'a> {
     pub(super) identity: u32,
-    pub(super) namespace: &'a str,
-    pub(super) pod_name: &'a str,
+    pub(super) namespace: Foreign<'a>,
+    pub(super) pod_name: Foreign<'a>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Service<'a> {
-    pub(super) name: &'a str,
-    pub(super) namespace: &'a str,
+    pub(super) name: Foreign<'a>,
+    pub(super) namespace: Foreign<'a>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -102,7 +102,7 @@ pub(super) enum L7Record<'a> {
     #[default]
     None,
     /// With where it was observed.
-    Dns(&'a str),
+    Dns(Foreign<'a>),
     Http,
     Kafka,
 }
@@ -110,8 +110,8 @@ pub(super) enum L7Record<'a> {
 /// Names and kinds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Policies<'a> {
-    pub(super) allowed: Vec<(&'a str, &'a str)>,
-    pub(super) denied: Vec<(&'a str, &'a str)>,
+    pub(super) allowed: Vec<(Foreign<'a>, Foreign<'a>)>,
+    pub(super) denied: Vec<(Foreign<'a>, Foreign<'a>)>,
 }
 
 impl<'a> Shown<'a> {
@@ -127,29 +127,33 @@ impl<'a> Shown<'a> {
         let endpoint = |end: End| {
             end.endpoint(flow).map_or_else(Endpoint::default, |endpoint| Endpoint {
                 identity: endpoint.identity,
-                namespace: &endpoint.namespace,
-                pod_name: &endpoint.pod_name,
+                namespace: endpoint.namespace.as_str().into(),
+                pod_name: endpoint.pod_name.as_str().into(),
             })
         };
         let service = |end: End| {
-            end.service(flow).map(|service| Service { name: &service.name, namespace: &service.namespace })
+            end.service(flow).map(|service| Service {
+                name: service.name.as_str().into(),
+                namespace: service.namespace.as_str().into(),
+            })
         };
-        let texts = |texts: &'a [String]| texts.iter().map(String::as_str).collect();
+        let pair = |source: &'a str, destination: &'a str| [source.into(), destination.into()];
+        let texts = |texts: &'a [String]| texts.iter().map(|text| text.as_str().into()).collect();
         let policies = |list: &'a [Policy]| {
-            list.iter().map(|policy| (policy.name.as_str(), policy.kind.as_str())).collect()
+            list.iter().map(|policy| (policy.name.as_str().into(), policy.kind.as_str().into())).collect()
         };
         let event = flow.event_type.unwrap_or_default();
         Self {
             time: flow.time,
-            node_name: &flow.node_name,
+            node_name: flow.node_name.as_str().into(),
             verdict: flow.verdict,
             auth_type: flow.auth_type,
-            ips: flow.ip.as_ref().map(|ip| [ip.source.as_str(), ip.destination.as_str()]),
+            ips: flow.ip.as_ref().map(|ip| pair(&ip.source, &ip.destination)),
             macs: flow
                 .ethernet
                 .as_ref()
                 .filter(|_| flow.ip.is_none())
-                .map(|link| [link.source.as_str(), link.destination.as_str()]),
+                .map(|link| pair(&link.source, &link.destination)),
             ports: [port(End::Source), port(End::Destination)],
             transport,
             endpoints: [endpoint(End::Source), endpoint(End::Destination)],
@@ -165,7 +169,7 @@ impl<'a> Shown<'a> {
             debug_capture_point: flow.debug_capture_point,
             trace_id: flow.ip_trace_id.map_or(0, |trace| trace.trace_id),
             #[expect(deprecated, reason = "it is the field that every Hubble fills and prints")]
-            summary: &flow.summary,
+            summary: flow.summary.as_str().into(),
             ingress: Policies {
                 allowed: policies(&flow.ingress_allowed_by),
                 denied: policies(&flow.ingress_denied_by),
@@ -178,55 +182,61 @@ impl<'a> Shown<'a> {
     }
 
     /// From the encoding of a message; parts that stand there twice are put together as by the decoder. What the options leave
-    /// out is not looked at.
-    pub fn read(options: Options, flow: &'a [u8]) -> Result<Self, WriteError> {
-        let mut shown = Self::default();
+    /// out is not looked at. It is shown where it was read: to move it would take as long as to read a part of it.
+    pub fn read(options: Options, flow: &[u8], show: &mut dyn FnMut(&Shown<'_>)) -> Result<(), WriteError> {
+        let mut shown = Shown::default();
+        shown.fill(options, flow)?;
+        show(&shown);
+        Ok(())
+    }
+
+    fn fill(&mut self, options: Options, flow: &'a [u8]) -> Result<(), WriteError> {
         let mut reader = Reader::new(flow);
         loop {
             match reader.next_key()? {
                 END => break,
-                key::VERDICT => shown.verdict = reader.varint()? as i32,
-                key::TRAFFIC_DIRECTION => shown.traffic_direction = reader.varint()? as i32,
-                key::POLICY_MATCH_TYPE => shown.policy_match_type = reader.varint()? as u32,
-                key::DEBUG_CAPTURE_POINT => shown.debug_capture_point = reader.varint()? as i32,
-                key::SOCK_XLATE_POINT => shown.sock_xlate_point = reader.varint()? as i32,
-                key::AUTH_TYPE => shown.auth_type = reader.varint()? as i32,
+                key::VERDICT => self.verdict = reader.varint()? as i32,
+                key::TRAFFIC_DIRECTION => self.traffic_direction = reader.varint()? as i32,
+                key::POLICY_MATCH_TYPE => self.policy_match_type = reader.varint()? as u32,
+                key::DEBUG_CAPTURE_POINT => self.debug_capture_point = reader.varint()? as i32,
+                key::SOCK_XLATE_POINT => self.sock_xlate_point = reader.varint()? as i32,
+                key::AUTH_TYPE => self.auth_type = reader.varint()? as i32,
                 key::TIME => {
-                    wire::timestamp(reader.delimited()?, shown.time.get_or_insert_default())?;
+                    wire::timestamp(reader.delimited()?, self.time.get_or_insert_default())?;
                 }
-                key::IP => texts(reader.delimited()?, shown.ips.get_or_insert_default())?,
-                key::L4 => shown.transport(reader.delimited()?)?,
-                key::SOURCE => shown.endpoints[0].read(reader.delimited()?)?,
-                key::DESTINATION => shown.endpoints[1].read(reader.delimited()?)?,
-                key::NODE_NAME if options.node_names => shown.node_name = text(reader.delimited()?)?,
-                key::SOURCE_NAMES => shown.dns_names[0].push(text(reader.delimited()?)?),
-                key::DESTINATION_NAMES => shown.dns_names[1].push(text(reader.delimited()?)?),
-                key::L7 => shown.l7.get_or_insert_default().read(reader.delimited()?)?,
+                key::IP => texts(reader.delimited()?, self.ips.get_or_insert_default())?,
+                key::L4 => self.transport(reader.delimited()?)?,
+                key::SOURCE => self.endpoints[0].read(reader.delimited()?)?,
+                key::DESTINATION => self.endpoints[1].read(reader.delimited()?)?,
+                key::NODE_NAME if options.node_names => self.node_name = Foreign::read(reader.delimited()?)?,
+                key::SOURCE_NAMES => self.dns_names[0].push(Foreign::read(reader.delimited()?)?),
+                key::DESTINATION_NAMES => self.dns_names[1].push(Foreign::read(reader.delimited()?)?),
+                key::L7 => self.l7.get_or_insert_default().read(reader.delimited()?)?,
                 key::EVENT_TYPE => varints(reader.delimited()?, |number, bits| match number {
-                    1 => shown.event_type = bits as i32,
-                    2 => shown.sub_type = bits as i32,
+                    1 => self.event_type = bits as i32,
+                    2 => self.sub_type = bits as i32,
                     _ => {}
                 })?,
-                key::SOURCE_SERVICE => shown.services[0].get_or_insert_default().read(reader.delimited()?)?,
+                key::SOURCE_SERVICE => self.services[0].get_or_insert_default().read(reader.delimited()?)?,
                 key::DESTINATION_SERVICE => {
-                    shown.services[1].get_or_insert_default().read(reader.delimited()?)?;
+                    self.services[1].get_or_insert_default().read(reader.delimited()?)?;
                 }
                 key::IS_REPLY => {
-                    let is_reply = shown.is_reply.get_or_insert_default();
+                    let is_reply = self.is_reply.get_or_insert_default();
                     first_number(reader.delimited()?, |bits| *is_reply = bits != 0)?;
                 }
-                key::IP_TRACE_ID => first_number(reader.delimited()?, |bits| shown.trace_id = bits)?,
-                key::SUMMARY => shown.summary = text(reader.delimited()?)?,
+                key::IP_TRACE_ID => first_number(reader.delimited()?, |bits| self.trace_id = bits)?,
+                key::SUMMARY => self.summary = Foreign::read(reader.delimited()?)?,
                 key @ key::EGRESS_ALLOWED_BY..=key::INGRESS_DENIED_BY if options.policy_names => {
-                    shown.policy(key, &mut reader)?;
+                    self.policy(key, &mut reader)?;
                 }
                 key => reader.pass(key)?,
             }
         }
-        if shown.ips.is_none() {
-            shown.read_macs(flow)?;
+        if self.ips.is_none() {
+            self.read_macs(flow)?;
         }
-        Ok(shown)
+        Ok(())
     }
 
     fn read_macs(&mut self, flow: &'a [u8]) -> Result<(), WriteError> {
@@ -276,8 +286,8 @@ impl<'a> Endpoint<'a> {
             match reader.next_key()? {
                 END => return Ok(()),
                 key::IDENTITY => self.identity = reader.varint()? as u32,
-                key::NAMESPACE => self.namespace = text(reader.delimited()?)?,
-                key::POD_NAME => self.pod_name = text(reader.delimited()?)?,
+                key::NAMESPACE => self.namespace = Foreign::read(reader.delimited()?)?,
+                key::POD_NAME => self.pod_name = Foreign::read(reader.delimited()?)?,
                 key => reader.pass(key)?,
             }
         }
@@ -296,7 +306,7 @@ impl<'a> Service<'a> {
 impl<'a> L7<'a> {
     pub(super) fn of(l7: &'a Layer7) -> Self {
         let record = match &l7.record {
-            Some(Record::Dns(dns)) => L7Record::Dns(&dns.observation_source),
+            Some(Record::Dns(dns)) => L7Record::Dns(dns.observation_source.as_str().into()),
             Some(Record::Http(_)) => L7Record::Http,
             #[expect(deprecated, reason = "servers before v1.20 send it")]
             Some(Record::Kafka(_)) => L7Record::Kafka,
@@ -310,10 +320,11 @@ impl<'a> L7<'a> {
             match (number, value) {
                 (1, Value::Varint(bits)) => self.kind = bits as i32,
                 (100, Value::Bytes(dns)) => {
-                    let mut source = if let L7Record::Dns(source) = self.record { source } else { "" };
+                    let mut source =
+                        if let L7Record::Dns(source) = self.record { source } else { Foreign::default() };
                     fields(dns, |number, value| {
                         if let (5, Value::Bytes(bytes)) = (number, value) {
-                            source = text(bytes)?;
+                            source = Foreign::read(bytes)?;
                         }
                         Ok(())
                     })?;
@@ -351,36 +362,32 @@ fn first_number(bytes: &[u8], mut take: impl FnMut(u64)) -> Result<(), WriteErro
 }
 
 /// The fields 1 and 2, both texts.
-fn texts<'a>(bytes: &'a [u8], both: &mut [&'a str; 2]) -> Result<(), WriteError> {
+fn texts<'a>(bytes: &'a [u8], both: &mut [Foreign<'a>; 2]) -> Result<(), WriteError> {
     const FIRST: u32 = bytes_key(1);
     const SECOND: u32 = bytes_key(2);
     let mut reader = Reader::new(bytes);
     loop {
         match reader.next_key()? {
             END => return Ok(()),
-            FIRST => both[0] = text(reader.delimited()?)?,
-            SECOND => both[1] = text(reader.delimited()?)?,
+            FIRST => both[0] = Foreign::read(reader.delimited()?)?,
+            SECOND => both[1] = Foreign::read(reader.delimited()?)?,
             key => reader.pass(key)?,
         }
     }
 }
 
 /// A policy's name and kind.
-fn policy(bytes: &[u8]) -> Result<(&str, &str), WriteError> {
-    let mut policy = ("", "");
+fn policy(bytes: &[u8]) -> Result<(Foreign<'_>, Foreign<'_>), WriteError> {
+    let mut policy = (Foreign::default(), Foreign::default());
     fields(bytes, |number, value| {
         match (number, value) {
-            (1, Value::Bytes(bytes)) => policy.0 = text(bytes)?,
-            (5, Value::Bytes(bytes)) => policy.1 = text(bytes)?,
+            (1, Value::Bytes(bytes)) => policy.0 = Foreign::read(bytes)?,
+            (5, Value::Bytes(bytes)) => policy.1 = Foreign::read(bytes)?,
             _ => {}
         }
         Ok(())
     })?;
     Ok(policy)
-}
-
-fn text(bytes: &[u8]) -> Result<&str, WriteError> {
-    std::str::from_utf8(bytes).map_err(|_| WriteError::Utf8)
 }
 
 /// With which nothing is left out.
@@ -415,7 +422,8 @@ mod tests {
         ];
         let same = |encoded: &[u8]| {
             let flow = Flow::decode(encoded).unwrap();
-            assert_eq!(Shown::read(ALL, encoded), Ok(Shown::of(&flow)));
+            let mut read = |shown: &Shown<'_>| assert_eq!(*shown, Shown::of(&flow));
+            Shown::read(ALL, encoded, &mut read).unwrap();
         };
         let mut encoded = pieces.concat();
         same(&encoded);
@@ -425,7 +433,7 @@ mod tests {
         }
         encoded.extend_from_slice(&[0x7a, 3, 0xaa, 0x06, 0]);
         same(&encoded);
-        assert_eq!(Shown::read(ALL, &[0x5a, 1, 0xff]), Err(WriteError::Utf8));
+        assert_eq!(Shown::read(ALL, &[0x5a, 1, 0xff], &mut |_| panic!()), Err(WriteError::Utf8));
         // Without addresses.
         same(&[0x22, 3, 0x0a, 1, b'a', 0x22, 3, 0x12, 1, b'b']);
     }

@@ -2,6 +2,7 @@
 
 use super::{
     Options, details,
+    foreign::Foreign,
     parts::{self, End},
     sanitize::clean,
     shown::Shown,
@@ -49,10 +50,10 @@ impl Table {
         Self::new(options, &["TIMESTAMP", "FROM", "", "TYPE", "CPU/MARK", "MESSAGE"])
     }
 
-    fn head(&self, time: Option<&prost_types::Timestamp>, node: &str) -> Vec<String> {
+    fn head(&self, time: Option<&prost_types::Timestamp>, node: Foreign<'_>) -> Vec<String> {
         let mut row = vec![cell(|out| self.options.time.write(time, out))];
         if self.options.node_names {
-            row.push(cell(|out| clean(node, out)));
+            row.push(cell(|out| node.write(out)));
         }
         row
     }
@@ -81,7 +82,7 @@ impl Table {
     fn lost_events(&mut self, response: &GetFlowsResponse, lost: &LostEvent) {
         let options = self.options;
         let node = if response.node_name.is_empty() { "-" } else { &response.node_name };
-        let mut row = self.head(response.time.as_ref(), node);
+        let mut row = self.head(response.time.as_ref(), node.into());
         row.push(cell(|out| details::lost_source(lost, out)));
         row.extend(["-", "EVENTS LOST", "-"].map(str::to_owned));
         row.push(cell(|out| details::lost_count(options, lost, " - ", out)));
@@ -92,7 +93,7 @@ impl Table {
     pub fn agent_event(&mut self, response: &GetAgentEventsResponse) {
         let event = response.agent_event.clone().unwrap_or_default();
         let options = self.options;
-        let mut row = self.head(response.time.as_ref(), &response.node_name);
+        let mut row = self.head(response.time.as_ref(), response.node_name.as_str().into());
         row.push(cell(|out| details::agent_type(&event, out)));
         row.push(cell(|out| details::agent(options, &event, out)));
         self.rows.push(row);
@@ -101,7 +102,7 @@ impl Table {
     /// Adds a debug event of the datapath.
     pub fn debug_event(&mut self, response: &GetDebugEventsResponse) {
         let event = response.debug_event.clone().unwrap_or_default();
-        let mut row = self.head(response.time.as_ref(), &response.node_name);
+        let mut row = self.head(response.time.as_ref(), response.node_name.as_str().into());
         row.push(cell(|out| details::debug_source(event.source.as_ref(), out)));
         row.push(String::new());
         row.push(cell(|out| details::debug_type(&event, out)));

@@ -13,6 +13,7 @@ pub use joined::Joined;
 
 use super::{
     Options, details,
+    foreign::Out,
     parts::{self, End},
     sanitize::clean,
     shown::Shown,
@@ -46,7 +47,7 @@ impl Wide {
     }
 
     /// A response that holds a flow or lost events. A node's status is no row: see [`super::node_status`].
-    pub fn flows_response(&mut self, response: &GetFlowsResponse, out: &mut impl Write) -> Result {
+    pub fn flows_response(&mut self, response: &GetFlowsResponse, out: &mut impl Out) -> Result {
         match &response.response_types {
             Some(ResponseTypes::Flow(flow)) => self.flow(flow, out),
             Some(ResponseTypes::LostEvents(lost)) => self.lost_events(response, lost, out),
@@ -55,7 +56,7 @@ impl Wide {
     }
 
     /// A flow.
-    pub fn flow(&mut self, flow: &Flow, out: &mut impl Write) -> Result {
+    pub fn flow(&mut self, flow: &Flow, out: &mut impl Out) -> Result {
         let shown = &Shown::of(flow);
         let mut line = self.begin(out)?;
         line.time(flow.time.as_ref())?;
@@ -82,7 +83,7 @@ impl Wide {
         line.out.write_char('\n')
     }
 
-    fn lost_events(&mut self, response: &GetFlowsResponse, lost: &LostEvent, out: &mut impl Write) -> Result {
+    fn lost_events(&mut self, response: &GetFlowsResponse, lost: &LostEvent, out: &mut impl Out) -> Result {
         let mut line = self.begin(out)?;
         line.time(response.time.as_ref())?;
         line.node(&response.node_name)?;
@@ -100,10 +101,7 @@ impl Wide {
     }
 
     /// Writes the header if it is due, and begins a line.
-    fn begin<'a, W: Write>(
-        &'a mut self,
-        out: &'a mut W,
-    ) -> std::result::Result<Line<'a, W>, std::fmt::Error> {
+    fn begin<'a, W: Out>(&'a mut self, out: &'a mut W) -> std::result::Result<Line<'a, W>, std::fmt::Error> {
         let is_due = std::mem::take(&mut self.header_due);
         let mut line = Line {
             options: self.options,
@@ -132,7 +130,7 @@ struct Line<'a, W> {
     out: &'a mut W,
 }
 
-impl<W: Write> Line<'_, W> {
+impl<W: Out> Line<'_, W> {
     fn is_bounded(&self) -> bool {
         self.width.is_some()
     }

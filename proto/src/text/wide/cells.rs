@@ -26,7 +26,7 @@ pub struct Cells {
     pub kind: String,
     /// `FORWARDED`, `DENIED`.
     pub verdict: Cow<'static, str>,
-    /// Why, and what the packet was.
+    /// Why, and what the packet was: `GET /cart`.
     pub reason: String,
 }
 
@@ -65,7 +65,7 @@ impl Cells {
             destination: end(End::Destination).unwrap_or_default(),
             kind: text(|out| words::event_type(flow, shown, true, out)),
             verdict,
-            reason: text(|out| words::reason(options, flow, shown, out)),
+            reason: text(|out| words::reason(options, flow, shown, true, out)),
         }
     }
 }
@@ -87,7 +87,9 @@ impl Named {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::{Endpoint, Ip, Layer4, Tcp, layer4::Protocol};
+    use crate::flow::{
+        Endpoint, Http, Ip, L7FlowType, Layer4, Layer7, Tcp, layer4::Protocol, layer7::Record,
+    };
 
     #[test]
     fn ends_fit_and_names_are_escaped() {
@@ -113,5 +115,22 @@ mod tests {
         assert_eq!(cells.source.fitted(15), "web/…[31m:40000");
         assert_eq!(cells.destination.fitted(40), "world 10.0.0.2:80");
         assert_eq!(cells.destination.fitted(12), "10.0.0.2:80");
+    }
+
+    #[test]
+    fn requests_are_told_without_whom_they_are_for() {
+        for (kind, code, told) in
+            [(L7FlowType::Request, 0, "GET /a^[?b=1"), (L7FlowType::Response, 404, "404 GET /a^[?b=1 12ms")]
+        {
+            let http = Http {
+                code,
+                method: "GET".into(),
+                url: "http://[fd00::1]:8080/a\u{1b}?b=1".into(),
+                ..Http::default()
+            };
+            let l7 = Layer7 { r#type: kind.into(), latency_ns: 12_345_678, record: Some(Record::Http(http)) };
+            let flow = Flow { l7: Some(l7), ..Flow::default() };
+            assert_eq!(Cells::of(Options::default(), &flow).reason, told);
+        }
     }
 }

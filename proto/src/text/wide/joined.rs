@@ -109,7 +109,7 @@ fn alone(mut asked: GetFlowsResponse) -> GetFlowsResponse {
 }
 
 /// What stands behind scheme and host, whom the line names already.
-fn path(url: &str) -> &str {
+pub(super) fn path(url: &str) -> &str {
     match url.split_once("://") {
         Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
         None => url,

@@ -75,7 +75,7 @@ impl Wide {
         let verdict = verdict.strip_prefix("VERDICT_").unwrap_or(&verdict);
         line.at += width(verdict);
         parts::verdict_alone(line.options, verdict, shown, line.out)?;
-        let reason = text(|out| words::reason(line.options, flow, shown, out));
+        let reason = text(|out| words::reason(line.options, flow, shown, false, out));
         if line.columns.reason && !reason.is_empty() {
             line.column(columns::VERDICT, GAP)?;
             line.rest(&reason)?;

@@ -1,14 +1,17 @@
 //! The type and the reason of a flow in words.
 
-use super::super::{
-    Options,
-    parts::{self, End},
-    sanitize::clean,
-    shown::{L7Record, Shown},
+use super::{
+    super::{
+        Options,
+        parts::{self, End},
+        sanitize::clean,
+        shown::{L7Record, Shown},
+    },
+    joined::path,
 };
 use crate::{
     facts::Facts,
-    flow::{Flow, TraceReason, TrafficDirection, Verdict},
+    flow::{Flow, Http, L7FlowType, Layer7, TraceReason, TrafficDirection, Verdict, layer7::Record},
     names,
 };
 use std::fmt::{Result, Write};
@@ -65,13 +68,22 @@ pub(crate) fn is_client(flow: &Flow, end: End) -> bool {
     }
 }
 
-/// Why a packet was dropped, allowed or denied and where; then what the packet was.
-pub(super) fn reason(options: Options, flow: &Flow, shown: &Shown<'_>, out: &mut String) -> Result {
+/// Why a packet was dropped, allowed or denied and where; then what the packet was, of HTTP in short if that is wanted.
+pub(super) fn reason(
+    options: Options,
+    flow: &Flow,
+    shown: &Shown<'_>,
+    is_short: bool,
+    out: &mut String,
+) -> Result {
     let options = Options { colors: false, ..options };
     let event = flow.event_type.unwrap_or_default();
     let facts = Facts::of(flow);
     let mut summary = String::new();
-    parts::summary(options, shown, &mut summary)?;
+    match flow.l7.as_ref().and_then(|l7| Some((l7, l7.record.as_ref()?))) {
+        Some((l7, Record::Http(http))) if is_short => http_in_short(l7, http, &mut summary)?,
+        _ => parts::summary(options, shown, &mut summary)?,
+    }
     match event.r#type {
         names::EVENT_DROP => match names::drop_reason_text(event.sub_type) {
             Some(text) => out.write_str(text)?,
@@ -110,6 +122,20 @@ pub(super) fn reason(options: Options, flow: &Flow, shown: &Shown<'_>, out: &mut
         write!(out, ", {} packets", facts.packets)?;
     }
     if summary.is_empty() { Ok(()) } else { write!(out, "; {summary}") }
+}
+
+/// `GET /cart`, `200 GET /cart 4ms`.
+fn http_in_short(l7: &Layer7, http: &Http, out: &mut String) -> Result {
+    if http.code != 0 {
+        write!(out, "{} ", http.code)?;
+    }
+    clean(&http.method, out)?;
+    out.write_char(' ')?;
+    clean(path(&http.url), out)?;
+    if l7.r#type() == L7FlowType::Response {
+        write!(out, " {}ms", l7.latency_ns / 1_000_000)?;
+    }
+    Ok(())
 }
 
 /// `Would be denied at egress: default deny by shop/web`; without a rule that matched it is the default.

@@ -88,8 +88,11 @@ impl Named {
 mod tests {
     use super::*;
     use crate::flow::{
-        Endpoint, Http, Ip, L7FlowType, Layer4, Layer7, Tcp, layer4::Protocol, layer7::Record,
+        CiliumEventType, DropReason, Endpoint, Http, Ip, L7FlowType, Layer4, Layer7, Tcp, layer4::Protocol,
+        layer7::Record,
     };
+    use prost::Message as _;
+    use prost_types::{Any, Struct, Value, value::Kind};
 
     #[test]
     fn ends_fit_and_names_are_escaped() {
@@ -115,6 +118,28 @@ mod tests {
         assert_eq!(cells.source.fitted(15), "web/…[31m:40000");
         assert_eq!(cells.destination.fitted(40), "world 10.0.0.2:80");
         assert_eq!(cells.destination.fitted(12), "10.0.0.2:80");
+    }
+
+    #[test]
+    fn a_firewalls_drop_is_not_told_as_a_policys() {
+        for (reason, told) in [
+            ("NETFILTER_DROP", "NETFILTER_DROP in nft_do_chain"),
+            ("NO_SOCKET", "Policy denied: NO_SOCKET in nft_do_chain"),
+        ] {
+            let texts = [("kernel_drop_reason", reason), ("kernel_location", "nft_do_chain+0x3e8")];
+            let value = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+            let fields = texts.map(|(key, text)| (key.to_owned(), value(text))).into();
+            let extensions = Any {
+                type_url: "type.googleapis.com/google.protobuf.Struct".to_owned(),
+                value: Struct { fields }.encode_to_vec(),
+            };
+            let flow = Flow {
+                event_type: Some(CiliumEventType { r#type: 1, sub_type: DropReason::PolicyDenied.into() }),
+                extensions: Some(extensions),
+                ..Flow::default()
+            };
+            assert_eq!(Cells::of(Options::default(), &flow).reason, told);
+        }
     }
 
     #[test]

@@ -68,7 +68,8 @@ pub(crate) fn is_client(flow: &Flow, end: End) -> bool {
     }
 }
 
-/// Why a packet was dropped, allowed or denied and where; then what the packet was, of HTTP in short if that is wanted.
+/// Why a packet was dropped, allowed or denied and where; then what the packet was. In short it says of
+/// HTTP only what was asked.
 pub(super) fn reason(
     options: Options,
     flow: &Flow,
@@ -85,6 +86,8 @@ pub(super) fn reason(
         _ => parts::summary(options, shown, &mut summary)?,
     }
     match event.r#type {
+        // Hubble's word for a firewall's rule is that for a policy.
+        names::EVENT_DROP if is_short && facts.kernel_reason == "NETFILTER_DROP" => {}
         names::EVENT_DROP => match names::drop_reason_text(event.sub_type) {
             Some(text) => out.write_str(text)?,
             None => write!(out, "reason {}", event.sub_type as u8)?,
@@ -97,8 +100,10 @@ pub(super) fn reason(
         _ => return forwarded(options, shown, &facts, &summary, out),
     }
     if !facts.kernel_reason.is_empty() {
-        let start = out.len() + ": ".len();
-        out.write_str(": ")?;
+        if !out.is_empty() {
+            out.write_str(": ")?;
+        }
+        let start = out.len();
         clean(&facts.kernel_reason, out)?;
         // The summary says it again.
         if let Some(at) = summary.find(&format!("; {}", &out[start..])) {

@@ -12,8 +12,8 @@ use observer_proto::{
     },
     filter,
     flow::{
-        CiliumEventType, Dns, DropReason, Flow, Http, L7FlowType, Layer7, Policy, Verdict, layer4::Protocol,
-        layer7::Record,
+        CiliumEventType, Dns, DropReason, Flow, Http, Ip, L7FlowType, Layer4, Layer7, Policy, Tcp, Verdict,
+        layer4::Protocol, layer7::Record,
     },
     json,
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
@@ -253,7 +253,9 @@ fn why_tells_a_denied_packet_once_and_requests_by_themselves() {
         is_of(&flow.source, "web") && is_of(&flow.destination, "payments")
     };
     let packet = flows().into_iter().find(|flow| is_between(&flow)).expect("one in the demo");
+    let also = Policy { name: "q".into(), ..Policy::default() };
     let denied = Flow {
+        egress_denied_by: vec![also],
         verdict: Verdict::Dropped.into(),
         drop_reason_desc: DropReason::PolicyDenied.into(),
         ..would_be_denied(packet.clone())
@@ -268,7 +270,7 @@ fn why_tells_a_denied_packet_once_and_requests_by_themselves() {
     let [drop] = &port.drops[..] else { panic!("{report:?}") };
     assert_eq!((drop.reason.as_str(), drop.cause, drop.flows), ("Policy denied", Cause::Policy, 1));
     assert!(drop.packets > Some(0), "{drop:?}");
-    assert_eq!(report.advice.as_deref(), Some("observe policy show payments/p"));
+    assert_eq!(report.advice.as_deref(), Some("observe policy show payments/p; observe policy show q"));
 
     let request = Flow {
         event_type: Some(CiliumEventType { r#type: 129, sub_type: 0 }),
@@ -277,11 +279,27 @@ fn why_tells_a_denied_packet_once_and_requests_by_themselves() {
         extensions: None,
         ..dropped
     };
-    let report = why(flags, &[request]);
+    let report = why(flags, std::slice::from_ref(&request));
     let [port] = &report.ports[..] else { panic!("{report:?}") };
     assert_eq!(port.cause, Some(Cause::Request));
     assert_eq!((port.drops[0].reason.as_str(), port.drops[0].packets), ("HTTP request denied", None));
-    assert_eq!(report.sentence, "a network policy refuses requests: payments/p");
+    assert_eq!(report.sentence, "a network policy refuses requests: payments/p q");
+
+    let answer = Flow {
+        time: request.time,
+        ip: packet.ip.map(|ip| Ip { source: ip.destination, destination: ip.source, ..ip }),
+        l4: packet.l4.map(|_| Layer4 {
+            protocol: Some(Protocol::Tcp(Tcp { source_port: 8080, destination_port: 40_000, flags: None })),
+        }),
+        source: packet.destination,
+        destination: packet.source,
+        is_reply: Some(true),
+        extensions: None,
+        ..Flow::default()
+    };
+    let report = why(flags, &[request, answer]);
+    assert_eq!(report.outcome, Outcome::PartlyDropped);
+    assert!(report.sentence.starts_with("the server answers, but a network policy refuses"), "{report:?}");
 }
 
 /// A question to DNS and its answer, between the ends of such packets.

@@ -157,9 +157,10 @@ impl Cause {
                 "a network policy denies it; the flow names none".to_owned()
             }
             Self::Policy => format!("a network policy denies it: {}", place.policies),
-            Self::Request => format!("a network policy refuses requests: {}", place.policies)
-                .trim_end_matches(": ")
-                .to_owned(),
+            Self::Request if place.policies.is_empty() => {
+                "a network policy refuses requests; the flow names none".to_owned()
+            }
+            Self::Request => format!("a network policy refuses requests: {}", place.policies),
             Self::Program => format!("an eBPF program, tc filter or security module on {node} drops it"),
             Self::NothingListens => format!("nothing listens on {port} of {to}"),
             Self::NoRoute => format!("{node} has no route to {address}"),
@@ -199,7 +200,11 @@ impl Cause {
             Self::Policy if place.policies.is_empty() => {
                 format!("look at the policies that select {to}, and at those that select the client")
             }
-            Self::Policy => format!("observe policy show {}", place.policies),
+            // The command takes one.
+            Self::Policy => {
+                let shown = place.policies.split(' ').map(|name| format!("observe policy show {name}"));
+                shown.collect::<Vec<_>>().join("; ")
+            }
             Self::Request => format!("observe --verdict DROPPED -t l7 --to-ip {address}"),
             Self::Program => format!("on {node}: bpftool net; tc filter show dev LINK ingress"),
             Self::NothingListens => {

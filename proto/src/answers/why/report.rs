@@ -405,11 +405,11 @@ fn sentence(
     let is_datagrams = !name.ends_with("TCP");
     match (outcome, of_drop) {
         (Outcome::Blocked, Some((text, advice))) => (text, Some(advice)),
-        (Outcome::PartlyDropped, Some((text, advice))) if newest.is_some_and(|key| key.cause == Cause::Request) => {
-            (format!("the server answers, but {text}"), Some(advice))
-        }
         (Outcome::PartlyDropped, Some((text, advice))) => {
-            (format!("some packets are dropped, others answered: {text}"), Some(advice))
+            let of_requests = newest.is_some_and(|key| key.cause == Cause::Request);
+            let so_far =
+                if of_requests { "the server answers, but" } else { "some packets are dropped, others answered:" };
+            (format!("{so_far} {text}"), Some(advice))
         }
         (Outcome::Refused, _) if port.refused > 0 => (
             format!("{} connects were answered with a reset: nothing listens on {name}, or a firewall rejects it; no drop was seen", port.refused),

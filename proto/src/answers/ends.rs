@@ -1,7 +1,7 @@
 //! Names of a flow's ends, and which end called the other.
 
 use crate::{
-    flow::{Flow, TraceObservationPoint, Verdict, layer4::Protocol},
+    flow::{Flow, TraceObservationPoint, Verdict, layer4::Protocol, layer7::Record},
     names,
     text::{
         Options, Shown,
@@ -9,6 +9,7 @@ use crate::{
         wide::words,
     },
 };
+use std::borrow::Cow;
 
 /// The end that called, and the one that was called.
 pub(super) fn callers(flow: &Flow) -> (End, End) {
@@ -113,13 +114,30 @@ pub(super) fn is_told_again(flow: &Flow) -> bool {
     flow.trace_observation_point == TraceObservationPoint::FromEndpoint as i32
 }
 
+/// Of a request that was refused what it was: there is no reason of a drop for it.
+pub(super) fn refused(flow: &Flow) -> Option<&'static str> {
+    is_l7(flow).then(|| match flow.l7.as_ref().and_then(|l7| l7.record.as_ref()) {
+        Some(Record::Http(_)) => "HTTP request denied",
+        Some(Record::Dns(_)) => "DNS query denied",
+        _ => "Request denied",
+    })
+}
+
 /// The kernel's own reason of a drop; where the server tells none, Hubble's name; empty for no drop.
-pub(super) fn reason<'a>(flow: &Flow, kernel_reason: &'a str) -> std::borrow::Cow<'a, str> {
+pub(super) fn reason<'a>(flow: &Flow, kernel_reason: &'a str) -> Cow<'a, str> {
     if !is_drop(flow) {
         return "".into();
     }
     if !kernel_reason.is_empty() {
         return kernel_reason.into();
+    }
+    refused(flow).map_or_else(|| reason_name(flow), Cow::from)
+}
+
+/// Hubble's name for the reason of a drop; empty for no drop.
+pub(super) fn reason_name(flow: &Flow) -> Cow<'static, str> {
+    if !is_drop(flow) {
+        return "".into();
     }
     match names::drop_reason_name(flow.drop_reason_desc) {
         Some(name) => name.into(),

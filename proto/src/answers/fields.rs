@@ -81,7 +81,7 @@ pub const FIELDS: &[Field] = &[
         ends::reason(f, &facts.kernel_reason).into_owned()
     }),
     field("drop-reason-desc", "why a packet was dropped: Hubble's name", |f, _| {
-        ends::reason(f, "").into_owned()
+        ends::reason_name(f).into_owned()
     }),
     field("location", "the kernel's function that dropped a packet", |_, facts| {
         facts.kernel_function().to_owned()

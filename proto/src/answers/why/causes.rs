@@ -2,7 +2,7 @@
 
 use crate::{
     answers::ends,
-    flow::{DropReason, Flow, layer7::Record},
+    flow::{DropReason, Flow},
     names,
 };
 use serde::Serialize;
@@ -227,13 +227,8 @@ pub(super) fn reason(flow: &Flow, kernel_reason: &str) -> String {
     if !kernel_reason.is_empty() {
         return kernel_reason.to_owned();
     }
-    if ends::is_l7(flow) {
-        return match flow.l7.as_ref().and_then(|l7| l7.record.as_ref()) {
-            Some(Record::Http(_)) => "HTTP request denied",
-            Some(Record::Dns(_)) => "DNS query denied",
-            _ => "Request denied",
-        }
-        .to_owned();
+    if let Some(refused) = ends::refused(flow) {
+        return refused.to_owned();
     }
     // Of a verdict it says what of a policy matched.
     let sub_type =

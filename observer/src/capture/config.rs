@@ -94,8 +94,11 @@ pub struct CaptureConfig {
     pub host_wide_drops: bool,
     /// Drop reasons that are not told, by name.
     pub ignored_reasons: Vec<String>,
-    /// Connections in the flow table.
+    /// Connections in each of the flow table's two maps, where the least recently used goes.
     pub flow_table_entries: u32,
+    /// Likewise of the programs that judge, where none goes. The kernel gives a map as many buckets as the next power of
+    /// two, so one entry more than such a power halves the chains, each entry of which is a wait for memory.
+    pub judged_flow_table_entries: u32,
     /// Whether the programs judge by policies, where the kernel takes those that do.
     pub judge: bool,
     /// Whether they refuse what a pod sends and is sent that nobody knows.
@@ -124,6 +127,7 @@ impl Default for CaptureConfig {
             host_wide_drops: false,
             ignored_reasons: DEFAULT_IGNORED_REASONS.iter().map(ToString::to_string).collect(),
             flow_table_entries: 65_536,
+            judged_flow_table_entries: (1 << 17) + 1,
             judge: false,
             unknown_denied: false,
             l7: 0,

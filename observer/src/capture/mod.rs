@@ -119,7 +119,7 @@ impl Loaded {
         let tables = Arc::new(object.tables()?);
         tables.ignore_reasons(&config, &facts)?;
         let shared = Arc::new(object.shared()?);
-        let sweeper = sweep::Sweeper::start(object.sweep_maps(&config)?, &config, Arc::clone(&shared.swept))?;
+        let sweeper = sweep::Sweeper::start(object.sweep_maps()?, &config, Arc::clone(&shared.swept))?;
         let keeper = Keeper::new(object.attacher());
         let links = links::Watcher::start(keeper.clone(), Arc::clone(&shared), Arc::clone(&tables), &config)?;
         Ok(Capture { rings, sweeper, keeper, links, shared, tables, facts, handles })

@@ -57,6 +57,8 @@ pub(super) struct Object {
     policy: Option<PolicyMaps>,
     /// Whether the flow table keeps what it holds until it is aged.
     is_judging: bool,
+    /// How many connections each of its maps may hold.
+    flow_table_entries: u32,
     /// The tables that the next daemon goes on with.
     kept: Vec<(&'static str, MapData)>,
     pins: Pins,
@@ -74,7 +76,7 @@ pub(super) fn load(config: &CaptureConfig, facts: &KernelFacts) -> Result<Object
     let mut object = match judging {
         Some(Ok(object)) => object,
         none => {
-            let mut object = Object::new(OBJECT, config, facts, None)?;
+            let mut object = Object::new(OBJECT, config, facts, None, config.flow_table_entries)?;
             object.load_flow(INGRESS);
             object.load_flow(EGRESS);
             if let Some(Err(why)) = none {
@@ -141,6 +143,7 @@ impl Object {
         config: &CaptureConfig,
         facts: &KernelFacts,
         kept: Option<&Pins>,
+        flow_table_entries: u32,
     ) -> Result<Self, CaptureError> {
         let globals = Raw(globals(config, facts));
         let offsets = Raw(facts.offsets);
@@ -155,8 +158,8 @@ impl Object {
             .override_global("PAYLOAD_PORTS", &ports, true)
             .map_max_entries("FLOWS", config.flow_ring_bytes)
             .map_max_entries("PRIORITY", config.priority_ring_bytes)
-            .map_max_entries("SHORT_FLOW_TABLE", config.flow_table_entries)
-            .map_max_entries("FLOW_TABLE", config.flow_table_entries)
+            .map_max_entries("SHORT_FLOW_TABLE", flow_table_entries)
+            .map_max_entries("FLOW_TABLE", flow_table_entries)
             .load(bytes);
         let mut ebpf = loaded.map_err(|error| {
             let mut text = chain(&error);
@@ -176,6 +179,7 @@ impl Object {
             generation: Arc::new(Generation::new(generation)),
             policy: None,
             is_judging: false,
+            flow_table_entries,
             kept: Vec::new(),
             pins: Pins::here(),
             stays: false,
@@ -210,7 +214,9 @@ impl Object {
         config: &CaptureConfig,
         facts: &KernelFacts,
     ) -> Result<Self, String> {
-        let mut object = Self::new(JUDGING_OBJECT, config, facts, kept).map_err(|error| error.to_string())?;
+        let entries = config.judged_flow_table_entries;
+        let object = Self::new(JUDGING_OBJECT, config, facts, kept, entries);
+        let mut object = object.map_err(|error| error.to_string())?;
         object.load_flow(INGRESS);
         object.load_flow(EGRESS);
         if let Some(error) = object.hooks.iter().find_map(|hook| hook.error.as_ref()) {
@@ -221,7 +227,7 @@ impl Object {
         // No verdict of an earlier daemon in a kept table may pass for one of these policies.
         object.generation.begin().map_err(|error| error.to_string())?;
         object.kept = pins::TABLES.into_iter().filter_map(|name| object.handle(name)).collect();
-        object.check_kept(config.flow_table_entries)?;
+        object.check_kept()?;
         object.is_judging = true;
         object.hooks.push(HookStatus::new(POLICY, Ok(())));
         Ok(object)
@@ -234,7 +240,7 @@ impl Object {
 
     /// Whether tables that are kept are as these programs have them: the kernel takes others, too, where programs reach no
     /// further than into them.
-    fn check_kept(&self, entries: u32) -> Result<(), String> {
+    fn check_kept(&self) -> Result<(), String> {
         let sizes = [
             (size_of::<ShortKey>(), size_of::<ShortValue>()),
             (size_of::<FlowKey>(), size_of::<FlowValue>()),
@@ -242,7 +248,7 @@ impl Object {
         for ((name, table), (key, value)) in self.kept.iter().zip(sizes) {
             let info = table.info().map_err(|error| chain(&error))?;
             let found = (info.key_size() as usize, info.value_size() as usize, info.max_entries());
-            if found != (key, value, entries) {
+            if found != (key, value, self.flow_table_entries) {
                 return Err(format!("{name} has another form"));
             }
         }
@@ -405,14 +411,14 @@ impl Object {
         Ok(Shared::new(counters, links, std::mem::take(&mut self.hooks), std::mem::take(&mut self.tracing)))
     }
 
-    pub(super) fn sweep_maps(&mut self, config: &CaptureConfig) -> Result<SweepMaps, CaptureError> {
+    pub(super) fn sweep_maps(&mut self) -> Result<SweepMaps, CaptureError> {
         let settings = Array::try_from(self.take("SETTINGS")?).map_err(CaptureError::map("SETTINGS"))?;
         Ok(SweepMaps {
             settings,
             flows: FlowTable {
                 short: self.hash("SHORT_FLOW_TABLE")?,
                 long: self.hash("FLOW_TABLE")?,
-                entries: config.flow_table_entries as usize,
+                entries: self.flow_table_entries as usize,
                 is_pushed_out: !self.is_judging,
             },
             tunnels: self.hash("TUNNELS")?,

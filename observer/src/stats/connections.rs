@@ -9,7 +9,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher as _;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Directions of connections: both of as many connections as the kernel's table holds.
+/// Directions of connections: both of as many as one of the kernel's maps holds where nothing is judged.
 const MOST: usize = 131_072;
 
 #[derive(Debug)]

@@ -65,11 +65,11 @@ pub struct PolicyRowKey {
 /// In [`PolicyRowKey::peer`]: every peer that has no row of its own.
 pub const OTHERS: u32 = u32::MAX;
 
-/// Where a row stands among the cuts.
+/// Where a row stands among the [`CutLine`]s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct PolicyRow {
-    /// Its first cut, which is from 0 on.
+    /// Its first line, whose first cut is from 0 on.
     pub begin: u32,
     /// How many they are, at least 1.
     pub len: u32,
@@ -82,7 +82,7 @@ pub struct PolicyRow {
 pub struct PlacedEndpoint {
     /// The endpoint, with [`endpoint_flags::ROWS`] where `rows` are all.
     pub endpoint: PolicyEndpoint,
-    /// The rows; unused ones have no cuts.
+    /// The rows; unused ones have no lines.
     pub rows: [NearRow; NEAR_ROWS],
 }
 
@@ -103,28 +103,28 @@ pub const NEAR_ROWS: usize = 2;
 pub struct NearRow {
     /// The table.
     pub table: u32,
-    /// Where the cuts begin, and in the lowest [`NearRow::LEN_BITS`] how many they are.
-    cuts: u32,
+    /// Where the lines begin, and in the lowest [`NearRow::LEN_BITS`] how many they are.
+    lines: u32,
 }
 
 impl NearRow {
-    /// How many bits say the number of cuts.
+    /// How many bits say the number of lines.
     const LEN_BITS: u32 = 11;
 
-    /// Nothing where the numbers are too large, or there are no cuts: that is an unused one.
+    /// Nothing where the numbers are too large, or there are no lines: that is an unused one.
     #[must_use]
     pub const fn new(table: u32, PolicyRow { begin, len }: PolicyRow) -> Option<Self> {
         if begin >> (u32::BITS - Self::LEN_BITS) != 0 || len >> Self::LEN_BITS != 0 || len == 0 {
             return None;
         }
-        Some(Self { table, cuts: begin << Self::LEN_BITS | len })
+        Some(Self { table, lines: begin << Self::LEN_BITS | len })
     }
 
     /// The row.
     #[inline]
     #[must_use]
     pub const fn row(&self) -> PolicyRow {
-        PolicyRow { begin: self.cuts >> Self::LEN_BITS, len: self.cuts & ((1 << Self::LEN_BITS) - 1) }
+        PolicyRow { begin: self.lines >> Self::LEN_BITS, len: self.lines & ((1 << Self::LEN_BITS) - 1) }
     }
 }
 
@@ -264,14 +264,42 @@ pub struct PolicyCut {
     pub decision: u32,
 }
 
+/// Cuts of a row, in a line of the cache: most rows need no more. Those of the row's other lines come after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C, align(64))]
+pub struct CutLine {
+    /// The cuts; behind the last one what no protocol comes up to.
+    pub cuts: [PolicyCut; Self::ROOM],
+}
+
+impl CutLine {
+    /// So many cuts have room in a line.
+    pub const ROOM: usize = 8;
+    const NONE: PolicyCut = PolicyCut { from: u32::MAX, decision: 0 };
+
+    /// The lines of a row.
+    pub fn of_row(cuts: &[PolicyCut]) -> impl Iterator<Item = Self> {
+        cuts.chunks(Self::ROOM).map(|taken| {
+            let mut cuts = [Self::NONE; Self::ROOM];
+            cuts[..taken.len()].copy_from_slice(taken);
+            Self { cuts }
+        })
+    }
+
+    /// Those places that are taken.
+    pub fn taken(&self) -> impl Iterator<Item = PolicyCut> + use<> {
+        self.cuts.into_iter().take_while(|cut| *cut != Self::NONE)
+    }
+}
+
 /// Protocol and port in one order. The port of ICMP is its type.
 #[must_use]
 pub const fn cut_key(protocol: u8, port: u16) -> u32 {
     (protocol as u32) << 16 | port as u32
 }
 
-/// A row has at most this many cuts: two for each protocol and port would be more.
-pub const MOST_CUTS: u32 = 1 << 20;
+/// A row has at most this many lines: two cuts for each port of the protocols that policies know have room in less.
+pub const MOST_LINES: u32 = 1 << 17;
 
 /// What is decided of a connection on one side: the number of a set of rules, and these bits; 0 where the side was not
 /// judged.
@@ -409,7 +437,8 @@ pub const POLICY_DENIED: u32 = POLICY_REASON + 133;
 pub const POLICY_DENY: u32 = POLICY_REASON + 181;
 
 const _: () = assert!(size_of::<PolicyEndpoint>() == 12);
-const _: () = assert!(size_of::<EndpointLine>() == 128 && size_of::<RowLine>() == 64);
+const _: () =
+    assert!(size_of::<EndpointLine>() == 128 && size_of::<RowLine>() == 64 && size_of::<CutLine>() == 64);
 const _: () = assert!(core::mem::offset_of!(EndpointLine, addresses) == 0);
 const _: () = assert!(size_of::<PolicyFrontend>() == 20);
 const _: () = assert!(size_of::<PolicyBackend>() == 20);

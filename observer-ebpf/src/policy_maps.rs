@@ -5,7 +5,7 @@ use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use observer_ebpf::policy::{
-    EndpointLine, OpenerKey, PolicyBackend, PolicyBackends, PolicyCut, PolicyFrontend, PolicyShapes,
+    CutLine, EndpointLine, OpenerKey, PolicyBackend, PolicyBackends, PolicyFrontend, PolicyShapes,
     PolicySides, RowLine,
 };
 
@@ -55,13 +55,13 @@ static ROWS_0: Lines<RowLine, 8_192> = Lines::new();
 #[btf_map]
 static ROWS_1: Lines<RowLine, 8_192> = Lines::new();
 
-/// The cuts of rows.
+/// The lines of rows.
 #[btf_map]
-pub(crate) static POLICY_CUTS: ArrayOfMaps<List<PolicyCut, 16_384>, 2> = ArrayOfMaps::new();
+pub(crate) static POLICY_CUTS: ArrayOfMaps<Lines<CutLine, 8_192>, 2> = ArrayOfMaps::new();
 #[btf_map]
-static CUTS_0: List<PolicyCut, 16_384> = List::new();
+static CUTS_0: Lines<CutLine, 8_192> = Lines::new();
 #[btf_map]
-static CUTS_1: List<PolicyCut, 16_384> = List::new();
+static CUTS_1: Lines<CutLine, 8_192> = Lines::new();
 
 /// Services.
 #[btf_map]

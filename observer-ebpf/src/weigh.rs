@@ -8,8 +8,9 @@ use observer_ebpf::Tuple;
 use observer_ebpf::lines::{Line as _, Words, find};
 use observer_ebpf::parse::{self, ICMP, ICMPV6, copy_address};
 use observer_ebpf::policy::{
-    EndpointLine, Judged, MOST_BACKENDS, NO_TABLE, OTHERS, PlacedEndpoint, PolicyEndpoint, PolicyFrontend,
-    PolicyRow, PolicyRowKey, RowLine, cut_key, decision, endpoint_flags, judged_flags, side, slot,
+    CutLine, EndpointLine, Judged, MOST_BACKENDS, MOST_LINES, NO_TABLE, OTHERS, PlacedEndpoint,
+    PolicyEndpoint, PolicyFrontend, PolicyRow, PolicyRowKey, RowLine, cut_key, decision, endpoint_flags,
+    judged_flags, side, slot,
 };
 
 use crate::config::config;
@@ -365,8 +366,8 @@ pub(crate) extern "C" fn observer_backend(slot: u32, index: u32) -> u64 {
     }
 }
 
-/// One more than the logarithm of [`observer_ebpf::policy::MOST_CUTS`].
-const STEPS: u32 = 21;
+/// One more than the logarithm of [`observer_ebpf::policy::MOST_LINES`].
+const STEPS: u32 = MOST_LINES.ilog2() + 1;
 
 /// The decision of a subject's side on a peer, by a key of [`cut_key`]; 0 where the side is not judged. Of the one
 /// that was found for this side the rows may be known.
@@ -407,23 +408,34 @@ fn packed(row: PolicyRow) -> u64 {
     u64::from(row.len) << 32 | u64::from(row.begin)
 }
 
-/// The decision of a row's last cut that is not behind the key.
+/// The decision of a row's last cut that is not behind the key: it stands in the last line that does not begin behind it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn observer_cut(slot: u32, begin: u32, len: u32, key: u32) -> u64 {
-    let (mut low, mut high, mut decision) = (0, len, 0);
+pub(crate) extern "C" fn observer_cut(slot: u32, begin: u32, lines: u32, key: u32) -> u64 {
+    if lines == 0 {
+        return 0;
+    }
+    // The first line begins with 0, and is the only one of most rows.
+    let (mut low, mut high) = (1, lines);
     for _ in 0..STEPS {
         if low >= high {
             break;
         }
         let middle = low + ((high - low) >> 1);
-        let Some(cut) = POLICY_CUTS.get_value(slot, &begin.wrapping_add(middle)) else { return 0 };
-        if cut.from <= key {
-            decision = cut.decision;
+        let Some(line) = POLICY_CUTS.get_value(slot, &begin.wrapping_add(middle)) else { return 0 };
+        if line.cuts[0].from <= key {
             low = middle + 1;
         } else {
             high = middle;
         }
+    }
+    let Some(line) = POLICY_CUTS.get_value(slot, &begin.wrapping_add(low - 1)) else { return 0 };
+    let mut decision = line.cuts[0].decision;
+    for place in 1..CutLine::ROOM {
+        if line.cuts[place].from > key {
+            break;
+        }
+        decision = line.cuts[place].decision;
     }
     u64::from(decision)
 }

@@ -10,7 +10,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use observer::capture::{Capture, CaptureConfig, PolicyTables};
 use observer_ebpf::{
     l7,
-    policy::{PolicyCut, PolicyRow, PolicyRowKey, slot},
+    policy::{CutLine, PolicyRow, PolicyRowKey, slot},
 };
 use observer_lab::{Cause, Entry, Kind, Lab, Namespaces, netns, unique_prefix};
 use observer_proto::{
@@ -283,7 +283,7 @@ fn the_programs_that_judge_are_taken() {
         let mut maps = maps.unwrap();
         let before = maps.generation();
         // A larger map takes the place of one that is too small.
-        let mut tables = PolicyTables { cuts: vec![PolicyCut::default(); 20_000], ..PolicyTables::default() };
+        let mut tables = PolicyTables { cuts: vec![CutLine::default(); 20_000], ..PolicyTables::default() };
         for number in 0..20_000_u32 {
             let row = PolicyRow { begin: number, len: 1 };
             tables.rows.insert(PolicyRowKey { table: 1, peer: number }, row);

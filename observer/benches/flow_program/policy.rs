@@ -8,10 +8,10 @@
 //! while does.
 
 use aya::maps::HashMap;
-use observer::capture::{PolicyMaps, PolicyTables};
+use observer::capture::{CaptureConfig, PolicyMaps, PolicyTables};
 use observer_ebpf::bench::Varied;
 use observer_ebpf::policy::{
-    NO_TABLE, PolicyCut, PolicyEndpoint, PolicyRow, PolicyRowKey, cut_key, decision, endpoint_flags, slot,
+    NO_TABLE, PolicyCut, PolicyEndpoint, PolicyRowKey, cut_key, decision, endpoint_flags, slot,
 };
 
 use crate::{Failure, NOTHING, Programs, Random, median, report};
@@ -87,7 +87,7 @@ fn middle(values: &[f64]) -> Result<f64, Failure> {
 
 impl Filled {
     fn new(object: &[u8], entries: u32, frame: Frame) -> Result<Self, Failure> {
-        let mut programs = Programs::of(object, FLOW, 131_072)?;
+        let mut programs = Programs::of(object, FLOW, CaptureConfig::default().judged_flow_table_entries)?;
         fill(&mut programs, entries, frame)?;
         programs.run(FLOW, &frame(0, 1, SYN), 2)?;
         for pod in 0..entries {
@@ -157,6 +157,8 @@ fn fill(programs: &mut Programs, entries: u32, frame: Frame) -> Result<(), Failu
     // The address in the frame is that in the map but for IPv4's mapping.
     let address = |pod| source(&frame(pod, 0, 0));
     let mut tables = PolicyTables::default();
+    let cuts = [(0, DENIED), (cut_key(6, 80), ALLOWED), (cut_key(6, 81), DENIED), (cut_key(17, 53), ALLOWED)];
+    let row = tables.place_row(&cuts.map(|(from, decision)| PolicyCut { from, decision }));
     let mut local: HashMap<_, [u8; 16], u32> =
         programs.ebpf.map_mut("LOCAL").ok_or("no map LOCAL")?.try_into()?;
     for pod in 0..entries {
@@ -164,14 +166,12 @@ fn fill(programs: &mut Programs, entries: u32, frame: Frame) -> Result<(), Failu
         tables
             .endpoints
             .insert(address(pod), PolicyEndpoint { peer: pod, subject: 0, flags: endpoint_flags::LOCAL });
-        tables.rows.insert(PolicyRowKey { table: IS_SENT, peer: pod }, PolicyRow { begin: 0, len: 4 });
+        tables.rows.insert(PolicyRowKey { table: IS_SENT, peer: pod }, row);
         local.insert(address(pod), 1, 0)?;
     }
     tables.endpoints.insert(address(SERVER), PolicyEndpoint { peer: MOST, subject: 1, flags: 0 });
-    tables.rows.insert(PolicyRowKey { table: SENDS, peer: MOST }, PolicyRow { begin: 0, len: 4 });
+    tables.rows.insert(PolicyRowKey { table: SENDS, peer: MOST }, row);
     tables.sides = vec![[SENDS, NO_TABLE], [NO_TABLE, IS_SENT]];
-    let cuts = [(0, DENIED), (cut_key(6, 80), ALLOWED), (cut_key(6, 81), DENIED), (cut_key(17, 53), ALLOWED)];
-    tables.cuts = cuts.map(|(from, decision)| PolicyCut { from, decision }).to_vec();
     let mut maps = PolicyMaps::of(&mut programs.ebpf)?;
     maps.write(slot(maps.generation()) ^ 1, &tables)?;
     maps.flip()?;

@@ -9,8 +9,8 @@ use aya::Ebpf;
 use aya::maps::{Array, MapData};
 use hashbrown::HashMap;
 use observer_ebpf::policy::{
-    EndpointLine, PolicyBackend, PolicyBackends, PolicyCut, PolicyEndpoint, PolicyFrontend, PolicyRow,
-    PolicyRowKey, PolicyShapes, PolicySides, RowLine, decision, slot,
+    CutLine, EndpointLine, PolicyBackend, PolicyBackends, PolicyCut, PolicyEndpoint, PolicyFrontend,
+    PolicyRow, PolicyRowKey, PolicyShapes, PolicySides, RowLine, decision, slot,
 };
 
 use super::error::CaptureError;
@@ -23,7 +23,7 @@ const MOST_ENDPOINTS: usize = 1 << 18;
 const MOST_NETS: usize = 1 << 18;
 const MOST_SUBJECTS: usize = 1 << 18;
 const MOST_ROWS: usize = 1 << 20;
-const MOST_CUTS: usize = 1 << 21;
+const MOST_CUT_LINES: usize = 1 << 20;
 const MOST_FRONTENDS: usize = 1 << 17;
 const MOST_BACKENDS: usize = 1 << 19;
 
@@ -42,11 +42,20 @@ pub struct PolicyTables {
     /// By table and peer.
     pub rows: HashMap<PolicyRowKey, PolicyRow>,
     /// Where the rows point.
-    pub cuts: Vec<PolicyCut>,
+    pub cuts: Vec<CutLine>,
     /// Services.
     pub frontends: HashMap<PolicyFrontend, PolicyBackends>,
     /// Where services point.
     pub backends: Vec<PolicyBackend>,
+}
+
+impl PolicyTables {
+    /// Takes in the cuts of a row, which are in order and from 0 on.
+    pub fn place_row(&mut self, cuts: &[PolicyCut]) -> PolicyRow {
+        let begin = self.cuts.len();
+        self.cuts.extend(CutLine::of_row(cuts));
+        PolicyRow { begin: begin as u32, len: (self.cuts.len() - begin) as u32 }
+    }
 }
 
 /// The maps that programs judge by.
@@ -58,7 +67,7 @@ pub struct PolicyMaps {
     rows: Slots<InLines<RowLine>>,
     shapes: Array<MapData, Raw<PolicyShapes>>,
     reads: Array<MapData, u32>,
-    cuts: Slots<List<PolicyCut>>,
+    cuts: Slots<List<CutLine>>,
     frontends: Slots<Exact<PolicyFrontend, PolicyBackends>>,
     backends: Slots<List<PolicyBackend>>,
     generation: Arc<Generation>,
@@ -93,7 +102,7 @@ impl PolicyMaps {
             rows: Slots::take(ebpf, ["POLICY_ROWS", "ROWS_0", "ROWS_1"], MOST_ROWS)?,
             shapes,
             reads,
-            cuts: Slots::take(ebpf, ["POLICY_CUTS", "CUTS_0", "CUTS_1"], MOST_CUTS)?,
+            cuts: Slots::take(ebpf, ["POLICY_CUTS", "CUTS_0", "CUTS_1"], MOST_CUT_LINES)?,
             frontends: Slots::take(ebpf, ["POLICY_FRONTENDS", "FRONTENDS_0", "FRONTENDS_1"], MOST_FRONTENDS)?,
             backends: Slots::take(ebpf, ["POLICY_BACKENDS", "BACKENDS_0", "BACKENDS_1"], MOST_BACKENDS)?,
             generation,
@@ -111,7 +120,7 @@ impl PolicyMaps {
         self.endpoints.write_beside(slot, &wanted.endpoints, &self.rows, None)?;
         self.cuts.write(slot, &wanted.cuts)?;
         // Else nobody need ask of each connection whether it is read.
-        let reads = wanted.cuts.iter().any(|cut| cut.decision & decision::READ != 0);
+        let reads = wanted.cuts.iter().flat_map(CutLine::taken).any(|cut| cut.decision & decision::READ != 0);
         let written = self.reads.set(slot & 1, u32::from(reads), 0);
         written.map_err(CaptureError::map("POLICY_READS"))?;
         self.write_services(slot, wanted)

@@ -10,7 +10,7 @@ use observer_ebpf::{
     parse::mapped,
     policy::{
         MOST_BACKENDS, NO_TABLE, OTHERS, PolicyBackend, PolicyBackends, PolicyCut, PolicyEndpoint,
-        PolicyFrontend, PolicyRow, PolicyRowKey, decision, endpoint_flags,
+        PolicyFrontend, PolicyRowKey, decision, endpoint_flags,
     },
 };
 use observer_policy::{
@@ -144,13 +144,17 @@ pub fn tables(
         tables.sides[place] = sides.map(|table| table.map_or(NO_TABLE, |table| table.0));
     }
     for rows in engine.tables() {
-        let first = tables.cuts.len();
         let cut = |(from, decision): &(u32, Decision)| PolicyCut { from: *from, decision: bits(decision) };
-        tables.cuts.extend(rows.cuts().iter().map(cut));
+        let cuts: Vec<_> = rows.cuts().iter().map(cut).collect();
+        let (mut placed, mut start) = (HashMap::new(), 0);
+        // In their order, so that a table that is made anew stands as it stood.
+        for row in cuts.chunk_by(|_, next| next.from != 0) {
+            placed.insert(start, tables.place_row(row));
+            start += row.len();
+        }
         for (peer, place) in rows.places() {
             let key = PolicyRowKey { table: rows.table.0, peer: peer.map_or(OTHERS, |peer| peer.0) };
-            let row = PolicyRow { begin: (first + place.start) as u32, len: place.len() as u32 };
-            tables.rows.insert(key, row);
+            tables.rows.insert(key, placed[&place.start]);
         }
     }
     let left_out = left_out + services(engine, known, &mut tables);

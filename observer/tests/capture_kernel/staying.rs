@@ -11,7 +11,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use observer::capture::{Capture, CaptureConfig, LinkHook, Loaded, PolicyTables, detach};
 use observer_ebpf::policy::{
-    NO_TABLE, OTHERS, PolicyCut, PolicyEndpoint, PolicyRow, PolicyRowKey, cut_key, decision, slot,
+    NO_TABLE, OTHERS, PolicyCut, PolicyEndpoint, PolicyRowKey, cut_key, decision, slot,
 };
 
 use crate::support::{Lab, Netns, PATIENCE, Wiring, skip};
@@ -148,10 +148,9 @@ fn only_port_80() -> PolicyTables {
     tables.nets.insert((96, std::net::Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().octets()), WORLD);
     tables.sides = vec![[NO_TABLE; 2], [NO_TABLE, 0]];
     let from = [(0, 0, DENIED), (6, 80, ALLOWED), (6, 81, DENIED), (17, 80, ALLOWED), (17, 81, DENIED)];
-    tables
-        .cuts
-        .extend(from.map(|(protocol, port, decision)| PolicyCut { from: cut_key(protocol, port), decision }));
-    tables.rows.insert(PolicyRowKey { table: 0, peer: OTHERS }, PolicyRow { begin: 0, len: 5 });
+    let cuts = from.map(|(protocol, port, decision)| PolicyCut { from: cut_key(protocol, port), decision });
+    let row = tables.place_row(&cuts);
+    tables.rows.insert(PolicyRowKey { table: 0, peer: OTHERS }, row);
     tables
 }
 

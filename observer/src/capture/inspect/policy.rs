@@ -6,8 +6,8 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, Map, MapData, MapError};
 use observer_ebpf::lines::{Line, Shape, find};
 use observer_ebpf::policy::{
-    EndpointLine, PolicyCut, PolicyEndpoint, PolicyRow, PolicyRowKey, PolicyShapes, PolicySides, RowLine,
-    slot,
+    CutLine, EndpointLine, PolicyCut, PolicyEndpoint, PolicyRow, PolicyRowKey, PolicyShapes, PolicySides,
+    RowLine, slot,
 };
 
 use super::{Inspector, bpf, handle};
@@ -42,7 +42,7 @@ pub struct PolicyInForce {
     nets: LpmTrie<MapData, [u8; 16], u32>,
     sides: Array<MapData, Raw<PolicySides>>,
     rows: Table<RowLine>,
-    cuts: Array<MapData, Raw<PolicyCut>>,
+    cuts: Array<MapData, Raw<CutLine>>,
 }
 
 impl std::fmt::Debug for PolicyInForce {
@@ -149,7 +149,8 @@ impl PolicyInForce {
 
     /// The cuts of a row.
     pub fn cuts(&self, row: PolicyRow) -> Vec<PolicyCut> {
-        let places = row.begin..row.begin.saturating_add(row.len);
-        places.map_while(|place| self.cuts.get(&place, 0).ok()).map(|Raw(cut)| cut).collect()
+        let lines = row.begin..row.begin.saturating_add(row.len);
+        let lines = lines.map_while(|line| self.cuts.get(&line, 0).ok());
+        lines.flat_map(|Raw(line)| line.taken()).collect()
     }
 }

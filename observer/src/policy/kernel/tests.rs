@@ -1,5 +1,5 @@
 use super::*;
-use observer_ebpf::policy::cut_key;
+use observer_ebpf::policy::{CutLine, PolicyRow, cut_key};
 use observer_inventory::{Backend, BackendState, Slice, SlicePort};
 use observer_policy::{
     engine::Change,
@@ -67,7 +67,8 @@ fn look_up(tables: &PolicyTables, from: &str, to: &str, protocol: u8, port: u16)
     }
     let row = |peer| tables.rows.get(&PolicyRowKey { table, peer });
     let PolicyRow { begin, len } = *row(peer).or_else(|| row(OTHERS)).unwrap();
-    let cuts = &tables.cuts[begin as usize..][..len as usize];
+    let lines = &tables.cuts[begin as usize..][..len as usize];
+    let cuts: Vec<_> = lines.iter().flat_map(CutLine::taken).collect();
     assert_eq!(cuts[0].from, 0);
     cuts.iter().rev().find(|cut| cut.from <= cut_key(protocol, port)).unwrap().decision
 }

@@ -74,9 +74,9 @@ impl World {
     fn row(mut self, subject: u32, side: usize, peer: u32, cuts: &[(u32, u32)]) -> Self {
         let table = subject * 2 + side as u32;
         self.0.sides[subject as usize][side] = table;
-        let row = PolicyRow { begin: self.0.cuts.len() as u32, len: cuts.len() as u32 };
+        let cuts: Vec<_> = cuts.iter().map(|&(from, decision)| PolicyCut { from, decision }).collect();
+        let row = self.0.place_row(&cuts);
         self.0.rows.insert(PolicyRowKey { table, peer }, row);
-        self.0.cuts.extend(cuts.iter().map(|&(from, decision)| PolicyCut { from, decision }));
         self
     }
 

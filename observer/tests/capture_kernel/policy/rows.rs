@@ -1,6 +1,6 @@
 //! Rows that stand beside their peer's endpoint, and those that don't.
 
-use observer_ebpf::policy::{NEAR_ROWS, OTHERS, side};
+use observer_ebpf::policy::{CutLine, NEAR_ROWS, OTHERS, side};
 
 use super::*;
 use crate::support::skip;
@@ -34,6 +34,32 @@ fn a_peers_rows_are_found_however_many_they_are() {
             // Of another peer, which has none.
             let other = judging.see(at, &tcp("203.0.113.9", pod, 40_000, 80, SYN));
             assert_eq!(other.sides(), Some((0, DEFAULT)), "{rows} rows, {pod}");
+        }
+    }
+}
+
+#[test]
+fn a_cut_is_found_in_whichever_line_it_stands() {
+    const ROOM: u16 = CutLine::ROOM as u16;
+    if skip() {
+        return;
+    }
+    for cuts in [1, 2, ROOM - 1, ROOM, ROOM + 1, 2 * ROOM, 2 * ROOM + 1, 5 * ROOM, 9 * ROOM - 1] {
+        // Every second port begins another decision; each says how many cuts are before it.
+        let said = |number| if number == 0 { DEFAULT } else { decision::JUDGED | u32::from(number) };
+        let from = |number| if number == 0 { 0 } else { cut_key(6, 2 * number) };
+        let row: Vec<_> = (0..cuts).map(|number| (from(number), said(number))).collect();
+        let world = World::new().row(1, INGRESS, OTHERS, &all(BY_RULE)).row(2, INGRESS, OTHERS, &row).row(
+            3,
+            INGRESS,
+            OTHERS,
+            &all(BY_RULE),
+        );
+        let mut judging = Judging::new(world);
+        for port in 1..=2 * cuts + 1 {
+            let outcome = judging.see(TO_POD, &tcp("203.0.113.9", "10.0.0.2", 40_000, port, SYN));
+            let expected = said((port / 2).min(cuts - 1));
+            assert_eq!(outcome.sides(), Some((0, expected)), "{cuts} cuts, port {port}");
         }
     }
 }

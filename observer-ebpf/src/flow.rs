@@ -103,7 +103,7 @@ pub(crate) struct Seen {
     /// sees a third.
     pub(crate) tunneled: u8,
     pub(crate) packets: u64,
-    /// May be 4 ms behind, see `clock`.
+    /// May be 10 ms behind, see `clock`.
     pub(crate) now: u64,
 }
 
@@ -205,10 +205,6 @@ pub(crate) fn meet(counters: *mut Counters, scratch: &mut Scratch) -> Option<(*m
     let (value, created) = entry(counters, &config, seen, packet, tunnel, fresh)?;
     // SAFETY: a map value; an entry that is evicted meanwhile stays readable until the program ends.
     unsafe {
-        if created {
-            // Of both clocks, the one that is exact was read for the entry.
-            seen.now = (*value).first_ns;
-        }
         let seen = &*seen;
         let (this, other) = directions(value, seen.from_local);
         let flags = u16::from(packet.tcp_flags);
@@ -272,7 +268,12 @@ pub(crate) unsafe fn count(counters: *mut Counters, scratch: &Scratch, value: *m
                 (*value).icmp[1] = icmp;
             }
         }
+        // Most packets return without the answer.
+        let begins = || (before | (*other).seen) & SEEN == 0;
         if told_here == 0 {
+            if begins() {
+                (*value).first_ns = now();
+            }
             return;
         }
 
@@ -282,10 +283,13 @@ pub(crate) unsafe fn count(counters: *mut Counters, scratch: &Scratch, value: *m
             add_alone(&raw mut (*counters).aggregated, seen.packets);
             return;
         }
-        let first_ns = (*value).first_ns;
-        // Of a connection's first packet it was read already.
-        let time_ns = if first_ns == seen.now { first_ns } else { now() };
+        // The exact clock waits for all that is still being read; here most of that has come.
+        let time_ns = now();
+        if begins() {
+            (*value).first_ns = time_ns;
+        }
         let untold = told == 0 && (*other).told == 0;
+        let first_ns = (*value).first_ns;
         if reason != flow_reason::PACKET && untold && !under_cap(&config, time_ns) {
             add_alone(&raw mut (*counters).new_flow_cap, seen.packets);
             if JUDGING {

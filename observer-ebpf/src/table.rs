@@ -12,7 +12,7 @@ use crate::flow::Seen;
 use crate::judge::{FlowTable, known_opener, read_ahead};
 use crate::maps::{FLOW_TABLE, SHORT_FLOW_TABLE, TUNNELS};
 use crate::opener::opener;
-use crate::record::{add, add_alone, now};
+use crate::record::{add, add_alone};
 
 const BPF_NOEXIST: u64 = 1;
 
@@ -91,13 +91,12 @@ fn find<K, V: Connection, const N: usize>(
     }
     read_ahead();
     let (mut sender_opened, mut guessed) = opener(config, packet);
-    let now = now();
-    if let Some(by_sender) = known_opener(packet, guessed, now) {
+    if let Some(by_sender) = known_opener(packet, guessed, seen.now) {
         (sender_opened, guessed) = (by_sender, false);
     }
     // SAFETY: a `Connection` begins with one.
     let first = unsafe { &mut *(&raw mut *fresh).cast::<FlowValue>() };
-    first.first_ns = now;
+    first.first_ns = seen.now;
     first.opener = u8::from(sender_opened != seen.from_local);
     first.guessed = u8::from(guessed);
     first.link_kind = seen.link_kind;

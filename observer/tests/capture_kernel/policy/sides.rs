@@ -98,8 +98,12 @@ fn replies_are_what_the_first_packet_was() {
             _ => udp(from, to, source, destination),
         };
         let (pod, world) = ("10.0.0.1", "203.0.113.9");
-        assert!(!judging.see(FROM_POD, &frame(pod, world, 40_000, 80, SYN)).dropped);
-        assert!(!judging.see(TO_POD, &frame(world, pod, 80, 40_000, answer)).dropped);
+        let asked = judging.see(FROM_POD, &frame(pod, world, 40_000, 80, SYN));
+        let answered = judging.see(TO_POD, &frame(world, pod, 80, 40_000, answer));
+        assert!(!asked.dropped && !answered.dropped, "{protocol}");
+        // The connection begins when its first packet is told, to the nanosecond.
+        let (asked, answered) = (asked.flow.unwrap(), answered.flow.unwrap());
+        assert_eq!((asked.first_ns, answered.first_ns), (asked.header.time_ns, asked.header.time_ns));
         assert!(judging.see(TO_POD, &frame(world, pod, 80, 40_001, SYN)).dropped, "{protocol}");
     }
     assert!(!judging.see(HOST_TO_WORLD, &tcp(NODE, "203.0.113.9", 40_000, 80, SYN)).dropped);

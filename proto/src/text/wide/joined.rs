@@ -29,6 +29,7 @@ impl Joined {
         print: &mut impl FnMut(&GetFlowsResponse),
     ) {
         self.give_up(Some(now), print);
+        self.outlived(response, print);
         match http(response) {
             Some((L7FlowType::Request, ..)) => {
                 self.waiting.push_back((now, response.clone()));
@@ -46,6 +47,21 @@ impl Joined {
                 }
             }
             _ => print(response),
+        }
+    }
+
+    /// Gives those that this flow is more than a second younger than: what a server has kept of hours comes at once, and would have
+    /// them wait till its end.
+    fn outlived(&mut self, response: &GetFlowsResponse, print: &mut impl FnMut(&GetFlowsResponse)) {
+        let Some(now) = nanos(response) else { return };
+        while self
+            .waiting
+            .front()
+            .and_then(|(_, asked)| nanos(asked))
+            .is_some_and(|asked| now - asked > LONGEST.as_nanos() as i128)
+            && let Some((_, asked)) = self.waiting.pop_front()
+        {
+            print(&alone(asked));
         }
     }
 
@@ -69,6 +85,13 @@ fn http(response: &GetFlowsResponse) -> Option<(L7FlowType, &Flow, &Http)> {
     let l7 = flow.l7.as_ref()?;
     let Some(Record::Http(http)) = &l7.record else { return None };
     Some((L7FlowType::try_from(l7.r#type).ok()?, flow, http))
+}
+
+/// The flow's own time.
+fn nanos(response: &GetFlowsResponse) -> Option<i128> {
+    let Some(ResponseTypes::Flow(flow)) = &response.response_types else { return None };
+    let time = flow.time.as_ref()?;
+    Some(i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos))
 }
 
 fn is_answered(asked: &GetFlowsResponse, flow: &Flow, answer: &Http) -> bool {
@@ -207,6 +230,20 @@ mod tests {
             }
         }
         assert_eq!(printed, in_order.map(|(.., wanted)| wanted));
+    }
+
+    #[test]
+    fn what_was_kept_comes_in_the_order_of_its_time() {
+        let (mut joined, now, mut printed) = (Joined::default(), Instant::now(), Vec::new());
+        for (port, seconds, nanos) in [(1, 10, 5), (2, 10, 500), (3, 11, 6), (4, 11, 500)] {
+            let mut item = said(L7FlowType::Request, port, 0, &format!("/{port}"));
+            if let Some(ResponseTypes::Flow(flow)) = &mut item.response_types {
+                flow.time = Some(prost_types::Timestamp { seconds, nanos });
+            }
+            joined.take(&item, now, &mut |response| printed.push(summary(response)));
+        }
+        assert_eq!(printed, ["HTTP/1.1 GET /1"]);
+        assert_eq!(joined.waiting.len(), 3);
     }
 
     #[test]

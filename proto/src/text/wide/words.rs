@@ -97,7 +97,11 @@ pub(super) fn reason(
             return if summary.is_empty() { Ok(()) } else { write!(out, "; {summary}") };
         }
         names::EVENT_CAPTURE => parts::capture_point(shown, out)?,
-        _ => return forwarded(options, shown, &facts, &summary, out),
+        _ => {
+            forwarded(options, shown, &facts, &summary, out)?;
+            // In short it is only what was asked.
+            return if is_short || options.policy_names { Ok(()) } else { refused(flow, out) };
+        }
     }
     if !facts.kernel_reason.is_empty() {
         if !out.is_empty() {
@@ -159,9 +163,11 @@ fn policy_verdict(options: Options, flow: &Flow, shown: &Shown<'_>, out: &mut St
     if denies && flow.policy_match_type == 0 {
         out.write_str(": default deny")?;
     }
-    if options.policy_names {
-        return parts::policies(shown, out);
-    }
+    if options.policy_names { parts::policies(shown, out) } else { by(flow, out) }
+}
+
+/// ` by shop/web, default`: the policies that decided.
+fn by(flow: &Flow, out: &mut String) -> Result {
     for (place, policy) in parts::deciding(flow).iter().enumerate() {
         out.write_str(if place == 0 { " by " } else { ", " })?;
         if !policy.namespace.is_empty() {
@@ -171,6 +177,20 @@ fn policy_verdict(options: Options, flow: &Flow, shown: &Shown<'_>, out: &mut St
         clean(&policy.name, out)?;
     }
     Ok(())
+}
+
+/// `; refused by shop/web`, of a request. A packet's policies stand with its verdict.
+fn refused(flow: &Flow, out: &mut String) -> Result {
+    let word = match flow.verdict() {
+        Verdict::Dropped => "; refused",
+        Verdict::Audit => "; would be refused",
+        _ => return Ok(()),
+    };
+    if flow.l7.is_none() || parts::deciding(flow).is_empty() {
+        return Ok(());
+    }
+    out.write_str(word)?;
+    by(flow, out)
 }
 
 /// What the packet was, and what went wrong with its connection so far.

@@ -386,6 +386,15 @@ fn why_blames_dns_where_nothing_was_tried() {
     }
 }
 
+/// Replicas call each other: both ends are the same pods, and an answer is no call.
+#[test]
+fn why_tells_calls_from_answers_where_both_ends_are_the_same() {
+    let report = why("--from-pod payments/payments-api --to-pod payments/payments-api", &flows());
+    let [port] = &report.ports[..] else { panic!("{report:?}") };
+    assert_eq!((report.outcome, port.port.as_str()), (Outcome::Answered, "8080/TCP"), "{report:?}");
+    assert!(port.answers > 0 && port.flows > 0, "{report:?}");
+}
+
 /// A drop that no program saw, on a node without a daemon: the reset tells.
 #[test]
 fn why_reads_resets_where_no_drop_was_seen() {

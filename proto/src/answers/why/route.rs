@@ -210,7 +210,16 @@ impl Route {
     }
 
     pub(super) fn way(&self, flow: &Flow) -> Option<Way> {
-        self.compiled.iter().find(|(_, filter)| filter.matches(flow)).map(|(way, _)| *way)
+        let mut ways = self.compiled.iter().filter(|(_, filter)| filter.matches(flow)).map(|(way, _)| *way);
+        let way = ways.next()?;
+        // Of pods that call each other, as replicas do, each is both ends: who called decides.
+        let back = match way {
+            Way::There => Way::Back,
+            Way::OtherPortThere => Way::OtherPortBack,
+            _ => return Some(way),
+        };
+        let is_answer = ends::callers(flow).0 == End::Destination;
+        Some(if is_answer && ways.any(|way| way == back) { back } else { way })
     }
 
     /// Asks for all flows between both.

@@ -395,6 +395,28 @@ fn why_tells_calls_from_answers_where_both_ends_are_the_same() {
     assert!(port.answers > 0 && port.flows > 0, "{report:?}");
 }
 
+#[test]
+fn why_tells_icmp_errors_that_were_dropped_from_those_received() {
+    let flags = "--from-pod ops/finance-tool --to-ip 203.0.113.10";
+    let mut flows = flows();
+    let before = why(flags, &flows);
+    assert!(!before.icmp_errors.is_empty() && before.icmp_drops.is_empty(), "{before:?}");
+    let is_error = |flow: &&Flow| {
+        flow.destination.as_ref().is_some_and(|end| end.namespace == "ops")
+            && matches!(flow.l4.as_ref().and_then(|l4| l4.protocol.as_ref()), Some(Protocol::IcmPv4(_)))
+    };
+    let error = flows.iter().find(is_error).expect("one in the demo").clone();
+    flows.push(Flow {
+        event_type: Some(CiliumEventType { r#type: 1, sub_type: DropReason::PolicyDenied as i32 }),
+        verdict: Verdict::Dropped.into(),
+        ..error
+    });
+    let after = why(flags, &flows);
+    assert_eq!(after.icmp_errors, before.icmp_errors);
+    assert_eq!(after.icmp_drops.iter().map(|counted| counted.flows).sum::<u64>(), 1);
+    assert!(after.text(None).contains("ICMP errors for the first that were dropped:"));
+}
+
 /// A drop that no program saw, on a node without a daemon: the reset tells.
 #[test]
 fn why_reads_resets_where_no_drop_was_seen() {

@@ -74,6 +74,8 @@ pub struct Why {
     behind: BTreeMap<String, stats::Service>,
     /// From whom and what, to A.
     icmp_errors: BTreeMap<(String, String), u64>,
+    /// Those that did not get there.
+    icmp_drops: BTreeMap<(String, String), u64>,
     retransmits: HashMap<(String, u32, String, u32), u64>,
     policies: BTreeMap<(String, &'static str), u64>,
     dns: dns::Asker,
@@ -99,6 +101,7 @@ impl Why {
             asked: BTreeSet::new(),
             behind: BTreeMap::new(),
             icmp_errors: BTreeMap::new(),
+            icmp_drops: BTreeMap::new(),
             retransmits: HashMap::new(),
             policies: BTreeMap::new(),
             dns: dns::Asker::default(),
@@ -237,10 +240,12 @@ impl Why {
         let Some(error) = icmp_error(flow) else { return false };
         if matches!(way, Way::Back | Way::ToA | Way::OtherPortBack) {
             let key = (ends::shown(flow, End::Source), error);
-            if self.icmp_errors.len() < MOST_ROWS || self.icmp_errors.contains_key(&key) {
-                *self.icmp_errors.entry(key).or_default() += 1;
+            let is_drop = ends::is_drop(flow);
+            let errors = if is_drop { &mut self.icmp_drops } else { &mut self.icmp_errors };
+            if errors.len() < MOST_ROWS || errors.contains_key(&key) {
+                *errors.entry(key).or_default() += 1;
             }
-            if way != Way::ToA {
+            if way != Way::ToA && !is_drop {
                 self.ports.values_mut().for_each(|port| port.icmp_errors += 1);
             }
         }

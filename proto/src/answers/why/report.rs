@@ -13,6 +13,7 @@ use crate::{
     stats,
 };
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// How a port goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -208,6 +209,8 @@ pub struct Report {
     pub retransmits: Option<u64>,
     /// ICMP errors that A received, by sender and kind.
     pub icmp_errors: Vec<Counted>,
+    /// ICMP errors for A that were dropped, by sender and kind.
+    pub icmp_drops: Vec<Counted>,
     /// Services in front of B.
     pub services: Vec<Service>,
     /// Policies of the flows between both, or null: not observed.
@@ -274,10 +277,9 @@ impl Why {
             }
             _ => advice,
         };
-        let icmp = self
-            .icmp_errors
-            .iter()
-            .map(|((from, kind), flows)| counted(&format!("{kind} from {from}"), flows));
+        let icmp = |errors: &BTreeMap<(String, String), u64>| {
+            errors.iter().map(|((from, kind), flows)| counted(&format!("{kind} from {from}"), flows)).collect()
+        };
         Report {
             question: self.route.question(),
             outcome,
@@ -287,7 +289,8 @@ impl Why {
             ports,
             unjudged: self.unjudged,
             retransmits: is_told.then(|| self.retransmits.values().sum()),
-            icmp_errors: icmp.collect(),
+            icmp_errors: icmp(&self.icmp_errors),
+            icmp_drops: icmp(&self.icmp_drops),
             services,
             policies: (!self.policies.is_empty()).then(|| policies.collect()),
             dns,

@@ -151,12 +151,17 @@ impl Report {
         ] {
             page.paragraph(INDENT, &format!("{name}: {text}"));
         }
-        if !self.icmp_errors.is_empty() {
-            page.paragraph(
-                INDENT,
+        for (errors, title) in [
+            (
+                &self.icmp_errors,
                 "ICMP errors that the first received (whose packets they answer is not told):",
-            );
-            page.counted(Some(&self.icmp_errors), "", "");
+            ),
+            (&self.icmp_drops, "ICMP errors for the first that were dropped:"),
+        ] {
+            if !errors.is_empty() {
+                page.paragraph(INDENT, title);
+                page.counted(Some(errors), "", "");
+            }
         }
     }
 

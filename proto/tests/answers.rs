@@ -386,6 +386,39 @@ fn why_blames_dns_where_nothing_was_tried() {
     }
 }
 
+#[test]
+fn why_blames_policies_that_deny_what_the_first_asks_dns() {
+    let demo = flows();
+    let flags = "--from-pod web/frontend-app --to-fqdn *.shop.example";
+    let policy = Policy { name: "p".into(), namespace: "web".into(), ..Policy::default() };
+    let [question, answer] = asked(&demo, "a.shop.example", 0, &["203.0.113.77"]);
+    let at = |seconds, flow: &Flow| Flow {
+        time: flow.time.map(|time| prost_types::Timestamp { seconds: time.seconds + seconds, ..time }),
+        ..flow.clone()
+    };
+    let denied =
+        Flow { verdict: Verdict::Dropped.into(), egress_denied_by: vec![policy], ..question.clone() };
+    // What was answered before it is in force is no news.
+    let mut flows = vec![question.clone(), answer.clone(), at(60, &denied)];
+    let report = why(flags, &flows);
+    assert_eq!(report.outcome, Outcome::NotSeen);
+    assert_eq!(report.sentence, "a network policy denies the first's DNS queries for a.shop.example: web/p");
+    assert_eq!(report.advice.as_deref(), Some("observe policy show web/p"));
+    let text = report.text(None);
+    assert!(text.contains("denied by policy 1"), "{text}");
+    // It is in force no longer.
+    flows.extend([at(90, &question), at(90, &answer)]);
+    assert!(!why(flags, &flows).sentence.contains("policy"));
+    // Another's name is named as one asked for in vain.
+    let report = why("--from-pod web/frontend-app --to-fqdn db.example", &[denied]);
+    let failed = &report.dns.as_ref().expect("DNS").failed;
+    assert_eq!(
+        (failed[0].name.as_str(), failed[0].denied, &failed[0].denied_by[..]),
+        ("a.shop.example", 1, &["web/p".to_owned()][..])
+    );
+    assert!(report.text(None).contains("  denied by policy 1  "), "{}", report.text(None));
+}
+
 /// Replicas call each other: both ends are the same pods, and an answer is no call.
 #[test]
 fn why_tells_calls_from_answers_where_both_ends_are_the_same() {

@@ -16,7 +16,7 @@ use observer_proto::{
     control::{ExplainPolicyRequest, PolicyEnd, policy_end},
     flow::Flow,
     json,
-    text::status::grouped,
+    text::status::{counted, grouped},
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -312,10 +312,6 @@ impl Outcome {
             Self::Denied => "DENIED",
         }
     }
-}
-
-fn counted(count: u64, what: &str) -> String {
-    format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
 impl Report {

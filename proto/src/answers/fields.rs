@@ -118,6 +118,11 @@ pub(super) fn policies(flow: &Flow) -> String {
     names.join(" ")
 }
 
+/// Those that deny it.
+pub(super) fn denying(flow: &Flow) -> impl Iterator<Item = &Policy> {
+    flow.ingress_denied_by.iter().chain(&flow.egress_denied_by)
+}
+
 pub(super) fn policy(policy: &Policy) -> String {
     if policy.namespace.is_empty() {
         policy.name.clone()

@@ -125,6 +125,11 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// How many there are of what one of is called so: `1 flow`, `1,234 flows`.
+pub fn counted(number: u64, one: &str) -> String {
+    format!("{} {one}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
 /// What a counter of the capture's status counts, in a word.
 pub fn counter_kind(kind: Kind) -> &'static str {
     match kind {

@@ -200,11 +200,7 @@ impl Cause {
             Self::Policy if place.policies.is_empty() => {
                 format!("look at the policies that select {to}, and at those that select the client")
             }
-            // The command takes one.
-            Self::Policy => {
-                let shown = place.policies.split(' ').map(|name| format!("observe policy show {name}"));
-                shown.collect::<Vec<_>>().join("; ")
-            }
+            Self::Policy => show(place.policies),
             Self::Request => format!("observe --verdict DROPPED -t l7 --to-ip {address}"),
             Self::Program => format!("on {node}: bpftool net; tc filter show dev LINK ingress"),
             Self::NothingListens => {
@@ -220,6 +216,12 @@ impl Cause {
             Self::Congestion | Self::Other => format!("observe -f --verdict DROPPED --to-ip {address}"),
         }
     }
+}
+
+/// A command for each policy, since it takes one.
+pub(super) fn show(policies: &str) -> String {
+    let shown = policies.split(' ').map(|name| format!("observe policy show {name}"));
+    shown.collect::<Vec<_>>().join("; ")
 }
 
 /// The kernel's reason, else Hubble's words.

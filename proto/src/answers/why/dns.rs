@@ -1,8 +1,8 @@
 //! What A asked DNS, and was told: about B's names, and in vain about others.
 
-use super::{MOST_NAMES, MOST_ROWS};
+use super::{MOST_NAMES, MOST_ROWS, causes};
 use crate::{
-    answers::signals::rcode,
+    answers::{about::Time, ends, fields, signals::rcode},
     flow::{Dns, Flow, L7FlowType, layer7::Record},
 };
 use serde::Serialize;
@@ -19,6 +19,11 @@ struct Asked {
     codes: BTreeMap<String, u64>,
     addresses: BTreeSet<String>,
     slowest_ns: u64,
+    /// Questions that policies let nobody hear, and those policies.
+    denied: u64,
+    denied_by: BTreeSet<String>,
+    last_denied: Time,
+    last_answer: Time,
 }
 
 /// All that A asked.
@@ -43,9 +48,16 @@ impl Asker {
         let asked = self.names.entry(name.to_owned()).or_default();
         if l7.r#type() != L7FlowType::Response {
             asked.queries += 1;
+            if ends::is_drop(flow) {
+                asked.denied += 1;
+                asked.last_denied.later(flow.time);
+                let room = MOST_NAMES.saturating_sub(asked.denied_by.len());
+                asked.denied_by.extend(fields::denying(flow).map(fields::policy).take(room));
+            }
             return;
         }
         asked.answers += 1;
+        asked.last_answer.later(flow.time);
         *asked.codes.entry(rcode(dns.rcode)).or_default() += 1;
         asked.slowest_ns = asked.slowest_ns.max(l7.latency_ns);
         let room = MOST_NAMES.saturating_sub(asked.addresses.len());
@@ -59,7 +71,7 @@ impl Asker {
         }
         let mut told = DnsTold { unlisted: self.forgotten, ..DnsTold::default() };
         for (name, asked) in &self.names {
-            let has_failed = asked.codes.keys().any(|code| code != NO_ERROR);
+            let has_failed = asked.denied > 0 || asked.codes.keys().any(|code| code != NO_ERROR);
             let list = match (is_b(name, &asked.addresses), has_failed) {
                 (true, _) => &mut told.names,
                 (false, true) => &mut told.failed,
@@ -79,6 +91,9 @@ impl Asker {
                 codes: asked.codes.clone(),
                 addresses: asked.addresses.iter().cloned().collect(),
                 slowest_ms: (asked.slowest_ns > 0).then_some(asked.slowest_ns as f64 / 1e6),
+                denied: asked.denied,
+                denied_by: asked.denied_by.iter().cloned().collect(),
+                is_denied: asked.last_denied.is_after(asked.last_answer),
             });
         }
         Some(told)
@@ -106,6 +121,13 @@ pub struct Name {
     pub addresses: Vec<String>,
     /// The longest that an answer took; none where no time was told.
     pub slowest_ms: Option<f64>,
+    /// Questions that policies denied.
+    pub denied: u64,
+    /// Those policies, the first few.
+    pub denied_by: Vec<String>,
+    /// Whether no question was answered since.
+    #[serde(skip)]
+    is_denied: bool,
 }
 
 impl Name {
@@ -114,9 +136,11 @@ impl Name {
         self.answers > 0 && self.addresses.is_empty()
     }
 
-    /// `NXDOMAIN 2, NOERROR 1`.
+    /// `NXDOMAIN 2, NOERROR 1`, and what became of questions that nobody was to hear.
     pub(super) fn codes(&self) -> String {
-        let mut codes: Vec<_> = self.codes.iter().collect();
+        let denied = ("denied by policy".to_owned(), self.denied);
+        let denied = (self.denied > 0).then_some((&denied.0, &denied.1));
+        let mut codes: Vec<_> = self.codes.iter().chain(denied).collect();
         codes.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
         codes.iter().map(|(code, count)| format!("{code} {count}")).collect::<Vec<_>>().join(", ")
     }
@@ -136,13 +160,28 @@ pub struct DnsTold {
 }
 
 impl DnsTold {
-    /// Why A can't even try, where DNS is the reason.
-    pub(super) fn blame(&self) -> Option<String> {
+    /// Why A can't even try, where DNS is the reason, and where to look next.
+    pub(super) fn blame(&self) -> Option<(String, String)> {
+        if let Some(Name { name, denied_by, .. }) = self.names.iter().find(|name| name.is_denied) {
+            let by = denied_by.join(" ");
+            let (policies, advice) = match by.as_str() {
+                "" => ("the flow names none", NAME_ADVICE.to_owned()),
+                by => (by, causes::show(by)),
+            };
+            let sentence = format!("a network policy denies the first's DNS queries for {name}: {policies}");
+            return Some((sentence, advice));
+        }
         let found = self.names.iter().any(|name| !name.addresses.is_empty());
         let name = self.names.iter().find(|_| !found)?;
-        if name.is_unknown() {
-            return Some(format!("DNS told the first no address of {}: {}", name.name, name.codes()));
-        }
-        (name.answers == 0).then(|| format!("DNS did not answer the first, which asked for {}", name.name))
+        let sentence = if name.is_unknown() {
+            format!("DNS told the first no address of {}: {}", name.name, name.codes())
+        } else if name.answers == 0 {
+            format!("DNS did not answer the first, which asked for {}", name.name)
+        } else {
+            return None;
+        };
+        Some((sentence, NAME_ADVICE.to_owned()))
     }
 }
+
+const NAME_ADVICE: &str = "is the name right, and /etc/resolv.conf? observe --protocol dns, with the first by --pod, shows each answer";

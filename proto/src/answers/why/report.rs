@@ -223,8 +223,6 @@ pub struct Report {
     pub about: About,
 }
 
-const NAME_ADVICE: &str = "is the name right, and /etc/resolv.conf? observe --protocol dns, with the first by --pod, shows each answer";
-
 impl Why {
     /// What is known by now.
     pub fn report(&self) -> Report {
@@ -237,7 +235,7 @@ impl Why {
         let blame = dns.as_ref().and_then(DnsTold::blame);
         let (outcome, sentence, advice) = match (ports.first(), blame) {
             (Some(worst), _) => (worst.outcome, worst.sentence.clone(), worst.advice.clone()),
-            (None, Some(sentence)) => (Outcome::NotSeen, sentence, Some(NAME_ADVICE.to_owned())),
+            (None, Some((sentence, advice))) => (Outcome::NotSeen, sentence, Some(advice)),
             (None, None) => (Outcome::NotSeen, self.unseen(), None),
         };
         let counted = |what: &str, flows: &u64| Counted { what: what.to_owned(), flows: *flows };
@@ -278,7 +276,10 @@ impl Why {
             _ => advice,
         };
         let icmp = |errors: &BTreeMap<(String, String), u64>| {
-            errors.iter().map(|((from, kind), flows)| counted(&format!("{kind} from {from}"), flows)).collect()
+            errors
+                .iter()
+                .map(|((from, kind), flows)| counted(&format!("{kind} from {from}"), flows))
+                .collect()
         };
         Report {
             question: self.route.question(),

@@ -9,7 +9,10 @@ use crate::{
         about::or_dash,
         table::{self, Column, cleaned},
     },
-    text::{status::grouped, wide::columns::width},
+    text::{
+        status::{counted, grouped},
+        wide::columns::width,
+    },
 };
 use std::fmt::Write as _;
 
@@ -98,7 +101,7 @@ impl Report {
             page.table(&PORTS, &self.ports.iter().map(row).collect::<Vec<_>>());
         }
         if self.unjudged > 0 {
-            page.paragraph(INDENT, &format!("{} flows were of further ports", grouped(self.unjudged)));
+            page.paragraph(INDENT, &format!("of further ports: {}", counted(self.unjudged, "flow")));
         }
     }
 
@@ -144,10 +147,7 @@ impl Report {
                     grouped(by_client)
                 ),
             ),
-            (
-                "never answered",
-                failed.map_or_else(|| NOT_TOLD.to_owned(), |sum| format!("{} connects", grouped(sum))),
-            ),
+            ("never answered", failed.map_or_else(|| NOT_TOLD.to_owned(), |sum| counted(sum, "connect"))),
         ] {
             page.paragraph(INDENT, &format!("{name}: {text}"));
         }
@@ -200,11 +200,11 @@ impl Report {
         }
         page.names(&dns.names);
         if !dns.failed.is_empty() {
-            page.paragraph(INDENT, "other names that an answer failed for:");
+            page.paragraph(INDENT, "other names that were asked for in vain:");
             page.names(&dns.failed);
         }
         if dns.others > 0 {
-            page.paragraph(INDENT, &format!("of {} names more no answer failed", grouped(dns.others)));
+            page.paragraph(INDENT, &format!("no answer failed for {}", counted(dns.others, "other name")));
         }
         if dns.unlisted > 0 {
             let unlisted = grouped(dns.unlisted);
@@ -249,7 +249,7 @@ impl Page {
             Some([]) => self.paragraph(INDENT, empty),
             Some(rows) => {
                 for row in rows {
-                    self.paragraph(INDENT, &format!("{}: {} flows", row.what, grouped(row.flows)));
+                    self.paragraph(INDENT, &format!("{}: {}", row.what, counted(row.flows, "flow")));
                 }
             }
         }
@@ -261,7 +261,7 @@ impl Page {
                 name.name.clone(),
                 grouped(name.queries),
                 grouped(name.answers),
-                if name.codes.is_empty() { "-".to_owned() } else { name.codes() },
+                Some(name.codes()).filter(|codes| !codes.is_empty()).unwrap_or_else(|| "-".to_owned()),
                 name.slowest_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}ms")),
                 if name.addresses.is_empty() { "-".to_owned() } else { name.addresses.join(" ") },
             ]

@@ -1,6 +1,6 @@
 //! What policies see of pods, nodes and services: [`observer_policy`]'s endpoints and surroundings.
 
-use crate::{Node, Pod, PodPort, Snapshot, Surroundings, labels::LabelMap};
+use crate::{Node, Pod, PodPort, ServicePort, Snapshot, Surroundings, TargetPort, labels::LabelMap};
 use observer_policy::{
     label::{Label, Labels},
     world::{self, Endpoint, NamedPort},
@@ -81,12 +81,22 @@ pub fn surroundings(known: &Surroundings) -> world::Surroundings {
         labels: k8s_labels(&service.labels).collect(),
         selector: pairs(&service.selector),
         backends: if service.selector.is_empty() { service.serving().collect() } else { Vec::new() },
+        addresses: service.addresses.iter().map(IpAddr::to_canonical).collect(),
+        ports: service.ports.iter().map(service_port).collect(),
     });
     world::Surroundings {
         groups: groups.collect(),
         services: services.collect(),
         ..world::Surroundings::default()
     }
+}
+
+fn service_port(port: &ServicePort) -> world::ServicePort {
+    let target = match &port.target {
+        TargetPort::Number(number) => world::Target::Number(*number),
+        TargetPort::Name(name) => world::Target::Name(name.to_lowercase().into()),
+    };
+    world::ServicePort { port: port.port, protocol: port.protocol, target }
 }
 
 fn k8s_labels(map: &LabelMap) -> impl Iterator<Item = Label> + '_ {

@@ -61,4 +61,28 @@ pub struct Service {
     pub selector: Vec<(Box<str>, Box<str>)>,
     /// Of one without a selector the addresses behind it, which are nobody's else.
     pub backends: Vec<IpAddr>,
+    /// The addresses that clients call, which no rule is about: what stands behind them is judged.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// The port that clients call.
+    pub port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// The port behind it.
+    pub target: Target,
+}
+
+/// A port of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// By number.
+    Number(u16),
+    /// By the name that the pod gives it, in lower case.
+    Name(Box<str>),
 }

@@ -10,7 +10,7 @@ use observer_policy::{
     model::{Direction, Policy},
     source::{self, Options},
     wire::{self, Besides},
-    world::{CidrGroup, Endpoint, Service, Surroundings},
+    world::{CidrGroup, Endpoint, Service, ServicePort, Surroundings, Target},
 };
 use observer_proto::control::{
     ExplainPolicyRequest, ListPoliciesRequest, PolicyEnd, PolicyHits, PolicyHttpRequest,
@@ -41,6 +41,12 @@ fn pairs(value: Option<&Value>) -> Vec<(&str, &str)> {
     table.map(|(key, value)| (key.as_str(), value.as_str().unwrap())).collect()
 }
 
+fn service_port(port: &Value) -> ServicePort {
+    let number = |name: &str| port[name].as_integer().unwrap() as u16;
+    let protocol = if text(port, "protocol") == "UDP" { 17 } else { 6 };
+    ServicePort { port: number("port"), protocol, target: Target::Number(number("target_port")) }
+}
+
 /// The demo's pods, its node, services and groups.
 fn demo() -> Engine {
     let scenario: Table = fs::read_to_string(testdata("lab/demo.toml")).unwrap().parse().unwrap();
@@ -69,6 +75,8 @@ fn demo() -> Engine {
         namespace: text(service, "namespace").into(),
         name: text(service, "name").into(),
         selector: pairs(service.get("selector")).iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        addresses: texts(&service["cluster_ips"]).map(|ip| ip.parse().unwrap()).collect(),
+        ports: service["ports"].as_array().unwrap().iter().map(service_port).collect(),
         ..Service::default()
     });
     let groups = list("cidr_groups").iter().map(|group| CidrGroup {
@@ -189,6 +197,68 @@ fn pod(name: &str) -> PolicyEnd {
     PolicyEnd { end: Some(End::Pod(name.into())) }
 }
 
+/// Not the service's own address is judged, which no rule is about.
+fn through_services(engine: &Engine) {
+    let asked = |to: &str, port, protocol| {
+        let (source, destination) =
+            (pod("payments/payments-api"), PolicyEnd { end: Some(End::Address(to.into())) });
+        let (source, destination) = (Some(source), Some(destination));
+        let answer = wire::explain(
+            engine,
+            &ExplainPolicyRequest { source, destination, protocol, port, request: None },
+        );
+        let answer = answer.unwrap();
+        let outcome = answer.outcome();
+        (outcome, answer.destination.unwrap().name, answer.notes.join(" "))
+    };
+    let (coredns, api) = ("kube-system/coredns-76f75df574-7xkzq", "payments/payments-api-6c8f7d9b5-k4m2p");
+    let analytics = "data/analytics-service-5f6d8b7c9-h3j5k";
+    for (to, port, protocol, outcome, name, note) in [
+        (
+            "10.96.0.10",
+            53,
+            17,
+            Outcome::Allowed,
+            coredns,
+            format!(
+                "10.96.0.10 is the service kube-system/kube-dns: judged is what stands behind it, {coredns} at 53/UDP"
+            ),
+        ),
+        (
+            "fd00:10:96::14",
+            8080,
+            6,
+            Outcome::Allowed,
+            api,
+            format!(
+                "fd00:10:96::14 is the service payments/payments-api: judged is what stands behind it, {api} at 8080/TCP, and 1 more alike"
+            ),
+        ),
+        // Another port behind it, which no rule allows.
+        (
+            "10.96.0.30",
+            80,
+            6,
+            Outcome::Denied,
+            analytics,
+            format!(
+                "10.96.0.30 is the service data/analytics-service: judged is what stands behind it, {analytics} at 8080/TCP"
+            ),
+        ),
+        (
+            "10.96.0.30",
+            8080,
+            6,
+            Outcome::Denied,
+            "",
+            "10.96.0.30 is the service data/analytics-service, which has no port 8080/TCP".to_owned(),
+        ),
+        ("203.0.113.10", 8080, 6, Outcome::Allowed, "", String::new()),
+    ] {
+        assert_eq!(asked(to, port, protocol), (outcome, name.to_owned(), note), "{to}");
+    }
+}
+
 #[test]
 fn messages_say_what_the_engine_says() {
     let mut engine = demo();
@@ -228,6 +298,7 @@ fn messages_say_what_the_engine_says() {
     ] {
         assert_eq!(asked(web(), 8080, path).unwrap().outcome(), outcome, "{path}");
     }
+    through_services(&engine);
     for (end, wrong) in [
         (pod("web"), "source: \"web\" is no pod; write namespace/name"),
         (pod("web/x"), "source: no pod web/x is known; name one of the inventory, or give its address"),

@@ -1,6 +1,11 @@
 //! From what a request calls an end to what the engine calls it.
 
-use crate::engine::{Engine, PeerId, SubjectId};
+use super::words;
+use crate::{
+    engine::{Engine, PeerId, SubjectId},
+    label::{K8S, NAMESPACE},
+    world::{self, Endpoint, ServicePort, Target},
+};
 use observer_proto::control::{PolicyEnd, PolicyParty, policy_end::End};
 use std::net::IpAddr;
 
@@ -38,6 +43,65 @@ pub(super) fn find(engine: &Engine, end: &PolicyEnd, other: &PolicyEnd) -> Resul
         Some(End::Entity(name)) => entity(engine, name, family(other)),
         None => Err("an end is missing; give a pod, an address or an entity".to_owned()),
     }
+}
+
+/// What an address of a service stands for.
+pub(super) struct Service {
+    /// One of those behind it with its port, where there are any: policies judge that.
+    pub(super) behind: Option<(PolicyEnd, u16)>,
+    /// Who that is, and who else there is.
+    pub(super) note: String,
+}
+
+/// The service that an end is an address of.
+pub(super) fn service(engine: &Engine, end: &PolicyEnd, protocol: u8, port: u16) -> Option<Service> {
+    let Some(End::Address(text)) = &end.end else { return None };
+    let address = text.parse::<IpAddr>().ok()?.to_canonical();
+    let service = engine.surroundings().services.iter().find(|one| one.addresses.contains(&address))?;
+    let name = format!("{address} is the service {}/{}", service.namespace, service.name);
+    let word = words::protocol(protocol);
+    let Some(called) = service.ports.iter().find(|one| (one.port, one.protocol) == (port, protocol)) else {
+        return Some(Service { behind: None, note: format!("{name}, which has no port {port}/{word}") });
+    };
+    let mut found = backends(engine, service, called);
+    found.retain(|(_, ip, _)| ip.is_ipv6() == address.is_ipv6());
+    found.sort_unstable();
+    let Some(&(kind, ip, port)) = found.first() else {
+        return Some(Service { behind: None, note: format!("{name}, behind which nobody stands") });
+    };
+    let alike = found.iter().filter(|(other, _, number)| (*other, *number) == (kind, port)).count();
+    let others = match (alike - 1, found.len() - alike) {
+        (0, 0) => String::new(),
+        (alike, 0) => format!(", and {alike} more alike"),
+        (_, others) => format!("; of {others} more, which are other pods, ask by --to-pod"),
+    };
+    let who = engine.name_at(ip).map_or_else(|| ip.to_string(), str::to_owned);
+    let end = PolicyEnd { end: Some(End::Address(ip.to_string())) };
+    let note = format!("{name}: judged is what stands behind it, {who} at {port}/{word}{others}");
+    Some(Service { behind: Some((end, port)), note })
+}
+
+/// Kind, address and port of each.
+fn backends(engine: &Engine, service: &world::Service, called: &ServicePort) -> Vec<(u32, IpAddr, u16)> {
+    if service.selector.is_empty() {
+        let Target::Number(port) = called.target else { return Vec::new() };
+        return service.backends.iter().map(|ip| (engine.peer_at(*ip).0, *ip, port)).collect();
+    }
+    let is_selected = |endpoint: &Endpoint| {
+        let mut labels = service.selector.iter();
+        endpoint.labels.get(K8S, NAMESPACE) == Some(&*service.namespace)
+            && labels.all(|(key, value)| endpoint.labels.get(K8S, key) == Some(&**value))
+    };
+    let port = |endpoint: &Endpoint| match &called.target {
+        Target::Number(number) => Some(*number),
+        Target::Name(name) => {
+            let mut ports = endpoint.ports.iter();
+            ports.find(|one| one.name == *name && one.protocol == called.protocol).map(|one| one.port)
+        }
+    };
+    let selected = engine.known().filter(|(.., endpoint)| is_selected(endpoint));
+    let with_port = selected.filter_map(|(_, kind, endpoint)| Some((kind, port(endpoint)?, endpoint)));
+    with_port.flat_map(|(kind, port, pod)| pod.addresses.iter().map(move |ip| (kind, *ip, port))).collect()
 }
 
 /// Whether the other end is known to be IPv6.

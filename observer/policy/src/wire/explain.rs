@@ -23,12 +23,15 @@ pub fn explain(engine: &Engine, request: &ExplainPolicyRequest) -> Result<Explai
     let nobody = PolicyEnd::default();
     let (from, to) =
         (request.source.as_ref().unwrap_or(&nobody), request.destination.as_ref().unwrap_or(&nobody));
-    let source = ends::find(engine, from, to).map_err(|why| format!("source: {why}"))?;
-    let destination = ends::find(engine, to, from).map_err(|why| format!("destination: {why}"))?;
     let protocol = u8::try_from(request.protocol)
         .map_err(|_| format!("protocol: {} is none; write IANA's number, as 6 for TCP", request.protocol))?;
     let port = u16::try_from(request.port)
         .map_err(|_| format!("port: {} is none; write 0 to 65535", request.port))?;
+    let service = ends::service(engine, to, protocol, port);
+    let behind = service.as_ref().and_then(|service| service.behind.as_ref());
+    let (to, port) = behind.map_or((to, port), |(end, port)| (end, *port));
+    let source = ends::find(engine, from, to).map_err(|why| format!("source: {why}"))?;
+    let destination = ends::find(engine, to, from).map_err(|why| format!("destination: {why}"))?;
     let asked = request.request.as_ref().map(read_request);
     let side = |direction, own: &Found, other: &Found| match own.subject {
         Some(subject) => {
@@ -54,7 +57,11 @@ pub fn explain(engine: &Engine, request: &ExplainPolicyRequest) -> Result<Explai
     Ok(ExplainPolicyResponse {
         outcome: outcome(PolicySide::verdict, |side| side.request_allowed),
         enforced_outcome: outcome(PolicySide::enforced_verdict, |side| side.request_allowed_enforced),
-        notes: notes(&source, &destination, protocol),
+        notes: service
+            .iter()
+            .map(|service| service.note.clone())
+            .chain(notes(&source, &destination, protocol))
+            .collect(),
         source: Some(source.party),
         destination: Some(destination.party),
         egress: Some(egress),

@@ -335,4 +335,15 @@ fn what_a_firewall_dropped_no_policy_denied() {
     let report: Value =
         serde_json::from_str(&good(&observe(&[&flags[..], &["-o", "json"]].concat()))).unwrap();
     assert_eq!((&report["newly_denied"], &report["newly_allowed"]), (&1.into(), &0.into()));
+    assert_eq!(report["warnings"], Value::Array(Vec::new()));
+
+    // Who stands behind a service, and what a group of CIDRs is, no flow tells: what they allow looks denied.
+    let flags = ["replay", "--policies", &policies, "--input-file", &flows];
+    let text = good(&observe(&flags));
+    for part in ["spec.egress[1]: no CIDR group is named partners\n", "spec.egress[2]: no such service\n"] {
+        assert!(
+            text.contains(&format!("\nwarning: CiliumNetworkPolicy payments/payments-api: {part}")),
+            "{text}"
+        );
+    }
 }

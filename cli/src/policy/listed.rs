@@ -2,9 +2,14 @@
 
 use crate::table::table;
 use observer_proto::{
-    control::{ListPoliciesResponse, Policy, SetPolicyModeResponse, policy::Mode, policy::SetBy},
+    control::{
+        ListPoliciesResponse, Policy, PolicyWarning, SetPolicyModeResponse, policy::Mode, policy::SetBy,
+    },
     flow::TrafficDirection,
-    text::{sanitize::clean, status::grouped},
+    text::{
+        sanitize::clean,
+        status::{counted, grouped},
+    },
 };
 use std::fmt::{Display, Write as _};
 
@@ -45,23 +50,30 @@ pub(crate) fn listed(answer: &ListPoliciesResponse) -> String {
         "ORIGIN",
     ];
     table(&mut out, &titles, 5..10, rows);
-    let all = answer.policies.iter().flat_map(|policy| policy.warnings.iter().map(move |w| (policy, w)));
-    let all: Vec<_> = all.collect();
-    for (policy, warning) in all.iter().take(MAX_WARNINGS) {
-        line(
-            &mut out,
-            format_args!("warning: {}: {}", full_name(policy), of(&warning.path, &warning.problem)),
-        );
-    }
-    if all.len() > MAX_WARNINGS {
-        line(
-            &mut out,
-            format_args!("and {} more warnings; observe policy show has them", all.len() - MAX_WARNINGS),
-        );
-    }
+    warn(&warnings(answer), &mut out);
     open(answer, &mut out);
     end(answer, &mut out);
     out
+}
+
+/// What all warnings say.
+pub(super) fn warnings(answer: &ListPoliciesResponse) -> Vec<String> {
+    let all = answer.policies.iter().flat_map(|policy| policy.warnings.iter().map(move |w| (policy, w)));
+    let text = |(policy, warning): (&Policy, &PolicyWarning)| {
+        format!("{}: {}", full_name(policy), of(&warning.path, &warning.problem))
+    };
+    all.map(text).collect()
+}
+
+/// A line for each of the first, and one that says how many more there are.
+pub(super) fn warn(all: &[String], out: &mut String) {
+    for warning in all.iter().take(MAX_WARNINGS) {
+        line(out, format_args!("warning: {warning}"));
+    }
+    if let Some(more) = all.len().checked_sub(MAX_WARNINGS).filter(|more| *more > 0) {
+        let more = counted(more as u64, "more warning");
+        line(out, format_args!("and {more}; observe policy show has them"));
+    }
 }
 
 /// Pods that policies leave open.
@@ -97,7 +109,7 @@ pub(crate) fn shown(answer: &ListPoliciesResponse) -> String {
         field("mode", &format!("{}, set by {}", mode(policy), set_by(policy)));
         field("origin", &place(&policy.file, policy.line));
         field("log", &policy.log);
-        field("selects", &format!("{}: {} endpoints", policy.selects, grouped(policy.selected)));
+        field("selects", &format!("{}: {}", policy.selects, counted(policy.selected, "endpoint")));
         if let Some(hits) = &policy.hits {
             let text = format!("{} allowed, {} denied", grouped(hits.allowed), grouped(hits.denied));
             field("connections", &text);
@@ -129,7 +141,7 @@ pub(crate) fn shown(answer: &ListPoliciesResponse) -> String {
         }
         let more = policy.selected.saturating_sub(policy.endpoints.len() as u64);
         if more > 0 {
-            line(&mut out, format_args!("  and {} more endpoints", grouped(more)));
+            line(&mut out, format_args!("  and {}", counted(more, "more endpoint")));
         }
         for warning in &policy.warnings {
             line(&mut out, format_args!("  warning      {}", of(&warning.path, &warning.problem)));

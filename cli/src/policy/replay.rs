@@ -3,7 +3,7 @@
 use super::{
     Judge, Judgement,
     explained::sides,
-    listed::line,
+    listed::{line, warn, warnings},
     recorded::{Connection, End, REPLY, Recorded, Told},
 };
 use observer_policy::{
@@ -13,7 +13,7 @@ use observer_policy::{
     world::Endpoint,
 };
 use observer_proto::{
-    control::{ExplainPolicyRequest, PolicyEnd, policy_end},
+    control::{ExplainPolicyRequest, ListPoliciesRequest, PolicyEnd, policy_end},
     flow::Flow,
     json,
     text::status::{counted, grouped},
@@ -90,6 +90,8 @@ pub(crate) struct Report {
     /// Flows that told of a connection or its answers once more.
     repeated: u64,
     lost: u64,
+    /// Of the changed policies: what they name and nothing has, such as services without an inventory.
+    warnings: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -208,6 +210,7 @@ impl Replay {
             not_judged: std::mem::take(&mut self.not_judged),
             repeated: self.again + self.replies,
             lost: self.lost,
+            warnings: warnings(&self.after.list(&ListPoliciesRequest::default())),
         };
         let mut groups: HashMap<GroupKey<'_>, (u64, Pair)> = HashMap::new();
         for (pair, &count) in self.pairs.iter().filter(|(_, count)| **count > 0) {
@@ -361,6 +364,7 @@ impl Report {
         if self.lost > 0 {
             line(&mut out, format_args!("lost before they were recorded: {}", counted(self.lost, "flow")));
         }
+        warn(&self.warnings, &mut out);
         out
     }
 }

@@ -223,7 +223,7 @@ impl Judge {
         self.engine.apply(Change { policies, ..Change::default() });
     }
 
-    fn list(&self, request: &ListPoliciesRequest) -> ListPoliciesResponse {
+    pub(crate) fn list(&self, request: &ListPoliciesRequest) -> ListPoliciesResponse {
         let set_by = |policy: &Policy| Besides {
             set_by: if policy.mode.is_some() { SetBy::PolicyAnnotation } else { SetBy::Default },
             hits: None,

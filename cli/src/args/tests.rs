@@ -101,6 +101,14 @@ fn wrong_usage_is_told_in_hubbles_words() {
             r#"invalid argument "x" for "--last" flag: strconv.ParseUint: parsing "x": invalid syntax"#,
         ),
         ("--not --bogus", "unknown flag: --bogus"),
+        // Of what Hubble has not, what would be right is told.
+        ("top -o x", r#"invalid argument "x" for "--output" flag: it is none of text, json"#),
+        ("top --limit x", r#"invalid argument "x" for "--limit" flag: a whole number is needed"#),
+        (
+            "policy mode shop/web x",
+            r#"invalid argument "x" for <MODE>: it is none of observe, audit, enforce, default"#,
+        ),
+        ("inspect programs --for 2s", "missing argument: --stats"),
     ] {
         assert_eq!(try_parse(line).err().as_deref(), Some(text), "{line}");
     }

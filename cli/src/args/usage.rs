@@ -53,9 +53,19 @@ pub(super) fn failure(error: &clap::Error) -> Failure {
         (ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand, Some(name), _) => unknown_command(name),
         (ErrorKind::InvalidValue, Some(name), Some("") | None) => format!("flag needs an argument: {name}"),
         (ErrorKind::InvalidValue | ErrorKind::ValueValidation, Some(name), Some(value)) => {
-            let why = std::error::Error::source(error)
-                .map_or_else(|| "invalid value".to_owned(), ToString::to_string);
-            format!("invalid argument {value:?} for \"{name}\" flag: {why}")
+            let right = || match error.get(ContextKind::ValidValue) {
+                Some(ContextValue::Strings(right)) => format!("it is none of {}", right.join(", ")),
+                _ => "invalid value".to_owned(),
+            };
+            let why = match std::error::Error::source(error) {
+                Some(source) if source.is::<std::num::ParseIntError>() => "a whole number is needed".to_owned(),
+                Some(source) => source.to_string(),
+                None => right(),
+            };
+            // An argument that is no flag has its name in brackets.
+            let what =
+                if name.starts_with("--") { format!("\"{name}\" flag") } else { name.to_owned() };
+            format!("invalid argument {value:?} for {what}: {why}")
         }
         _ => match context(ContextKind::InvalidSubcommand) {
             Some(name) => unknown_command(name),

@@ -83,7 +83,8 @@ struct ProgramsArgs {
     #[arg(long, help_heading = SELECTORS)]
     stats: bool,
     /// For how long: 10ms to 1m
-    #[arg(long = "for", value_name = "TIME", default_value = "1s", value_parser = window, help_heading = SELECTORS)]
+    #[arg(long = "for", value_name = "TIME", default_value = "1s", value_parser = window, requires = "stats",
+          help_heading = SELECTORS)]
     window: Duration,
     #[command(flatten)]
     of: OfInterfacesArgs,

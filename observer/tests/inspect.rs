@@ -135,7 +135,7 @@ fn policies_in_the_kernel_are_shown_with_their_names() {
     let lines: BTreeSet<String> =
         answer.policy.iter().filter(|rule| rule.slot == rule.generation & 1).map(line).collect();
     for expected in [
-        "payments/payments-api-6c8f7d9b5-k4m2p and 1 more ingress web/frontend-app-7b5b9c6d4-x2x9z 6:8080-8080 pass \
+        "payments/payments-api-6c8f7d9b5-k4m2p and 1 more ingress web/frontend-app-7b5b9c6d4-x2x9z 6:8080-8080 audit requests \
          payments/payments-api",
         "payments/payments-api-6c8f7d9b5-k4m2p and 1 more ingress web/frontend-app-7b5b9c6d4-x2x9z rest audit \
          payments/payments-api",
@@ -227,6 +227,8 @@ fn line(rule: &InspectedRule) -> String {
         other => format!("{other:?}"),
     };
     let decision = match (rule.denied, rule.audit_denied) {
+        (false, false) if rule.requests => "requests",
+        (false, false) if rule.audit_requests => "audit requests",
         (false, false) => "pass",
         (false, true) => "audit",
         (true, _) => "deny",

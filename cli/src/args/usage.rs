@@ -58,13 +58,14 @@ pub(super) fn failure(error: &clap::Error) -> Failure {
                 _ => "invalid value".to_owned(),
             };
             let why = match std::error::Error::source(error) {
-                Some(source) if source.is::<std::num::ParseIntError>() => "a whole number is needed".to_owned(),
+                Some(source) if source.is::<std::num::ParseIntError>() => {
+                    "a whole number is needed".to_owned()
+                }
                 Some(source) => source.to_string(),
                 None => right(),
             };
             // An argument that is no flag has its name in brackets.
-            let what =
-                if name.starts_with("--") { format!("\"{name}\" flag") } else { name.to_owned() };
+            let what = if name.starts_with("--") { format!("\"{name}\" flag") } else { name.to_owned() };
             format!("invalid argument {value:?} for {what}: {why}")
         }
         _ => match context(ContextKind::InvalidSubcommand) {

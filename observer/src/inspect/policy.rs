@@ -181,6 +181,8 @@ impl Read {
             denied: is_set(decision::DENIED),
             by_rule: is_set(decision::BY_RULE),
             audit_denied: is_set(decision::AUDITED),
+            requests: is_set(decision::REQUESTS),
+            audit_requests: is_set(decision::AUDIT_REQUESTS),
             rules,
             policies: self.deciding.get(&rules).cloned().unwrap_or_default(),
             ..of_peer

@@ -155,6 +155,8 @@ fn decision(rule: &InspectedRule) -> String {
         (true, _, true) => "DENY by rule",
         (true, _, false) => "DENY",
         (false, true, _) => "AUDIT",
+        (false, false, _) if rule.requests => "REQUESTS",
+        (false, false, _) if rule.audit_requests => "AUDIT requests",
         (false, false, _) => "allow",
     }
     .to_owned()

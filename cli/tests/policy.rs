@@ -182,6 +182,16 @@ fn files_are_listed_shown_and_explained() {
         bad(&by_files(&["explain", "--from-pod", WEB, "--to-port", "1"])),
         "which end? name it by --to-pod, --to-ip or --to\n"
     );
+    // Not as an entity, which the flag is not for.
+    let error = bad(&by_files(&["explain", "--from-pod", WEB, "--to-pod", "payments-api", "--to-port", "1"]));
+    assert!(error.ends_with("destination: \"payments-api\" is no pod; write namespace/name\n"), "{error}");
+    let through = ["explain", "--from-pod", API, "--to-ip", "10.96.0.30", "--to-port", "7000/TCP"];
+    let page = good(&by_files(&through));
+    assert!(
+        page.contains("\nALLOWED\n")
+            && page.contains("note: 10.96.0.30 is the service data/analytics-service: "),
+        "{page}"
+    );
 }
 
 #[test]

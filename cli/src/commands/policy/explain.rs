@@ -8,14 +8,15 @@ use crate::{
 };
 use clap::Args;
 use observer_proto::{
-    control::{ExplainPolicyRequest, PolicyEnd},
+    control::{ExplainPolicyRequest, PolicyEnd, policy_end::End},
     json,
 };
 use std::io;
 
 pub(super) const AFTER_HELP: &str = "\
 Each side is judged by itself: the source's egress and the destination's ingress. A pod may be named by how its name begins, if
-all pods that are meant have the same labels and ports. What is outside of the cluster is given by address.
+all pods that are meant have the same labels and ports. What is outside of the cluster is given by address, and so is a service:
+what stands behind it is judged.
 
 Examples:
   observe policy explain --from-pod shop/web --to-pod shop/db --to-port 5432/TCP
@@ -87,8 +88,9 @@ fn one(
     ip: Option<&String>,
     entity: Option<&String>,
 ) -> Result<PolicyEnd, String> {
-    let given = pod.or(ip).or(entity);
-    given
-        .map(|text| end(text))
+    let named = |of: fn(String) -> End| move |text: &String| PolicyEnd { end: Some(of(text.clone())) };
+    pod.map(named(End::Pod))
+        .or_else(|| ip.map(named(End::Address)))
+        .or_else(|| entity.map(|text| end(text)))
         .ok_or_else(|| format!("which end? name it by --{way}-pod, --{way}-ip or --{way}"))
 }

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 pub(super) const AFTER_HELP: &str = "\
 Every connection in the flows is judged once, on both sides. Who the ends are is said by the flows' own labels, or by the
-inventory. Without --against verdicts are compared with what was recorded; what was dropped for another reason than a policy
-is left out.
+inventory, which alone tells of services and CIDR groups: without it what rules allow by these looks denied, and a warning says
+so. Without --against verdicts are compared with what was recorded; what was dropped for another reason than a policy is left out.
 
 Examples:
   observe --all -o json > flows.jsonl

@@ -167,6 +167,18 @@ fn why_names_each_cause_of_the_demo() {
     }
 }
 
+#[test]
+fn why_shows_the_route_that_discards() {
+    for (to, command) in [
+        ("198.51.100.10", "on n1: ip route show match 198.51.100.10"),
+        ("2001:db8:51::10", "on n1: ip -6 route show match 2001:db8:51::10"),
+    ] {
+        let report = why(&format!("--from-pod data/analytics-service --to-ip {to}"), &flows());
+        assert_eq!(report.ports[0].cause, Some(Cause::RouteDiscards));
+        assert_eq!(report.advice.as_deref(), Some(command));
+    }
+}
+
 /// What is there and well, and what is not there at all.
 #[test]
 fn why_says_what_is_no_drop() {

@@ -206,7 +206,12 @@ impl Cause {
             Self::NothingListens => {
                 format!("in {to}: {sockets}; is the server up, on this port and address?")
             }
-            Self::NoRoute | Self::RouteDiscards => format!("on {node}: ip route get {address}"),
+            Self::NoRoute => format!("on {node}: ip route get {address}"),
+            // Of a blackhole `ip route get` says "Invalid argument" only.
+            Self::RouteDiscards => {
+                let family = if address.contains(':') { " -6" } else { "" };
+                format!("on {node}: ip{family} route show match {address}")
+            }
             Self::TtlExceeded => format!("from the client: traceroute {address}"),
             Self::TooBig => format!("on {node}: ip route get {address}; ip link; compare MTUs"),
             Self::NoNeighbour => format!("on {node}: ip neigh show {address}"),

@@ -282,6 +282,12 @@ fn why_tells_a_denied_packet_once_and_requests_by_themselves() {
     let [drop] = &port.drops[..] else { panic!("{report:?}") };
     assert_eq!((drop.reason.as_str(), drop.cause, drop.flows), ("Policy denied", Cause::Policy, 1));
     assert!(drop.packets > Some(0), "{drop:?}");
+    assert_eq!(drop.policies, ["payments/p", "q"]);
+    let row = report.text(None).lines().find(|line| line.contains("  Policy denied  ")).map(str::to_owned);
+    assert!(
+        row.as_ref().is_some_and(|row| row.contains("  payments/p q  ") && row.contains(&drop.address)),
+        "{row:?}"
+    );
     assert_eq!(report.advice.as_deref(), Some("observe policy show payments/p; observe policy show q"));
 
     let request = Flow {

@@ -94,6 +94,8 @@ pub struct Drop {
     pub reason: String,
     /// `symbol+0xoffset`; none where the server doesn't tell.
     pub kernel_location: Option<String>,
+    /// The policies that deny it.
+    pub policies: Vec<String>,
     /// The node that dropped it.
     pub node: String,
     /// Whom it was for.
@@ -452,6 +454,7 @@ fn told(key: DropKey, sums: DropSums) -> Drop {
         is_answer: key.is_back,
         reason: key.reason,
         kernel_location: (!key.location.is_empty()).then_some(key.location),
+        policies: key.policies.split_whitespace().map(str::to_owned).collect(),
         node: key.node,
         to: key.to,
         address: key.address,

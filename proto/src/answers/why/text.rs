@@ -31,13 +31,14 @@ const PORTS: [Column; 5] = [
     Column::name("WHY").rank(1),
 ];
 
-const DROPS: [Column; 7] = [
+const DROPS: [Column; 8] = [
     Column::word("PORT"),
     Column::number("PACKETS"),
     Column::word("LAST").rank(1),
     Column::word("REASON"),
     Column::word("PLACE").rank(2),
-    Column::name("TO").rank(4),
+    Column::name("TO").rank(5),
+    Column::word("ADDRESS").rank(4),
     Column::name("NODE").rank(3),
 ];
 
@@ -117,8 +118,14 @@ impl Report {
                     or_dash(drop.packets, grouped),
                     drop.last.clock(),
                     drop.reason.clone(),
-                    drop.kernel_location.clone().unwrap_or_else(|| "-".to_owned()),
+                    // Of what policies deny the kernel has none.
+                    match (&drop.kernel_location, &drop.policies[..]) {
+                        (Some(place), _) => place.clone(),
+                        (None, []) => "-".to_owned(),
+                        (None, policies) => policies.join(" "),
+                    },
                     drop.to.clone(),
+                    drop.address.clone(),
                     drop.node.clone(),
                 ]
             })

@@ -239,6 +239,10 @@ fn policies() {
     dashboard.tell(Message::Policies(Ok(Box::default())));
     dashboard.keys("a");
     check("policies-not-counted", &mut dashboard);
+    // The verdicts of that policy, not of all.
+    counts(&mut dashboard, Answer::Policies(answer));
+    dashboard.keys("Enter");
+    assert_eq!(dashboard.state.filter.text, "--type policy-verdict pay/deny-all");
 }
 
 /// Counts of a server as it tells them.

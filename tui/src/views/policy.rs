@@ -2,6 +2,7 @@
 
 use super::{Page, drops, drops::count, fact, heading};
 use crate::{
+    filter::WORD,
     grid::{Cell, Column, Grid, Row},
     line::{Line, Role},
     state::State,
@@ -115,10 +116,19 @@ fn grid(rows: &[(String, Told<'_>)]) -> Grid {
                 marked(told.audited, Role::Audit),
                 marked(told.denied, Role::Drop),
             ],
-            flags: vec![("type", "policy-verdict".to_owned())],
+            flags: flags(name),
         }
     };
     Grid { columns, rows: rows.iter().map(row).collect() }
+}
+
+/// What asks for the verdicts of a policy: no filter names one, but the text of rows does, without its kind.
+fn flags(name: &str) -> Vec<(&'static str, String)> {
+    let mut flags = vec![("type", "policy-verdict".to_owned())];
+    if name != OPEN {
+        flags.push((WORD, name.rsplit_once(' ').map_or(name, |(_, name)| name).to_owned()));
+    }
+    flags
 }
 
 /// Pods of which no policy isolates a side.

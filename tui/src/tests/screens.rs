@@ -340,6 +340,7 @@ fn nodes() {
         hooks: vec![
             hook("flows: tcx", control::hook::State::Attached, ""),
             hook("drops: tp_btf kfree_skb", control::hook::State::Unavailable, "the kernel has no BTF"),
+            hook("service addresses: nf_conntrack", control::hook::State::Attached, ""),
         ],
         links: vec![control::Link::default(); 3],
         counters: vec![control::Counter {

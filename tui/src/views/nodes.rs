@@ -126,6 +126,8 @@ fn below(state: &State) -> Vec<Line> {
 fn of_capture(capture: &CaptureStatusResponse) -> Vec<Line> {
     let bad = capture.links.iter().filter(|link| !link.problem.is_empty()).count();
     let mut lines = vec![heading(format!(" Capture on {}, Linux {}", capture.node_name, capture.kernel))];
+    let names = capture.hooks.iter().take(MOST).map(|hook| hook.name.chars().count());
+    let widest = names.max().unwrap_or(0).max(28);
     for hook in capture.hooks.iter().take(MOST) {
         let (word, role) = match hook.state() {
             hook::State::Attached => ("attached", Role::Good),
@@ -135,7 +137,9 @@ fn of_capture(capture: &CaptureStatusResponse) -> Vec<Line> {
         };
         let reason = if hook.reason.is_empty() { String::new() } else { format!("  {}", hook.reason) };
         lines.push(
-            Line::of(Role::Plain, format!("  {:<28} ", hook.name)).with(role, word).with(Role::Muted, reason),
+            Line::of(Role::Plain, format!("  {:<widest$} ", hook.name))
+                .with(role, word)
+                .with(Role::Muted, reason),
         );
     }
     lines.push(fact("interfaces", format!("{} watched, {bad} could not be", capture.links.len() - bad)));

@@ -202,7 +202,7 @@ fn a_daemon_is_asked_by_its_control_socket() {
         name: "p\u{1b}".into(),
         mode: Mode::Enforce.into(),
         mode_set_by: SetBy::Command.into(),
-        hits: Some(PolicyHits { allowed: 1234, denied: 5 }),
+        hits: Some(PolicyHits { allowed: 1234, denied: 5, refused: 67 }),
         ..Policy::default()
     };
     let problem = "p.yaml:3:1: bad".to_owned();
@@ -215,7 +215,9 @@ fn a_daemon_is_asked_by_its_control_socket() {
     let server = Server::start(Mock { policies, ..Mock::default() });
     let list = good(&ask(&server, &["list"]));
     assert!(
-        list.contains("  enforce  command  ") && list.contains("1,234") && !list.contains('\u{1b}'),
+        list.contains("  enforce  command  ")
+            && list.contains("    1,234       5       67  ")
+            && !list.contains('\u{1b}'),
         "{list}"
     );
     assert!(list.ends_with("NOT IN FORCE, since newer files have a fault: p.yaml:3:1: bad\n"), "{list}");

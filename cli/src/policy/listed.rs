@@ -41,15 +41,16 @@ pub(crate) fn listed(answer: &ListPoliciesResponse) -> String {
             grouped(policy.selected),
             hits(|hits| hits.allowed),
             hits(|hits| hits.denied),
+            hits(|hits| hits.refused),
             grouped(policy.warnings.len() as u64),
             place(&policy.file, policy.line),
         ]
     });
     let titles = [
-        "KIND", "NAME", "MODE", "SET BY", "ISOLATES", "RULES", "SELECTS", "ALLOWED", "DENIED", "WARNINGS",
-        "ORIGIN",
+        "KIND", "NAME", "MODE", "SET BY", "ISOLATES", "RULES", "SELECTS", "ALLOWED", "DENIED", "REFUSED",
+        "WARNINGS", "ORIGIN",
     ];
-    table(&mut out, &titles, 5..10, rows);
+    table(&mut out, &titles, 5..11, rows);
     warn(&warnings(answer), &mut out);
     open(answer, &mut out);
     end(answer, &mut out);
@@ -113,6 +114,9 @@ pub(crate) fn shown(answer: &ListPoliciesResponse) -> String {
         if let Some(hits) = &policy.hits {
             let text = format!("{} allowed, {} denied", grouped(hits.allowed), grouped(hits.denied));
             field("connections", &text);
+            if hits.refused > 0 {
+                field("requests", &format!("{} refused", grouped(hits.refused)));
+            }
         }
         for (direction, isolates) in [
             (TrafficDirection::Ingress, policy.isolates_ingress),

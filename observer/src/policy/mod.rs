@@ -34,7 +34,7 @@ pub use update::{CommandError, Follower, Named, Updater};
 pub use world::World;
 use world::Worlds;
 
-use crate::capture::CaptureError;
+use crate::{capture::CaptureError, policy_verdict::PolicyName};
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 use observer_policy::{
@@ -186,11 +186,12 @@ pub struct Counters {
     pub left_out: AtomicU64,
 }
 
-/// Connections that a policy decided on, a side each.
+/// Connections that a policy decided on, a side each, and requests.
 #[derive(Debug, Default)]
 pub struct Hits {
     allowed: AtomicU64,
     denied: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Hits {
@@ -234,6 +235,18 @@ impl Policies {
     /// How often a policy decided.
     pub fn hits(&self, policy: &PolicyId) -> (u64, u64) {
         self.all_hits().get(policy).map_or((0, 0), |hits| hits.read())
+    }
+
+    /// How many requests it refused, or would have.
+    pub fn refused(&self, policy: &PolicyId) -> u64 {
+        self.all_hits().get(policy).map_or(0, |hits| hits.refused.load(Ordering::Relaxed))
+    }
+
+    /// Counts a request with the policies that refuse it, or would.
+    pub(crate) fn count_refused(&self, by: &[PolicyName]) {
+        for policy in by.iter().filter_map(rulings::id) {
+            Self::count(&self.hits_of(&policy).refused);
+        }
     }
 
     fn hits_of(&self, policy: &PolicyId) -> Arc<Hits> {

@@ -137,12 +137,22 @@ pub(super) fn tell(ruling: &Ruling<'_>, direction: Direction, revision: u64) -> 
 }
 
 fn name(id: &PolicyId) -> PolicyName {
-    let kind = match id.kind {
+    PolicyName { kind: word(id.kind), namespace: id.namespace.clone(), name: id.name.clone() }
+}
+
+/// What it is the name of.
+pub(super) fn id(name: &PolicyName) -> Option<PolicyId> {
+    let kinds = [Kind::NetworkPolicy, Kind::CiliumNetworkPolicy, Kind::CiliumClusterwideNetworkPolicy];
+    let kind = kinds.into_iter().find(|kind| word(*kind) == name.kind)?;
+    Some(PolicyId { kind, namespace: name.namespace.clone(), name: name.name.clone() })
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
         Kind::NetworkPolicy => "NetworkPolicy",
         Kind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
         Kind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
-    };
-    PolicyName { kind, namespace: id.namespace.clone(), name: id.name.clone() }
+    }
 }
 
 /// By what it tells.

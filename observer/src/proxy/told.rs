@@ -102,6 +102,9 @@ pub fn channel(policies: &Arc<Policies>) -> Result<(Teller, Listener), Errno> {
 impl Teller {
     /// Tells; never waits.
     pub fn tell(&self, told: Told) {
+        if let Some(verdict) = told.policies.as_ref().filter(|verdict| verdict.told().denies) {
+            self.policies.count_refused(&verdict.told().policies);
+        }
         if self.sender.try_send(told).is_err() {
             self.policies.counters.requests_lost.fetch_add(1, Ordering::Relaxed);
         }

@@ -20,8 +20,9 @@ pub(super) fn list(policies: &Policies, request: &ListPoliciesRequest) -> ListPo
         set.policies.iter().map(|one| ((&one.policy.id, one.policy.part), one)).collect();
     let besides = |policy: &Policy| {
         let (allowed, denied) = policies.hits(&policy.id);
+        let refused = policies.refused(&policy.id);
         let set_by = declared.get(&(&policy.id, policy.part)).map(|one| one.set_by());
-        Besides { set_by: set_by.unwrap_or_default(), hits: Some(PolicyHits { allowed, denied }) }
+        Besides { set_by: set_by.unwrap_or_default(), hits: Some(PolicyHits { allowed, denied, refused }) }
     };
     let mut listed = wire::list(&policies.world().engine, request, besides);
     let capped = set.policies.iter().filter_map(|one| {

@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::enrich::ipcache::IpCache;
-use crate::policy::{PolicyConfig, Updater};
+use crate::{
+    policy::{PolicyConfig, Updater},
+    policy_verdict::{PolicyName, PolicyTold, PolicyVerdict},
+};
+use observer_policy::model::{Kind, PolicyId};
 use observer_proto::flow::Layer7 as Message;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -36,4 +40,27 @@ fn of_many_the_first_wakes_and_the_others_are_found() {
         assert_eq!(drained(), 0);
     }
     assert_eq!(updater.policies().counters.requests_told.load(Ordering::Relaxed), 10);
+}
+
+#[test]
+fn policies_are_counted_that_refuse_a_request() {
+    let cache = Arc::new(IpCache::new("n1"));
+    let updater = Updater::load(PolicyConfig::default(), "default", cache, None).unwrap();
+    let (teller, _listener) = channel(updater.policies()).unwrap();
+    let by = |denies, name: &str| {
+        let policies =
+            vec![PolicyName { kind: "NetworkPolicy", namespace: "shop".into(), name: name.into() }];
+        let verdict = PolicyVerdict::new(PolicyTold { denies, policies, ..PolicyTold::default() });
+        let told = Told::now(Arc::new(Layer7::new(Message::default(), "")));
+        teller.tell(Told { policies: Some(Arc::new(verdict)), ..told });
+    };
+    by(true, "web");
+    by(true, "web");
+    by(false, "api");
+    teller.tell(Told::now(Arc::new(Layer7::new(Message::default(), ""))));
+    let refused = |name: &str| {
+        let id = PolicyId { kind: Kind::NetworkPolicy, namespace: "shop".into(), name: name.into() };
+        updater.policies().refused(&id)
+    };
+    assert_eq!((refused("web"), refused("api")), (2, 0));
 }

@@ -3,7 +3,7 @@
 
 use observer_proto::{
     answers::inspect::text,
-    control::{InspectResponse, inspect_request::What},
+    control::{InspectResponse, InspectedProgram, inspect_request::What},
     json,
 };
 use std::{fs, path::PathBuf};
@@ -76,4 +76,19 @@ fn nothing_is_said_to_be_nothing() {
     ] {
         assert_eq!(text(what, &empty, None), expected);
     }
+}
+
+/// The kernel keeps what it counted once.
+#[test]
+fn runs_of_an_earlier_time_are_told_as_such() {
+    let note = |runs| {
+        let program = InspectedProgram { runs, ..InspectedProgram::default() };
+        text(What::Programs, &InspectResponse { programs: vec![program], ..InspectResponse::default() }, None)
+    };
+    assert!(note(0).contains("\nthe kernel does not count runs now: `observe"), "{}", note(0));
+    assert!(
+        note(44).contains("\nthe kernel does not count runs now, those shown are of when it did: `observe"),
+        "{}",
+        note(44)
+    );
 }

@@ -66,10 +66,17 @@ fn owner(ours: bool) -> String {
 pub(super) fn about_statistics(answer: &InspectResponse) -> Vec<String> {
     let note = match (answer.statistics_ms, answer.statistics_on) {
         (1.., _) => format!("runs of the last {} ms", grouped(answer.statistics_ms.into())),
-        (0, true) => "runs since the kernel's statistics were turned on, or the program was loaded".to_owned(),
-        (0, false) => "the kernel does not count runs now: `observe inspect programs --stats` has it count for a second, \
-             `sysctl kernel.bpf_stats_enabled=1` until it is set to 0 again"
-            .to_owned(),
+        (0, true) => {
+            "runs since the kernel's statistics were turned on, or the program was loaded".to_owned()
+        }
+        (0, false) => {
+            let counted = answer.programs.iter().any(|program| program.runs > 0);
+            let earlier = if counted { ", those shown are of when it did" } else { "" };
+            format!(
+                "the kernel does not count runs now{earlier}: `observe inspect programs --stats` has it count for a second, \
+                 `sysctl kernel.bpf_stats_enabled=1` until it is set to 0 again"
+            )
+        }
     };
     vec![note]
 }

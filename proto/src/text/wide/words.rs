@@ -126,6 +126,8 @@ pub(super) fn reason(
     }
     if options.policy_names {
         parts::policies(shown, out)?;
+    } else if !is_short {
+        by(flow, out)?;
     }
     if facts.packets > 1 {
         write!(out, ", {} packets", facts.packets)?;

@@ -9,7 +9,7 @@ use super::{
 use observer_policy::{
     engine::{Change, Engine, PeerId, SubjectId, Verdict},
     model::Direction,
-    wire::protocol,
+    wire::{explain_seen, protocol},
     world::Endpoint,
 };
 use observer_proto::{
@@ -286,13 +286,15 @@ impl Replay {
             };
             Some(PolicyEnd { end: Some(end) })
         };
-        self.after.explain(&ExplainPolicyRequest {
+        let asked = ExplainPolicyRequest {
             source: end(pair.source),
             destination: end(pair.destination),
             protocol: pair.protocol.into(),
             port: pair.port.into(),
             request: None,
-        })
+        };
+        // As they were judged.
+        explain_seen(&self.after.engine, &asked)
     }
 }
 

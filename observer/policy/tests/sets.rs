@@ -257,6 +257,19 @@ fn through_services(engine: &Engine) {
     ] {
         assert_eq!(asked(to, port, protocol), (outcome, name.to_owned(), note), "{to}");
     }
+    // A packet that was seen with that address had no backend yet.
+    let seen = wire::explain_seen(
+        engine,
+        &ExplainPolicyRequest {
+            source: Some(pod("payments/payments-api")),
+            destination: Some(PolicyEnd { end: Some(End::Address("10.96.0.10".into())) }),
+            protocol: 17,
+            port: 53,
+            request: None,
+        },
+    )
+    .unwrap();
+    assert_eq!((seen.outcome(), seen.notes.len()), (Outcome::Denied, 0));
 }
 
 #[test]

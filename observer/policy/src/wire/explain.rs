@@ -18,8 +18,24 @@ use observer_proto::control::{
     policy_side::{MatchType as WireMatch, Verdict as WireVerdict},
 };
 
-/// Explains both sides. The error names what of the request is wrong.
+/// Explains both sides; of a service's address what stands behind it. The error names what of the request is wrong.
 pub fn explain(engine: &Engine, request: &ExplainPolicyRequest) -> Result<ExplainPolicyResponse, String> {
+    both(engine, request, true)
+}
+
+/// The same of a packet that was seen to have these addresses.
+pub fn explain_seen(
+    engine: &Engine,
+    request: &ExplainPolicyRequest,
+) -> Result<ExplainPolicyResponse, String> {
+    both(engine, request, false)
+}
+
+fn both(
+    engine: &Engine,
+    request: &ExplainPolicyRequest,
+    looks_behind: bool,
+) -> Result<ExplainPolicyResponse, String> {
     let nobody = PolicyEnd::default();
     let (from, to) =
         (request.source.as_ref().unwrap_or(&nobody), request.destination.as_ref().unwrap_or(&nobody));
@@ -27,7 +43,7 @@ pub fn explain(engine: &Engine, request: &ExplainPolicyRequest) -> Result<Explai
         .map_err(|_| format!("protocol: {} is none; write IANA's number, as 6 for TCP", request.protocol))?;
     let port = u16::try_from(request.port)
         .map_err(|_| format!("port: {} is none; write 0 to 65535", request.port))?;
-    let service = ends::service(engine, to, protocol, port);
+    let service = looks_behind.then(|| ends::service(engine, to, protocol, port)).flatten();
     let behind = service.as_ref().and_then(|service| service.behind.as_ref());
     let (to, port) = behind.map_or((to, port), |(end, port)| (end, *port));
     let source = ends::find(engine, from, to).map_err(|why| format!("source: {why}"))?;

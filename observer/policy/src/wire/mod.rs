@@ -4,7 +4,7 @@ mod ends;
 mod explain;
 mod words;
 
-pub use explain::explain;
+pub use explain::{explain, explain_seen};
 pub use words::protocol;
 
 use crate::{

@@ -18,6 +18,7 @@ use words::Words;
 pub(crate) use filters::FilterArgs;
 pub(crate) use globals::{Globals, variable};
 pub(crate) use shared::{FormatArgs, MaskArgs, MessageArgs, SelectArgs};
+pub(crate) use usage::rows;
 
 // The groups of flags, in the order that help shows them in, which is Hubble's.
 pub(crate) const SELECTORS: &str = "Selectors";

@@ -103,7 +103,9 @@ fn wrong_usage_is_told_in_hubbles_words() {
         ("--not --bogus", "unknown flag: --bogus"),
         // Of what Hubble has not, what would be right is told.
         ("top -o x", r#"invalid argument "x" for "--output" flag: it is none of text, json"#),
-        ("top --limit x", r#"invalid argument "x" for "--limit" flag: a whole number is needed"#),
+        ("inspect flows --limit x", r#"invalid argument "x" for "--limit" flag: a whole number is needed"#),
+        ("top --limit x", r#"invalid argument "x" for "--limit" flag: a whole number from 1 on is needed"#),
+        ("graph --limit 0", r#"invalid argument "0" for "--limit" flag: a whole number from 1 on is needed"#),
         (
             "policy mode shop/web x",
             r#"invalid argument "x" for <MODE>: it is none of observe, audit, enforce, default"#,

@@ -9,6 +9,12 @@ pub(super) fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
 }
 
+/// How many rows a table has at most.
+pub(crate) fn rows(text: &str) -> Result<usize, String> {
+    let rows = text.parse().ok().filter(|rows| *rows > 0);
+    rows.ok_or_else(|| "a whole number from 1 on is needed".to_owned())
+}
+
 /// Help and version are no failures but end the program all the same.
 pub(super) fn failure(error: &clap::Error) -> Failure {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {

@@ -3,7 +3,7 @@
 use crate::{
     Failure,
     answers::{Piece, Range, RangeArgs, Server, from_files, from_server, once},
-    args::{FORMATTING, FilterArgs, Globals},
+    args::{FORMATTING, FilterArgs, Globals, rows},
     output::LineWidth,
 };
 use clap::Args;
@@ -41,7 +41,7 @@ pub(crate) struct GraphArgs {
     #[arg(short, long, value_name = "FORMAT", default_value = "text", help_heading = FORMATTING)]
     output: Layout,
     /// The edges of most bytes; all others are summed
-    #[arg(long, value_name = "N", default_value_t = 100, help_heading = FORMATTING)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = rows, help_heading = FORMATTING)]
     limit: usize,
     #[command(flatten)]
     range: RangeArgs,

@@ -3,7 +3,7 @@
 use crate::{
     Failure,
     answers::{self, Piece, REDRAW, Screen, Server, TextOrJson, from_files, from_server, once},
-    args::{FORMATTING, FilterArgs, Globals, SELECTORS},
+    args::{FORMATTING, FilterArgs, Globals, SELECTORS, rows},
     output,
     session::ended_by_signal,
 };
@@ -49,7 +49,7 @@ pub(crate) struct TopArgs {
     #[arg(long = "for", value_name = "TIME", default_value = "1m", value_parser = span, help_heading = SELECTORS)]
     span: Duration,
     /// Rows; all others are summed
-    #[arg(long, value_name = "N", default_value_t = 20, help_heading = FORMATTING)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = rows, help_heading = FORMATTING)]
     limit: usize,
     /// How it looks; JSON is printed once
     #[arg(short, long, value_name = "FORMAT", default_value = "text", help_heading = FORMATTING)]

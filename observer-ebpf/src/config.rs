@@ -1,5 +1,7 @@
 //! The globals that the daemon sets before load. They are frozen, so the verifier knows them as constants.
 
+use core::arch::asm;
+
 use aya_ebpf::Global;
 use observer_ebpf::{Config, MOST_PAYLOAD_PORTS, Offsets, PayloadPort, PayloadPorts};
 
@@ -57,16 +59,29 @@ static OFFSETS: Global<Offsets> = Global::new(Offsets {
 });
 
 #[inline(always)]
-pub(crate) fn config() -> Config {
-    CONFIG.load()
+pub(crate) fn config() -> &'static Config {
+    global(&CONFIG)
 }
 
 #[inline(always)]
-pub(crate) fn payload_ports() -> PayloadPorts {
-    PAYLOAD_PORTS.load()
+pub(crate) fn payload_ports() -> &'static PayloadPorts {
+    global(&PAYLOAD_PORTS)
 }
 
 #[inline(always)]
-pub(crate) fn offsets() -> Offsets {
-    OFFSETS.load()
+pub(crate) fn offsets() -> &'static Offsets {
+    global(&OFFSETS)
+}
+
+/// What is there, and not what stands here, for which LLVM would take it. `Global::load` reads all fields each time, those too that
+/// nobody asks for: 14 a packet and function.
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "the pointer is moved, not followed")]
+#[inline(always)]
+fn global<T>(global: &'static Global<T>) -> &'static T {
+    let mut value = core::ptr::from_ref(global).cast::<T>();
+    // SAFETY: a move to itself; the type has the form of its value alone.
+    unsafe {
+        asm!("{0} = {0}", inout(reg) value, options(nomem, nostack, preserves_flags));
+        &*value
+    }
 }

@@ -192,7 +192,7 @@ fn malformed(traffic: *mut LinkTraffic, packets: u64) -> i32 {
 pub(crate) fn meet(counters: *mut Counters, scratch: &mut Scratch) -> Option<(*mut FlowValue, u16)> {
     let Scratch { seen, packet, tunnel, fresh, .. } = scratch;
     let config = config();
-    seen.now = clock(&config);
+    seen.now = clock(config);
     let packet = &*packet;
     let tuple = &packet.tuple;
     // A tunneled packet goes where the outer one goes.
@@ -202,7 +202,7 @@ pub(crate) fn meet(counters: *mut Counters, scratch: &mut Scratch) -> Option<(*m
     } else {
         (tuple, None)
     };
-    let (value, created) = entry(counters, &config, seen, packet, tunnel, fresh)?;
+    let (value, created) = entry(counters, config, seen, packet, tunnel, fresh)?;
     // SAFETY: a map value; an entry that is evicted meanwhile stays readable until the program ends.
     unsafe {
         let seen = &*seen;
@@ -213,7 +213,7 @@ pub(crate) fn meet(counters: *mut Counters, scratch: &mut Scratch) -> Option<(*m
             finish(counters, tuple, value, seen, tunnel);
             restart(value, seen.from_local);
         }
-        Some((value, standing(&config, seen, outer, value, this, other)))
+        Some((value, standing(config, seen, outer, value, this, other)))
     }
 }
 
@@ -278,7 +278,7 @@ pub(crate) unsafe fn count(counters: *mut Counters, scratch: &Scratch, value: *m
         }
 
         let fresh = (flags | SEEN) & !before;
-        let reason = reason(&config, fresh, told, bits & flow_flags::REPLY != 0, now_tick);
+        let reason = reason(config, fresh, told, bits & flow_flags::REPLY != 0, now_tick);
         if reason == 0 {
             add_alone(&raw mut (*counters).aggregated, seen.packets);
             return;
@@ -290,7 +290,7 @@ pub(crate) unsafe fn count(counters: *mut Counters, scratch: &Scratch, value: *m
         }
         let untold = told == 0 && (*other).told == 0;
         let first_ns = (*value).first_ns;
-        if reason != flow_reason::PACKET && untold && !under_cap(&config, time_ns) {
+        if reason != flow_reason::PACKET && untold && !under_cap(config, time_ns) {
             add_alone(&raw mut (*counters).new_flow_cap, seen.packets);
             if JUDGING {
                 // Whatever has a record shall say what policies say.

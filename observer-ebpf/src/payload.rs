@@ -152,10 +152,10 @@ pub(crate) extern "C" fn observer_payload(
 /// Of what is looked for at all what is looked for between these ports, and what is because of them.
 #[inline(always)]
 fn looked_for(all: u32, tuple: &Tuple) -> (u32, u32) {
-    let PayloadPorts { limited, ports } = payload_ports();
+    let &PayloadPorts { limited, ref ports } = payload_ports();
     let mut at_port = 0;
     if limited != 0 {
-        for PayloadPort { port, l7 } in ports {
+        for &PayloadPort { port, l7 } in ports {
             if port != 0 && (port == tuple.source_port || port == tuple.destination_port) {
                 at_port |= u32::from(l7);
             }

@@ -293,7 +293,7 @@ pub const fn ticks_since(now: u32, earlier: u32) -> u32 {
 pub struct FlowValue {
     /// From local to remote (`[0]`) and back (`[1]`).
     pub directions: [FlowDirection; 2],
-    /// When the connection was first seen; up to 10 ms early while all of it was denied.
+    /// When the connection was first seen; up to 10 ms early where its first packet was denied.
     pub first_ns: u64,
     /// The lower half of each direction's `packets` in its last record.
     pub told_packets: [u32; 2],

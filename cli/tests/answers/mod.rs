@@ -14,7 +14,7 @@ use observer_proto::{
 
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/answers/demo.jsonl");
 
-/// Read at run time: `proto/tests/answers.rs` writes them anew.
+/// Read at run time: `proto/tests/answers` writes them anew.
 fn golden(name: &str) -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/answers");
     std::fs::read_to_string(format!("{folder}/{name}")).unwrap()

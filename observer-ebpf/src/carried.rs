@@ -5,7 +5,7 @@ use observer_ebpf::parse::tunnel::{self, ETH_FRAME, may_carry};
 use observer_ebpf::parse::{self, Bytes as _, Unparsed};
 use observer_ebpf::{FlowRecord, Tunnel, TunneledFlowRecord, kind};
 
-use crate::flow::{Scratch, Skb};
+use crate::flow::{Scratch, Seen, Skb};
 use crate::maps::{FLOW_SCRATCH, FLOWS, FirstFragments};
 use crate::record::{add_alone, write};
 use core::mem::MaybeUninit;
@@ -99,14 +99,18 @@ pub(crate) extern "C" fn observer_unwrap(skb: *mut __sk_buff) -> u64 {
     1
 }
 
-/// Writes a flow record, with its tunnel where there is one.
+/// Writes a flow record, with its tunnel where there is one. That is no `Option`: LLVM may test what made it, and verifiers
+/// up to 6.1's don't know that the two belong together.
 #[inline(always)]
 pub(crate) fn write_flow(
     counters: *mut Counters,
-    tunnel: Option<&Tunnel>,
+    seen: &Seen,
+    tunnel: &Tunnel,
     fill: impl FnOnce(&mut MaybeUninit<FlowRecord>),
 ) {
-    let Some(tunnel) = tunnel else { return write(&FLOWS, counters, add_alone, fill) };
+    if seen.tunneled == 0 {
+        return write(&FLOWS, counters, add_alone, fill);
+    }
     write(&FLOWS, counters, add_alone, |record: &mut MaybeUninit<TunneledFlowRecord>| {
         let record = record.as_mut_ptr();
         // SAFETY: the record's memory is that of the ring; each field is written before it is submitted.

@@ -25,6 +25,8 @@ const STANDING: u8 = REPLY | OPENER_GUESSED | FORWARDED | TO_LOCAL_POD | TELLABL
 
 /// Beside the bits that [`standing`] returns: they were decided for this packet, and policies have not been asked yet.
 pub(crate) const ANEW: u16 = 1 << 8;
+/// Likewise: the entry was made with this packet, which is in its sums.
+pub(crate) const COUNTED: u16 = 1 << 9;
 
 /// Those of [`flow_flags`] that hold for every packet of this direction, and [`TELLABLE`]. Decided once, and again when
 /// the table of addresses has changed or the packet comes another way; `outer` is who sends the frame to whom.
@@ -141,7 +143,7 @@ pub(crate) unsafe fn finish(
     tuple: &Tuple,
     value: *mut FlowValue,
     seen: &Seen,
-    tunnel: Option<&Tunnel>,
+    tunnel: &Tunnel,
 ) {
     for index in 0..2 {
         // SAFETY: a map value; the index is 0 or 1.
@@ -169,7 +171,7 @@ pub(crate) unsafe fn finish(
                 ((destination, source), swapped_ports)
             };
             let time_ns = end_of(direction);
-            write_flow(counters, tunnel, |record: &mut MaybeUninit<FlowRecord>| {
+            write_flow(counters, seen, tunnel, |record: &mut MaybeUninit<FlowRecord>| {
                 record.write(FlowRecord {
                     header: header::<FlowRecord>(kind::FLOW, time_ns),
                     tuple: Tuple {

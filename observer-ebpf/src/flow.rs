@@ -16,7 +16,7 @@ use observer_ebpf::{
 
 use crate::carried;
 use crate::config::config;
-use crate::connection::{finish, is_over, restart, standing};
+use crate::connection::{COUNTED, finish, is_over, restart, standing};
 use crate::judge::{self, JUDGING};
 use crate::maps::{FLOW_SCRATCH, LINKS, NEW_FLOW_CAP};
 use crate::record::{add, add_alone, clock, counters, header, now};
@@ -196,11 +196,11 @@ pub(crate) fn meet(counters: *mut Counters, scratch: &mut Scratch) -> Option<(*m
     let packet = &*packet;
     let tuple = &packet.tuple;
     // A tunneled packet goes where the outer one goes.
-    let (outer, tunnel) = if seen.tunneled != 0 {
+    let outer = if seen.tunneled != 0 {
         tunnel.from_remote = u8::from(!seen.from_local);
-        (&tunnel.tuple, Some(&*tunnel))
+        &tunnel.tuple
     } else {
-        (tuple, None)
+        tuple
     };
     let (value, created) = entry(counters, config, seen, packet, tunnel, fresh)?;
     // SAFETY: a map value; an entry that is evicted meanwhile stays readable until the program ends.
@@ -213,7 +213,8 @@ pub(crate) fn meet(counters: *mut Counters, scratch: &mut Scratch) -> Option<(*m
             finish(counters, tuple, value, seen, tunnel);
             restart(value, seen.from_local);
         }
-        Some((value, standing(config, seen, outer, value, this, other)))
+        let counted = if created { COUNTED } else { 0 };
+        Some((value, counted | standing(config, seen, outer, value, this, other)))
     }
 }
 
@@ -239,8 +240,8 @@ pub(crate) unsafe fn count(counters: *mut Counters, scratch: &Scratch, value: *m
     let Scratch { seen, head, packet, tunnel, .. } = scratch;
     let config = config();
     let tuple = &packet.tuple;
-    let tunnel = (seen.tunneled != 0).then_some(tunnel);
     let flags = u16::from(packet.tcp_flags);
+    let is_counted = standing & COUNTED != 0;
     let (told_here, standing) = (standing & u16::from(TELLABLE), standing & STANDING_FLAGS);
     // SAFETY: as in `meet`. How it stands was found before the sums: the processor begins nothing behind a locked add
     // until that has its cache line.
@@ -248,8 +249,10 @@ pub(crate) unsafe fn count(counters: *mut Counters, scratch: &Scratch, value: *m
         let (this, other) = directions(value, seen.from_local);
         let before = (*this).seen;
         let told = (*this).told;
-        add(&raw mut (*this).packets, seen.packets);
-        add(&raw mut (*this).bytes, u64::from(seen.len));
+        if !is_counted {
+            add(&raw mut (*this).packets, seen.packets);
+            add(&raw mut (*this).bytes, u64::from(seen.len));
+        }
         let now_tick = tick(seen.now);
         (*this).last = now_tick;
         let bits = standing | bits(packet);
@@ -330,10 +333,10 @@ pub(crate) unsafe fn count(counters: *mut Counters, scratch: &Scratch, value: *m
                 first_ns,
             });
         };
-        if JUDGING && untold && tunnel.is_none() && judge::is_judged() {
+        if JUDGING && untold && seen.tunneled == 0 && judge::is_judged() {
             judge::write_judged(counters, fill);
         } else {
-            carried::write_flow(counters, tunnel, fill);
+            carried::write_flow(counters, seen, tunnel, fill);
         }
     }
 }

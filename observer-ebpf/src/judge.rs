@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::btf_maps::HashMap;
-use observer_ebpf::parse::{self, Echo, ICMP, ICMPV6, Packet, TCP, UDP, copy_address, tunnel};
+use observer_ebpf::parse::{self, Echo, ICMP, ICMPV6, Packet, TCP, UDP, copy_address, same_address, tunnel};
 use observer_ebpf::policy::{Judged, OpenerKey, slot};
 use observer_ebpf::{
     Counters, DENIED, DeniedRecord, DropKey, DropRecord, DropValue, FlowDirection, FlowRecord, FlowValue,
@@ -13,7 +13,7 @@ use observer_ebpf::{
 };
 
 use crate::config::config;
-use crate::connection::ANEW;
+use crate::connection::{ANEW, COUNTED};
 use crate::drop::summed;
 use crate::flow::{ACK, RST, STANDING_FLAGS, Scratch, Skb, TCX_NEXT, count, directions, meet};
 use crate::maps::{
@@ -21,11 +21,11 @@ use crate::maps::{
 };
 use crate::payload;
 use crate::policy_maps::{OPENERS, POLICY_SCRATCH};
-use crate::record::{add_alone, counters, header, now, write};
+use crate::record::{add, add_alone, counters, header, now, write};
 use crate::redirect::is_to_proxy;
 use crate::requests::{along, observer_out_of_bridge, observer_proxied, observer_route, route};
-use crate::table::{Key, fill_key, short_key};
-use crate::weigh::{Question, how, is_node, observer_read_ahead, observer_weigh, same_address};
+use crate::table::{Key, fill_key, has_short_key, is_of, short_key};
+use crate::weigh::{Question, how, is_node, observer_read_ahead, observer_weigh};
 
 const TCX_DROP: i32 = 2;
 
@@ -102,6 +102,10 @@ pub(crate) fn follow(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut
             if standing & u16::from(DENIED) != 0 {
                 // It counts as dropped, and keeps the entry.
                 let (this, _) = directions(value, from_local);
+                if standing & COUNTED != 0 {
+                    add(&raw mut (*this).packets, scratch.seen.packets.wrapping_neg());
+                    add(&raw mut (*this).bytes, u64::from(scratch.seen.len).wrapping_neg());
+                }
                 (*this).last = tick(scratch.seen.now);
                 (*this).seen |= SEEN;
                 (*this).flags = standing as u8;
@@ -355,8 +359,12 @@ pub(crate) extern "C" fn observer_is_related(skb: *mut __sk_buff) -> u64 {
 /// The connection of a packet that is inside no tunnel, if this link's table has it.
 #[inline(always)]
 unsafe fn known(ifindex: u32, from_local: bool, tuple: &Tuple, Key(key): &mut Key) -> Option<*mut FlowValue> {
-    if tuple.ip_version == 4 && (tuple.protocol == TCP || tuple.protocol == UDP) {
-        return SHORT_FLOW_TABLE.get_ptr_mut(short_key(ifindex, from_local, tuple)).map(<*mut _>::cast);
+    if has_short_key(ifindex, tuple) {
+        let value = SHORT_FLOW_TABLE.get_ptr_mut(short_key(ifindex, from_local, tuple))?;
+        // SAFETY: an entry; both are aligned to 8.
+        if unsafe { is_of(value, from_local, tuple) } {
+            return Some(value.cast());
+        }
     }
     // SAFETY: both are aligned to 8.
     unsafe { fill_key(key, from_local, tuple, false) };

@@ -123,6 +123,20 @@ pub unsafe fn copy_address(from: &[u8; 16], to: &mut [u8; 16]) {
     }
 }
 
+/// Whether two addresses are the same.
+///
+/// # Safety
+/// Both must be aligned to 8, and may be read.
+#[inline(always)]
+#[must_use]
+pub unsafe fn same_address(one: *const [u8; 16], other: *const [u8; 16]) -> bool {
+    // SAFETY: as the caller says.
+    unsafe {
+        let ([a, b], [c, d]) = (*one.cast::<[u64; 2]>(), *other.cast::<[u64; 2]>());
+        (a ^ c) | (b ^ d) == 0
+    }
+}
+
 /// Reads the headers of most packets: IP without options or fragments, then TCP or UDP. False where [`ip`] is needed;
 /// `available` is how much of the packet was copied.
 #[inline(always)]

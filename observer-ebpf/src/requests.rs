@@ -8,7 +8,7 @@
 //! UDP has no socket of its own for each client: every datagram of it is given the proxy's.
 
 use aya_ebpf::bindings::__sk_buff;
-use observer_ebpf::parse::{TCP, UDP};
+use observer_ebpf::parse::{TCP, UDP, same_address};
 use observer_ebpf::policy::{MOST_BACKENDS, cut_key, decision, endpoint_flags, judged_flags, side, slot};
 use observer_ebpf::proxy::{ProxyState, way};
 use observer_ebpf::{TELLABLE, hook, link_kind, program};
@@ -18,7 +18,7 @@ use crate::maps::{FLOW_SCRATCH, LINKS};
 use crate::policy_maps::{POLICY_BACKENDS, POLICY_FRONTENDS, POLICY_READS, POLICY_SCRATCH, PROXY};
 use crate::record::{add_alone, counters};
 use crate::redirect::{behind_bridge, first, further, is_from_proxy, is_to_proxy, listener};
-use crate::weigh::{Who, observer_decide, same_address, who};
+use crate::weigh::{Who, observer_decide, who};
 
 /// What [`observer_route`] answers.
 pub(crate) mod route {

@@ -2,7 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::parse::{ICMP, ICMPV6, TCP, UDP, mapped};
+use crate::lines::Words;
+use crate::parse::{ICMP, ICMPV6, TCP, UDP};
 use crate::proxy::LinkWay;
 
 /// How much of the traffic becomes records; the numbers of [`Config::aggregation`].
@@ -191,16 +192,19 @@ impl FlowKey {
 /// In [`FlowKey::ifindex`], which the kernel keeps below 2^31.
 pub const INSIDE_TUNNEL: u32 = 1 << 31;
 
-/// The key of a connection of TCP or UDP over IPv4 that is inside no tunnel: a third of the other's size, so that what
-/// every packet of it needs stands in two cache lines of the kernel's.
+/// The key of a connection of TCP or UDP that is inside no tunnel: a third of the other's size, which the kernel takes less
+/// time to hash, and what every packet over IPv4 needs stands in two cache lines of the kernel's.
+///
+/// Of IPv6 two connections may have the same: the second one is in the other table then. Since the ports are in it, too, such
+/// are only found by looking for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct ShortKey {
-    /// As [`FlowKey::local`].
+    /// As [`FlowKey::local`]; of IPv6 [`folded`].
     pub local: [u8; 4],
-    /// As [`FlowKey::remote`].
+    /// As [`FlowKey::remote`]; of IPv6 [`folded`].
     pub remote: [u8; 4],
-    /// The link, with [`SHORT_UDP`] where the protocol is UDP.
+    /// The link, with [`SHORT_UDP`] and [`SHORT_IPV6`].
     pub ifindex: u32,
     /// Port with `local`.
     pub local_port: u16,
@@ -208,18 +212,43 @@ pub struct ShortKey {
     pub remote_port: u16,
 }
 
-/// In [`ShortKey::ifindex`], which the kernel keeps below 2^31.
+/// In [`ShortKey::ifindex`], which the kernel keeps below 2^31: the protocol is UDP.
 pub const SHORT_UDP: u32 = 1 << 31;
+/// In [`ShortKey::ifindex`]: IPv6. Connections of links whose index has this bit have no short key.
+pub const SHORT_IPV6: u32 = 1 << 30;
 
-impl From<ShortKey> for FlowKey {
-    fn from(key: ShortKey) -> Self {
-        Self {
-            local: mapped(key.local),
-            remote: mapped(key.remote),
-            ifindex: key.ifindex & !SHORT_UDP,
-            local_port: key.local_port,
-            remote_port: key.remote_port,
-            protocol: if key.ifindex & SHORT_UDP == 0 { TCP } else { UDP },
+/// An IPv6 address, as two numbers of the machine's, in one. Of those that have the first twelve bytes in common no two are
+/// folded to the same.
+#[inline]
+#[must_use]
+pub const fn folded([first, last]: Words) -> [u8; 4] {
+    // Odd, so that no bit is lost; the upper half of each product depends on all bytes.
+    let mixed = (first ^ first >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (last ^ mixed).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((mixed >> 32) as u32).to_ne_bytes()
+}
+
+/// The ends of a connection that has a [`ShortKey`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Ends {
+    /// [`FlowKey::local`].
+    pub local: [u8; 16],
+    /// [`FlowKey::remote`].
+    pub remote: [u8; 16],
+}
+
+impl ShortKey {
+    /// With the ends that stand beside it.
+    #[must_use]
+    pub const fn between(self, ends: Ends) -> FlowKey {
+        FlowKey {
+            local: ends.local,
+            remote: ends.remote,
+            ifindex: self.ifindex & !(SHORT_UDP | SHORT_IPV6),
+            local_port: self.local_port,
+            remote_port: self.remote_port,
+            protocol: if self.ifindex & SHORT_UDP == 0 { TCP } else { UDP },
             vni: [0; 3],
         }
     }
@@ -334,8 +363,8 @@ impl FlowValue {
 pub struct ShortValue {
     /// The connection.
     pub flow: FlowValue,
-    /// Always 0.
-    pub pad: [u64; 4],
+    /// Whose it is.
+    pub ends: Ends,
 }
 
 /// Of an entry of the kernel's LRU hash tables, what stands before the key: since the entries stand side by side, and the

@@ -6,7 +6,7 @@
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use observer_ebpf::Tuple;
 use observer_ebpf::lines::{Line as _, Words, find};
-use observer_ebpf::parse::{self, ICMP, ICMPV6, copy_address};
+use observer_ebpf::parse::{self, ICMP, ICMPV6, copy_address, same_address};
 use observer_ebpf::policy::{
     CutLine, EndpointLine, Judged, MOST_BACKENDS, MOST_LINES, NO_TABLE, OTHERS, PlacedEndpoint,
     PolicyEndpoint, PolicyFrontend, PolicyRow, PolicyRowKey, RowLine, cut_key, decision, endpoint_flags,
@@ -268,16 +268,6 @@ pub(crate) extern "C" fn observer_weigh(generation: u32, facts: u32) -> u64 {
 fn unknown() -> u32 {
     let denied = if config().unknown_denied == 0 { 0 } else { decision::DENIED };
     decision::JUDGED | decision::UNKNOWN | denied
-}
-
-/// Both must be aligned to 8.
-#[inline(always)]
-pub(crate) unsafe fn same_address(one: *const [u8; 16], other: *const [u8; 16]) -> bool {
-    // SAFETY: as the caller says.
-    unsafe {
-        let ([a, b], [c, d]) = (*one.cast::<[u64; 2]>(), *other.cast::<[u64; 2]>());
-        (a ^ c) | (b ^ d) == 0
-    }
 }
 
 /// Whether an address is that of many.

@@ -1,7 +1,9 @@
 use super::*;
+use crate::parse::mapped;
 
 #[test]
-fn a_short_key_is_that_of_an_ipv4_connection() {
+fn a_short_key_says_the_link_and_the_protocol() {
+    let ends = Ends { local: mapped([10, 0, 0, 1]), remote: mapped([10, 0, 0, 2]) };
     let short = ShortKey {
         local: [10, 0, 0, 1],
         remote: [10, 0, 0, 2],
@@ -18,8 +20,37 @@ fn a_short_key_is_that_of_an_ipv4_connection() {
         protocol: UDP,
         vni: [0; 3],
     };
-    assert_eq!(FlowKey::from(short), long);
-    assert_eq!(FlowKey::from(ShortKey { ifindex: 7, ..short }), FlowKey { protocol: TCP, ..long });
+    assert_eq!(short.between(ends), long);
+    let tcp = FlowKey { protocol: TCP, ..long };
+    for ifindex in [7, 7 | SHORT_IPV6] {
+        assert_eq!(ShortKey { ifindex, ..short }.between(ends), tcp);
+    }
+}
+
+#[test]
+fn addresses_of_a_net_are_not_folded_into_one() {
+    use std::collections::HashSet;
+    let words = |first: u64, last: u128| {
+        let address = (u128::from(first) << 64 | last).to_be_bytes();
+        let (first, last) = address.split_at(8);
+        [first, last].map(|half| u64::from_ne_bytes(half.try_into().unwrap()))
+    };
+    // The last four bytes, the last eight, and the nets of pods: few of them meet by chance.
+    let places: [fn(u64) -> (u64, u128); 4] = [
+        |n| (0xfd00 << 48, u128::from(n)),
+        |n| (0xfd00 << 48, u128::from(n) << 12),
+        |n| (0xfd00 << 48 | n, 1),
+        |n| (0xfd00 << 48, u128::from(n) << 40 | 0xff_fe00_0001),
+    ];
+    for (place, most) in places.into_iter().zip([0, 64, 64, 64]) {
+        let all: HashSet<_> = (0..1 << 17)
+            .map(|n| {
+                let (first, last) = place(n);
+                folded(words(first, last))
+            })
+            .collect();
+        assert!((1 << 17) - all.len() <= most, "{}", all.len());
+    }
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! The flow table as the sweep sees it: two maps, one of them with a shorter key.
 
 use aya::maps::{HashMap, MapData};
-use observer_ebpf::{FlowKey, FlowValue, ShortKey, ShortValue};
+use observer_ebpf::{Ends, FlowKey, FlowValue, ShortKey, ShortValue};
 
 use super::pod::Raw;
 
 /// Where a connection stands. The same ends may stand in both: an IPv6 header may hold mapped IPv4 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Place {
-    Short(ShortKey),
+    Short(ShortKey, Ends),
     Long(FlowKey),
 }
 
@@ -16,7 +16,7 @@ impl Place {
     /// What stands there, with the ports of its packets.
     pub(super) fn key(self) -> FlowKey {
         match self {
-            Self::Short(key) => key.into(),
+            Self::Short(key, ends) => key.between(ends),
             Self::Long(key) => key.with_ports(),
         }
     }
@@ -39,13 +39,15 @@ impl FlowTable {
         let short = self.short.iter().filter_map(Result::ok).take(bound);
         let long = self.long.iter().filter_map(Result::ok).take(bound);
         short
-            .map(|(Raw(key), Raw(value))| (Place::Short(key), value.flow))
+            .map(|(Raw(key), Raw(value))| (Place::Short(key, value.ends), value.flow))
             .chain(long.map(|(Raw(key), Raw(value))| (Place::Long(key), value)))
     }
 
     pub(super) fn contains(&self, place: &Place) -> bool {
         match place {
-            Place::Short(key) => self.short.get(&Raw(*key), 0).is_ok(),
+            Place::Short(key, ends) => {
+                self.short.get(&Raw(*key), 0).is_ok_and(|Raw(value)| value.ends == *ends)
+            }
             Place::Long(key) => self.long.get(&Raw(*key), 0).is_ok(),
         }
     }
@@ -53,7 +55,7 @@ impl FlowTable {
     pub(super) fn remove(&mut self, place: &Place) {
         // Evicted already is as good.
         let _ = match place {
-            Place::Short(key) => self.short.remove(&Raw(*key)),
+            Place::Short(key, _) => self.short.remove(&Raw(*key)),
             Place::Long(key) => self.long.remove(&Raw(*key)),
         };
     }

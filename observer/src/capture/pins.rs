@@ -19,7 +19,7 @@ const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 /// The folder of all daemons; each has one in it, named by the inode of its network namespace.
 const OURS: &str = "observer";
 /// To be raised with every change of what stands in the tables that are kept: those of another version are not gone on with.
-const ABI: u32 = 4;
+const ABI: u32 = 5;
 /// The tables that the next daemon's programs go on with.
 pub(super) const TABLES: [&str; 2] = ["SHORT_FLOW_TABLE", "FLOW_TABLE"];
 /// How the name of a link's file begins. It goes on with the link's index and the side; a dot is not allowed.

@@ -253,7 +253,7 @@ fn what_was_denied_stays_denied_and_open_connections_go_on_through_restarts() {
         talk.goes_on();
     };
     is_enforced("with a daemon");
-    let table = files.join("tables-v4/SHORT_FLOW_TABLE");
+    let table = files.join("tables-v5/SHORT_FLOW_TABLE");
     let id = || MapData::from_pin(&table).unwrap().info().unwrap().id();
     let kept = id();
     drop(capture);
@@ -283,7 +283,7 @@ fn tables_of_another_form_are_not_gone_on_with() {
     let (capture, _) = enforce(&lab, load(&lab));
     let talk = Talk::new(&lab);
     drop(capture);
-    let [short, long] = ["SHORT_FLOW_TABLE", "FLOW_TABLE"].map(|name| files.join("tables-v4").join(name));
+    let [short, long] = ["SHORT_FLOW_TABLE", "FLOW_TABLE"].map(|name| files.join("tables-v5").join(name));
     let id = |path: &Path| MapData::from_pin(path).unwrap().info().unwrap().id();
     for (from, to) in [(&short, &long), (&long, &short)] {
         std::fs::remove_file(to).unwrap();

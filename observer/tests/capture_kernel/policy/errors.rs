@@ -7,7 +7,7 @@ use super::*;
 use crate::support::skip;
 
 /// An ICMP error about a packet, of which it has the IP header and eight bytes.
-fn error(from: &str, to: &str, about: &[u8]) -> Vec<u8> {
+pub(super) fn error(from: &str, to: &str, about: &[u8]) -> Vec<u8> {
     let (protocol, icmp_type, header) = if about[12] == 8 { (1, 3, 20) } else { (58, 1, 40) };
     let quoted = &about[14..14 + header + 8];
     packet(from, to, protocol, &[&[icmp_type, 4, 0, 0, 0, 0, 0, 0][..], quoted].concat())

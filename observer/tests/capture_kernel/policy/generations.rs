@@ -33,7 +33,7 @@ fn a_change_is_asked_of_an_established_connection_too() {
     assert!(!passed.dropped);
     assert!(!judging.see(TO_POD, &reply).dropped);
     // What was dropped is not among what the connection has sent.
-    let end = judging.see(FROM_POD, &tcp("10.0.0.1", "203.0.113.9", 40_000, 80, ACK | 1));
+    let end = judging.see(FROM_POD, &tcp("10.0.0.1", "203.0.113.9", 40_000, 80, ACK | FIN));
     assert_eq!(end.flow.unwrap().packets, 4);
 }
 

@@ -7,6 +7,7 @@ mod rows;
 mod services;
 mod sides;
 mod strangers;
+mod twins;
 
 use std::net::IpAddr;
 
@@ -30,6 +31,7 @@ const LINK: usize = size_of::<LinkState>();
 /// `lo`, whose index a test run gives.
 const IFINDEX: u32 = 1;
 
+const FIN: u8 = 1;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 

@@ -236,7 +236,7 @@ fn matcher(flags: &[(&str, &str)]) -> Matcher {
 
 /// A scan of the whole store, as a query does it to find its start.
 fn filters(store: &Arc<Store>, world: &World) {
-    let node = Arc::new(NodeView::from(&world.node));
+    let node = NodeView::from(&world.node);
     let count = store.len() as usize;
     for (name, flags) in [
         ("none", &[][..]),
@@ -260,7 +260,7 @@ fn filters(store: &Arc<Store>, world: &World) {
         time_row(&format!("filter {name}"), ROUNDS, count, || {
             found = 0;
             // What a query has to find out about ends is part of it.
-            let mut selector = Selector::new(matcher.clone(), Arc::clone(&node));
+            let mut selector = Selector::new(matcher.clone(), node.clone());
             store.rewind(
                 |lot| selector.select(lot),
                 |_| {

@@ -168,7 +168,7 @@ fn serve_config(config: &Config, cluster: &str, names: &IpCache) -> ServeConfig 
     let node = NodeInfo {
         cluster: cluster.to_owned(),
         name: names.node().to_owned(),
-        labels: Vec::new(),
+        labels: names.node_labels(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     ServeConfig {

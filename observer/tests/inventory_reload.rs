@@ -4,7 +4,10 @@
 mod support;
 
 use observer_lab::{Lab, Scenario, scenario::Traffic, unique_prefix};
-use observer_proto::flow::{Endpoint, Flow, layer4::Protocol};
+use observer_proto::{
+    flow::{Endpoint, Flow, FlowFilter, layer4::Protocol},
+    observer::GetFlowsRequest,
+};
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -120,9 +123,18 @@ fn the_inventory_is_followed() {
     assert!(daemon.log_line(complaint).contains("the old inventory stays in force"));
     let (_, kept_client, kept_api) = call(&mut lab, &daemon);
     assert_eq!((kept_client, &kept_api), (new_client, &new_api));
-    // Removed, by a file that is good again.
-    write(&daemon, &file, &format!("pods:\n{relabelled}"), RELOADED);
+    // Removed, by a file that is good again; it tells of the node, too.
+    let in_zone = |daemon: &Daemon| {
+        let filter = FlowFilter { node_labels: vec!["zone=a".into()], ..FlowFilter::default() };
+        let request = GetFlowsRequest { whitelist: vec![filter], number: 1, ..GetFlowsRequest::default() };
+        daemon.responses(request).len()
+    };
+    assert_eq!(in_zone(&daemon), 0);
+    let node = "nodes:\n- {name: n1, labels: {zone: a}}\n";
+    write(&daemon, &file, &format!("{node}pods:\n{relabelled}"), RELOADED);
     let (_, client, gone) = call(&mut lab, &daemon);
     assert_eq!((&*client.pod_name, &*gone.pod_name), ("client", ""), "{gone:?}");
     assert_ne!(gone.identity, kept_api.identity);
+    assert_eq!(in_zone(&daemon), 1);
+    assert_eq!(daemon.flows().last().unwrap().node_labels, ["zone=a"]);
 }

@@ -5,7 +5,10 @@ use observer::{
     flow::{Flow, Record},
     history::{History, HistoryConfig},
     pipeline::replay_bytes,
-    serve::query::{Item, Query, Reader, Selector},
+    serve::{
+        query::{Item, Query, Reader, Selector},
+        view::NodeView,
+    },
     store::{Cursor, Step, Store, StoreConfig},
 };
 use observer_proto::filter::{Filters, parse};
@@ -96,7 +99,7 @@ pub(crate) fn history(like: &Arc<Store>) {
             follow: false,
             since: Some(half),
             until: Some(half + window),
-            filter: Selector::new(matcher, Arc::default()),
+            filter: Selector::new(matcher, NodeView::default()),
         };
         let mut reader = Reader::new(query, &written.store, Some(&written.history));
         found = 0;

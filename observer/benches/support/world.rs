@@ -187,7 +187,8 @@ impl World {
                     "kubernetes.io/os=linux",
                 ]
                 .map(str::to_owned)
-                .to_vec(),
+                .to_vec()
+                .into(),
                 version: "0.1.0".into(),
             },
         }

@@ -7,6 +7,7 @@ pub use held::{Held, HeldBy};
 pub use standing::{Besides, Standing};
 
 use super::{
+    NodeLabels,
     claims::{self, Claims, Owner},
     identity::Identities,
     reserved::Reserved,
@@ -51,6 +52,7 @@ pub struct IpCache {
     confirmed: [AtomicU64; Rank::ALL.len()],
     journal: Option<Arc<dyn Journal>>,
     nodes: watch::Sender<Arc<[Node]>>,
+    node_labels: NodeLabels,
     resolved: Arc<Resolved>,
 }
 
@@ -111,6 +113,7 @@ impl IpCache {
             confirmed: Default::default(),
             journal: None,
             nodes: watch::Sender::new(Arc::default()),
+            node_labels: NodeLabels::default(),
             resolved: Arc::default(),
         }
     }
@@ -237,6 +240,11 @@ impl IpCache {
         self.nodes.subscribe()
     }
 
+    /// This node's labels, as they are and become.
+    pub fn node_labels(&self) -> NodeLabels {
+        self.node_labels.clone()
+    }
+
     /// What happens to the names, and what others tell of the daemon.
     pub fn events(&self) -> Arc<Events> {
         Arc::clone(&self.writer().told.0)
@@ -350,6 +358,7 @@ impl IpCache {
             }
             changed
         });
+        self.node_labels.set(&self.node, surroundings.values());
         let tables = Tables::build(surroundings.values(), &self.node, identities, &self.reserved);
         let before = self.tables.load();
         told.cidrs(&before, &tables);

@@ -14,6 +14,7 @@ pub mod ipcache;
 pub mod kubernetes;
 mod learnt;
 pub mod local;
+mod node_labels;
 mod recent;
 pub mod reserved;
 pub(crate) mod resolved;
@@ -22,6 +23,7 @@ mod tables;
 mod told;
 
 pub use fill::Filler;
+pub use node_labels::{LabelsNow, NodeLabels};
 
 use crate::{
     decode::End,

@@ -81,7 +81,7 @@ impl Task {
         orders: watch::Receiver<Orders>,
         around: Around,
     ) -> Option<Self> {
-        let node = Arc::new(NodeView::from(&around.node));
+        let node = NodeView::from(&around.node);
         let reopened = orders.borrow().reopened;
         Some(Self {
             name: exporter.name.clone(),

@@ -27,7 +27,7 @@ const SWEEP: Duration = Duration::from_secs(15);
 /// What is counted.
 pub(super) struct Flows {
     state: Mutex<State>,
-    node: Arc<NodeView>,
+    node: NodeView,
 }
 
 struct State {
@@ -43,7 +43,7 @@ impl Flows {
     pub(super) fn new(wanted: Vec<Wanted>, most_series: usize, node: NodeView) -> Self {
         let state =
             State { plugins: Vec::new(), room: Room::new(most_series), lost: [0; 3], gone: Pods::default() };
-        let flows = Self { state: Mutex::new(state), node: Arc::new(node) };
+        let flows = Self { state: Mutex::new(state), node };
         flows.become_these(wanted);
         flows
     }
@@ -57,7 +57,7 @@ impl Flows {
             let same = old.iter().position(|plugin| *plugin.wanted() == wanted);
             plugins.push(match same {
                 Some(place) => old.swap_remove(place),
-                None => Plugin::new(wanted, Arc::clone(&self.node)),
+                None => Plugin::new(wanted, self.node.clone()),
             });
         }
         for table in old.iter_mut().flat_map(Plugin::tables_mut) {

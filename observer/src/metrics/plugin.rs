@@ -17,7 +17,6 @@ use observer_proto::{
     flow::{DropReason, TrafficDirection, Verdict},
     names,
 };
-use std::sync::Arc;
 
 /// A metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +210,7 @@ pub(super) struct Plugin {
 }
 
 impl Plugin {
-    pub(super) fn new(wanted: Wanted, node: Arc<NodeView>) -> Self {
+    pub(super) fn new(wanted: Wanted, node: NodeView) -> Self {
         let families = wanted.kind.families(wanted.options).iter();
         Self {
             selector: Selector::new(wanted.selection.filters().matcher(), node),

@@ -36,7 +36,7 @@ pub(super) struct Shared {
     pub(super) history: Option<Arc<History>>,
     pub(super) encoder: Encoder,
     pub(super) fanout: Arc<Fanout>,
-    pub(super) node: Arc<NodeView>,
+    pub(super) node: NodeView,
     pub(super) limits: Limits,
     pub(super) places: Places,
     pub(super) shutdown: watch::Receiver<bool>,
@@ -98,7 +98,7 @@ async fn read(request: Request<Body>, most_bytes: usize) -> Result<GetFlowsReque
         .ok_or_else(|| Status::internal("missing request message"))
 }
 
-pub(super) fn check(request: GetFlowsRequest, node: &Arc<NodeView>) -> Result<(Query, Option<Mask>), Status> {
+pub(super) fn check(request: GetFlowsRequest, node: &NodeView) -> Result<(Query, Option<Mask>), Status> {
     if request.first && request.follow {
         return Err(Status::invalid_argument("first cannot be specified with follow"));
     }
@@ -115,7 +115,7 @@ pub(super) fn check(request: GetFlowsRequest, node: &Arc<NodeView>) -> Result<(Q
         follow: request.follow,
         since: request.since.map(|time| nanoseconds("since", time)).transpose()?,
         until: request.until.map(|time| nanoseconds("until", time)).transpose()?,
-        filter: Selector::new(filter.matcher(), Arc::clone(node)),
+        filter: Selector::new(filter.matcher(), node.clone()),
     };
     Ok((query, mask))
 }

@@ -25,7 +25,7 @@ const SECOND: i64 = 1_000_000_000;
 
 struct Bed {
     store: Arc<Store>,
-    node: Arc<NodeView>,
+    node: NodeView,
     encoder: Encoder,
     /// The flows of the store as clients read them.
     wire: Vec<proto::Flow>,
@@ -35,7 +35,7 @@ static BED: LazyLock<Bed> = LazyLock::new(|| {
     let node = NodeInfo {
         cluster: "default".into(),
         name: "n1".into(),
-        labels: vec!["zone=a".into()],
+        labels: vec!["zone=a".into()].into(),
         version: "0.1.0".into(),
     };
     let (store, mut writer) = Store::new(StoreConfig { flows: 64, bytes: usize::MAX });
@@ -48,7 +48,7 @@ static BED: LazyLock<Bed> = LazyLock::new(|| {
         wire.push(read);
         writer.push(&flow.flow());
     }
-    Bed { store, node: Arc::new(NodeView::from(&node)), encoder, wire }
+    Bed { store, node: NodeView::from(&node), encoder, wire }
 });
 
 /// One of each kind, seen from second 1 on; the last one came late.

@@ -317,7 +317,7 @@ pub async fn start(
         history: config.history,
         encoder: Encoder::new(&node),
         fanout: Arc::default(),
-        node: Arc::new((&*node).into()),
+        node: (&*node).into(),
         limits,
         places: streams,
         shutdown: ending.clone(),

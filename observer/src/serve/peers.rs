@@ -160,7 +160,7 @@ mod tests {
         let node = NodeInfo {
             cluster: "east.1".into(),
             name: "n1.example".into(),
-            labels: Vec::new(),
+            labels: Vec::new().into(),
             version: "1.0.0".into(),
         };
         Peers { node: Arc::new(node), own, nodes: watch::Sender::new(nodes.into()).subscribe() }

@@ -37,7 +37,7 @@ pub struct Query {
 #[derive(Clone, Debug)]
 pub struct Selector {
     matcher: Matcher,
-    node: Arc<NodeView>,
+    node: NodeView,
     /// Of the list of ends with this id so many were learned.
     learned: Option<(u64, usize)>,
     /// Flows that lie together in memory, of which none passes.
@@ -46,7 +46,7 @@ pub struct Selector {
 
 impl Selector {
     /// `node` is the node, for the filter.
-    pub fn new(matcher: Matcher, node: Arc<NodeView>) -> Self {
+    pub fn new(matcher: Matcher, node: NodeView) -> Self {
         Self { matcher, node, learned: None, barren: 0..0 }
     }
 
@@ -82,6 +82,7 @@ impl Selector {
             *barren = flows;
             return 0;
         }
+        let node = node.now();
         matcher.select(&lot.columns(), |place| View { stored: lot.get(place), node })
     }
 }

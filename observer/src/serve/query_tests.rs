@@ -26,7 +26,7 @@ fn store(times: &[i64]) -> (Arc<Store>, Writer) {
 }
 
 fn filter(whitelist: &[FlowFilter]) -> Selector {
-    Selector::new(Filters::compile(whitelist, &[]).unwrap().matcher(), Arc::default())
+    Selector::new(Filters::compile(whitelist, &[]).unwrap().matcher(), NodeView::default())
 }
 
 fn query(since: Option<i64>, until: Option<i64>) -> Query {
@@ -290,10 +290,10 @@ proptest! {
             writer.publish();
         }
         let filters = Filters::compile(&whitelist, &blacklist).unwrap();
-        let node = Arc::new(NodeView::default());
+        let mut node = NodeView::default();
         let (mut cursor, mut one_by_one) = (Cursor::new(Arc::clone(&store), 0), Vec::new());
         while let Step::Flow(stored) = cursor.step() {
-            if filters.matches(&View { stored, node: &node }) {
+            if filters.matches(&View { stored, node: node.now() }) {
                 one_by_one.push(stored.sequence);
             }
         }

@@ -3,10 +3,11 @@
 use super::encode::{NodeInfo, uuid_text};
 use crate::{
     endpoint::Endpoint,
+    enrich::LabelsNow,
     store::{self, Stored},
 };
 use observer_proto::filter::{EndpointView, FlowView, HttpView, L4, L7, Side};
-use std::{borrow::Cow, net::IpAddr, num::NonZeroU64};
+use std::{borrow::Cow, net::IpAddr, num::NonZeroU64, sync::Arc};
 
 /// A stored flow with what it takes from its place in the store and from the node.
 #[derive(Clone, Copy, Debug)]
@@ -14,21 +15,41 @@ pub struct View<'a> {
     /// The flow.
     pub stored: Stored<'a>,
     /// The node that saw it.
-    pub node: &'a NodeView,
+    pub node: NodeNow<'a>,
 }
 
-/// What flows take from the node.
-#[derive(Clone, Debug, Default)]
+/// What flows take from the node, as it is and becomes.
+#[derive(Clone, Debug)]
 pub struct NodeView {
+    name: Arc<str>,
+    labels: LabelsNow,
+}
+
+/// What flows take from the node, as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeNow<'a> {
     /// `cluster/node`.
-    pub name: String,
+    name: &'a str,
     /// `key=value`.
-    pub labels: Vec<String>,
+    labels: &'a [String],
+}
+
+impl NodeView {
+    /// As it is now.
+    pub fn now(&mut self) -> NodeNow<'_> {
+        NodeNow { name: &self.name, labels: self.labels.load() }
+    }
+}
+
+impl Default for NodeView {
+    fn default() -> Self {
+        Self::from(&NodeInfo::default())
+    }
 }
 
 impl From<&NodeInfo> for NodeView {
     fn from(node: &NodeInfo) -> Self {
-        Self { name: node.full_name(), labels: node.labels.clone() }
+        Self { name: node.full_name().into(), labels: node.labels.follow() }
     }
 }
 
@@ -122,7 +143,7 @@ impl FlowView for View<'_> {
     }
 
     fn node_name(&self) -> &str {
-        &self.node.name
+        self.node.name
     }
 
     fn node_labels(&self) -> impl Iterator<Item = &str> {

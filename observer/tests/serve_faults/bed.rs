@@ -57,7 +57,7 @@ impl Bed {
         let node = NodeInfo {
             cluster: "default".into(),
             name: "n1".into(),
-            labels: vec![],
+            labels: vec![].into(),
             version: "0.1.0".into(),
         };
         let mut config = ServeConfig {

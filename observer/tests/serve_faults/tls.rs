@@ -126,7 +126,7 @@ fn what_is_wrong_with_the_files_is_said_at_start() {
     let node = observer::serve::NodeInfo {
         cluster: "c".into(),
         name: "n".into(),
-        labels: vec![],
+        labels: vec![].into(),
         version: "1".into(),
     };
     let config = ServeConfig {

@@ -29,7 +29,7 @@ pub(super) struct Fixed {
 }
 
 impl Fixed {
-    pub(super) fn new(node: &NodeInfo) -> Self {
+    pub(super) fn new(node: &NodeInfo, node_labels: &[String]) -> Self {
         let (mut emitter, mut response) = (Vec::new(), Vec::new());
         emitter.extend_from_slice(b",\"emitter\":");
         object(&mut emitter, |out| {
@@ -40,11 +40,11 @@ impl Fixed {
             let mut fields = Vec::new();
             name(&mut fields, b",\"Type\":", kind.as_str_name());
             string(&mut fields, b",\"node_name\":", &node.full_name());
-            for (at, label) in node.labels.iter().enumerate() {
+            for (at, label) in node_labels.iter().enumerate() {
                 fields.extend_from_slice(if at == 0 { b",\"node_labels\":[" } else { b"," });
                 quoted(&mut fields, |out| escaped(label, out));
             }
-            if !node.labels.is_empty() {
+            if !node_labels.is_empty() {
                 fields.push(b']');
             }
             fields.into_boxed_slice()

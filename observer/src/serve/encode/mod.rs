@@ -11,7 +11,10 @@ mod text;
 pub(super) use text::{begin_life, uuid as uuid_text};
 
 use super::{mask::Mask, wire};
-use crate::flow::{Flow, Tunnel, TunnelKind};
+use crate::{
+    enrich::{LabelsNow, NodeLabels},
+    flow::{Flow, Tunnel, TunnelKind},
+};
 use observer_proto::{flow as proto, json::Calendar, observer as api};
 use prost::Message as _;
 use std::sync::Arc;
@@ -23,8 +26,8 @@ pub struct NodeInfo {
     pub cluster: String,
     /// The node's own name.
     pub name: String,
-    /// The node's labels, `key=value`, sorted.
-    pub labels: Vec<String>,
+    /// The node's labels. A flow has those of when it is told.
+    pub labels: NodeLabels,
     /// The server's version (semver, no `v`).
     pub version: String,
 }
@@ -48,12 +51,32 @@ pub(crate) const GRPC_HEAD: usize = 5;
 const UDP: u8 = 17;
 const EMITTER: &str = "Observer";
 
+/// What all flows of a node have in common.
+#[derive(Clone, Debug)]
+struct Fixed {
+    /// The node's.
+    labels: Arc<Vec<String>>,
+    protobuf: Arc<protobuf::Fixed>,
+    json: Arc<json::Fixed>,
+}
+
+impl Fixed {
+    fn new(node: &NodeInfo, labels: &Arc<Vec<String>>) -> Self {
+        Self {
+            labels: Arc::clone(labels),
+            protobuf: Arc::new(protobuf::Fixed::new(node, labels)),
+            json: Arc::new(json::Fixed::new(node, labels)),
+        }
+    }
+}
+
 /// Encodes flows one after the other; keeps its buffers.
 #[derive(Clone, Debug)]
 pub struct Encoder {
+    node: Arc<NodeInfo>,
     node_name: Arc<str>,
-    protobuf: Arc<protobuf::Fixed>,
-    json: Arc<json::Fixed>,
+    labels: LabelsNow,
+    fixed: Fixed,
     calendar: Calendar,
     flow: Vec<u8>,
     masked: Vec<u8>,
@@ -62,10 +85,12 @@ pub struct Encoder {
 impl Encoder {
     /// For the flows of one node.
     pub fn new(node: &NodeInfo) -> Self {
+        let mut labels = node.labels.follow();
         Self {
+            node: Arc::new(node.clone()),
             node_name: node.full_name().into(),
-            protobuf: Arc::new(protobuf::Fixed::new(node)),
-            json: Arc::new(json::Fixed::new(node)),
+            fixed: Fixed::new(node, labels.load()),
+            labels,
             calendar: Calendar::default(),
             flow: Vec::new(),
             masked: Vec::new(),
@@ -77,12 +102,21 @@ impl Encoder {
         &self.node_name
     }
 
+    /// Takes the node's labels as they are now.
+    fn renew(&mut self) {
+        let labels = self.labels.load();
+        if !Arc::ptr_eq(labels, &self.fixed.labels) {
+            self.fixed = Fixed::new(&self.node, labels);
+        }
+    }
+
     /// Appends the flow to `out` as one gRPC message.
     pub fn response(&mut self, out: &mut Vec<u8>, sequence: u64, flow: &Flow<'_>, mask: Option<&Mask>) {
+        self.renew();
         if let Some(mask) = mask {
             return self.masked(out, sequence, flow, mask);
         }
-        let Self { protobuf, calendar, node_name, .. } = self;
+        let Self { fixed: Fixed { protobuf, .. }, calendar, node_name, .. } = self;
         grpc_message(out, |out| {
             wire::nested_long(out, field::FLOW, |out| protobuf.flow(out, sequence, flow, calendar));
             wire::bytes(out, field::NODE_NAME, node_name.as_bytes());
@@ -93,7 +127,7 @@ impl Encoder {
     fn masked(&mut self, out: &mut Vec<u8>, sequence: u64, flow: &Flow<'_>, mask: &Mask) {
         self.flow.clear();
         self.masked.clear();
-        self.protobuf.flow(&mut self.flow, sequence, flow, &mut self.calendar);
+        self.fixed.protobuf.flow(&mut self.flow, sequence, flow, &mut self.calendar);
         mask.apply(&self.flow, &mut self.masked);
         let message = &self.masked;
         grpc_message(out, |out| {
@@ -111,7 +145,8 @@ impl Encoder {
 
     /// Appends the flow to `out` as Hubble's JSON line, without a newline: the response's, which is the exporter's too.
     pub fn json_line(&mut self, out: &mut Vec<u8>, sequence: u64, flow: &Flow<'_>) {
-        self.json.line(out, sequence, flow, &mut self.calendar);
+        self.renew();
+        self.fixed.json.line(out, sequence, flow, &mut self.calendar);
     }
 
     /// Appends a loss to `out` as one gRPC message. Times are Unix times in nanoseconds.

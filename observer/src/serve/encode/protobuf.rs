@@ -27,7 +27,7 @@ pub(super) struct Fixed {
 }
 
 impl Fixed {
-    pub(super) fn new(node: &NodeInfo) -> Self {
+    pub(super) fn new(node: &NodeInfo, node_labels: &[String]) -> Self {
         let (mut labels, mut emitter) = (Vec::new(), Vec::new());
         let name = |kind: proto::FlowType| {
             let mut name = Vec::new();
@@ -35,7 +35,7 @@ impl Fixed {
             wire::text(&mut name, NODE_NAME, &node.full_name());
             name.into_boxed_slice()
         };
-        for label in &node.labels {
+        for label in node_labels {
             wire::bytes(&mut labels, 37, label.as_bytes());
         }
         wire::nested(&mut emitter, 41, |out| {

@@ -1,6 +1,10 @@
 //! Calls from a client over the unix socket.
 
 use crate::{
+    enrich::{
+        ipcache::IpCache,
+        source::{Node, Rank, Surroundings},
+    },
     flow::{Record, Sample},
     serve::{CaptureInfo, NodeInfo, Refusal, ServeConfig, ServeError, Server, start},
     store::{LossSource, Store, StoreConfig, Writer},
@@ -38,8 +42,12 @@ struct Bed {
 }
 
 pub(super) fn config(directory: &Path) -> ServeConfig {
-    let node =
-        NodeInfo { cluster: "default".into(), name: "n1".into(), labels: vec![], version: "0.1.0".into() };
+    let node = NodeInfo {
+        cluster: "default".into(),
+        name: "n1".into(),
+        labels: vec![].into(),
+        version: "0.1.0".into(),
+    };
     ServeConfig {
         socket: directory.join("hubble.sock"),
         control_socket: directory.join("control.sock"),
@@ -49,9 +57,15 @@ pub(super) fn config(directory: &Path) -> ServeConfig {
 }
 
 async fn bed(flows: usize) -> Bed {
+    bed_of(&IpCache::new("n1"), flows).await
+}
+
+async fn bed_of(names: &IpCache, flows: usize) -> Bed {
     let directory = tempfile::tempdir().unwrap();
     let (store, writer) = Store::new(StoreConfig { flows, bytes: usize::MAX });
-    let server = start(config(directory.path()), Arc::clone(&store), Arc::new(Capture)).await.unwrap();
+    let mut config = config(directory.path());
+    config.node.labels = names.node_labels();
+    let server = start(config, Arc::clone(&store), Arc::new(Capture)).await.unwrap();
     Bed { directory, server, store, writer }
 }
 
@@ -160,6 +174,35 @@ async fn following_starts_where_asked_and_goes_on() {
             assert_eq!(response.time.unwrap().seconds, second);
         }
     }
+}
+
+#[tokio::test]
+async fn flows_have_the_labels_that_the_node_has_when_they_are_told() {
+    let names = IpCache::new("n1");
+    let mut bed = bed_of(&names, 100).await;
+    let in_a_zone = vec![FlowFilter { node_labels: vec!["zone".into()], ..FlowFilter::default() }];
+    let follow = GetFlowsRequest { follow: true, ..GetFlowsRequest::default() };
+    let filtered = GetFlowsRequest { whitelist: in_a_zone.clone(), ..GetFlowsRequest::default() };
+    let mut all = bed.stream(follow.clone()).await.unwrap();
+    bed.push([1]);
+    assert_eq!(second_and_labels(&mut all).await, (1, vec![]));
+    assert!(bed.seconds(filtered.clone()).await.is_empty());
+    let mut some = bed.stream(GetFlowsRequest { whitelist: in_a_zone, ..follow }).await.unwrap();
+    let labels = [("zone".to_owned(), "a".to_owned()), ("arch".to_owned(), "arm64".to_owned())].into();
+    let node = Node { name: "n1".into(), labels, ..Node::default() };
+    let surroundings = Surroundings { nodes: vec![node], ..Surroundings::default() };
+    names.set_surroundings(Rank::Kubernetes, surroundings);
+    bed.push([2]);
+    for stream in [&mut all, &mut some] {
+        assert_eq!(second_and_labels(stream).await, (2, vec!["arch=arm64".to_owned(), "zone=a".to_owned()]));
+    }
+    assert_eq!(bed.seconds(filtered).await, [1, 2]);
+}
+
+async fn second_and_labels(stream: &mut Streaming<GetFlowsResponse>) -> (i64, Vec<String>) {
+    let response = stream.message().await.unwrap().unwrap();
+    let Some(ResponseTypes::Flow(flow)) = response.response_types else { panic!("no flow") };
+    (response.time.unwrap().seconds, flow.node_labels)
 }
 
 #[tokio::test]

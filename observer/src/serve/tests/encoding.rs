@@ -19,7 +19,7 @@ pub(super) fn node() -> NodeInfo {
     NodeInfo {
         cluster: "default".into(),
         name: "n1".into(),
-        labels: vec!["a=b".into(), "zone=".into()],
+        labels: vec!["a=b".into(), "zone=".into()].into(),
         version: "0.1.0".into(),
     }
 }

@@ -4,7 +4,10 @@ use crate::{
     endpoint::Endpoint,
     flow::{Record, Sample},
     history::{History, HistoryConfig, Running},
-    serve::query::{Item, Query, Reader, Selector},
+    serve::{
+        query::{Item, Query, Reader, Selector},
+        view::NodeView,
+    },
     store::{Store, StoreConfig, Writer},
 };
 use observer_proto::filter::{Filters, parse};
@@ -75,7 +78,7 @@ impl Life {
         let lists = parse(flags.iter().copied()).unwrap();
         let matcher = Filters::compile(&lists.whitelist, &lists.blacklist).unwrap().matcher();
         let Asked { number, first, since, until, .. } = asked;
-        let filter = Selector::new(matcher, Arc::default());
+        let filter = Selector::new(matcher, NodeView::default());
         let query = Query { number, first, follow, since, until, filter };
         Reader::new(query, &self.store, Some(&self.history))
     }

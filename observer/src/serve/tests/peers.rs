@@ -68,7 +68,7 @@ async fn nodes_are_shown_with_the_state_of_their_daemons() {
     let info = |name: &str| NodeInfo {
         cluster: "default".into(),
         name: name.into(),
-        labels: vec![],
+        labels: vec![].into(),
         version: "0.1.0".into(),
     };
     let address =

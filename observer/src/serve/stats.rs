@@ -128,7 +128,8 @@ impl stats_server::Stats for StatsApi {
     async fn get_drops(&self, request: Request<WindowRequest>) -> Answer<GetDropsResponse> {
         let (span, limit) = check(request.get_ref())?;
         self.answer(request.get_ref().follow, move |stats| {
-            let Rows { window: about, rows, trends, other } = stats.drops(span, limit);
+            let Rows { window: mut about, rows, trends, other } = stats.drops(span, limit);
+            about.totals.flows += about.totals.refused;
             GetDropsResponse {
                 window: Some(window(about)),
                 drops: rows

@@ -14,7 +14,10 @@ use crate::{
     store::{Lot, Stored},
 };
 use hashbrown::Equivalent;
-use observer_proto::flow::{TraceObservationPoint, Verdict};
+use observer_proto::{
+    answers::refused,
+    flow::{TraceObservationPoint, Verdict},
+};
 use std::{collections::VecDeque, num::NonZeroU64, ops::AddAssign};
 
 /// Rows of each table; what has none is in `other`.
@@ -37,7 +40,7 @@ pub struct EdgeKey {
 /// What was dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DropKey {
-    /// The kernel's name of the reason.
+    /// The kernel's name of the reason, or what was refused.
     pub reason: Name,
     /// Who sent it.
     pub source: Name,
@@ -134,11 +137,11 @@ counts!(
     DropCounts {
         /// Flows that told of it.
         flows,
-        /// Packets that they stand for.
+        /// Packets that they stand for; none of requests that were refused.
         packets,
         /// Their bytes.
         bytes
-    } by |sum| (sum.packets, sum.flows)
+    } by |sum| (sum.packets.max(sum.flows), sum.flows)
 );
 counts!(
     /// Of an end.
@@ -175,6 +178,8 @@ counts!(
         policy_verdicts,
         /// Requests and responses examined, of HTTP and DNS.
         l7,
+        /// Requests that were refused.
+        refused,
         /// Flows overwritten before they were.
         lost,
         /// Bytes delivered.
@@ -264,9 +269,7 @@ impl All {
         for (stored, looked_up) in lot.flows().zip(looked_up) {
             match looked_up {
                 Some(looked_up) => self.examine_one(&stored, looked_up, &mut totals),
-                None if stored.record().is_l7() => {
-                    totals.l7 += u64::from(self.signals.examine(&stored, &mut self.names));
-                }
+                None if stored.record().is_l7() => self.examine_l7(&stored, &mut totals),
                 None => self.examine_verdict(&stored, &mut totals),
             }
         }
@@ -305,6 +308,19 @@ impl All {
             totals.dropped_packets += record.packets;
             let row = self.drop(&stored.flow(), source, destination);
             self.drops.add(row, DropCounts { flows: 1, packets: record.packets, bytes: record.bytes });
+        }
+    }
+
+    /// A request that was refused is a drop, of which no packet tells.
+    fn examine_l7(&mut self, stored: &Stored<'_>, totals: &mut Totals) {
+        totals.l7 += u64::from(self.signals.examine(stored, &mut self.names));
+        if is_dropped(stored.record()) {
+            totals.refused += 1;
+            let mut name = |serial, end| self.names.end(serial, end).name.id;
+            let source = name(stored.source_serial(), stored.source());
+            let destination = name(stored.destination_serial(), stored.destination());
+            let row = self.drop(&stored.flow(), source, destination);
+            self.drops.add(row, DropCounts { flows: 1, ..DropCounts::default() });
         }
     }
 
@@ -357,7 +373,10 @@ impl All {
     }
 
     fn drop(&mut self, flow: &Flow<'_>, source: u64, destination: u64) -> Row {
-        let reason = flow.drop.map_or("", |site| site.reason());
+        let reason = match flow.l7 {
+            Some(request) => refused::reason(Some(request.message())),
+            None => flow.drop.map_or("", |site| site.reason()),
+        };
         let id = self.names.id(reason);
         let names = &mut self.names;
         self.drops.row(&WantedDrop { reason: id, source, destination }, || {

@@ -9,7 +9,7 @@ use crate::{
     store::{StoreConfig, Writer},
 };
 use observer_proto::{
-    flow::{Dns, Http, L7FlowType, Layer7 as Layer7Message, layer7::Record as L7},
+    flow::{Dns, Http, L7FlowType, Layer7 as Layer7Message, Verdict, layer7::Record as L7},
     stats::Signal,
 };
 use proptest::prelude::*;
@@ -224,6 +224,40 @@ fn edges_drops_and_talkers_of_some_flows() {
         TalkerCounts { sent_flows: 4, received_flows: 2, sent_bytes: 270, received_bytes: 1010, drops: 1 };
     assert_eq!((&*talkers.rows[0].0.text, talkers.rows[0].1, talkers.rows.len()), ("shop/web", web, 1));
     assert_eq!((talkers.other.sent_flows, talkers.other.received_flows), (2, 4));
+}
+
+#[test]
+fn requests_that_were_refused_are_drops_of_no_packet() {
+    let (web, api, world) = (end("shop", "web"), end("shop", "api"), world());
+    let refused = |server, record| {
+        let mut flow = said(&web, server, record, false);
+        flow.record.verdict = Verdict::Dropped as u8;
+        flow
+    };
+    let stats = counted([
+        dropped(&web, &api, 3),
+        refused(&api, http("/admin", 0)),
+        refused(&world, dns("shop.example.", 0)),
+        said(&web, &api, http("/", 0), false),
+        refused(&api, http("/metrics", 0)),
+        said(&web, &api, http("/metrics", 403), true),
+    ]);
+    let drops = stats.drops(Span::Minute, 10);
+    let rows: Vec<_> = drops
+        .rows
+        .iter()
+        .map(|(key, counts)| (&*key.reason.text, &*key.destination.text, counts.flows, counts.packets))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("NO_SOCKET", "shop/api", 1, 3),
+            ("HTTP request denied", "shop/api", 2, 0),
+            ("DNS query denied", "world", 1, 0),
+        ]
+    );
+    let Totals { flows, l7, refused, dropped_flows, dropped_packets, .. } = drops.window.totals;
+    assert_eq!([flows, l7, refused, dropped_flows, dropped_packets], [1, 5, 3, 1, 3]);
 }
 
 #[test]

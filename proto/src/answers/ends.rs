@@ -1,7 +1,7 @@
 //! Names of a flow's ends, and which end called the other.
 
 use crate::{
-    flow::{Flow, TraceObservationPoint, Verdict, layer4::Protocol, layer7::Record},
+    flow::{Flow, TraceObservationPoint, Verdict, layer4::Protocol},
     names,
     text::{
         Options, Shown,
@@ -116,11 +116,7 @@ pub(super) fn is_told_again(flow: &Flow) -> bool {
 
 /// Of a request that was refused what it was: there is no reason of a drop for it.
 pub(super) fn refused(flow: &Flow) -> Option<&'static str> {
-    is_l7(flow).then(|| match flow.l7.as_ref().and_then(|l7| l7.record.as_ref()) {
-        Some(Record::Http(_)) => "HTTP request denied",
-        Some(Record::Dns(_)) => "DNS query denied",
-        _ => "Request denied",
-    })
+    is_l7(flow).then(|| super::refused::reason(flow.l7.as_ref()))
 }
 
 /// The kernel's own reason of a drop; where the server tells none, Hubble's name; empty for no drop.

@@ -9,6 +9,7 @@ pub mod fields;
 pub mod graph;
 pub mod groups;
 pub mod inspect;
+pub mod refused;
 pub mod rows;
 pub mod signals;
 mod table;

@@ -119,7 +119,10 @@ impl Counter {
         if ends::is_l7(flow) {
             let is_counted = self.topic == Topic::Signals && self.signals.flow(flow);
             self.window.l7 += u64::from(is_counted);
-            return;
+            // One that was refused is a drop, of which no packet tells.
+            if self.topic != Topic::Drops || !ends::is_drop(flow) {
+                return;
+            }
         }
         self.window.flows += 1;
         if matches!(self.topic, Topic::Policies | Topic::Signals) {
@@ -267,7 +270,7 @@ fn policy((policies, direction, _): Key, sums: Sums) -> PolicyCount {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::{CiliumEventType, Endpoint};
+    use crate::flow::{CiliumEventType, Endpoint, Http, Layer7, layer7::Record};
 
     fn flow(source: &str, destination: &str, verdict: Verdict) -> Flow {
         let end = |name: &str| {
@@ -303,6 +306,16 @@ mod tests {
         let pairs: Vec<_> =
             drops.drops.iter().map(|row| (&*row.source, &*row.destination, row.flows)).collect();
         assert_eq!(pairs, [("shop/web", "shop/cart", 1), ("shop/web", "shop/db", 1)]);
+        let request = |verdict| Flow {
+            event_type: Some(CiliumEventType { r#type: crate::names::EVENT_L7, sub_type: 0 }),
+            l7: Some(Layer7 { record: Some(Record::Http(Http::default())), ..Layer7::default() }),
+            ..flow("web", "cart", verdict)
+        };
+        let requests = [Verdict::Forwarded, Verdict::Dropped, Verdict::Dropped].map(request);
+        let Answer::Drops(drops) = answer(Topic::Drops, &requests) else { panic!("drops") };
+        let [row] = &drops.drops[..] else { panic!("{drops:?}") };
+        assert_eq!((&*row.reason, row.flows, row.packets), ("HTTP request denied", 2, 0));
+        assert_eq!(drops.window.map(|window| window.flows), Some(2));
         let Answer::Edges(edges) = answer(Topic::Edges, &flows) else { panic!("edges") };
         assert_eq!((edges.edges[0].flows, edges.edges[0].errors), (2, 1));
         let Answer::Talkers(talkers) = answer(Topic::Talkers, &flows) else { panic!("talkers") };

@@ -239,6 +239,8 @@ fn why_tells_a_denied_packet_once_and_requests_by_themselves() {
     assert_eq!(port.cause, Some(Cause::Request));
     assert_eq!((port.drops[0].reason.as_str(), port.drops[0].packets), ("HTTP request denied", None));
     assert_eq!(report.sentence, "a network policy refuses requests: payments/p q");
+    let top = top(By::Reason, std::slice::from_ref(&request)).text(None);
+    assert!(top.contains("HTTP request denied  ") && top.contains("    1          -        -\n"), "{top}");
     let counted = |by| aggregate(by, std::slice::from_ref(&request), 1).json();
     assert!(counted("reason").contains("\"HTTP request denied\""), "{}", counted("reason"));
     assert!(

@@ -175,6 +175,7 @@ fn drilling_down_and_back() {
         drops: vec![row("POLICY_DENIED", 7), row("NO_SOCKET", 2)],
         other: None,
     };
+    let refused = stats::GetDropsResponse { drops: vec![row("HTTP request denied", 0)], ..answer.clone() };
     dashboard.tell(Message::Counts(Window::Minute, Box::new(Answer::Drops(answer.clone()))));
     assert!(dashboard.screen().contains("[server stats]"), "{}", dashboard.screen());
     dashboard.keys("w");
@@ -188,7 +189,10 @@ fn drilling_down_and_back() {
     assert_eq!(dashboard.state.filter.text, text);
     dashboard.keys("Esc");
     assert_eq!((dashboard.state.view, dashboard.state.filter.text.as_str()), (View::Drops, ""));
-    dashboard.keys("Esc");
+    dashboard.tell(Message::Counts(Window::Five, Box::new(Answer::Drops(refused))));
+    dashboard.keys("m g Enter");
+    assert_eq!(dashboard.state.filter.text, "--verdict DROPPED --protocol http");
+    dashboard.keys("Esc Esc");
     assert_eq!(dashboard.state.view, View::Flows);
 }
 

@@ -92,6 +92,7 @@ fn drops() -> Answer {
         row("NETFILTER_DROP", "world", "shop/web", 402),
         row("POLICY_DENIED", "shop/cart", "pay/ledger", 78),
         row("NO_SOCKET", "ops/scan", "cidr:10.0.0.0/8", 24),
+        stats::DropCount { flows: 57, ..row("HTTP request denied", "shop/cart", "pay/ledger", 0) },
     ];
     Answer::Drops(stats::GetDropsResponse { window: window(), drops, other: None })
 }

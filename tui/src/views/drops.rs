@@ -8,7 +8,7 @@ use crate::{
     state::State,
 };
 use observer_proto::{
-    answers::scaled,
+    answers::{refused, scaled},
     flow::DropReason,
     stats::{DropCount, GetDropsResponse},
     text::status::grouped,
@@ -73,12 +73,22 @@ pub(super) fn told(state: &State, cell: Cell) -> Cell {
     if state.counts.tells_bytes { cell } else { Cell::text("-").role(Role::Muted) }
 }
 
-/// What asks for drops of a reason: a flag, where Hubble has a name for it, else the kernel's word in the text of rows.
+/// Of requests that were refused no packet was dropped.
+fn packets(state: &State, packets: u64) -> Cell {
+    if packets == 0 { Cell::text("-").role(Role::Muted) } else { told(state, count(packets)) }
+}
+
+/// What makes a row heavier than another, the first number first.
+fn weight(row: &DropCount) -> (u64, u64) {
+    (row.packets.max(row.flows), row.flows)
+}
+
+/// What asks for drops of a reason: a flag, where there is one, else the kernel's word in the text of rows.
 fn flags(reason: &str) -> Vec<(&'static str, String)> {
-    let mut flags = vec![("verdict", "DROPPED".to_owned())];
     let is_named = DropReason::from_str_name(reason).is_some();
-    flags.push((if is_named { "drop-reason-desc" } else { WORD }, reason.to_owned()));
-    flags
+    let usual = (if is_named { "drop-reason-desc" } else { WORD }, reason);
+    let (flag, value) = refused::flag(reason).unwrap_or(usual);
+    vec![("verdict", "DROPPED".to_owned()), (flag, value.to_owned())]
 }
 
 fn by_reason(state: &State, answer: &GetDropsResponse, seconds: f64) -> Grid {
@@ -93,13 +103,13 @@ fn by_reason(state: &State, answer: &GetDropsResponse, seconds: f64) -> Grid {
         }
     }
     let mut reasons: Vec<_> = reasons.into_iter().collect();
-    reasons.sort_by_key(|(_, (sum, _))| std::cmp::Reverse((sum.packets, sum.flows)));
+    reasons.sort_by_key(|(_, (sum, _))| std::cmp::Reverse(weight(sum)));
     let rows = reasons.into_iter().map(|(reason, (sum, top))| Row {
         key: reason.to_owned(),
         cells: vec![
             Cell::text(reason).role(Role::Drop),
             count(sum.flows),
-            told(state, count(sum.packets)),
+            packets(state, sum.packets),
             rate(sum.flows, seconds),
             trend(state, &sum.trend),
             Cell::text(top.map_or("", |top| &top.source)),
@@ -127,7 +137,7 @@ fn by_pair(state: &State, answer: &GetDropsResponse, seconds: f64) -> Grid {
             Cell::text(row.destination.clone()),
             Cell::text(row.reason.clone()).role(Role::Drop),
             count(row.flows),
-            told(state, count(row.packets)),
+            packets(state, row.packets),
             rate(row.flows, seconds),
             trend(state, &row.trend),
         ],
@@ -194,11 +204,11 @@ fn below(state: &State, answer: &GetDropsResponse, key: &str) -> Vec<Line> {
         ];
     }
     let mut pairs: Vec<&DropCount> = answer.drops.iter().filter(|row| row.reason == key).collect();
-    pairs.sort_by_key(|row| std::cmp::Reverse((row.packets, row.flows)));
+    pairs.sort_by_key(|row| std::cmp::Reverse(weight(row)));
     let more = pairs.len().saturating_sub(PAIRS);
     let mut lines = vec![heading(format!(" {key}: between whom"))];
     for row in pairs.into_iter().take(PAIRS) {
-        let packets = if state.counts.tells_bytes {
+        let packets = if state.counts.tells_bytes && row.packets > 0 {
             format!(", {} packets", grouped(row.packets))
         } else {
             String::new()

@@ -82,8 +82,9 @@ impl By {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sums {
     flows: u64,
-    /// Those that tell no packets and bytes.
+    /// Those that tell no packets and bytes, though they are of some, and those that are of none.
     untold: u64,
+    apart: u64,
     sent: Volume,
     received: Volume,
     /// Flows that were dropped, and the packets of them.
@@ -95,6 +96,7 @@ impl AddAssign for Sums {
     fn add_assign(&mut self, other: Self) {
         self.flows += other.flows;
         self.untold += other.untold;
+        self.apart += other.apart;
         self.sent += other.sent;
         self.received += other.received;
         self.drops += other.drops;
@@ -105,13 +107,13 @@ impl AddAssign for Sums {
 impl Sums {
     /// A count that no flow may have told.
     fn told(&self, count: u64) -> Option<u64> {
-        (self.untold == 0 || self.untold < self.flows).then_some(count)
+        (self.flows == 0 || self.untold + self.apart < self.flows).then_some(count)
     }
 }
 
 impl Counts for Sums {
     fn weight(&self) -> (u64, u64) {
-        (self.sent.bytes + self.received.bytes + self.dropped.packets, self.flows)
+        (self.sent.bytes + self.received.bytes + self.dropped.packets + self.apart, self.flows)
     }
 }
 
@@ -156,8 +158,13 @@ impl Top {
 
     /// Takes in a flow that came at `now` (unix seconds).
     pub fn flow(&mut self, flow: &Flow, now: i64) {
-        // The packets that it is about have flows of their own.
-        if ends::is_l7(flow) || ends::is_verdict(flow) && self.by != By::Policy {
+        // The packets that it is about have flows of their own, but for a request that was refused.
+        let is_apart = match self.by {
+            By::Policy => ends::is_l7(flow),
+            By::Reason => ends::is_apart(flow) && !(ends::is_l7(flow) && ends::is_drop(flow)),
+            _ => ends::is_apart(flow),
+        };
+        if is_apart {
             return;
         }
         let facts = Facts::of(flow);
@@ -227,7 +234,8 @@ impl Top {
 
 fn rows(by: By, flow: &Flow, facts: &Facts, volume: Volume, to: &mut Groups<Vec<String>, Sums>) {
     let is_drop = ends::is_drop(flow);
-    let mut sums = Sums { flows: 1, untold: volume.silent(), drops: u64::from(is_drop), ..Sums::default() };
+    let Volume { untold, apart, .. } = volume;
+    let mut sums = Sums { flows: 1, untold, apart, drops: u64::from(is_drop), ..Sums::default() };
     if is_drop {
         sums.dropped = volume;
     }

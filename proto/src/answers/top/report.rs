@@ -63,6 +63,7 @@ impl Report {
         let sums = |told: &crate::stats::DropCount| Sums {
             flows: told.flows,
             drops: told.flows,
+            apart: if told.packets == 0 { told.flows } else { 0 },
             dropped: Volume { packets: told.packets, bytes: told.bytes, ..Volume::default() },
             ..Sums::default()
         };
@@ -108,7 +109,11 @@ impl Report {
                 Column::number("FLOWS/s").rank(2),
                 Column::number("ERRORS/s").rank(1),
             ]),
-            By::Reason => columns.extend([Column::number("PACKETS/s"), Column::number("PACKETS").rank(1)]),
+            By::Reason => columns.extend([
+                Column::number("FLOWS"),
+                Column::number("PACKETS/s"),
+                Column::number("PACKETS").rank(1),
+            ]),
             _ => columns.push(Column::number("FLOWS/s")),
         }
         if self.by.is_of_ends() || self.by == By::Port {
@@ -134,7 +139,7 @@ impl Report {
             By::Port => vec![bytes(sums.sent), rate(sums.flows), rate(sums.drops)],
             By::Reason => {
                 let packets = sums.told(sums.dropped.packets);
-                vec![or_dash(packets, rate), or_dash(packets, grouped)]
+                vec![grouped(sums.flows), or_dash(packets, rate), or_dash(packets, grouped)]
             }
             _ => vec![rate(sums.flows)],
         };

@@ -152,6 +152,11 @@ impl Claims {
         (owner.map_or(Owner::Uncertain, |claim| Owner::Pod(Arc::clone(&claim.endpoint))), when)
     }
 
+    /// Whose the address is.
+    pub(super) fn now(&self, ip: IpAddr) -> Owner {
+        self.owner(ip, u64::MAX - 1).0
+    }
+
     /// The addresses of nodes, now and before.
     pub(super) fn set_nodes(&self, before: &Nodes, now: &Nodes) {
         for ip in before.keys().filter(|ip| !now.contains_key(*ip)) {

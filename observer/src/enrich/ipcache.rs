@@ -14,7 +14,7 @@ use super::{
     resolved::Resolved,
     source::{Change, Journal, Node, Pod, Rank, Snapshot, Surroundings, Window},
     tables::Tables,
-    told::{Shown, Told},
+    told::{Naming, Shown, Told},
 };
 use crate::{
     endpoint::{Encoded, Endpoint, Service, Text, Workload},
@@ -95,7 +95,7 @@ struct Known {
 
 impl Known {
     fn shown(&self) -> Shown<'_> {
-        Shown { endpoint: &self.endpoint, ips: &self.ips, finished: self.finished }
+        Shown { endpoint: &self.endpoint, finished: self.finished }
     }
 }
 
@@ -300,19 +300,21 @@ impl IpCache {
     fn make(&self, change: Change) -> bool {
         let mut writer = self.writer();
         writer.batch += 1;
+        let tables = self.tables.load();
+        let naming = Naming { claims: &self.claims, tables: &tables };
         let changed = match change {
-            Change::All(rank, snapshot, window) => self.take_all(&mut writer, rank, snapshot, window),
-            Change::Pod(rank, pod, window) => writer.upsert(&self.claims, rank, pod, window),
-            Change::Gone(rank, uid, window) => writer.remove(&self.claims, rank, &Uid::from(&*uid), window),
+            Change::All(rank, snapshot, window) => self.take_all(&mut writer, naming, rank, snapshot, window),
+            Change::Pod(rank, pod, window) => writer.upsert(naming, rank, pod, window),
+            Change::Gone(rank, uid, window) => writer.remove(naming, rank, &Uid::from(&*uid), window),
             Change::Surroundings(rank, surroundings) => self.surround(&mut writer, rank, surroundings),
             Change::Pods(rank, pods, gone, window) => {
                 let mut changed = false;
                 // The new before the old is removed, so that a successor's claim is seen as such.
                 for pod in pods {
-                    changed |= writer.upsert(&self.claims, rank, pod, window);
+                    changed |= writer.upsert(naming, rank, pod, window);
                 }
                 for uid in gone {
-                    changed |= writer.remove(&self.claims, rank, &Uid::from(&*uid), window);
+                    changed |= writer.remove(naming, rank, &Uid::from(&*uid), window);
                 }
                 changed
             }
@@ -330,15 +332,22 @@ impl IpCache {
         changed
     }
 
-    fn take_all(&self, writer: &mut Writer, rank: Rank, snapshot: Snapshot, window: Window) -> bool {
+    fn take_all(
+        &self,
+        writer: &mut Writer,
+        naming: Naming<'_>,
+        rank: Rank,
+        snapshot: Snapshot,
+        window: Window,
+    ) -> bool {
         let mut changed = false;
         let mut gone: HashSet<Uid> = writer.pods[rank as usize].keys().cloned().collect();
         for pod in snapshot.pods {
             gone.remove(&Uid::from(&*pod.uid));
-            changed |= writer.upsert(&self.claims, rank, pod, window);
+            changed |= writer.upsert(naming, rank, pod, window);
         }
         for uid in gone {
-            changed |= writer.remove(&self.claims, rank, &uid, window);
+            changed |= writer.remove(naming, rank, &uid, window);
         }
         changed | self.surround(writer, rank, snapshot.surroundings)
     }
@@ -361,8 +370,10 @@ impl IpCache {
         self.node_labels.set(&self.node, surroundings.values());
         let tables = Tables::build(surroundings.values(), &self.node, identities, &self.reserved);
         let before = self.tables.load();
-        told.cidrs(&before, &tables);
+        let names = Naming { claims: &self.claims, tables: &before }.of(before.singles_that_differ(&tables));
         self.claims.set_nodes(&before.nodes, &tables.nodes);
+        told.nets(&before, &tables);
+        told.addresses(names, Naming { claims: &self.claims, tables: &tables });
         self.tables.store(Arc::new(tables));
         true
     }
@@ -377,7 +388,8 @@ impl Writer {
         self.pods.iter().flat_map(HashMap::values)
     }
 
-    fn upsert(&mut self, claims: &Claims, rank: Rank, mut pod: Pod, window: Window) -> bool {
+    fn upsert(&mut self, naming: Naming<'_>, rank: Rank, mut pod: Pod, window: Window) -> bool {
+        let Naming { claims, .. } = naming;
         let uid = Uid::from(&*pod.uid);
         let old = self.pods[rank as usize].remove(&uid);
         let change = claims::Change { rank, window, batch: self.batch };
@@ -399,6 +411,9 @@ impl Writer {
         // One for all its claims.
         let endpoint = old.as_ref().filter(|_| same).map_or(endpoint, |old| Arc::clone(&old.endpoint));
         let old_ips = old.as_ref().map_or(&[][..], |old| &old.ips);
+        let touched = old_ips.iter().filter(|ip| !ips.contains(ip)).chain(&ips).copied();
+        let is_touched = !same || *old_ips != *ips;
+        let names = naming.of(touched.filter(|_| is_touched));
         for &ip in &ips {
             match old.as_ref().filter(|old| old.ips.contains(&ip)) {
                 None => claims.open(ip, change, &endpoint),
@@ -412,7 +427,8 @@ impl Writer {
             }
         }
         let before = old.as_ref().map(Known::shown);
-        self.told.pod(before, Some(Shown { endpoint: &endpoint, ips: &ips, finished }));
+        self.told.pod(before, Some(Shown { endpoint: &endpoint, finished }));
+        self.told.addresses(names, naming);
         let just_finished = finished && old.as_ref().is_some_and(|old| !old.finished);
         let more = old.as_ref().is_some_and(|old| !Arc::ptr_eq(&old.besides, &besides));
         let changed = !same || *old_ips != *ips || just_finished || more;
@@ -420,13 +436,15 @@ impl Writer {
         changed
     }
 
-    fn remove(&mut self, claims: &Claims, rank: Rank, uid: &Uid, window: Window) -> bool {
+    fn remove(&mut self, naming: Naming<'_>, rank: Rank, uid: &Uid, window: Window) -> bool {
         let Some(known) = self.pods[rank as usize].remove(uid) else { return false };
+        let names = naming.of(known.ips.iter().copied());
         let change = claims::Change { rank, window, batch: self.batch };
         for &ip in &known.ips {
-            claims.close(ip, change, &known.endpoint);
+            naming.claims.close(ip, change, &known.endpoint);
         }
         self.told.pod(Some(known.shown()), None);
+        self.told.addresses(names, naming);
         self.identities.release(known.endpoint.identity);
         self.endpoint_ids.remove(&(known.endpoint.id as u16));
         true

@@ -81,6 +81,25 @@ impl Tables {
         self.cidrs.get_lpm(&IpNet::from(ip)).map(|(_, endpoint)| endpoint)
     }
 
+    /// What a CIDR of this address alone stands for.
+    pub(super) fn host(&self, ip: IpAddr) -> Option<&Arc<Endpoint>> {
+        self.cidrs.get(&IpNet::from(ip))
+    }
+
+    /// Addresses of which one by itself says something here, or in the other.
+    pub(super) fn singles_that_differ<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = IpAddr> {
+        let one_way = |a: &'a Self, b: &'a Self| {
+            let nodes = a.nodes.keys().filter(|ip| !b.nodes.contains_key(*ip)).copied();
+            let is_one = |cidr: &IpNet| cidr.prefix_len() == cidr.max_prefix_len();
+            let cidrs = a.cidrs().filter(move |(cidr, _)| is_one(cidr)).map(|(cidr, _)| cidr.addr());
+            nodes.chain(cidrs.filter(|ip| b.host(*ip).is_none()))
+        };
+        let mut all: Vec<_> = one_way(self, other).chain(one_way(other, self)).collect();
+        all.sort_unstable();
+        all.dedup();
+        all.into_iter()
+    }
+
     /// All CIDRs that have an identity.
     pub(super) fn cidrs(&self) -> impl Iterator<Item = (IpNet, &Arc<Endpoint>)> {
         self.cidrs.iter()

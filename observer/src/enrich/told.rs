@@ -1,6 +1,7 @@
 //! Tells of pods, addresses and services that come and go, as Hubble's agent events.
 
 use super::{
+    claims::{Claims, Owner},
     source::{ServiceEntry, Surroundings},
     tables::Tables,
 };
@@ -10,6 +11,7 @@ use observer_proto::flow::{
     AgentEventType as Kind, EndpointUpdateNotification, IpCacheNotification, ServiceDeleteNotification,
     ServiceUpsertNotification, ServiceUpsertNotificationAddr, agent_event::Notification,
 };
+use smallvec::SmallVec;
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -25,18 +27,38 @@ pub(super) struct Told(pub(super) Arc<Events>);
 #[derive(Clone, Copy)]
 pub(super) struct Shown<'a> {
     pub(super) endpoint: &'a Endpoint,
-    pub(super) ips: &'a [IpAddr],
     pub(super) finished: bool,
 }
 
-impl<'a> Shown<'a> {
+impl Shown<'_> {
     /// Hubble's endpoints are the pods of its own node.
     fn is_endpoint(&self) -> bool {
         self.endpoint.local && !self.finished
     }
+}
 
-    fn ips(this: Option<Self>) -> &'a [IpAddr] {
-        this.map_or(&[], |this| this.ips)
+/// Where it stands what flows call an address: several sources may speak of one.
+#[derive(Clone, Copy)]
+pub(super) struct Naming<'a> {
+    pub(super) claims: &'a Claims,
+    pub(super) tables: &'a Tables,
+}
+
+/// What flows call some addresses.
+pub(super) type Names = SmallVec<[(IpAddr, Option<Arc<Endpoint>>); 1]>;
+
+impl Naming<'_> {
+    /// What flows call these now; nothing where only what holds for many says it.
+    pub(super) fn of(self, ips: impl Iterator<Item = IpAddr>) -> Names {
+        ips.map(|ip| (ip, self.name(ip))).collect()
+    }
+
+    fn name(self, ip: IpAddr) -> Option<Arc<Endpoint>> {
+        match self.claims.now(ip) {
+            Owner::Pod(endpoint) => Some(endpoint),
+            Owner::Never => self.tables.host(ip).cloned(),
+            Owner::Node(_) | Owner::Uncertain => None,
+        }
     }
 }
 
@@ -49,20 +71,6 @@ impl Told {
         }
         if let (None, Some(came)) = (was, is) {
             self.endpoint(Kind::EndpointCreated, came.endpoint);
-        }
-        let (old_ips, new_ips) = (Shown::ips(old), Shown::ips(new));
-        if let Some(old) = old {
-            for ip in old_ips.iter().filter(|ip| !new_ips.contains(ip)) {
-                self.address(Kind::IpcacheDeleted, (*ip).into(), old.endpoint, None);
-            }
-        }
-        if let Some(new) = new {
-            for ip in new_ips {
-                let before = old.filter(|_| old_ips.contains(ip)).map(|old| old.endpoint.identity);
-                if before != Some(new.endpoint.identity) {
-                    self.address(Kind::IpcacheUpserted, (*ip).into(), new.endpoint, before);
-                }
-            }
         }
     }
 
@@ -89,9 +97,27 @@ impl Told {
         self.0.tell(kind, Notification::IpcacheUpdate(update));
     }
 
-    /// A CIDR keeps its identity as long as it is there.
-    pub(super) fn cidrs(&self, old: &Tables, new: &Tables) {
-        let [was, is] = [old, new].map(|tables| tables.cidrs().collect::<BTreeMap<_, _>>());
+    /// Of these addresses those that flows call by another name than before.
+    pub(super) fn addresses(&self, before: Names, now: Naming<'_>) {
+        for (ip, before) in before {
+            match (before, now.name(ip)) {
+                (Some(was), Some(is)) if is_called_alike(&was, &is) => {}
+                (was, Some(is)) => {
+                    let was = was.map(|was| was.identity);
+                    self.address(Kind::IpcacheUpserted, ip.into(), &is, was);
+                }
+                (Some(gone), None) => self.address(Kind::IpcacheDeleted, ip.into(), &gone, None),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// A net keeps its identity as long as it is there. Those of one address are told with the others that it has.
+    pub(super) fn nets(&self, old: &Tables, new: &Tables) {
+        let [was, is] = [old, new].map(|tables| {
+            let nets = tables.cidrs().filter(|(cidr, _)| cidr.prefix_len() < cidr.max_prefix_len());
+            nets.collect::<BTreeMap<_, _>>()
+        });
         for (cidr, endpoint) in was.iter().filter(|(cidr, _)| !is.contains_key(cidr)) {
             self.address(Kind::IpcacheDeleted, *cidr, endpoint, None);
         }
@@ -138,6 +164,10 @@ impl Told {
     }
 }
 
+fn is_called_alike(a: &Endpoint, b: &Endpoint) -> bool {
+    (a.identity, &a.namespace, &a.pod_name) == (b.identity, &b.namespace, &b.pod_name)
+}
+
 type Frontend = (IpAddr, u16, u8);
 
 fn frontends(services: &[ServiceEntry]) -> BTreeMap<Frontend, &ServiceEntry> {
@@ -160,7 +190,7 @@ mod tests {
     use super::*;
     use crate::enrich::{
         ipcache::IpCache,
-        source::{CidrGroup, Pod, Rank, ServicePort, Snapshot, TargetPort, Window},
+        source::{CidrGroup, Node, Pod, Rank, ServicePort, Snapshot, TargetPort, Window},
     };
 
     fn pod(uid: &str, ips: &[&str], label: &str, local: bool) -> Pod {
@@ -265,6 +295,65 @@ mod tests {
         );
         assert_eq!(told(&[], &[], 5), [""; 0]);
     }
+
+    /// Whatever comes and goes, in whichever order: what was told last of an address is what flows call it.
+    #[test]
+    fn addresses_are_told_by_the_name_that_flows_have() {
+        let cache = IpCache::new("n1");
+        let address = "10.0.0.1".parse().unwrap();
+        let (mut next, mut at) = (0, 0);
+        let mut told = |change: &dyn Fn(Window)| {
+            at += 1;
+            change(Window::exact(at));
+            let batch = cache.events().agent.read(next, 100);
+            next = batch.next;
+            let is_of_address = |kind| matches!(kind, Kind::IpcacheUpserted | Kind::IpcacheDeleted);
+            let events = batch.entries.into_iter().filter(|(_, event)| is_of_address(event.r#type()));
+            let told: Vec<_> = events
+                .map(|(_, event)| {
+                    (event.r#type() == Kind::IpcacheUpserted, words(event.notification.unwrap()))
+                })
+                .collect();
+            let [(is_there, words)] = &told[..] else { return format!("{told:?}") };
+            let name = cache.lookup(address, at).pod_name.to_string();
+            assert!(if *is_there { words.contains(&format!(" {name} ")) } else { name.is_empty() });
+            format!("{}{words}", if *is_there { "+" } else { "-" })
+        };
+        let pod = |name, label| pod(name, &["10.0.0.1"], label, true);
+        let groups = |cidrs: &[&str]| {
+            let cidrs = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
+            let cidr_groups = vec![CidrGroup { name: "office".into(), cidrs, ..CidrGroup::default() }];
+            Surroundings { cidr_groups, ..Surroundings::default() }
+        };
+        let node = Node { addresses: vec![address], ..Node::default() };
+        let nodes = |nodes| Surroundings { nodes, ..Surroundings::default() };
+        let upsert = |rank, pod: &Pod, window| cache.upsert_pod(rank, pod.clone(), window);
+        let (strong, weak) = (pod("web", "k8s:a=1"), pod("container", "k8s:b=1"));
+        // A weaker source says nothing more, and has the name again when the stronger one has gone.
+        assert_eq!(told(&|at| upsert(Rank::Inventory, &strong, at)), "+10.0.0.1/32 web new");
+        assert_eq!(told(&|at| upsert(Rank::Local, &weak, at)), "[]");
+        assert_eq!(told(&|at| upsert(Rank::Local, &pod("container", "k8s:b=2"), at)), "[]");
+        assert_eq!(told(&|at| cache.remove_pod(Rank::Inventory, "web", at)), "+10.0.0.1/32 container other");
+        assert_eq!(told(&|at| upsert(Rank::Kubernetes, &strong, at)), "+10.0.0.1/32 web other");
+        assert_eq!(told(&|at| cache.remove_pod(Rank::Local, "container", at)), "[]");
+        // Nor does a net of this address alone.
+        assert_eq!(told(&|_| cache.set_surroundings(Rank::Inventory, groups(&["10.0.0.1/32"]))), "[]");
+        assert_eq!(told(&|_| cache.set_surroundings(Rank::Inventory, groups(&[]))), "[]");
+        // A successor is told before the old one is gone, also one with the same labels.
+        assert_eq!(
+            told(&|at| upsert(Rank::Kubernetes, &pod("web-2", "k8s:a=1"), at)),
+            "+10.0.0.1/32 web-2 same"
+        );
+        assert_eq!(told(&|at| cache.remove_pod(Rank::Kubernetes, "web", at)), "[]");
+        // A node's address is no pod's.
+        assert_eq!(
+            told(&|_| cache.set_surroundings(Rank::Local, nodes(vec![node.clone()]))),
+            "-10.0.0.1/32 web-2 new"
+        );
+        assert_eq!(told(&|_| cache.set_surroundings(Rank::Local, nodes(vec![]))), "+10.0.0.1/32 web-2 new");
+        assert_eq!(told(&|at| cache.remove_pod(Rank::Kubernetes, "web-2", at)), "-10.0.0.1/32 web-2 new");
+    }
+
     #[test]
     fn nets_that_come_and_go_are_told() {
         let cache = IpCache::new("n1");
@@ -294,5 +383,8 @@ mod tests {
             told(&["fd00:1::/32", "192.0.2.0/24"], 2),
             ["IPCACHE_DELETED 10.0.0.0/8 1", "IPCACHE_UPSERTED 192.0.2.0/24 3"]
         );
+        let single = ["fd00:1::/32", "192.0.2.0/24", "192.0.2.1/32"];
+        assert_eq!(told(&single, 3), ["IPCACHE_UPSERTED 192.0.2.1/32 4"]);
+        assert_eq!(told(&single[..2], 4), ["IPCACHE_DELETED 192.0.2.1/32 4"]);
     }
 }

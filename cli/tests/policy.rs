@@ -147,7 +147,7 @@ fn files_are_listed_shown_and_explained() {
         list.contains("cnp     payments/payments-api  audit  default  in, out       6        2 "),
         "{list}"
     );
-    assert!(list.ends_with("\n2 policies, revision 3\n"), "{list}");
+    assert!(list.ends_with("\n2 policies\n"), "{list}");
     let shown = good(&by_files(&["show", "cnp/payments/payments-api"]));
     for part in [
         "  mode         audit, set by default\n",

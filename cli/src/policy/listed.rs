@@ -178,7 +178,9 @@ fn end(answer: &ListPoliciesResponse, out: &mut String) {
     let node = if answer.node_name.is_empty() { String::new() } else { format!(" on {}", answer.node_name) };
     let count = answer.policies.len() as u64;
     let word = if count == 1 { "policy" } else { "policies" };
-    line(out, format_args!("{} {word}{node}, revision {}{loaded}", grouped(count), answer.revision));
+    let revision =
+        if answer.revision == 0 { String::new() } else { format!(", revision {}", answer.revision) };
+    line(out, format_args!("{} {word}{node}{revision}{loaded}", grouped(count)));
     if !answer.problem.is_empty() {
         line(out, format_args!("NOT IN FORCE, since newer files have a fault: {}", answer.problem));
     }

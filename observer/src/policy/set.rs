@@ -19,7 +19,7 @@ const MOST_NAMED: usize = 5;
 /// The policies that were read together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Set {
-    /// Counts the sets that were taken.
+    /// Counts the sets that were in force, a change of modes making another; 0 before it is.
     pub revision: u64,
     /// In the order of their files.
     pub policies: Vec<Declared>,
@@ -65,11 +65,11 @@ impl Set {
     }
 
     /// These policies, no two of one name.
-    pub(super) fn new(policies: Vec<Arc<Policy>>, config: &PolicyConfig, revision: u64) -> Self {
+    pub(super) fn new(policies: Vec<Arc<Policy>>, config: &PolicyConfig) -> Self {
         let declared =
             |policy| Declared { policy, asked: config.mode, asked_by: SetBy::Default, most: Mode::Enforce };
         Self {
-            revision,
+            revision: 0,
             policies: policies.into_iter().map(declared).collect(),
             loaded: SystemTime::now(),
             cap: None,
@@ -116,6 +116,14 @@ impl Set {
     /// Names of policies, `specs` of one being one.
     pub fn ids(&self) -> BTreeSet<&PolicyId> {
         self.policies.iter().map(|declared| &declared.policy.id).collect()
+    }
+
+    /// How many are in each mode: observed, audited and enforced.
+    pub(super) fn in_each_mode(&self) -> [usize; 3] {
+        let modes: BTreeMap<_, _> =
+            self.policies.iter().map(|declared| (&declared.policy.id, declared.mode())).collect();
+        [Mode::Observe, Mode::Audit, Mode::Enforce]
+            .map(|mode| modes.values().filter(|own| **own == mode).count())
     }
 
     /// Whether any is enforced.

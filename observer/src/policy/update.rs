@@ -120,11 +120,11 @@ impl Updater {
         };
         let policies = kubernetes.and_then(|shown| shown.policies.clone());
         let mut api = policies.map(|policies| Api { policies, taken: None, problems: Vec::new() });
-        let set = Set::new(together(&from_files, api.as_mut()), &config, 1);
+        let set = Set::new(together(&from_files, api.as_mut()), &config);
         cache.resolved().want(set.names());
         let mut feed = Feed::new(kubernetes.map(|shown| Arc::clone(&shown.backends)));
         let names = feed.changes(&cache, &[]).unwrap_or_default();
-        let set = set.in_modes(&config, feed.modes(), &modes);
+        let set = Set { revision: 1, ..set.in_modes(&config, feed.modes(), &modes) };
         lockout::refuse(&set, &config, &cache, &[])?;
         let all = Engine::new(false).difference(set.with_modes());
         let worlds = Worlds::new(Change { fed: names, policies: Some((set.revision, all)) });
@@ -278,7 +278,7 @@ impl Updater {
             self.cache.events().note("policies", format!("refused: {problem}"));
             self.policies.counters.refused.fetch_add(1, Ordering::Relaxed);
         }
-        let set = Set::new(policies, &self.config, self.policies.set().revision + 1);
+        let set = Set::new(policies, &self.config);
         match self.put(self.in_modes(set)) {
             Ok(()) => {
                 // Of files that are bad it goes on to be true.
@@ -308,9 +308,11 @@ impl Updater {
     }
 
     /// Puts a set in force, or leaves the old one there.
-    fn put(&mut self, set: Set) -> Result<(), PolicyError> {
+    fn put(&mut self, mut set: Set) -> Result<(), PolicyError> {
         lockout::refuse(&set, &self.config, &self.cache, &(self.own.0)())?;
-        let old = self.policies.set().enforces();
+        let before = self.policies.set();
+        set.revision = before.revision + 1;
+        let old = before.enforces();
         // What is enforced stays on from its first packet.
         if set.enforces() && !old {
             self.stay(true)?;
@@ -353,10 +355,13 @@ impl Updater {
     fn tell(&self, what: &str) {
         let set = self.policies.set();
         let warnings = self.policies.world().engine.warnings().len();
+        let [observe, audit, enforce] = set.in_each_mode();
         tracing::info!(
             policies = set.ids().len(),
+            observe,
+            audit,
+            enforce,
             revision = set.revision,
-            mode = %self.config.mode,
             warnings,
             "{what}"
         );

@@ -47,8 +47,8 @@ pub struct World {
     /// Those of this node, and how many versions of each are among the names.
     local: HashMap<Arc<str>, usize>,
     pub(super) services: Arc<[ServiceEntry]>,
-    /// Of the set of policies.
-    pub(super) revision: u64,
+    /// Of the set of policies, see [`super::Set`].
+    pub revision: u64,
     /// What its slot in the kernel says of addresses, where that is known.
     made: Option<Made>,
 }

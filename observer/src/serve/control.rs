@@ -12,7 +12,6 @@ use crate::{
     policy::{Policies, Updater},
     store::Store,
 };
-use observer_policy::wire as said;
 use observer_proto::control::{
     self as wire, CaptureStatusRequest, CaptureStatusResponse, ExplainPolicyRequest, ExplainPolicyResponse,
     InspectRequest, InspectResponse, ListPoliciesRequest, ListPoliciesResponse, RecordRequest,
@@ -124,7 +123,7 @@ impl Control for ControlApi {
         request: Request<ExplainPolicyRequest>,
     ) -> Result<Response<ExplainPolicyResponse>, Status> {
         let policies = self.policies.as_ref().ok_or_else(no_policies)?;
-        let explained = said::explain(&policies.world().engine, request.get_ref());
+        let explained = policies::explain(policies, request.get_ref());
         explained.map(Response::new).map_err(Status::invalid_argument)
     }
 

@@ -7,8 +7,8 @@ use observer_policy::{
     wire::{self, Besides},
 };
 use observer_proto::control::{
-    ListPoliciesRequest, ListPoliciesResponse, PolicyHits, PolicyWarning, SetPolicyModeRequest,
-    SetPolicyModeResponse, policy::Mode as WireMode,
+    ExplainPolicyRequest, ExplainPolicyResponse, ListPoliciesRequest, ListPoliciesResponse, PolicyHits,
+    PolicyWarning, SetPolicyModeRequest, SetPolicyModeResponse, policy::Mode as WireMode,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
@@ -24,7 +24,11 @@ pub(super) fn list(policies: &Policies, request: &ListPoliciesRequest) -> ListPo
         let set_by = declared.get(&(&policy.id, policy.part)).map(|one| one.set_by());
         Besides { set_by: set_by.unwrap_or_default(), hits: Some(PolicyHits { allowed, denied, refused }) }
     };
-    let mut listed = wire::list(&policies.world().engine, request, besides);
+    let mut listed = {
+        let world = policies.world();
+        let listed = wire::list(&world.engine, request, besides);
+        ListPoliciesResponse { revision: world.revision, ..listed }
+    };
     let capped = set.policies.iter().filter_map(|one| {
         let Policy { id, part, .. } = &*one.policy;
         Some(((id.kind.to_string(), &*id.namespace, &*id.name, *part), set.why_not_as_asked(one)?))
@@ -40,6 +44,16 @@ pub(super) fn list(policies: &Policies, request: &ListPoliciesRequest) -> ListPo
     listed.loaded = Some(set.loaded.into());
     listed.problem = policies.problem().unwrap_or_default();
     listed
+}
+
+/// What they say of a connection, and by which set.
+pub(super) fn explain(
+    policies: &Policies,
+    request: &ExplainPolicyRequest,
+) -> Result<ExplainPolicyResponse, String> {
+    let world = policies.world();
+    let explained = wire::explain(&world.engine, request)?;
+    Ok(ExplainPolicyResponse { revision: world.revision, ..explained })
 }
 
 /// Has a policy be in a mode from now on.

@@ -82,7 +82,8 @@ fn both(
         destination: Some(destination.party),
         egress: Some(egress),
         ingress: Some(ingress),
-        revision: engine.revision(),
+        // A daemon's.
+        revision: 0,
     })
 }
 

@@ -84,7 +84,6 @@ pub fn list(
     policies.sort_by_key(|(policy, _)| (&policy.id, policy.part));
     ListPoliciesResponse {
         policies: policies.into_iter().map(|(_, message)| message).collect(),
-        revision: engine.revision(),
         open_count,
         open_pods,
         ..ListPoliciesResponse::default()

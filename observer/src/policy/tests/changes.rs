@@ -20,6 +20,7 @@ fn a_namespace_says_the_mode_of_policies_that_say_none() {
     };
     let default = (Mode::Audit, SetBy::Default);
     assert_eq!(by(&bed), [default, (Mode::Observe, SetBy::NamespaceAnnotation)]);
+    assert_eq!(bed.updater.policies().set().in_each_mode(), [1, 1, 0]);
     // The hits stay.
     let id = bed.updater.policies().set().policies[1].policy.id.clone();
     assert_eq!(bed.updater.policies().hits(&id), (0, 2));
@@ -121,4 +122,8 @@ fn what_is_the_same_is_shared() {
     bed.cache.replace(Rank::Inventory, snapshot(pods), Window::exact(10));
     bed.updater.follow_names();
     assert!(Arc::ptr_eq(&first, &verdict(&mut bed)), "a change of endpoints makes no new names");
+    assert_eq!((first.told().revision, bed.updater.policies().set().revision), (1, 1));
+    let named = Named { name: "api", ..Named::default() };
+    bed.updater.command(named, Some(Mode::Enforce)).unwrap();
+    assert_eq!((verdict(&mut bed).told().revision, bed.updater.policies().set().revision), (2, 2));
 }

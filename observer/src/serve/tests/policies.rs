@@ -11,12 +11,15 @@ use crate::{
     store::{Store, StoreConfig},
 };
 use observer_policy::model::Mode;
-use observer_proto::control::{
-    ExplainPolicyRequest, ListPoliciesRequest, PolicyEnd, SetPolicyModeRequest,
-    control_client::ControlClient,
-    explain_policy_response::Outcome,
-    policy::{self, SetBy},
-    policy_end::End,
+use observer_proto::{
+    control::{
+        ExplainPolicyRequest, ListPoliciesRequest, PolicyEnd, SetPolicyModeRequest,
+        control_client::ControlClient,
+        explain_policy_response::Outcome,
+        policy::{self, SetBy},
+        policy_end::End,
+    },
+    flow::agent_event::Notification,
 };
 use std::{
     fs,
@@ -34,7 +37,7 @@ spec:
   ingress: [{ports: [{port: 80}]}]
 ";
 
-fn updater(folder: &Path) -> Updater {
+fn updater(folder: &Path) -> (Updater, Arc<IpCache>) {
     let file = folder.join("policy.yaml");
     fs::write(&file, POLICY).unwrap();
     let cache = Arc::new(IpCache::new("n1"));
@@ -49,14 +52,14 @@ fn updater(folder: &Path) -> Updater {
     cache.replace(Rank::Inventory, Snapshot { pods: vec![pod], ..Snapshot::default() }, Window::exact(0));
     let cap = Some(Cap { most: Mode::Audit, why: "a test drops nothing".into() });
     let config = PolicyConfig { files: vec![file], mode: Mode::Audit, cap, ..PolicyConfig::default() };
-    Updater::load(config, "default", cache, None).unwrap()
+    (Updater::load(config, "default", Arc::clone(&cache), None).unwrap(), cache)
 }
 
 #[tokio::test]
 async fn policies_are_listed_and_explained() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _writer) = Store::new(StoreConfig::default());
-    let updater = updater(directory.path());
+    let (updater, names) = updater(directory.path());
     let policies = Some(Arc::clone(updater.policies()));
     let updater = Some(Arc::new(Mutex::new(updater)));
     let config = ServeConfig { policies, updater, ..config(directory.path()) };
@@ -84,6 +87,16 @@ async fn policies_are_listed_and_explained() {
     let [policy] = &set.policies[..] else { panic!("{set:?}") };
     assert_eq!((policy.mode(), policy.mode_set_by()), (policy::Mode::Observe, SetBy::Command));
     assert_eq!((&*policy.kind, &policy.rules[..], &policy.warnings[..]), ("NetworkPolicy", &[][..], &[][..]));
+    let listed = client.list_policies(ListPoliciesRequest::default()).await.unwrap().into_inner();
+    let told = names.events().agent.read(0, 100).entries.into_iter().filter_map(|(_, event)| {
+        let Some(Notification::PolicyUpdate(update)) = event.notification else { return None };
+        Some(update.revision)
+    });
+    assert_eq!(
+        (listed.revision, told.collect::<Vec<_>>()),
+        (2, vec![1, 2]),
+        "one number, by whomever it is told"
+    );
     for (name, code) in [("", Code::InvalidArgument), ("none", Code::NotFound)] {
         let refused = client.set_policy_mode(ask(name, policy::Mode::Audit)).await.unwrap_err();
         assert_eq!(refused.code(), code, "{refused}");
@@ -99,7 +112,7 @@ async fn policies_are_listed_and_explained() {
     };
     for (port, outcome) in [(80, Outcome::Allowed), (81, Outcome::Denied)] {
         let explained = client.explain_policy(question(port)).await.unwrap().into_inner();
-        assert_eq!(explained.outcome(), outcome, "{explained:?}");
+        assert_eq!((explained.outcome(), explained.revision), (outcome, 2), "{explained:?}");
     }
     let nobody = ExplainPolicyRequest { destination: end(End::Pod("shop/none".into())), ..question(80) };
     let refused = client.explain_policy(nobody).await.unwrap_err();

@@ -66,10 +66,10 @@ impl CaptureInfo for Status {
                 ("flows ingress", &status.ingress),
                 ("flows egress", &status.egress),
                 ("drops", &status.drops),
-                ("facts", &status.facts),
             ] {
                 program_counters(name, program, &mut counters);
             }
+            facts_counters(&status.facts, &mut counters);
             if self.policies.is_some() {
                 program_counters("denied packets", &status.denied, &mut counters);
                 let reset = status.total(|counters| counters.reset);
@@ -336,8 +336,25 @@ fn program_counters(stage: &str, program: &ProgramStatus, counters: &mut Vec<Cou
             counters.push(counter(stage, kind, cause, value));
         }
     }
+    recursion_counters(stage, program, counters);
+}
+
+/// They write no records: what they count of a connection the sweep tells.
+fn facts_counters(program: &ProgramStatus, counters: &mut Vec<Counter>) {
+    let (runs, table_full) = (program.counters.runs, program.counters.table_full);
+    for (kind, cause, value) in [
+        (Kind::Made, "segments sent again, and connects that failed", runs),
+        (Kind::Delivered, "counted with their connections, for the sweep", runs.saturating_sub(table_full)),
+        (Kind::Lost, "table full", table_full),
+    ] {
+        counters.push(counter("facts", kind, cause, value));
+    }
+    recursion_counters("facts", program, counters);
+}
+
+/// Never made by the program, and lost all the same: on both sides of the sum.
+fn recursion_counters(stage: &str, program: &ProgramStatus, counters: &mut Vec<Counter>) {
     if program.recursion_misses > 0 {
-        // Never made by the program, and lost all the same: on both sides of the sum.
         counters.push(counter(stage, Kind::Made, "recursion", program.recursion_misses));
         counters.push(counter(stage, Kind::Lost, "recursion", program.recursion_misses));
     }

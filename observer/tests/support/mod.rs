@@ -493,10 +493,11 @@ impl Sums {
         self.suppressed.get(&(stage.to_owned(), cause.to_owned())).copied().unwrap_or(0)
     }
 
-    /// Delivered by the programs or a sweep, and not taken by the pipeline yet. Policies' verdicts are of no record.
+    /// Delivered by the programs or a sweep, and not taken by the pipeline yet. Facts are delivered to the sweep; policies'
+    /// verdicts are of no record.
     pub(crate) fn in_the_rings(&self) -> i128 {
         let before = |stage: &&String| {
-            !["pipeline", "policy", "proxy", "l7", "history"].contains(&stage.as_str())
+            !["facts", "pipeline", "policy", "proxy", "l7", "history"].contains(&stage.as_str())
                 && !stage.starts_with("export ")
         };
         let delivered: u64 =

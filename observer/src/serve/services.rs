@@ -29,7 +29,7 @@ impl Services {
             return Err(Status::invalid_argument(text));
         }
         let services = names.iter().filter_map(|name| self.service(name)).collect();
-        Ok(GetServicesResponse { services })
+        Ok(GetServicesResponse { services, ..GetServicesResponse::default() })
     }
 
     fn service(&self, full_name: &str) -> Option<Service> {

@@ -7,7 +7,9 @@ use crate::{
     serve::{Server, start},
     store::{Store, StoreConfig, Writer},
 };
-use observer_proto::stats::{HealthRequest, Window, WindowRequest, stats_client::StatsClient};
+use observer_proto::stats::{
+    GetServicesResponse, HealthRequest, ServicesRequest, Window, WindowRequest, stats_client::StatsClient,
+};
 use prost_types::Duration;
 use std::sync::Arc;
 use tonic::{Code, transport::Channel};
@@ -81,7 +83,7 @@ async fn edges_come_once_or_each_second() {
 
 #[tokio::test]
 async fn every_call_answers_and_says_what_it_can_not() {
-    let (_directory, _server, mut writer, mut client) = bed().await;
+    let (_directory, server, mut writer, mut client) = bed().await;
     push(&mut writer, 1..=3);
     let mut health = client.get_health(HealthRequest { follow: true }).await.unwrap().into_inner();
     loop {
@@ -111,4 +113,8 @@ async fn every_call_answers_and_says_what_it_can_not() {
         let refused = client.get_edges(request).await.unwrap_err();
         assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, text));
     }
+    let services = client.get_services(ServicesRequest { names: vec!["shop/api".into()] }).await.unwrap();
+    let GetServicesResponse { services, not_built_in } = services.into_inner();
+    assert_eq!((services, &*not_built_in), (vec![], "this daemon does not follow the Kubernetes API"));
+    assert_eq!(server.counters().answered(Code::Unimplemented), 0);
 }

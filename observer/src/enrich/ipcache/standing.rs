@@ -43,7 +43,10 @@ impl IpCache {
     /// All pods that have an address of their own, and what is known besides them, for those who follow [`IpCache::generation`].
     pub fn standing(&self) -> (Vec<Standing>, Surroundings) {
         let writer = self.writer();
-        let is_own = |endpoint: &Arc<Endpoint>, ip: IpAddr| matches!(self.claims.now(ip), Owner::Pod(owner) if Arc::ptr_eq(&owner, endpoint));
+        let is_own = |endpoint: &Arc<Endpoint>, ip: IpAddr| {
+            let owner = self.claims.now(ip);
+            matches!(owner, Owner::Pod(owner) if Arc::ptr_eq(&owner, endpoint))
+        };
         let pods = writer.pods().map(|Known { endpoint, ips, besides, .. }| {
             let addresses = ips.iter().copied().filter(|ip| is_own(endpoint, *ip));
             Standing {

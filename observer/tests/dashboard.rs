@@ -66,7 +66,7 @@ fn every_view_has_what_the_daemon_saw() {
     };
     tmux.until("tui", "dropped flows alone", |screen| only(screen, "/ --verdict DROPPED", " FWD "));
     press(&["Enter"]);
-    shows(&["DROPPED", "uuid", "the kernel says", "observe -f -o wide --verdict DROPPED"]);
+    shows(&["DROPPED", "uuid", "(for Hubble ", "observe -f -o wide --verdict DROPPED"]);
     press(&["Escape"]);
     // Two at once would be another key.
     shows(&["DESTINATION", "DROP"]);

@@ -4,6 +4,9 @@ use crate::flow::Flow;
 use prost::Message as _;
 use prost_types::{Struct, value::Kind};
 
+/// Beginnings of netfilter's functions.
+const NETFILTER: [&str; 4] = ["nf_", "nft_", "ipt_", "ip6t_"];
+
 /// Texts are as they were sent: escape them before they are shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -79,6 +82,18 @@ impl Facts {
     /// Whether the flow tells how TLS began.
     pub fn is_of_tls(&self) -> bool {
         !self.tls_version.is_empty() || !self.tls_alert.is_empty()
+    }
+
+    /// Whether a packet was dropped by a rule of nftables or iptables.
+    pub fn is_by_firewall(&self) -> bool {
+        self.kernel_reason == "NETFILTER_DROP"
+            || self.is_place_alone() && NETFILTER.iter().any(|name| self.kernel_location.starts_with(name))
+    }
+
+    /// Whether only the place tells why a packet was dropped: the kernel gave no reason, or tells none.
+    pub fn is_place_alone(&self) -> bool {
+        // Before Linux 5.17, and of a number that has no name: words.
+        matches!(self.kernel_reason.as_str(), "" | "NOT_SPECIFIED") || self.kernel_reason.contains(' ')
     }
 
     /// The function in which a packet was dropped: the offset is for who reads the kernel's code.

@@ -117,6 +117,29 @@ fn why_names_each_cause_of_the_demo() {
 }
 
 #[test]
+fn why_blames_no_policy_for_what_the_kernel_gives_a_reason_for() {
+    for (reason, cause) in [
+        ("NETFILTER_DROP", Cause::Firewall),
+        ("unknown on this kernel", Cause::Firewall),
+        ("TC_INGRESS", Cause::Program),
+        ("XFRM_POLICY", Cause::Other),
+        ("TCP_MD5FAILURE", Cause::Other),
+    ] {
+        let hubble = if cause == Cause::Other { "AUTH_REQUIRED" } else { "POLICY_DENIED" };
+        let line = DEMO.lines().find(|line| line.contains("NETFILTER_DROP") && line.contains("\"payments\""));
+        let line = line.expect("one in the demo").replace("NETFILTER_DROP", reason);
+        let line = line.replace("POLICY_DENIED", hubble);
+        let Some(ResponseTypes::Flow(flow)) =
+            json::read::<GetFlowsResponse>(&line).expect(&line).response_types
+        else {
+            panic!("{line}")
+        };
+        let report = why("--from-pod web/frontend-app --to-pod payments/", &[flow]);
+        assert_eq!(report.ports[0].cause, Some(cause), "{reason}");
+    }
+}
+
+#[test]
 fn why_shows_the_route_that_discards() {
     for (to, command) in [
         ("198.51.100.10", "on n1: ip route show match 198.51.100.10"),

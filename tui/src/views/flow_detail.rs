@@ -119,10 +119,13 @@ fn reason(flow: &Flow, facts: &Facts) -> Option<Line> {
     let name = names::drop_reason_name(flow.drop_reason_desc).filter(|_| flow.drop_reason_desc > 0);
     let kernel = Some(facts.kernel_reason.as_str()).filter(|reason| !reason.is_empty());
     let place = Some(facts.kernel_location.as_str()).filter(|place| !place.is_empty());
-    let kernel = kernel.map(|kernel| format!("the kernel says {kernel}"));
-    let place = place.map(|place| format!("in {place}"));
-    let parts: Vec<String> = name.map(str::to_owned).into_iter().chain(kernel).chain(place).collect();
-    (!parts.is_empty()).then(|| fact("why", parts.join(", ")))
+    // Beside the kernel's word Hubble's is only the nearest that it has.
+    let why = match (kernel, name) {
+        (Some(kernel), Some(name)) => format!("{kernel} (for Hubble {name})"),
+        (word, None) | (None, word) => word?.to_owned(),
+    };
+    let place = place.map(|place| format!(", in {place}")).unwrap_or_default();
+    Some(fact("why", format!("{why}{place}")))
 }
 
 fn policies(flow: &Flow) -> Vec<Line> {

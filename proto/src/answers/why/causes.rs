@@ -1,6 +1,7 @@
 //! What a drop's reason means for who looks for the cause, and where to look next.
 
 use crate::{
+    Facts,
     answers::ends,
     flow::{DropReason, Flow},
     names,
@@ -41,7 +42,6 @@ pub enum Cause {
 
 /// By the kernel's name of the reason.
 const BY_KERNEL_REASON: &[(Cause, &[&str])] = &[
-    (Cause::Firewall, &["NETFILTER_DROP"]),
     (
         Cause::Program,
         &[
@@ -82,7 +82,6 @@ const BY_KERNEL_REASON: &[(Cause, &[&str])] = &[
 
 /// By where it was dropped, where the kernel gives no reason or tells none; the beginning of the function's name.
 const BY_FUNCTION: &[(Cause, &[&str])] = &[
-    (Cause::Firewall, &["nf_", "nft_", "ipt_", "ip6t_"]),
     (Cause::RouteDiscards, &["ip_error", "dst_discard"]),
     (Cause::NoNeighbour, &["neigh_invalidate", "ndisc_error_report", "arp_error_report"]),
 ];
@@ -101,17 +100,18 @@ const BY_HUBBLE_REASON: &[(Cause, &[DropReason])] = &[
 const FRAGMENTATION_NEEDED: i32 = 136;
 
 impl Cause {
-    pub(super) fn of(flow: &Flow, kernel_reason: &str, function: &str) -> Self {
+    pub(super) fn of(flow: &Flow, facts: &Facts) -> Self {
         if ends::is_l7(flow) {
             return Self::Request;
         }
+        if facts.is_by_firewall() {
+            return Self::Firewall;
+        }
+        let kernel_reason = facts.kernel_reason.as_str();
         let by_reason = BY_KERNEL_REASON.iter().find(|(_, reasons)| reasons.contains(&kernel_reason));
         let by_function = || {
-            // With a reason of its own, the place says nothing more.
-            let is_silent =
-                kernel_reason.is_empty() || kernel_reason == "NOT_SPECIFIED" || kernel_reason.contains(' ');
-            let starts = |names: &&[&str]| names.iter().any(|name| function.starts_with(name));
-            BY_FUNCTION.iter().find(|(_, names)| is_silent && !function.is_empty() && starts(names))
+            let starts = |names: &&[&str]| names.iter().any(|name| facts.kernel_location.starts_with(name));
+            BY_FUNCTION.iter().find(|(_, names)| facts.is_place_alone() && starts(names))
         };
         if let Some((cause, _)) = by_reason.or_else(by_function) {
             return *cause;
@@ -121,7 +121,12 @@ impl Cause {
         }
         let hubble = flow.drop_reason_desc();
         let by_hubble = BY_HUBBLE_REASON.iter().find(|(_, reasons)| reasons.contains(&hubble));
-        by_hubble.map_or(Self::Other, |(cause, _)| *cause)
+        match by_hubble {
+            // Hubble's word nearest to the kernel's; of what policies drop the kernel gives no reason.
+            Some((Self::Policy, _)) if !kernel_reason.is_empty() => Self::Other,
+            Some((cause, _)) => *cause,
+            None => Self::Other,
+        }
     }
 }
 

@@ -340,7 +340,7 @@ fn icmp_error(flow: &Flow) -> Option<String> {
 
 fn drop_key(flow: &Flow, facts: &Facts, is_back: bool) -> DropKey {
     DropKey {
-        cause: Cause::of(flow, &facts.kernel_reason, facts.kernel_function()),
+        cause: Cause::of(flow, facts),
         is_back,
         reason: causes::reason(flow, &facts.kernel_reason),
         location: facts.kernel_location.clone(),

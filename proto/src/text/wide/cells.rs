@@ -124,7 +124,8 @@ mod tests {
     fn a_firewalls_drop_is_not_told_as_a_policys() {
         for (reason, told) in [
             ("NETFILTER_DROP", "NETFILTER_DROP in nft_do_chain"),
-            ("NO_SOCKET", "Policy denied: NO_SOCKET in nft_do_chain"),
+            ("unknown on this kernel", "Firewall: unknown on this kernel in nft_do_chain"),
+            ("TC_INGRESS", "TC_INGRESS in nft_do_chain"),
         ] {
             let texts = [("kernel_drop_reason", reason), ("kernel_location", "nft_do_chain+0x3e8")];
             let value = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };

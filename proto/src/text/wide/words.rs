@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     facts::Facts,
-    flow::{Flow, Http, L7FlowType, Layer7, TraceReason, TrafficDirection, Verdict, layer7::Record},
+    flow::{
+        DropReason, Flow, Http, L7FlowType, Layer7, TraceReason, TrafficDirection, Verdict, layer7::Record,
+    },
     names,
 };
 use std::fmt::{Result, Write};
@@ -86,8 +88,11 @@ pub(super) fn reason(
         _ => parts::summary(options, shown, &mut summary)?,
     }
     match event.r#type {
-        // Hubble's word for a firewall's rule is that for a policy.
+        // Says it by itself.
         names::EVENT_DROP if is_short && facts.kernel_reason == "NETFILTER_DROP" => {}
+        names::EVENT_DROP if facts.is_by_firewall() => out.write_str("Firewall")?,
+        // Hubble's word for whatever the kernel's rules, filters and programs refuse. Policies have no reason of the kernel.
+        names::EVENT_DROP if !facts.kernel_reason.is_empty() && is_policys(event.sub_type) => {}
         names::EVENT_DROP => match names::drop_reason_text(event.sub_type) {
             Some(text) => out.write_str(text)?,
             None => write!(out, "reason {}", event.sub_type as u8)?,
@@ -133,6 +138,12 @@ pub(super) fn reason(
         write!(out, ", {} packets", facts.packets)?;
     }
     if summary.is_empty() { Ok(()) } else { write!(out, "; {summary}") }
+}
+
+/// Whether a drop's sub type is Hubble's for what a policy denies.
+fn is_policys(sub_type: i32) -> bool {
+    // As a byte, as Hubble reads it.
+    sub_type as u8 == DropReason::PolicyDenied as i32 as u8
 }
 
 /// `GET /cart`, `200 GET /cart 4ms`.

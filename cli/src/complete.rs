@@ -3,8 +3,8 @@
 use crate::{args, connect::Connection, connect::Target, rpc, settings::Settings};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use observer_proto::{
-    filter::flags::Complete,
-    flow::{DropReason, Endpoint, Flow},
+    filter::{drop_reasons, flags::Complete},
+    flow::{Endpoint, Flow},
     observer::{
         GetFlowsRequest, GetNamespacesRequest, GetNodesRequest, get_flows_response::ResponseTypes,
         observer_client::ObserverClient,
@@ -28,7 +28,9 @@ pub(crate) fn candidates(complete: Complete) -> Option<ArgValueCandidates> {
     match complete {
         Complete::Nothing => None,
         Complete::Words(words) => Some(of(words)),
-        Complete::DropReasons => Some(ArgValueCandidates::new(drop_reasons)),
+        Complete::DropReasons => {
+            Some(ArgValueCandidates::new(|| drop_reasons().map(CompletionCandidate::new).collect()))
+        }
         live => Some(ArgValueCandidates::new(move || offered(ask_server(live)))),
     }
 }
@@ -36,11 +38,6 @@ pub(crate) fn candidates(complete: Complete) -> Option<ArgValueCandidates> {
 /// For a flag with values of its own.
 pub(crate) fn of(words: &'static [&'static str]) -> ArgValueCandidates {
     ArgValueCandidates::new(move || words.iter().map(CompletionCandidate::new).collect())
-}
-
-fn drop_reasons() -> Vec<CompletionCandidate> {
-    let reasons = (0..=i32::from(u8::MAX)).filter_map(|number| DropReason::try_from(number).ok());
-    reasons.map(|reason| CompletionCandidate::new(reason.as_str_name())).collect()
 }
 
 fn offered(names: BTreeSet<String>) -> Vec<CompletionCandidate> {

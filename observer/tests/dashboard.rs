@@ -64,9 +64,9 @@ fn every_view_has_what_the_daemon_saw() {
     let only = |screen: &str, filter: &str, other: &str| {
         screen.contains(filter) && screen.contains(" DROP ") && !screen.contains(other)
     };
-    tmux.until("tui", "dropped flows alone", |screen| only(screen, "/ --verdict DROPPED", " FWD "));
+    tmux.until("tui", "dropped flows alone", |screen| only(screen, "/ --type drop", " FWD "));
     press(&["Enter"]);
-    shows(&["DROPPED", "uuid", "(for Hubble ", "observe -f -o wide --verdict DROPPED"]);
+    shows(&["DROPPED", "uuid", "(for Hubble ", "observe -f -o wide --type drop"]);
     press(&["Escape"]);
     // Two at once would be another key.
     shows(&["DESTINATION", "DROP"]);

@@ -81,6 +81,8 @@ pub(crate) struct Row {
     pub cells: Vec<Cell>,
     /// The flags of a filter for its flows, each with its value.
     pub flags: Vec<(&'static str, String)>,
+    /// A flag that leaves out what these ask for besides, with its value.
+    pub left_out: Option<(&'static str, String)>,
 }
 
 /// A table.
@@ -231,7 +233,7 @@ mod tests {
         let row = |name: &str, count: u32| Row {
             key: name.to_owned(),
             cells: vec![Cell::text(name), Cell::number(count.into(), count.to_string()), Cell::text("tcp")],
-            flags: Vec::new(),
+            ..Row::default()
         };
         Grid {
             columns: vec![Column::name("NAME"), Column::number("FLOWS"), Column::word("PROTO").rank(1)],

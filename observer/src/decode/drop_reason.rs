@@ -280,6 +280,14 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_takes_each_reason() {
+        for name in NEAREST.iter().flat_map(|(_, names)| *names) {
+            let is_none = ["SKB_NOT_DROPPED_YET", "SKB_CONSUMED", "MAX", "SUBSYS_MASK"].contains(name);
+            assert_eq!(observer_proto::filter::drop_reason_number(name).is_none(), is_none, "{name}");
+        }
+    }
+
+    #[test]
     fn where_the_kernel_tells_no_reason_the_place_does() {
         let site = |symbol: &str| DropReasons::default().site(0, Ok(symbol.to_owned()));
         for (symbol, hubble) in [

@@ -3,12 +3,12 @@
 use super::*;
 use crate::{
     endpoint::Endpoint,
-    flow::{Notes, Record, Sample, Tristate},
+    flow::{DropSite, Notes, Record, Sample, Tristate},
     store::{StoreConfig, Writer},
 };
 use observer_proto::{
-    filter::Filters,
-    flow::{FlowFilter, TcpFlags},
+    filter::{Filters, drop_reason_number},
+    flow::{FlowFilter, TcpFlags, Verdict},
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -182,6 +182,34 @@ proptest! {
         let most = if follow || number == 0 { usize::MAX } else { number as usize };
         let wanted: Vec<i64> = wanted.take(most).map(|index| all[index]).collect();
         prop_assert_eq!(actual, wanted);
+    }
+}
+
+/// As of messages (`drops_are_found_by_hubbles_reason_and_by_the_kernels`, beside the filters).
+#[test]
+fn drops_are_found_by_the_kernels_reason() {
+    let (store, mut writer) = store(&[]);
+    for (time_ns, kernel_reason) in [(1, ""), (2, "NETFILTER_DROP"), (3, "NO_SOCKET")] {
+        let site =
+            DropSite { kernel_reason: kernel_reason.into(), hubble_reason: 133, location: Err("".into()) };
+        let record = Record {
+            time_ns,
+            event_type: Record::DROP_EVENT,
+            verdict: Verdict::Dropped as u8,
+            ..Record::default()
+        };
+        writer.push(&Sample { record, drop: Some(Arc::new(site)), ..Sample::default() }.flow());
+    }
+    for (names, wanted) in [
+        (&["POLICY_DENIED"][..], &[1, 2, 3][..]),
+        (&["NETFILTER_DROP"], &[2]),
+        (&["KERNEL"], &[2, 3]),
+        (&["NETFILTER_DROP", "NO_SOCKET", "XDP"], &[2, 3]),
+    ] {
+        let drop_reason_desc = names.iter().filter_map(|name| drop_reason_number(name)).collect();
+        let filter = filter(&[FlowFilter { drop_reason_desc, ..FlowFilter::default() }]);
+        let (times, _) = read(&mut Reader::new(Query { filter, ..query(None, None) }, &store, None));
+        assert_eq!(times, wanted, "{names:?}");
     }
 }
 

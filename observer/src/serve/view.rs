@@ -98,6 +98,10 @@ impl FlowView for View<'_> {
         self.stored.flow().drop_reason().into()
     }
 
+    fn kernel_drop_reason(&self) -> Cow<'_, str> {
+        self.stored.flow().drop.map_or("", |site| site.kernel_reason.as_str()).into()
+    }
+
     fn event_type(&self) -> Option<(i32, i32)> {
         Some((self.stored.record().event_type.into(), self.stored.flow().event_sub_type().into()))
     }

@@ -8,6 +8,7 @@ use super::{
     labels::Selector,
     names::NamespacedName,
     patterns::{Glob, NodePattern},
+    reasons,
     view::{FlowView, L4, L7, Side},
 };
 use crate::flow::{EventTypeFilter, NetworkInterface, Verdict};
@@ -96,9 +97,7 @@ impl Condition {
             },
             Self::Direction(list) => list.contains(&flow.traffic_direction()),
             Self::IpVersion(list) => list.contains(&flow.ip_version()),
-            Self::DropReason(list) => {
-                flow.verdict() == Verdict::Dropped as i32 && list.contains(&flow.drop_reason_desc())
-            }
+            Self::DropReason(list) => flow.verdict() == Verdict::Dropped as i32 && reasons::fit(list, flow),
             Self::TcpFlags(list) => {
                 flow.tcp_flags().is_some_and(|flags| list.iter().any(|f| flags & f == *f))
             }

@@ -1,10 +1,11 @@
 //! Reads the values of the flags that are more than text.
 
-use super::go::{self, quote};
+use super::{
+    go::{self, quote},
+    reasons::drop_reason_number,
+};
 use crate::{
-    flow::{
-        DropReason, EventTypeFilter, HttpHeader, IpVersion, TcpFlags, TrafficDirection, Verdict, Workload,
-    },
+    flow::{EventTypeFilter, HttpHeader, IpVersion, TcpFlags, TrafficDirection, Verdict, Workload},
     names,
 };
 
@@ -53,9 +54,7 @@ pub(super) fn drop_reason(value: &str) -> Result<i32, String> {
     if value.is_empty() {
         return Err("empty --drop-reason-desc value".to_owned());
     }
-    DropReason::from_str_name(value)
-        .map(|v| v as i32)
-        .ok_or_else(|| format!("invalid --drop-reason-desc value: {value}"))
+    drop_reason_number(value).ok_or_else(|| format!("invalid --drop-reason-desc value: {value}"))
 }
 
 pub(super) fn direction(value: &str) -> Result<i32, String> {

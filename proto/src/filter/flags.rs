@@ -29,7 +29,7 @@ pub enum Complete {
     Nothing,
     /// These, and often others.
     Words(&'static [&'static str]),
-    /// The names of all drop reasons.
+    /// The names of all drop reasons: [`drop_reasons`](super::drop_reasons).
     DropReasons,
     /// Pods that the server has seen lately, with their namespaces.
     Pods,
@@ -261,7 +261,7 @@ pub const FLAGS: &[Flag] = &[
     flag(
         "drop-reason-desc",
         Value("REASON", Complete::DropReasons),
-        "Dropped for this reason (POLICY_DENIED)",
+        "Dropped for this reason: Hubble's (POLICY_DENIED), the kernel's (NETFILTER_DROP), or KERNEL for any of these",
         Whole(whole!(drop_reason_desc, v => values::drop_reason(v)?)),
     ),
     short(

@@ -39,7 +39,7 @@ fn first_bytes(text: &str) -> u32 {
 }
 
 /// FNV-1a.
-fn hash(text: &str) -> u32 {
+pub(super) fn hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 

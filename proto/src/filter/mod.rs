@@ -22,6 +22,7 @@ mod names;
 mod parse;
 mod patterns;
 mod raw;
+mod reasons;
 mod tracker;
 mod view;
 mod wire;
@@ -32,6 +33,7 @@ pub use marks::mark;
 pub use matcher::Matcher;
 pub use parse::{FilterLists, FlagError, parse};
 pub use raw::parse_raw;
+pub use reasons::{drop_reason_number, drop_reasons};
 pub use view::{EndpointView, FlowView, HttpView, L4, L7, NoEndpoint, Side};
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use super::*;
 use crate::flow::{self, FlowFilter};
 use proptest::prelude::*;
+use prost::Message as _;
+use prost_types::{Any, Struct, Value, value::Kind};
 use std::{collections::BTreeMap, fs, path::Path};
 
 fn goldens() -> String {
@@ -212,6 +214,48 @@ fn sample() -> flow::Flow {
             ..flow::Layer7::default()
         }),
         ..flow::Flow::default()
+    }
+}
+
+/// The kernel's reason as Observer's flows have it.
+fn told(kernel_reason: &str) -> Any {
+    let value = Value { kind: Some(Kind::StringValue(kernel_reason.to_owned())) };
+    let fields = [("kernel_drop_reason".to_owned(), value)].into();
+    Any {
+        type_url: "type.googleapis.com/google.protobuf.Struct".to_owned(),
+        value: Struct { fields }.encode_to_vec(),
+    }
+}
+
+#[test]
+fn drops_are_found_by_hubbles_reason_and_by_the_kernels() {
+    let drop = |kernel: &str, hubble: flow::DropReason| flow::Flow {
+        verdict: flow::Verdict::Dropped.into(),
+        drop_reason_desc: hubble.into(),
+        extensions: Some(told(kernel)),
+        ..sample()
+    };
+    let flows = [
+        drop("", flow::DropReason::PolicyDenied),
+        drop("NETFILTER_DROP", flow::DropReason::PolicyDenied),
+        drop("NO_SOCKET", flow::DropReason::SocketLookupFailed),
+        drop("OF_TOMORROW", flow::DropReason::InvalidPacketDropped),
+        sample(),
+    ];
+    for (line, found) in [
+        ("--drop-reason-desc POLICY_DENIED", &[0, 1][..]),
+        ("--drop-reason-desc NETFILTER_DROP", &[1]),
+        ("--drop-reason-desc SKB_DROP_REASON_NETFILTER_DROP", &[1]),
+        ("--drop-reason-desc SKB_DROP_REASON_OF_TOMORROW", &[3]),
+        ("--drop-reason-desc SOCKET_LOOKUP_FAILED --drop-reason-desc NETFILTER_DROP", &[1, 2]),
+        ("--drop-reason-desc KERNEL", &[1, 2, 3]),
+        ("--drop-reason-desc POLICY_DENIED --not --drop-reason-desc KERNEL", &[0]),
+        ("--drop-reason-desc XDP", &[]),
+    ] {
+        let lists = parse(arguments(line)).expect(line);
+        let filters = Filters::compile(&lists.whitelist, &lists.blacklist).expect(line);
+        let passing: Vec<usize> = (0..flows.len()).filter(|at| filters.matches(&flows[*at])).collect();
+        assert_eq!(passing, found, "{line}");
     }
 }
 

@@ -103,6 +103,10 @@ pub trait FlowView {
     fn verdict(&self) -> i32;
     /// `flow.DropReason`.
     fn drop_reason_desc(&self) -> i32;
+    /// The kernel's own name of a drop's reason, or empty.
+    fn kernel_drop_reason(&self) -> Cow<'_, str> {
+        Cow::Borrowed("")
+    }
     /// (type, sub type) of the event.
     fn event_type(&self) -> Option<(i32, i32)>;
     /// Hubble's `is_reply`.

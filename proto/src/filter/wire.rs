@@ -88,6 +88,9 @@ impl FlowView for Flow {
     fn drop_reason_desc(&self) -> i32 {
         self.drop_reason_desc
     }
+    fn kernel_drop_reason(&self) -> Cow<'_, str> {
+        Facts::of(self).kernel_reason.into()
+    }
     fn event_type(&self) -> Option<(i32, i32)> {
         self.event_type.as_ref().map(|e| (e.r#type, e.sub_type))
     }

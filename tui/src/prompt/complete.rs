@@ -2,7 +2,11 @@
 
 use super::words::quoted;
 use observer_proto::{
-    filter::flags::{self, Complete, FLAGS},
+    Facts,
+    filter::{
+        drop_reasons,
+        flags::{self, Complete, FLAGS},
+    },
     flow::{DropReason, Endpoint, Flow, Verdict},
 };
 use std::collections::BTreeMap;
@@ -45,6 +49,7 @@ impl Known {
             && let Ok(reason) = DropReason::try_from(reason)
         {
             count(&mut self.reasons, reason.as_str_name().to_owned());
+            count(&mut self.reasons, Facts::of(flow).kernel_reason);
         }
     }
 
@@ -77,10 +82,7 @@ impl Known {
                 let seen = if flag == "verdict" { &self.verdicts } else { &none };
                 words(&mut list.iter().copied(), seen)
             }
-            Complete::DropReasons => {
-                let all = (0..=255).filter_map(|number| DropReason::try_from(number).ok());
-                words(&mut all.map(|reason| reason.as_str_name()), &self.reasons)
-            }
+            Complete::DropReasons => words(&mut drop_reasons(), &self.reasons),
             Complete::Pods => self.pods.clone(),
             Complete::Services => self.services.clone(),
             Complete::Workloads => self.workloads.clone(),

@@ -275,15 +275,18 @@ impl State {
             self.is_detail_whole = !self.flows.list(&self.rows).is_empty();
             return;
         }
-        let flags = views::page(self).grid.selected(self.cursor()).map(|row| row.flags.clone());
-        let Some(flags) = flags.filter(|flags| !flags.is_empty()) else {
+        let row = views::page(self).grid.selected(self.cursor()).cloned();
+        let Some(row) = row.filter(|row| !row.flags.is_empty()) else {
             return self.say(Role::Muted, "there are no flows of this row alone");
         };
         self.remember();
         self.view = View::Flows;
         let mut filter = self.filter.clone();
-        for (flag, value) in &flags {
-            let text = filter.including(flag, value);
+        let flags =
+            row.flags.iter().map(|flag| (flag, false)).chain(row.left_out.iter().map(|flag| (flag, true)));
+        for ((flag, value), is_left_out) in flags {
+            let text =
+                if is_left_out { filter.excluding(flag, value) } else { filter.including(flag, value) };
             match Filter::read(&text) {
                 Ok(read) => filter = read,
                 Err(fault) => return self.say(Role::Error, fault.text),

@@ -185,7 +185,8 @@ fn drilling_down_and_back() {
     dashboard.tell(Message::Counts(Window::Five, Box::new(Answer::Drops(answer))));
     dashboard.keys("m G j k Enter");
     assert_eq!(dashboard.state.view, View::Flows);
-    let text = "--verdict DROPPED --drop-reason-desc POLICY_DENIED --from-pod shop/web --to-pod pay/ledger";
+    let text = "--type drop --drop-reason-desc POLICY_DENIED --from-pod shop/web --to-pod pay/ledger \
+                --not --drop-reason-desc KERNEL";
     assert_eq!(dashboard.state.filter.text, text);
     dashboard.keys("Esc");
     assert_eq!((dashboard.state.view, dashboard.state.filter.text.as_str()), (View::Drops, ""));

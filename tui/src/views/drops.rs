@@ -9,6 +9,7 @@ use crate::{
 };
 use observer_proto::{
     answers::{refused, scaled},
+    filter::drop_reason_number,
     flow::DropReason,
     stats::{DropCount, GetDropsResponse},
     text::status::grouped,
@@ -83,12 +84,23 @@ fn weight(row: &DropCount) -> (u64, u64) {
     (row.packets.max(row.flows), row.flows)
 }
 
-/// What asks for drops of a reason: a flag, where there is one, else the kernel's word in the text of rows.
+/// The flag of a filter that asks for a reason.
+const REASON: &str = "drop-reason-desc";
+
+/// What asks for drops of a reason, and not for the verdicts beside them: a flag, where the reason has a name, else the text
+/// of rows.
 fn flags(reason: &str) -> Vec<(&'static str, String)> {
-    let is_named = DropReason::from_str_name(reason).is_some();
-    let usual = (if is_named { "drop-reason-desc" } else { WORD }, reason);
-    let (flag, value) = refused::flag(reason).unwrap_or(usual);
-    vec![("verdict", "DROPPED".to_owned()), (flag, value.to_owned())]
+    if let Some((flag, value)) = refused::flag(reason) {
+        return vec![("verdict", "DROPPED".to_owned()), (flag, value.to_owned())];
+    }
+    let is_named = drop_reason_number(reason).is_some();
+    vec![("type", "drop".to_owned()), (if is_named { REASON } else { WORD }, reason.to_owned())]
+}
+
+/// What does not count as this reason: of Hubble's, the drops for which it is only the nearest to the kernel's own.
+fn left_out(state: &State, reason: &str) -> Option<(&'static str, String)> {
+    let is_of_hubble = DropReason::from_str_name(reason).is_some();
+    (is_of_hubble && state.counts.tells_bytes).then(|| (REASON, "KERNEL".to_owned()))
 }
 
 fn by_reason(state: &State, answer: &GetDropsResponse, seconds: f64) -> Grid {
@@ -116,6 +128,7 @@ fn by_reason(state: &State, answer: &GetDropsResponse, seconds: f64) -> Grid {
             Cell::text(top.map_or("", |top| &top.destination)),
         ],
         flags: flags(reason),
+        left_out: left_out(state, reason),
     });
     let columns = vec![
         Column::name("REASON"),
@@ -147,6 +160,7 @@ fn by_pair(state: &State, answer: &GetDropsResponse, seconds: f64) -> Grid {
             all.extend(of_name("to", &row.destination));
             all
         },
+        left_out: left_out(state, &row.reason),
     });
     let columns = vec![
         Column::name("SOURCE"),

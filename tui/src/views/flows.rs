@@ -6,6 +6,8 @@ use crate::{
     state::{Look, State, TimeForm},
 };
 use observer_proto::{
+    Facts,
+    filter::drop_reason_number,
     flow::{DropReason, Endpoint, Flow, Verdict},
     names,
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
@@ -286,9 +288,14 @@ pub(crate) fn field_flag(state: &State) -> Option<(&'static str, String)> {
             event.map(|(name, _)| ("type", (*name).to_owned()))
         }
         Field::Info => {
-            let reason = DropReason::try_from(flow.drop_reason_desc).ok();
-            let reason = reason.filter(|reason| *reason != DropReason::Unknown);
-            reason.map(|reason| ("drop-reason-desc", reason.as_str_name().to_owned()))
+            // The kernel's own reason says more, where it has a name.
+            let of_kernel =
+                Some(Facts::of(&flow).kernel_reason).filter(|name| drop_reason_number(name).is_some());
+            let of_hubble = || {
+                let reason = DropReason::try_from(flow.drop_reason_desc).ok();
+                Some(reason.filter(|reason| *reason != DropReason::Unknown)?.as_str_name().to_owned())
+            };
+            of_kernel.or_else(of_hubble).map(|reason| ("drop-reason-desc", reason))
         }
     }
 }

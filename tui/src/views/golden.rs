@@ -69,7 +69,7 @@ pub(super) fn page(state: &State) -> Page {
             time(signal, 0.99),
             drops::count(signal.responses),
         ]);
-        Row { key: key(signal), cells, flags }
+        Row { key: key(signal), cells, flags, ..Row::default() }
     };
     let grid = Grid { columns, rows: rows.iter().map(grid_row).collect() };
     let selected = grid.selected(state.cursor()).map(|row| row.key.clone());

@@ -48,6 +48,7 @@ pub(super) fn page(state: &State) -> Page {
             count(edge.errors).role(if edge.errors > 0 { Role::Drop } else { Role::Muted }),
         ],
         flags: flags(state, edge),
+        ..Row::default()
     });
     let grid = Grid { columns, rows: rows.collect() };
     let lines = (state.modes.matrix && !edges.is_empty()).then(|| matrix::lines(state, &edges, seconds));

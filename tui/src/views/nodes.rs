@@ -97,6 +97,7 @@ fn row(node: &Node) -> Row {
             Cell::text(node.address.clone()),
         ],
         flags: vec![("node-name", node.name.clone())],
+        ..Row::default()
     }
 }
 

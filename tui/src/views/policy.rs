@@ -117,6 +117,7 @@ fn grid(rows: &[(String, Told<'_>)]) -> Grid {
                 marked(told.denied, Role::Drop),
             ],
             flags: flags(name),
+            ..Row::default()
         }
     };
     Grid { columns, rows: rows.iter().map(row).collect() }
@@ -153,6 +154,7 @@ fn open_pods(state: &State, listed: Option<&ListPoliciesResponse>) -> Page {
                 side(pod.egress, "it may go anywhere"),
             ],
             flags: vec![("pod", pod.name.clone())],
+            ..Row::default()
         }
     };
     let columns = vec![Column::name("POD"), Column::word("INGRESS"), Column::word("EGRESS")];

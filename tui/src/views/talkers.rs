@@ -59,6 +59,7 @@ pub(super) fn page(state: &State) -> Page {
             share(of(talker), all, state.look.is_ascii),
         ],
         flags: flags(state, &talker.name),
+        ..Row::default()
     });
     let grid = Grid { columns, rows: rows.collect() };
     let selected =

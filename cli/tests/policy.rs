@@ -275,6 +275,37 @@ fn flow(from: (&str, &str), to: (&str, &str), ports: (u32, u32), verdict: Verdic
     }
 }
 
+fn lines(flows: impl IntoIterator<Item = Flow>) -> String {
+    let line = |flow| {
+        let response_types = Some(ResponseTypes::Flow(flow));
+        json::line(&GetFlowsResponse { response_types, ..GetFlowsResponse::default() }).unwrap() + "\n"
+    };
+    flows.into_iter().map(line).collect()
+}
+
+/// Of pods that have several.
+#[test]
+fn recorded_flows_are_explained_by_their_own_addresses() {
+    let passed = Verdict::Forwarded;
+    let flows = [
+        flow(("shop/web", "10.0.0.1"), ("shop/db", "10.0.0.2"), (4001, 5432), passed),
+        flow(("shop/web", "fd00::1"), ("shop/db", "fd00::2"), (4002, 80), passed),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(&folder, "flows.jsonl", &lines(flows));
+    let none = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: none, namespace: shop}\n\
+                spec: {podSelector: {}, policyTypes: [Ingress]}\n";
+    let policies = write(&folder, "none.yaml", none);
+    let replay = ["replay", "--policies", &policies, "--input-file", &file, "-o", "json"];
+    let report: Value = serde_json::from_str(&good(&observe(&replay))).unwrap();
+    for group in report["groups"].as_array().unwrap() {
+        let wanted = if group["port"] == 80 { ["fd00::1", "fd00::2"] } else { ["10.0.0.1", "10.0.0.2"] };
+        let at = |end: &str| group["explanation"][end]["address"].as_str().unwrap_or_default().to_owned();
+        assert_eq!([at("source"), at("destination")], wanted, "{group}");
+    }
+    assert_eq!(report["groups"].as_array().unwrap().len(), 2, "{report}");
+}
+
 #[test]
 fn recorded_flows_are_judged_by_other_policies() {
     let (web, db, world) = (("shop/web", "10.0.0.1"), ("shop/db", "10.0.0.2"), ("world", "203.0.113.9"));
@@ -296,15 +327,8 @@ fn recorded_flows_are_judged_by_other_policies() {
         other_drop,
         Flow { l4: None, ..flow(web, db, (1, 1), passed) },
     ];
-    let lines: Vec<String> = flows
-        .into_iter()
-        .map(|flow| {
-            let response_types = Some(ResponseTypes::Flow(flow));
-            json::line(&GetFlowsResponse { response_types, ..GetFlowsResponse::default() }).unwrap()
-        })
-        .collect();
     let folder = tempfile::tempdir().unwrap();
-    let file = write(&folder, "flows.jsonl", &(lines.join("\n") + "\n"));
+    let file = write(&folder, "flows.jsonl", &lines(flows));
     let document = |rule: &str| {
         format!(
             "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: db, namespace: shop}}\nspec: \

@@ -18,7 +18,7 @@ pub(crate) struct Cases {
 }
 
 enum Line {
-    Case(Case),
+    Case(Box<Case>),
     /// Policies of these files don't count from here on.
     Without(Vec<String>),
 }
@@ -71,7 +71,7 @@ impl Cases {
             let parsed = match line.strip_prefix("without ") {
                 Some(files) => Ok(Line::Without(files.split_ascii_whitespace().map(str::to_owned).collect())),
                 None if line == "without" => Ok(Line::Without(Vec::new())),
-                None => case(line).map(Line::Case),
+                None => case(line).map(|case| Line::Case(Box::new(case))),
             };
             let parsed = parsed.map_err(|why| format!("{file}:{number}: {}", one_line(&why)))?;
             lines.push((number, parsed));
@@ -105,7 +105,7 @@ impl Cases {
                 Line::Case(case) => {
                     let judgement = judge.explain(&case.request).map_err(at)?;
                     let found = found(&case, &judgement);
-                    runs.push(Run { line, case, found, judgement });
+                    runs.push(Run { line, case: *case, found, judgement });
                 }
             }
         }

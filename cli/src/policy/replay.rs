@@ -284,7 +284,7 @@ impl Replay {
                 Some(name) if name.contains('/') => policy_end::End::Pod(name.to_string()),
                 _ => policy_end::End::Address(address.to_string()),
             };
-            Some(PolicyEnd { end: Some(end) })
+            Some(PolicyEnd { end: Some(end), at: address.to_string() })
         };
         let asked = ExplainPolicyRequest {
             source: end(pair.source),

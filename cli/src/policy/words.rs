@@ -15,7 +15,7 @@ pub(crate) fn end(text: &str) -> PolicyEnd {
     } else {
         End::Entity(text.to_owned())
     };
-    PolicyEnd { end: Some(end) }
+    PolicyEnd { end: Some(end), at: String::new() }
 }
 
 /// `80/TCP`, `80` for TCP, or `8/ICMP`: the protocol's number and the port, or ICMP's type.

@@ -194,14 +194,17 @@ fn what_nothing_has_is_warned_of() {
 }
 
 fn pod(name: &str) -> PolicyEnd {
-    PolicyEnd { end: Some(End::Pod(name.into())) }
+    PolicyEnd { end: Some(End::Pod(name.into())), ..PolicyEnd::default() }
+}
+
+fn address(address: &str) -> PolicyEnd {
+    PolicyEnd { end: Some(End::Address(address.into())), ..PolicyEnd::default() }
 }
 
 /// Not the service's own address is judged, which no rule is about.
 fn through_services(engine: &Engine) {
     let asked = |to: &str, port, protocol| {
-        let (source, destination) =
-            (pod("payments/payments-api"), PolicyEnd { end: Some(End::Address(to.into())) });
+        let (source, destination) = (pod("payments/payments-api"), address(to));
         let (source, destination) = (Some(source), Some(destination));
         let answer = wire::explain(
             engine,
@@ -262,7 +265,7 @@ fn through_services(engine: &Engine) {
         engine,
         &ExplainPolicyRequest {
             source: Some(pod("payments/payments-api")),
-            destination: Some(PolicyEnd { end: Some(End::Address("10.96.0.10".into())) }),
+            destination: Some(address("10.96.0.10")),
             protocol: 17,
             port: 53,
             request: None,
@@ -312,14 +315,24 @@ fn messages_say_what_the_engine_says() {
         assert_eq!(asked(web(), 8080, path).unwrap().outcome(), outcome, "{path}");
     }
     through_services(&engine);
+    // Of several addresses that of the packet; the other's is of the same family.
+    for (at, addresses) in [
+        ("fd00:10:244:1::a", ["fd00:10:244:1::a", "fd00:10:244:1::14"]),
+        ("fd00::dead", ["fd00:10:244:1::a", "fd00:10:244:1::14"]),
+        ("10.244.1.10", ["10.244.1.10", "10.244.1.20"]),
+        ("", ["10.244.1.10", "10.244.1.20"]),
+    ] {
+        let answer = asked(PolicyEnd { at: at.into(), ..web() }, 80, "").unwrap();
+        assert_eq!([answer.source, answer.destination].map(|end| end.unwrap().address), addresses, "{at}");
+    }
     for (end, wrong) in [
         (pod("web"), "source: \"web\" is no pod; write namespace/name"),
         (pod("web/x"), "source: no pod web/x is known; name one of the inventory, or give its address"),
         (
-            PolicyEnd { end: Some(End::Entity("moon".into())) },
+            PolicyEnd { end: Some(End::Entity("moon".into())), ..PolicyEnd::default() },
             "source: \"moon\" is no entity that can be asked about",
         ),
-        (PolicyEnd { end: Some(End::Address("10.0.0".into())) }, "source: \"10.0.0\" is no address"),
+        (address("10.0.0"), "source: \"10.0.0\" is no address"),
         (PolicyEnd::default(), "source: an end is missing"),
         (
             pod("tenant-a/tenant-a-"),

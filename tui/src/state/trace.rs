@@ -26,8 +26,9 @@ pub(crate) fn question(flow: &Flow) -> Option<ExplainPolicyRequest> {
         _ => return None,
     };
     let ip = flow.ip.as_ref()?;
-    let ends = [end(flow.source.as_ref(), &ip.source), end(flow.destination.as_ref(), &ip.destination)];
-    let [source, destination] = ends.map(|end| Some(PolicyEnd { end: Some(end) }));
+    let ends = [(flow.source.as_ref(), &ip.source), (flow.destination.as_ref(), &ip.destination)];
+    let [source, destination] =
+        ends.map(|(own, at)| Some(PolicyEnd { end: Some(end(own, at)), at: at.clone() }));
     // Policies judge who opened the connection.
     let (source, destination, port) = if flow.is_reply == Some(true) {
         (destination, source, source_port)

@@ -269,7 +269,8 @@ fn what_is_copied_and_written() {
 #[test]
 fn the_rules_behind_a_verdict_are_asked_for_and_shown() {
     let mut dashboard = Dashboard::new();
-    dashboard.flow(audited(4, "ops/scan", "pay/ledger"));
+    let ip = Ip { source: "fd00::11".into(), destination: "fd00::5".into(), ..Ip::default() };
+    dashboard.flow(Flow { ip: Some(ip), ..audited(4, "ops/scan", "pay/ledger") });
     dashboard.effects();
     dashboard.keys("v");
     let asked = dashboard.effects();
@@ -278,6 +279,11 @@ fn the_rules_behind_a_verdict_are_asked_for_and_shown() {
     let pod = |name: &str| policy_end::End::Pod(format!("{name}-7d9f-x2kqp"));
     assert_eq!((end(&request.source), end(&request.destination)), (pod("ops/scan"), pod("pay/ledger")));
     assert_eq!((request.protocol, request.port), (6, 9000));
+    let at = |end: &Option<PolicyEnd>| end.as_ref().unwrap().at.clone();
+    assert_eq!(
+        (at(&request.source), at(&request.destination)),
+        ("fd00::11".to_owned(), "fd00::5".to_owned())
+    );
     assert!(dashboard.screen().contains("the daemon is asked"), "{}", dashboard.screen());
     // Of another flow.
     let answer = Ok("ingress: open".to_owned());

@@ -88,7 +88,9 @@ fn one(
     ip: Option<&String>,
     entity: Option<&String>,
 ) -> Result<PolicyEnd, String> {
-    let named = |of: fn(String) -> End| move |text: &String| PolicyEnd { end: Some(of(text.clone())) };
+    let named = |of: fn(String) -> End| {
+        move |text: &String| PolicyEnd { end: Some(of(text.clone())), at: String::new() }
+    };
     pod.map(named(End::Pod))
         .or_else(|| ip.map(named(End::Address)))
         .or_else(|| entity.map(|text| end(text)))

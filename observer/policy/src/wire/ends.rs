@@ -24,12 +24,15 @@ pub(super) struct Found {
     pub(super) any_address: bool,
 }
 
-/// Finds an end; of a pod's addresses that of the `other` end's family. The error says what would be right.
+/// Finds an end; of a pod's addresses the one it is asked about, else that of the `other` end's family. The error says what
+/// would be right.
 pub(super) fn find(engine: &Engine, end: &PolicyEnd, other: &PolicyEnd) -> Result<Found, String> {
+    let address =
+        || (end.at.parse().ok().map(|at: IpAddr| at.to_canonical()), family(end).or_else(|| family(other)));
     match &end.end {
         Some(End::Pod(name)) => {
             let (name, others) = pod(engine, name)?;
-            named(engine, &name, family(other)).map(|mut found| {
+            named(engine, &name, address()).map(|mut found| {
                 found.party.others = others;
                 found
             })
@@ -40,7 +43,7 @@ pub(super) fn find(engine: &Engine, end: &PolicyEnd, other: &PolicyEnd) -> Resul
             })?;
             Ok(at(engine, address.to_canonical()))
         }
-        Some(End::Entity(name)) => entity(engine, name, family(other)),
+        Some(End::Entity(name)) => entity(engine, name, address()),
         None => Err("an end is missing; give a pod, an address or an entity".to_owned()),
     }
 }
@@ -76,7 +79,7 @@ pub(super) fn service(engine: &Engine, end: &PolicyEnd, protocol: u8, port: u16)
         (_, others) => format!("; of {others} more, which are other pods, ask by --to-pod"),
     };
     let who = engine.name_at(ip).map_or_else(|| ip.to_string(), str::to_owned);
-    let end = PolicyEnd { end: Some(End::Address(ip.to_string())) };
+    let end = PolicyEnd { end: Some(End::Address(ip.to_string())), at: String::new() };
     let note = format!("{name}: judged is what stands behind it, {who} at {port}/{word}{others}");
     Some(Service { behind: Some((end, port)), note })
 }
@@ -104,13 +107,14 @@ fn backends(engine: &Engine, service: &world::Service, called: &ServicePort) -> 
     with_port.flat_map(|(kind, port, pod)| pod.addresses.iter().map(move |ip| (kind, *ip, port))).collect()
 }
 
-/// Whether the other end is known to be IPv6.
-fn family(other: &PolicyEnd) -> Option<bool> {
-    match &other.end {
-        Some(End::Address(text)) => text.parse().ok().map(|address: IpAddr| address.is_ipv6()),
-        _ => None,
-    }
+/// Whether an end is known to be IPv6.
+fn family(end: &PolicyEnd) -> Option<bool> {
+    let text = if let Some(End::Address(text)) = &end.end { text } else { &end.at };
+    text.parse().ok().map(|address: IpAddr| address.to_canonical().is_ipv6())
 }
+
+/// An address that is wanted, and whether one of IPv6 is where it is none of the end's.
+type Wanted = (Option<IpAddr>, Option<bool>);
 
 fn at(engine: &Engine, address: IpAddr) -> Found {
     let (name, labels) = engine.at(address);
@@ -123,15 +127,16 @@ fn at(engine: &Engine, address: IpAddr) -> Found {
     Found { subject: engine.subject_at(address), peer: engine.peer_at(address), party, any_address: false }
 }
 
-/// An endpoint by its name, at its address of a family.
-fn named(engine: &Engine, name: &str, ipv6: Option<bool>) -> Result<Found, String> {
+/// An endpoint by its name, at one of its addresses.
+fn named(engine: &Engine, name: &str, (at, ipv6): Wanted) -> Result<Found, String> {
     let ((subject, own), endpoint) = engine
         .endpoint(name)
         .zip(engine.endpoint_named(name))
         .ok_or_else(|| format!("no endpoint is named {name}"))?;
     let addresses = &endpoint.addresses;
-    let of_family = addresses.iter().find(|address| ipv6.is_none_or(|ipv6| address.is_ipv6() == ipv6));
-    let own_address = of_family.or(addresses.first()).filter(|address| {
+    let wanted = addresses.iter().find(|address| Some(**address) == at);
+    let of_family = || addresses.iter().find(|address| ipv6.is_none_or(|ipv6| address.is_ipv6() == ipv6));
+    let own_address = wanted.or_else(of_family).or(addresses.first()).filter(|address| {
         // Another endpoint may have it by now.
         engine.at(**address).0.is_some_and(|owner| **owner == *name)
     });
@@ -171,7 +176,7 @@ fn pod(engine: &Engine, asked: &str) -> Result<(String, u64), String> {
     Ok((first.to_owned(), found.len() as u64 - 1))
 }
 
-fn entity(engine: &Engine, name: &str, ipv6: Option<bool>) -> Result<Found, String> {
+fn entity(engine: &Engine, name: &str, wanted: Wanted) -> Result<Found, String> {
     if name == "world" {
         let party = PolicyParty { name: name.to_owned(), ..PolicyParty::default() };
         return Ok(Found { subject: None, peer: engine.world(), party, any_address: true });
@@ -186,7 +191,7 @@ fn entity(engine: &Engine, name: &str, ipv6: Option<bool>) -> Result<Found, Stri
         .collect();
     found.sort_unstable();
     match found.first() {
-        Some(first) => named(engine, first, ipv6),
+        Some(first) => named(engine, first, wanted),
         None => Err(format!("no {name} is known; give its address")),
     }
 }

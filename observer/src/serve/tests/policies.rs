@@ -102,7 +102,7 @@ async fn policies_are_listed_and_explained() {
         assert_eq!(refused.code(), code, "{refused}");
     }
 
-    let end = |end| Some(PolicyEnd { end: Some(end) });
+    let end = |end| Some(PolicyEnd { end: Some(end), at: String::new() });
     let question = |port| ExplainPolicyRequest {
         source: end(End::Address("203.0.113.9".into())),
         destination: end(End::Pod("shop/web-0".into())),

@@ -202,7 +202,7 @@ fn a_daemon_is_asked_by_its_control_socket() {
         name: "p\u{1b}".into(),
         mode: Mode::Enforce.into(),
         mode_set_by: SetBy::Command.into(),
-        hits: Some(PolicyHits { allowed: 1234, denied: 5, refused: 67 }),
+        hits: Some(PolicyHits { allowed: 1234, denied: 5, refused: 67, ..PolicyHits::default() }),
         ..Policy::default()
     };
     let problem = "p.yaml:3:1: bad".to_owned();

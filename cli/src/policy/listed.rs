@@ -3,7 +3,8 @@
 use crate::table::table;
 use observer_proto::{
     control::{
-        ListPoliciesResponse, Policy, PolicyWarning, SetPolicyModeResponse, policy::Mode, policy::SetBy,
+        ListPoliciesResponse, Policy, PolicyHits, PolicyWarning, SetPolicyModeResponse, policy::Mode,
+        policy::SetBy,
     },
     flow::TrafficDirection,
     text::{
@@ -18,9 +19,50 @@ const MAX_WARNINGS: usize = 20;
 /// The most pods that are named there.
 const MAX_OPEN: usize = 10;
 
+/// What is counted of policies.
+struct Count {
+    title: &'static str,
+    /// Behind its number.
+    words: &'static str,
+    /// Whether enforced policies do it, and others don't; nothing where both do.
+    is_enforced: Option<bool>,
+    is_of_requests: bool,
+    of: fn(&PolicyHits) -> u64,
+}
+
+impl Count {
+    /// Whether it says anything of a policy: it may have been in another mode before.
+    fn says(&self, policy: &Policy) -> bool {
+        let is_enforced = policy.mode() == Mode::Enforce;
+        self.is_enforced.is_none_or(|wanted| wanted == is_enforced)
+            || policy.hits.as_ref().is_some_and(|hits| (self.of)(hits) > 0)
+    }
+}
+
+const COUNTS: [Count; 5] = {
+    const fn count(
+        title: &'static str,
+        words: &'static str,
+        is_enforced: Option<bool>,
+        is_of_requests: bool,
+        of: fn(&PolicyHits) -> u64,
+    ) -> Count {
+        Count { title, words, is_enforced, is_of_requests, of }
+    }
+    [
+        count("ALLOWED", "allowed", None, false, |hits| hits.allowed),
+        count("WOULD DENY", "would be denied", Some(false), false, |hits| hits.would_deny),
+        count("DENIED", "denied", Some(true), false, |hits| hits.denied),
+        count("WOULD REFUSE", "would be refused", Some(false), true, |hits| hits.would_refuse),
+        count("REFUSED", "refused", Some(true), true, |hits| hits.refused),
+    ]
+};
+
 /// Every policy in a line, then warnings.
 pub(crate) fn listed(answer: &ListPoliciesResponse) -> String {
     let mut out = String::new();
+    let counts: Vec<&Count> =
+        COUNTS.iter().filter(|count| answer.policies.iter().any(|one| count.says(one))).collect();
     let rows = answer.policies.iter().map(|policy| {
         let isolates = match (policy.isolates_ingress, policy.isolates_egress) {
             (true, true) => "in, out",
@@ -28,10 +70,10 @@ pub(crate) fn listed(answer: &ListPoliciesResponse) -> String {
             (false, true) => "out",
             (false, false) => "-",
         };
-        let hits = |count: fn(&observer_proto::control::PolicyHits) -> u64| {
-            policy.hits.as_ref().map_or_else(|| "-".to_owned(), |hits| grouped(count(hits)))
-        };
-        vec![
+        let hits = counts.iter().map(|Count { of, .. }| {
+            policy.hits.as_ref().map_or_else(|| "-".to_owned(), |hits| grouped(of(hits)))
+        });
+        let mut cells = vec![
             short(&policy.kind).to_owned(),
             name(policy),
             mode(policy),
@@ -39,18 +81,15 @@ pub(crate) fn listed(answer: &ListPoliciesResponse) -> String {
             isolates.to_owned(),
             grouped(policy.rule_count),
             grouped(policy.selected),
-            hits(|hits| hits.allowed),
-            hits(|hits| hits.denied),
-            hits(|hits| hits.refused),
-            grouped(policy.warnings.len() as u64),
-            place(&policy.file, policy.line),
-        ]
+        ];
+        cells.extend(hits);
+        cells.extend([grouped(policy.warnings.len() as u64), place(&policy.file, policy.line)]);
+        cells
     });
-    let titles = [
-        "KIND", "NAME", "MODE", "SET BY", "ISOLATES", "RULES", "SELECTS", "ALLOWED", "DENIED", "REFUSED",
-        "WARNINGS", "ORIGIN",
-    ];
-    table(&mut out, &titles, 5..11, rows);
+    let mut titles = vec!["KIND", "NAME", "MODE", "SET BY", "ISOLATES", "RULES", "SELECTS"];
+    titles.extend(counts.iter().map(|count| count.title));
+    titles.extend(["WARNINGS", "ORIGIN"]);
+    table(&mut out, &titles, 5..titles.len() - 1, rows);
     warn(&warnings(answer), &mut out);
     open(answer, &mut out);
     end(answer, &mut out);
@@ -112,11 +151,15 @@ pub(crate) fn shown(answer: &ListPoliciesResponse) -> String {
         field("log", &policy.log);
         field("selects", &format!("{}: {}", policy.selects, counted(policy.selected, "endpoint")));
         if let Some(hits) = &policy.hits {
-            let text = format!("{} allowed, {} denied", grouped(hits.allowed), grouped(hits.denied));
-            field("connections", &text);
-            if hits.refused > 0 {
-                field("requests", &format!("{} refused", grouped(hits.refused)));
-            }
+            let told = |is_of_requests: bool| {
+                let counts = COUNTS.iter().filter(|count| count.is_of_requests == is_of_requests);
+                let counts =
+                    counts.filter(|count| count.says(policy) && (!is_of_requests || (count.of)(hits) > 0));
+                let words = counts.map(|count| format!("{} {}", grouped((count.of)(hits)), count.words));
+                words.collect::<Vec<_>>().join(", ")
+            };
+            field("connections", &told(false));
+            field("requests", &told(true));
         }
         for (direction, isolates) in [
             (TrafficDirection::Ingress, policy.isolates_ingress),
@@ -261,5 +304,52 @@ fn set_by_short(policy: &Policy) -> &'static str {
         SetBy::PolicyAnnotation => "annotation",
         SetBy::Command => "command",
         SetBy::Cap => "cap",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_called_what_they_are_in_the_mode() {
+        let policy = |mode: Mode, hits| Policy {
+            kind: "NetworkPolicy".into(),
+            name: "p".into(),
+            mode: mode.into(),
+            hits: Some(hits),
+            ..Policy::default()
+        };
+        let audited = policy(
+            Mode::Audit,
+            PolicyHits { allowed: 1, would_deny: 2, would_refuse: 3, ..PolicyHits::default() },
+        );
+        let enforced = policy(Mode::Enforce, PolicyHits { allowed: 4, denied: 5, ..PolicyHits::default() });
+        // In mode audit by now.
+        let changed = policy(Mode::Audit, PolicyHits { would_deny: 6, denied: 7, ..PolicyHits::default() });
+        for (policies, titles, told) in [
+            (
+                vec![&audited],
+                "ALLOWED  WOULD DENY  WOULD REFUSE  WARNINGS",
+                "1 allowed, 2 would be denied\n  requests     3 would be refused\n",
+            ),
+            (vec![&enforced], "ALLOWED  DENIED  REFUSED  WARNINGS", "4 allowed, 5 denied\n"),
+            (
+                vec![&changed],
+                "ALLOWED  WOULD DENY  DENIED  WOULD REFUSE  WARNINGS",
+                "0 allowed, 6 would be denied, 7 denied\n",
+            ),
+            (
+                vec![&audited, &enforced],
+                "ALLOWED  WOULD DENY  DENIED  WOULD REFUSE  REFUSED  WARNINGS",
+                "4 allowed, 5 denied\n",
+            ),
+        ] {
+            let policies = policies.into_iter().cloned().collect();
+            let answer = ListPoliciesResponse { policies, ..ListPoliciesResponse::default() };
+            let (listed, shown) = (listed(&answer), shown(&answer));
+            assert!(listed.contains(titles), "{listed}");
+            assert!(shown.contains(&format!("connections  {told}")), "{shown}");
+        }
     }
 }

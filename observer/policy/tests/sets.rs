@@ -343,7 +343,7 @@ fn messages_say_what_the_engine_says() {
         assert!(told.starts_with(wrong), "{told}");
     }
 
-    let hits = PolicyHits { allowed: 3, denied: 1, refused: 2 };
+    let hits = PolicyHits { allowed: 3, denied: 1, refused: 2, ..PolicyHits::default() };
     let besides = |_: &Policy| Besides { set_by: SetBy::PolicyAnnotation, hits: Some(hits) };
     let request = ListPoliciesRequest { namespace: "payments".into(), rules: true, ..Default::default() };
     let listed = wire::list(&engine, &request, besides).policies;

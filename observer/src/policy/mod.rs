@@ -42,6 +42,7 @@ use observer_policy::{
     model::{Mode, PolicyId},
     source::{LoadError, Options},
 };
+use observer_proto::control::PolicyHits;
 use std::{
     path::PathBuf,
     sync::{
@@ -191,13 +192,18 @@ pub struct Counters {
 pub struct Hits {
     allowed: AtomicU64,
     denied: AtomicU64,
+    would_deny: AtomicU64,
     refused: AtomicU64,
+    would_refuse: AtomicU64,
 }
 
 impl Hits {
-    /// Allowed ones, and those that are denied, or would be.
-    pub fn read(&self) -> (u64, u64) {
-        (self.allowed.load(Ordering::Relaxed), self.denied.load(Ordering::Relaxed))
+    /// So far.
+    pub fn read(&self) -> PolicyHits {
+        let Self { allowed, denied, would_deny, refused, would_refuse } = self;
+        let [allowed, denied, would_deny, refused, would_refuse] =
+            [allowed, denied, would_deny, refused, would_refuse].map(|count| count.load(Ordering::Relaxed));
+        PolicyHits { allowed, denied, refused, would_deny, would_refuse }
     }
 }
 
@@ -233,19 +239,15 @@ impl Policies {
     }
 
     /// How often a policy decided.
-    pub fn hits(&self, policy: &PolicyId) -> (u64, u64) {
-        self.all_hits().get(policy).map_or((0, 0), |hits| hits.read())
-    }
-
-    /// How many requests it refused, or would have.
-    pub fn refused(&self, policy: &PolicyId) -> u64 {
-        self.all_hits().get(policy).map_or(0, |hits| hits.refused.load(Ordering::Relaxed))
+    pub fn hits(&self, policy: &PolicyId) -> PolicyHits {
+        self.all_hits().get(policy).map(|hits| hits.read()).unwrap_or_default()
     }
 
     /// Counts a request with the policies that refuse it, or would.
-    pub(crate) fn count_refused(&self, by: &[PolicyName]) {
+    pub(crate) fn count_refused(&self, by: &[PolicyName], is_refused: bool) {
         for policy in by.iter().filter_map(rulings::id) {
-            Self::count(&self.hits_of(&policy).refused);
+            let hits = self.hits_of(&policy);
+            Self::count(if is_refused { &hits.refused } else { &hits.would_refuse });
         }
     }
 

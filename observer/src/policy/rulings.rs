@@ -44,10 +44,10 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Counts a connection with those who decided on it.
+    /// Counts a connection that passed with those who decided on it.
     pub(super) fn hit(&self) {
         for hits in &self.hits {
-            let counter = if self.allowed { &hits.allowed } else { &hits.denied };
+            let counter = if self.allowed { &hits.allowed } else { &hits.would_deny };
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }

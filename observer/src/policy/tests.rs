@@ -9,7 +9,7 @@ use crate::{
     flow::{DropSite, Link, LinkKind, Notes, Record, Sample, Tristate},
 };
 use observer_proto::{
-    control::policy::SetBy,
+    control::{PolicyHits, policy::SetBy},
     flow::{TraceObservationPoint as Point, TraceReason},
 };
 use std::{fs, net::IpAddr, path::Path};
@@ -158,6 +158,12 @@ metadata: {name: tools, namespace: ops}
 spec: {podSelector: {}, policyTypes: [Egress]}
 ";
 
+/// Allowed, and what would be denied where nothing is.
+fn passed(hits: PolicyHits) -> (u64, u64) {
+    assert_eq!((hits.denied, hits.refused), (0, 0), "{hits:?}");
+    (hits.allowed, hits.would_deny)
+}
+
 #[test]
 fn each_side_is_told_with_its_policies() {
     let mut bed = Bed::new(Mode::Audit, POLICIES);
@@ -189,7 +195,7 @@ fn each_side_is_told_with_its_policies() {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     assert_eq!([read(&counters.verdicts), read(&counters.audited)], [9, 7]);
     assert_eq!([read(&counters.observed), read(&counters.ends_unknown)], [0, 0]);
-    let hits: Vec<_> = policies.set().ids().iter().map(|id| policies.hits(id)).collect();
+    let hits: Vec<_> = policies.set().ids().iter().map(|id| passed(policies.hits(id))).collect();
     assert_eq!(hits, [(0, 1), (1, 6)], "the tools, then the API");
 }
 
@@ -275,7 +281,7 @@ fn what_is_evaluated_only_is_counted_and_not_told() {
     assert_eq!(bed.connect("10.0.0.3", "10.0.0.2:80"), [""; 0]);
     let policies = bed.updater.policies();
     assert_eq!(policies.counters.observed.load(Ordering::Relaxed), 3);
-    let hits: Vec<_> = policies.set().ids().iter().map(|id| policies.hits(id)).collect();
+    let hits: Vec<_> = policies.set().ids().iter().map(|id| passed(policies.hits(id))).collect();
     assert_eq!(hits, [(0, 1), (1, 1)]);
 
     // One that says its mode itself is told, and the others' say counts for nothing in it.

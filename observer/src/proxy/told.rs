@@ -103,7 +103,7 @@ impl Teller {
     /// Tells; never waits.
     pub fn tell(&self, told: Told) {
         if let Some(verdict) = told.policies.as_ref().filter(|verdict| verdict.told().denies) {
-            self.policies.count_refused(&verdict.told().policies);
+            self.policies.count_refused(&verdict.told().policies, told.verdict == Verdict::Dropped);
         }
         if self.sender.try_send(told).is_err() {
             self.policies.counters.requests_lost.fetch_add(1, Ordering::Relaxed);

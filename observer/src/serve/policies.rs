@@ -7,8 +7,8 @@ use observer_policy::{
     wire::{self, Besides},
 };
 use observer_proto::control::{
-    ExplainPolicyRequest, ExplainPolicyResponse, ListPoliciesRequest, ListPoliciesResponse, PolicyHits,
-    PolicyWarning, SetPolicyModeRequest, SetPolicyModeResponse, policy::Mode as WireMode,
+    ExplainPolicyRequest, ExplainPolicyResponse, ListPoliciesRequest, ListPoliciesResponse, PolicyWarning,
+    SetPolicyModeRequest, SetPolicyModeResponse, policy::Mode as WireMode,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
@@ -19,10 +19,8 @@ pub(super) fn list(policies: &Policies, request: &ListPoliciesRequest) -> ListPo
     let declared: HashMap<_, &Declared> =
         set.policies.iter().map(|one| ((&one.policy.id, one.policy.part), one)).collect();
     let besides = |policy: &Policy| {
-        let (allowed, denied) = policies.hits(&policy.id);
-        let refused = policies.refused(&policy.id);
         let set_by = declared.get(&(&policy.id, policy.part)).map(|one| one.set_by());
-        Besides { set_by: set_by.unwrap_or_default(), hits: Some(PolicyHits { allowed, denied, refused }) }
+        Besides { set_by: set_by.unwrap_or_default(), hits: Some(policies.hits(&policy.id)) }
     };
     let mut listed = {
         let world = policies.world();

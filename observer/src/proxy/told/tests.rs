@@ -47,20 +47,22 @@ fn policies_are_counted_that_refuse_a_request() {
     let cache = Arc::new(IpCache::new("n1"));
     let updater = Updater::load(PolicyConfig::default(), "default", cache, None).unwrap();
     let (teller, _listener) = channel(updater.policies()).unwrap();
-    let by = |denies, name: &str| {
+    let by = |denies, verdict, name: &str| {
         let policies =
             vec![PolicyName { kind: "NetworkPolicy", namespace: "shop".into(), name: name.into() }];
-        let verdict = PolicyVerdict::new(PolicyTold { denies, policies, ..PolicyTold::default() });
+        let policies = PolicyVerdict::new(PolicyTold { denies, policies, ..PolicyTold::default() });
         let told = Told::now(Arc::new(Layer7::new(Message::default(), "")));
-        teller.tell(Told { policies: Some(Arc::new(verdict)), ..told });
+        teller.tell(Told { verdict, policies: Some(Arc::new(policies)), ..told });
     };
-    by(true, "web");
-    by(true, "web");
-    by(false, "api");
+    by(true, Verdict::Dropped, "web");
+    by(true, Verdict::Audit, "web");
+    by(true, Verdict::Dropped, "web");
+    by(false, Verdict::Forwarded, "api");
     teller.tell(Told::now(Arc::new(Layer7::new(Message::default(), ""))));
     let refused = |name: &str| {
         let id = PolicyId { kind: Kind::NetworkPolicy, namespace: "shop".into(), name: name.into() };
-        updater.policies().refused(&id)
+        let hits = updater.policies().hits(&id);
+        (hits.refused, hits.would_refuse)
     };
-    assert_eq!((refused("web"), refused("api")), (2, 0));
+    assert_eq!((refused("web"), refused("api")), ((2, 1), (0, 0)));
 }

@@ -420,14 +420,35 @@ fn why_tells_icmp_errors_that_were_dropped_from_those_received() {
     };
     let error = flows.iter().find(is_error).expect("one in the demo").clone();
     flows.push(Flow {
-        event_type: Some(CiliumEventType { r#type: 1, sub_type: DropReason::PolicyDenied as i32 }),
+        event_type: Some(CiliumEventType { r#type: 1, sub_type: DropReason::TtlExceeded as i32 }),
         verdict: Verdict::Dropped.into(),
         ..error
     });
     let after = why(flags, &flows);
     assert_eq!(after.icmp_errors, before.icmp_errors);
-    assert_eq!(after.icmp_drops.iter().map(|counted| counted.flows).sum::<u64>(), 1);
-    assert!(after.text(None).contains("ICMP errors for the first that were dropped:"));
+    assert_eq!(after.icmp_drops.iter().map(|error| error.drop.flows).sum::<u64>(), 1);
+    let text = after.text(None);
+    assert!(text.contains("ICMP errors for the first that were dropped:"), "{text}");
+    // With what dropped it, as other drops.
+    let row = text.lines().find(|line| line.starts_with("  ICMPv4 ")).unwrap_or_default();
+    assert!(row.contains("  TTL exceeded  ") && row.contains("  ops/finance-tool"), "{text}");
+    assert!(text.contains(", TTL exceeded: 1 flow\n"), "{text}");
+}
+
+#[test]
+fn why_tells_icmp_errors_of_the_family_that_is_asked_about() {
+    let flows = flows();
+    for (to, families) in [
+        ("--to-ip 203.0.113.10", &["ICMPv4"][..]),
+        ("--to-ip 2001:db8:113::10", &["ICMPv6"]),
+        ("--to-ip 203.0.113.0/24 --to-ip 2001:db8::/32", &["ICMPv4", "ICMPv6"]),
+        ("--to-identity world", &["ICMPv4", "ICMPv6"]),
+    ] {
+        let report = why(&format!("--from-pod ops/finance-tool {to}"), &flows);
+        let told = |family: &&str| report.icmp_errors.iter().any(|error| error.what.starts_with(family));
+        let families_told: Vec<_> = ["ICMPv4", "ICMPv6"].into_iter().filter(told).collect();
+        assert_eq!(families_told, families, "{to}");
+    }
 }
 
 /// A drop that no program saw, on a node without a daemon: the reset tells.

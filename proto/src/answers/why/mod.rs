@@ -11,12 +11,13 @@ mod text;
 
 pub use causes::Cause;
 pub use dns::{DnsTold, Name};
-pub use report::{Drop, Outcome, Port, Report};
+pub use report::{Drop, IcmpDrop, Outcome, Port, Report};
 pub use route::Route;
 
 use super::{
     about::{About, Time},
     ends, fields,
+    groups::Groups,
 };
 use crate::{
     Facts,
@@ -74,8 +75,8 @@ pub struct Why {
     behind: BTreeMap<String, stats::Service>,
     /// From whom and what, to A.
     icmp_errors: BTreeMap<(String, String), u64>,
-    /// Those that did not get there.
-    icmp_drops: BTreeMap<(String, String), u64>,
+    /// Those that did not get there, with what dropped them.
+    icmp_drops: Groups<(String, String, DropKey), DropSums>,
     retransmits: HashMap<(String, u32, String, u32), u64>,
     policies: BTreeMap<(String, &'static str), u64>,
     dns: dns::Asker,
@@ -101,7 +102,7 @@ impl Why {
             asked: BTreeSet::new(),
             behind: BTreeMap::new(),
             icmp_errors: BTreeMap::new(),
-            icmp_drops: BTreeMap::new(),
+            icmp_drops: Groups::new(MOST_ROWS),
             retransmits: HashMap::new(),
             policies: BTreeMap::new(),
             dns: dns::Asker::default(),
@@ -238,16 +239,22 @@ impl Why {
     /// Whether it is an ICMP error, which tells of another packet.
     fn icmp(&mut self, flow: &Flow, way: Way) -> bool {
         let Some(error) = icmp_error(flow) else { return false };
-        if matches!(way, Way::Back | Way::ToA | Way::OtherPortBack) {
-            let key = (ends::shown(flow, End::Source), error);
-            let is_drop = ends::is_drop(flow);
-            let errors = if is_drop { &mut self.icmp_drops } else { &mut self.icmp_errors };
-            if errors.len() < MOST_ROWS || errors.contains_key(&key) {
-                *errors.entry(key).or_default() += 1;
-            }
-            if way != Way::ToA && !is_drop {
-                self.ports.values_mut().for_each(|port| port.icmp_errors += 1);
-            }
+        if !matches!(way, Way::Back | Way::ToA | Way::OtherPortBack) || !self.route.is_of_family(flow) {
+            return true;
+        }
+        let from = ends::shown(flow, End::Source);
+        if ends::is_drop(flow) {
+            let facts = Facts::of(flow);
+            let key = (from, error, drop_key(flow, &facts, true));
+            self.icmp_drops.add(key, drop_sums(flow, &facts));
+            return true;
+        }
+        let key = (from, error);
+        if self.icmp_errors.len() < MOST_ROWS || self.icmp_errors.contains_key(&key) {
+            *self.icmp_errors.entry(key).or_default() += 1;
+        }
+        if way != Way::ToA {
+            self.ports.values_mut().for_each(|port| port.icmp_errors += 1);
         }
         true
     }

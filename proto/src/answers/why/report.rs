@@ -13,7 +13,6 @@ use crate::{
     stats,
 };
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// How a port goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -110,6 +109,18 @@ pub struct Drop {
     pub first: Time,
     /// When the last was.
     pub last: Time,
+}
+
+/// A dropped ICMP error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct IcmpDrop {
+    /// Its kind and its sender.
+    pub what: String,
+    /// `ICMPv4` or `ICMPv6`.
+    pub protocol: String,
+    /// What dropped it.
+    #[serde(flatten)]
+    pub drop: Drop,
 }
 
 /// A service in front of the server.
@@ -211,8 +222,8 @@ pub struct Report {
     pub retransmits: Option<u64>,
     /// ICMP errors that A received, by sender and kind.
     pub icmp_errors: Vec<Counted>,
-    /// ICMP errors for A that were dropped, by sender and kind.
-    pub icmp_drops: Vec<Counted>,
+    /// ICMP errors for A that were dropped, by sender and kind, and by what.
+    pub icmp_drops: Vec<IcmpDrop>,
     /// Services in front of B.
     pub services: Vec<Service>,
     /// Policies of the flows between both, or null: not observed.
@@ -277,12 +288,13 @@ impl Why {
             }
             _ => advice,
         };
-        let icmp = |errors: &BTreeMap<(String, String), u64>| {
-            errors
-                .iter()
-                .map(|((from, kind), flows)| counted(&format!("{kind} from {from}"), flows))
-                .collect()
-        };
+        let errors = self.icmp_errors.iter();
+        let (dropped, _) = self.icmp_drops.heaviest(usize::MAX);
+        let dropped = dropped.into_iter().map(|((from, kind, key), sums)| IcmpDrop {
+            what: format!("{kind} from {from}"),
+            protocol: kind.split(' ').next().unwrap_or_default().to_owned(),
+            drop: told(key, sums),
+        });
         Report {
             question: self.route.question(),
             outcome,
@@ -292,8 +304,10 @@ impl Why {
             ports,
             unjudged: self.unjudged,
             retransmits: is_told.then(|| self.retransmits.values().sum()),
-            icmp_errors: icmp(&self.icmp_errors),
-            icmp_drops: icmp(&self.icmp_drops),
+            icmp_errors: errors
+                .map(|((from, kind), flows)| counted(&format!("{kind} from {from}"), flows))
+                .collect(),
+            icmp_drops: dropped.collect(),
             services,
             policies: (!self.policies.is_empty()).then(|| policies.collect()),
             dns,
@@ -360,7 +374,9 @@ impl Why {
         line(self.b.flows == 0, "the second of both, in any flow".to_owned());
         line(ports.is_empty() && self.a.flows > 0 && self.b.flows > 0, "a packet between both".to_owned());
         line(!ports.is_empty() && ports.iter().all(|port| port.answers == 0), "an answer".to_owned());
-        line(!ports.is_empty() && ports.iter().all(|port| port.drops.is_empty()), "a drop".to_owned());
+        let is_dropped = ports.iter().any(|port| !port.drops.is_empty());
+        let is_error_dropped = || !self.icmp_drops.heaviest(1).0.is_empty();
+        line(!ports.is_empty() && !is_dropped && !is_error_dropped(), "a drop".to_owned());
         line(
             ports.iter().any(|port| port.outcome <= Outcome::Unanswered) && self.b.answers_to_others == 0,
             "an answer of the second to anybody else on this port".to_owned(),

@@ -162,6 +162,13 @@ impl Route {
         })
     }
 
+    /// Whether this one can answer packets of the question: not where that names addresses of the other family only.
+    pub(super) fn is_of_family(&self, flow: &Flow) -> bool {
+        let mut asked = self.there.source_ip.iter().chain(&self.there.destination_ip);
+        let is_v6 = ends::address(flow, End::Source).contains(':');
+        asked.clone().next().is_none() || asked.any(|address| address.contains(':') == is_v6)
+    }
+
     /// In words.
     pub fn question(&self) -> String {
         let source = mirrored(self.there.clone());

@@ -111,10 +111,11 @@ impl Report {
         let rows: Vec<Vec<String>> = self
             .ports
             .iter()
-            .flat_map(|port| port.drops.iter().map(move |drop| (port, drop)))
+            .flat_map(|port| port.drops.iter().map(move |drop| (&port.port, drop)))
+            .chain(self.icmp_drops.iter().map(|error| (&error.protocol, &error.drop)))
             .map(|(port, drop)| {
                 vec![
-                    port.port.clone(),
+                    port.clone(),
                     or_dash(drop.packets, grouped),
                     drop.last.clock(),
                     drop.reason.clone(),
@@ -158,16 +159,20 @@ impl Report {
         ] {
             page.paragraph(INDENT, &format!("{name}: {text}"));
         }
+        let dropped = self.icmp_drops.iter().map(|error| Counted {
+            what: format!("{}, {}", error.what, error.drop.reason),
+            flows: error.drop.flows,
+        });
         for (errors, title) in [
             (
-                &self.icmp_errors,
+                self.icmp_errors.clone(),
                 "ICMP errors that the first received (whose packets they answer is not told):",
             ),
-            (&self.icmp_drops, "ICMP errors for the first that were dropped:"),
+            (dropped.collect(), "ICMP errors for the first that were dropped:"),
         ] {
             if !errors.is_empty() {
                 page.paragraph(INDENT, title);
-                page.counted(Some(errors), "", "");
+                page.counted(Some(&errors), "", "");
             }
         }
     }

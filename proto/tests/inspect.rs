@@ -71,7 +71,7 @@ fn nothing_is_said_to_be_nothing() {
         (What::Rings, "no rings\n"),
         (What::Ipcache, "no addresses\n"),
         (What::Flows, "no connections\n"),
-        (What::Policy, "no policies\n"),
+        (What::Policy, "no policy selects what was asked about: all of its connections are allowed\n"),
         (What::Unknown, ""),
     ] {
         assert_eq!(text(what, &empty, None), expected);

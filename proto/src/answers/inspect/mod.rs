@@ -25,19 +25,23 @@ impl Table {
 
 /// All parts of an answer to a request for `what`, put together. Without a width nothing is shortened.
 pub fn text(what: What, answer: &InspectResponse, width: Option<usize>) -> String {
-    let (name, table, notes) = match what {
+    let (nothing, table, notes) = match what {
         What::Unknown => return String::new(),
-        What::Programs => ("programs", loaded::programs(answer), loaded::about_statistics(answer)),
-        What::Links => ("programs on links", loaded::links(answer), loaded::problems(answer)),
-        What::Maps => ("maps", loaded::maps(answer), Vec::new()),
-        What::Rings => ("rings", loaded::rings(answer), Vec::new()),
-        What::Ipcache => ("addresses", entries::addresses(answer), Vec::new()),
-        What::Flows => ("connections", entries::flows(answer), Vec::new()),
-        What::Policy => ("policies", entries::rules(answer), Vec::new()),
+        What::Programs => ("no programs", loaded::programs(answer), loaded::about_statistics(answer)),
+        What::Links => ("no programs on links", loaded::links(answer), loaded::problems(answer)),
+        What::Maps => ("no maps", loaded::maps(answer), Vec::new()),
+        What::Rings => ("no rings", loaded::rings(answer), Vec::new()),
+        What::Ipcache => ("no addresses", entries::addresses(answer), Vec::new()),
+        What::Flows => ("no connections", entries::flows(answer), Vec::new()),
+        What::Policy => (
+            "no policy selects what was asked about: all of its connections are allowed",
+            entries::rules(answer),
+            Vec::new(),
+        ),
     };
     let mut out = String::new();
     if table.rows.is_empty() {
-        let _ = writeln!(out, "no {name}");
+        let _ = writeln!(out, "{nothing}");
     } else {
         // Writing to a string can't fail, here and below.
         let _ = write(&table.columns, &table.rows, 0, width, &mut out);

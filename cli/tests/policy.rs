@@ -185,13 +185,18 @@ fn files_are_listed_shown_and_explained() {
     // Not as an entity, which the flag is not for.
     let error = bad(&by_files(&["explain", "--from-pod", WEB, "--to-pod", "payments-api", "--to-port", "1"]));
     assert!(error.ends_with("destination: \"payments-api\" is no pod; write namespace/name\n"), "{error}");
-    let through = ["explain", "--from-pod", API, "--to-ip", "10.96.0.30", "--to-port", "7000/TCP"];
-    let page = good(&by_files(&through));
+    let through =
+        |port| by_files(&["explain", "--from-pod", API, "--to-ip", "10.96.0.30", "--to-port", port]);
+    let page = good(&through("7000/TCP"));
     assert!(
         page.contains("\nALLOWED\n")
             && page.contains("note: 10.96.0.30 is the service data/analytics-service: "),
         "{page}"
     );
+    // In front of another port: that of the one who is named.
+    let page = good(&through("80/TCP"));
+    let first = page.lines().next().unwrap();
+    assert!(first.contains("-> data/analytics-service-") && first.ends_with(") 8080/TCP"), "{page}");
 }
 
 #[test]

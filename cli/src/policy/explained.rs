@@ -12,10 +12,9 @@ pub(crate) fn explained(request: &ExplainPolicyRequest, answer: &ExplainPolicyRe
     let mut out = String::new();
     let party = |party: &Option<PolicyParty>| party.as_ref().map(whole_name).unwrap_or_default();
     let name = u8::try_from(request.protocol).map(protocol).unwrap_or_default();
-    line(
-        &mut out,
-        format_args!("{} -> {} {}/{name}", party(&answer.source), party(&answer.destination), request.port),
-    );
+    // Of a service it is another's; who is older tells none.
+    let port = if answer.port == 0 { request.port } else { answer.port };
+    line(&mut out, format_args!("{} -> {} {port}/{name}", party(&answer.source), party(&answer.destination)));
     line(&mut out, outcome(answer.outcome()));
     if answer.outcome != answer.enforced_outcome {
         let enforced = outcome(answer.enforced_outcome()).to_lowercase();

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use observer_lab::scenario::{Party, Pod, Scenario};
+use observer_lab::scenario::{Party, Pod, Scenario, Service};
 use observer_lab::{Cause, Lab, state};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -132,12 +133,29 @@ fn say(text: &str) {
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
+fn addresses(list: &[IpAddr]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// A port may be of two protocols.
+fn service_line(scenario: &Scenario, service: &Service) -> String {
+    let ports: Vec<_> =
+        service.ports.iter().map(|port| format!("{}/{}", port.port, port.protocol.nft())).collect();
+    let backends = scenario.backends(service).len();
+    format!(
+        "  service    {}/{} {} {}, {backends} backend{}",
+        service.namespace,
+        service.name,
+        addresses(&service.cluster_ips),
+        ports.join(" "),
+        if backends == 1 { "" } else { "s" }
+    )
+}
+
 /// What was made, in a block to read.
 fn describe(lab: &Lab) -> String {
     let scenario = lab.scenario();
     let mut lines = vec![format!("lab {}: {} namespaces", scenario.name, lab.namespaces().len())];
-    let addresses =
-        |list: &[std::net::IpAddr]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     for node in &scenario.nodes {
         let wiring = format!("{:?}", node.wiring).to_lowercase();
         let netns = lab.node_netns(&node.name);
@@ -158,17 +176,7 @@ fn describe(lab: &Lab) -> String {
     for pod in &scenario.pods {
         lines.push(format!("  pod        {} {}{}", pod.path(), addresses(&pod.ips), listening(pod)));
     }
-    for service in &scenario.services {
-        let ports: Vec<_> = service.ports.iter().map(|port| format!(":{}", port.port)).collect();
-        lines.push(format!(
-            "  service    {}/{} {} {}, {} backends",
-            service.namespace,
-            service.name,
-            addresses(&service.cluster_ips),
-            ports.join(" "),
-            scenario.backends(service).len()
-        ));
-    }
+    lines.extend(scenario.services.iter().map(|service| service_line(scenario, service)));
     for external in &scenario.externals {
         lines.push(format!("  outside    {} {}", external.name, addresses(&external.addresses)));
     }
@@ -183,4 +191,23 @@ fn describe(lab: &Lab) -> String {
     }
     lines.extend(drops);
     lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_tell_their_ports_apart_and_count_their_backends() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/lab/demo.toml");
+        let scenario = Scenario::load(Path::new(path)).unwrap();
+        let line = |name: &str| {
+            let service = scenario.services.iter().find(|service| service.name == name).unwrap();
+            service_line(&scenario, service)
+        };
+        let analytics = line("analytics-service");
+        assert!(analytics.ends_with(" 80/tcp 7000/tcp 7000/udp, 1 backend"), "{analytics}");
+        let api = line("payments-api");
+        assert!(api.ends_with(" 8080/tcp, 2 backends"), "{api}");
+    }
 }

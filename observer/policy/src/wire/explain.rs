@@ -84,6 +84,7 @@ fn both(
         ingress: Some(ingress),
         // A daemon's.
         revision: 0,
+        port: port.into(),
     })
 }
 

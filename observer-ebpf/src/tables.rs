@@ -239,6 +239,21 @@ pub struct Ends {
 }
 
 impl ShortKey {
+    /// The key of a connection over IPv6 that stands in the table of all others, since another one has it.
+    #[must_use]
+    pub fn of_twin(key: &FlowKey) -> Option<Self> {
+        if key.protocol != TCP && key.protocol != UDP || key.ifindex & (INSIDE_TUNNEL | SHORT_IPV6) != 0 {
+            return None;
+        }
+        Some(Self {
+            local: folded(zerocopy::transmute!(key.local)),
+            remote: folded(zerocopy::transmute!(key.remote)),
+            ifindex: key.ifindex | SHORT_IPV6 | if key.protocol == UDP { SHORT_UDP } else { 0 },
+            local_port: key.local_port,
+            remote_port: key.remote_port,
+        })
+    }
+
     /// With the ends that stand beside it.
     #[must_use]
     pub const fn between(self, ends: Ends) -> FlowKey {

@@ -25,6 +25,11 @@ fn a_short_key_says_the_link_and_the_protocol() {
     for ifindex in [7, 7 | SHORT_IPV6] {
         assert_eq!(ShortKey { ifindex, ..short }.between(ends), tcp);
     }
+    for key in [long, tcp] {
+        assert_eq!(ShortKey::of_twin(&key).unwrap().between(ends), key);
+        assert_eq!(ShortKey::of_twin(&FlowKey { ifindex: 7 | INSIDE_TUNNEL, ..key }), None);
+    }
+    assert_eq!(ShortKey::of_twin(&FlowKey { protocol: ICMPV6, ..long }), None);
 }
 
 #[test]

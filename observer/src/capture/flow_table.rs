@@ -1,5 +1,7 @@
 //! The flow table as the sweep sees it: two maps, one of them with a shorter key.
 
+use std::collections::HashSet;
+
 use aya::maps::{HashMap, MapData};
 use observer_ebpf::{Ends, FlowKey, FlowValue, ShortKey, ShortValue};
 
@@ -22,6 +24,24 @@ impl Place {
     }
 }
 
+/// Connections whose short key another one has. As long as one is there the other one's entry stays: without it the next
+/// packet would be the first of a new connection, which the sender of the other one could bring about.
+#[derive(Debug, Default)]
+pub(super) struct Twins(HashSet<ShortKey>);
+
+impl Twins {
+    /// Whether what stands there may go, of [`FlowTable::iter`]'s one after the other.
+    pub(super) fn may_go(&mut self, place: &Place) -> bool {
+        match place {
+            Place::Long(key) => {
+                self.0.extend(ShortKey::of_twin(key));
+                true
+            }
+            Place::Short(key, _) => !self.0.contains(key),
+        }
+    }
+}
+
 pub(super) struct FlowTable {
     pub(super) short: HashMap<MapData, Raw<ShortKey>, Raw<ShortValue>>,
     pub(super) long: HashMap<MapData, Raw<FlowKey>, Raw<FlowValue>>,
@@ -32,15 +52,14 @@ pub(super) struct FlowTable {
 }
 
 impl FlowTable {
-    /// All connections, some perhaps twice: an entry that goes while it is the walk's place starts the walk anew, hence
-    /// a bound.
+    /// All connections, those without a short key first, some perhaps twice: an entry that goes while it is the walk's
+    /// place starts the walk anew, hence a bound.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Place, FlowValue)> {
         let bound = 2 * self.entries;
         let short = self.short.iter().filter_map(Result::ok).take(bound);
         let long = self.long.iter().filter_map(Result::ok).take(bound);
-        short
-            .map(|(Raw(key), Raw(value))| (Place::Short(key, value.ends), value.flow))
-            .chain(long.map(|(Raw(key), Raw(value))| (Place::Long(key), value)))
+        let short = short.map(|(Raw(key), Raw(value))| (Place::Short(key, value.ends), value.flow));
+        long.map(|(Raw(key), Raw(value))| (Place::Long(key), value)).chain(short)
     }
 
     pub(super) fn contains(&self, place: &Place) -> bool {
@@ -58,5 +77,25 @@ impl FlowTable {
             Place::Short(key, _) => self.short.remove(&Raw(*key)),
             Place::Long(key) => self.long.remove(&Raw(*key)),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use observer_ebpf::parse::{TCP, UDP};
+
+    use super::*;
+
+    #[test]
+    fn an_entry_stays_with_its_twin() {
+        let long =
+            FlowKey { local: [1; 16], remote: [2; 16], ifindex: 7, protocol: TCP, ..FlowKey::default() };
+        let short = |key: &FlowKey| Place::Short(ShortKey::of_twin(key).unwrap(), Ends::default());
+        let mut twins = Twins::default();
+        assert!(twins.may_go(&Place::Long(long)));
+        assert!(!twins.may_go(&short(&long)));
+        assert!(twins.may_go(&short(&FlowKey { protocol: UDP, ..long })));
+        assert!(twins.may_go(&short(&FlowKey { ifindex: 8, ..long })));
+        assert!(Twins::default().may_go(&short(&long)));
     }
 }

@@ -21,7 +21,7 @@ use super::CaptureConfig;
 use super::age::forgotten_after;
 use super::counters::Swept;
 use super::error::CaptureError;
-use super::flow_table::{FlowTable, Place};
+use super::flow_table::{FlowTable, Place, Twins};
 use super::pod::Raw;
 use super::rings::monotonic;
 
@@ -200,7 +200,7 @@ impl Sweep {
     fn flows(&mut self, batch: &mut Batch, all: bool, gave_up: &HashSet<End>) {
         let now = monotonic();
         let mut told = StdHashMap::with_capacity(self.told.len());
-        let (mut ended, mut held) = (Vec::new(), [0; 2]);
+        let (mut ended, mut held, mut twins) = (Vec::new(), [0; 2], Twins::default());
         let now_tick = tick(now);
         let since = |earlier| u64::from(ticks_since(now_tick, earlier)) << 20;
         for (count, (place, value)) in self.maps.flows.iter().enumerate() {
@@ -233,7 +233,8 @@ impl Sweep {
             held[kind] += 1;
             let (pushed_out, crowded) = (self.maps.flows.is_pushed_out, self.crowded[kind]);
             let forgotten = forgotten_after(key.protocol, &value, over, pushed_out, crowded);
-            if forgotten.is_some_and(|after| Duration::from_nanos(idle) > after) {
+            let may_go = twins.may_go(&place);
+            if may_go && forgotten.is_some_and(|after| Duration::from_nanos(idle) > after) {
                 ended.push(place);
             } else {
                 told.insert(place, known);

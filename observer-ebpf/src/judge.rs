@@ -102,10 +102,7 @@ pub(crate) fn follow(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut
             if standing & u16::from(DENIED) != 0 {
                 // It counts as dropped, and keeps the entry.
                 let (this, _) = directions(value, from_local);
-                if standing & COUNTED != 0 {
-                    add(&raw mut (*this).packets, scratch.seen.packets.wrapping_neg());
-                    add(&raw mut (*this).bytes, u64::from(scratch.seen.len).wrapping_neg());
-                }
+                take_back(this, scratch, standing);
                 (*this).last = tick(scratch.seen.now);
                 (*this).seen |= SEEN;
                 (*this).flags = standing as u8;
@@ -115,6 +112,8 @@ pub(crate) fn follow(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut
         if (*value).proxied != 0 {
             let routed = observer_route(skb, u32::from((*value).proxied));
             if routed == route::NOWHERE {
+                let (this, _) = directions(value, from_local);
+                take_back(this, scratch, standing);
                 return deny(skb, standing);
             }
             // Where it passes by, its further packets do so too.
@@ -127,6 +126,18 @@ pub(crate) fn follow(skb: *mut __sk_buff, counters: *mut Counters, scratch: &mut
         }
     }
     TCX_NEXT
+}
+
+/// Of a packet that is dropped: it is in no sum of what was sent.
+#[inline(always)]
+unsafe fn take_back(this: *mut FlowDirection, scratch: &Scratch, standing: u16) {
+    if standing & COUNTED != 0 {
+        // SAFETY: as the callers say.
+        unsafe {
+            add(&raw mut (*this).packets, scratch.seen.packets.wrapping_neg());
+            add(&raw mut (*this).bytes, u64::from(scratch.seen.len).wrapping_neg());
+        }
+    }
 }
 
 /// Null where the table has no room.

@@ -1,7 +1,9 @@
 //! Pods that nobody knows, traffic that nobody is asked about, packets without a connection.
 
-use observer_ebpf::flow_flags;
+use aya::maps::Array;
 use observer_ebpf::policy::{OTHERS, cut_key, decision, side};
+use observer_ebpf::proxy::ProxyState;
+use observer_ebpf::{ShortValue, flow_flags};
 
 use super::*;
 use crate::support::skip;
@@ -196,4 +198,27 @@ fn a_full_table_judges_each_packet_by_itself() {
     }
     assert!(judging.counted(|counters| counters.table_full) >= 8);
     assert!(!judging.see(FROM_POD, &tcp("10.0.0.1", "203.0.113.9", 40_000, 80, ACK)).dropped);
+}
+
+#[test]
+fn what_finds_no_proxy_is_not_among_what_was_sent() {
+    const VALUE: usize = size_of::<ShortValue>();
+    if skip() {
+        return;
+    }
+    let world = World::new().row(1, EGRESS, OTHERS, &only(80, ALLOWED | decision::REQUESTS));
+    let mut judging = Judging::new(world);
+    judging.set_local(&["10.0.0.1"]);
+    let mut proxy: Array<_, [u8; size_of::<ProxyState>()]> =
+        judging.ebpf.map_mut("PROXY").unwrap().try_into().unwrap();
+    // Nobody listens at port 0.
+    let state = ProxyState { is_on: 1, ..ProxyState::default() };
+    proxy.set(0, <[u8; size_of::<ProxyState>()]>::try_from(state.as_bytes()).unwrap(), 0).unwrap();
+    assert!(judging.see(FROM_POD, &tcp("10.0.0.1", "203.0.113.9", 40_000, 80, SYN)).dropped);
+    let table: HashMap<_, [u8; 16], [u8; VALUE]> =
+        judging.ebpf.map("SHORT_FLOW_TABLE").unwrap().try_into().unwrap();
+    let entries: Vec<_> =
+        table.iter().map(|entry| ShortValue::read_from_bytes(&entry.unwrap().1).unwrap()).collect();
+    let [ShortValue { flow, .. }] = &entries[..] else { panic!("{entries:?}") };
+    assert_eq!((flow.proxied, flow.directions[0].packets, flow.directions[0].bytes), (1, 0, 0));
 }
